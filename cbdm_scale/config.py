@@ -1,0 +1,140 @@
+"""A run, as one value. Each part is configured by the module that owns it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.evaluation.score import EvalConfig
+from cbdm_scale.losses import LossConfig
+from cbdm_scale.models import UNetConfig
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.tracking import TrackConfig
+from cbdm_scale.training.loop import TrainConfig
+
+RUNTIME = (
+    "name",
+    "preset",
+    "data.root",
+    "data.processes",
+    "data.prefetch",
+    "data.max_bad",
+    "sample.",
+    "eval.",
+    "cluster.",
+    "track.",
+    "train.total_images",
+    "train.micro_batch",
+    "train.channels_last",
+    "train.compile",
+    "train.keep",
+    "train.max_bad_steps",
+    "train.log_every",
+    "train.save_every",
+    "train.sample_every",
+    "train.eval_every",
+)
+"""Options that may differ when a run goes on: they do not change what is learnt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    dataset: str = "digits_lt"
+    """Data set, as named by python -m data_prep; - and _ alike."""
+
+    preset: str = "cbdm"
+    """Row of the data set's presets that the other options start from (presets.py)."""
+
+    name: str = ""
+    """Name of the run; "" is data set, loss and a hash of the options that change the science."""
+
+    seed: int = 0
+    """Seed of the sample plan and of every random number."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
+    model: UNetConfig = field(default_factory=UNetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SamplerConfig = field(default_factory=SamplerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", canonical_name(self.dataset))
+        if self.name and not set(self.name) <= set(_NAME_LETTERS):
+            raise ValueError(
+                f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
+            )
+        if self.sample.num_steps > self.diffusion.num_steps:
+            raise ValueError(
+                f"sample.num_steps ({self.sample.num_steps}) must be at most "
+                f"diffusion.num_steps ({self.diffusion.num_steps}). Try --sample.num-steps "
+                f"{self.diffusion.num_steps}."
+            )
+        self.train.per_rank(self.cluster.workers)
+
+    @property
+    def run_name(self) -> str:
+        if self.name:
+            return self.name
+        text = json.dumps(self.science(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.dataset}-{self.loss.name}-{digest}"
+
+    def flat(self) -> dict[str, Any]:
+        """Every option by its dotted name, as plain JSON values."""
+        return flatten(json.loads(json.dumps(asdict(self))))
+
+    def science(self) -> dict[str, Any]:
+        """The options that make it this run and no other."""
+        return {option: v for option, v in self.flat().items() if not is_runtime(option)}
+
+
+_NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
+
+def is_runtime(option: str) -> bool:
+    return any(option == r or (r.endswith(".") and option.startswith(r)) for r in RUNTIME)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"loss": {"tau": 1}} as {"loss.tau": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """The inverse of ``dataclasses.asdict`` after a trip through JSON."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    def part(cls: Any, name: str) -> Any:
+        return cls(**{k: tuples(v) for k, v in tree[name].items()})
+
+    return Config(
+        dataset=tree["dataset"],
+        preset=tree["preset"],
+        name=tree["name"],
+        seed=tree["seed"],
+        data=part(DataConfig, "data"),
+        diffusion=part(ScheduleConfig, "diffusion"),
+        model=part(UNetConfig, "model"),
+        loss=part(LossConfig, "loss"),
+        train=part(TrainConfig, "train"),
+        sample=part(SamplerConfig, "sample"),
+        eval=part(EvalConfig, "eval"),
+        cluster=part(ClusterConfig, "cluster"),
+        track=part(TrackConfig, "track"),
+    )

@@ -1,0 +1,61 @@
+"""The variance-preserving process of DDPM (Ho et al., 2020), Section 3.1 of CBDM.
+
+Shapes: N = batch, C = channels, H = height, W = width, T = number of steps.
+Steps are 0-based: t = 0 is the least noisy, t = T - 1 the noisiest.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    num_steps: int = 1000
+    """T, the number of noise levels."""
+
+    beta_1: float = 1e-4
+    """Variance added at the first step."""
+
+    beta_T: float = 0.02
+    """Variance added at the last step; beta is linear in between."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(
+                f"diffusion.num_steps must be at least 1, got {self.num_steps}. Try 1000."
+            )
+        if not 0 < self.beta_1 <= self.beta_T < 1:
+            raise ValueError(
+                f"diffusion.beta_1 ({self.beta_1}) and diffusion.beta_T ({self.beta_T}) must "
+                "satisfy 0 < beta_1 <= beta_T < 1. Try 1e-4 and 0.02."
+            )
+
+
+def expand_as(v: Tensor, x: Tensor) -> Tensor:
+    """Give v of shape (N,) as many trailing ones as x has axes: (N, 1, 1, 1)."""
+    return v.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+
+
+class LinearSchedule(nn.Module):
+    """beta rises linearly from beta_1 to beta_T; alpha_bar_t = prod_{i<=t} (1 - beta_i)."""
+
+    beta: Tensor  # (T,) float64
+    alpha_bar: Tensor  # (T,) float64
+
+    def __init__(self, config: ScheduleConfig | None = None):
+        super().__init__()
+        config = config or ScheduleConfig()
+        self.num_steps = config.num_steps
+        beta = torch.linspace(
+            config.beta_1, config.beta_T, config.num_steps, dtype=torch.float64
+        )  # (T,)
+        self.register_buffer("beta", beta)
+        self.register_buffer("alpha_bar", torch.cumprod(1 - beta, dim=0))
+
+    def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Sample q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I)."""
+        alpha_bar = self.alpha_bar[t]  # (N,)
+        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        return expand_as(signal, x0) * x0 + expand_as(noise, x0) * eps  # (N, C, H, W)

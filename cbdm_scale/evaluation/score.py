@@ -1,0 +1,153 @@
+"""One evaluation of a network: a grid to look at, FID and label fidelity by class group.
+
+All ranks take part: each reads its share of the real images and makes its share of the
+generated ones; the sums are the same for every number of ranks. C, H, W = image.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.data.index import Index
+from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.evaluation.features import Extractor
+from cbdm_scale.evaluation.grid import class_grid, png_bytes
+from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.labels import Group, class_cyclic
+from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
+from cbdm_scale.types import Net
+
+GRID_ROWS = 30
+GRID_COLUMNS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    extractor: str = "classifier"
+    """Network whose features FID compares: classifier (stored beside the shards)."""
+
+    num_images: int = 10_000
+    """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
+
+    omegas: tuple[float, ...] = (1.0,)
+    """Guidance strengths: the first at intervals, all of them at the end."""
+
+    chunk_size: int = 100
+    """Images generated at once. The set is made in these chunks whatever the workers."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 2:
+            raise ValueError(f"eval.num_images must be at least 2, got {self.num_images}.")
+        if not self.omegas or min(self.omegas) < 0:
+            raise ValueError(
+                f"eval.omegas must be one or more strengths of at least 0, got {self.omegas}: "
+                "0 is no guidance, the paper uses 0.8 to 1.6."
+            )
+        if self.chunk_size < 1:
+            raise ValueError(f"eval.chunk_size must be at least 1, got {self.chunk_size}.")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Makes the images of a set on this rank: those of its chunks."""
+
+    config: SamplerConfig
+    schedule: LinearSchedule
+    shape: tuple[int, int, int]
+    num_classes: int
+    seed: int
+    device: torch.device
+    chunk_size: int
+
+    def share(
+        self, net: Net, num_images: int, omega: float, rank: int, size: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """(numbers (n,), labels (n,), images (n, C, H, W) uint8) of every chunk of a rank."""
+        made = []
+        labels = class_cyclic(num_images, self.num_classes)
+        for part in chunks(num_images, self.chunk_size, rank, size):
+            samples, y = part.to(self.device), labels[part].to(self.device)
+            x = generate(
+                net,
+                samples,
+                y,
+                config=self.config,
+                schedule=self.schedule,
+                shape=self.shape,
+                omega=omega,
+                null_label=self.num_classes,
+                seed=self.seed,
+                chunk_size=self.chunk_size,
+            )
+            made.append((part, labels[part], to_uint8(x).cpu()))
+        return made
+
+
+def real_scores(
+    reader: ShardReader,
+    index: Index,
+    groups: tuple[Group, ...],
+    extractor: Extractor,
+    rank: int,
+    size: int,
+    batch_size: int = 250,
+) -> GroupScores:
+    """Scores of this rank's share of the real images that metrics compare against."""
+    scores = GroupScores(groups, extractor.dim)
+    for rows in chunks(index.num_samples, batch_size, rank, size):
+        pixels = torch.stack([torch.from_numpy(reader.load(row)) for row in rows.tolist()])
+        labels = torch.from_numpy(index.labels[rows.numpy()].copy())
+        scores.add(extractor(from_uint8(pixels)), labels)
+    return scores
+
+
+def fake_scores(
+    net: Net,
+    generator: Generator,
+    num_images: int,
+    omega: float,
+    groups: tuple[Group, ...],
+    extractor: Extractor,
+    rank: int,
+    size: int,
+) -> GroupScores:
+    """Scores of this rank's share of the generated images, quantised as a file would be."""
+    scores = GroupScores(groups, extractor.dim)
+    for _, labels, images in generator.share(net, num_images, omega, rank, size):
+        scores.add(extractor(from_uint8(images)), labels)
+    return scores
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """0..255 to [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def reduce_scores(scores: GroupScores, total: Callable[[Tensor], Tensor]) -> GroupScores:
+    """The sum of all ranks' scores; ``total`` sums a vector over ranks."""
+    summed = GroupScores(scores.groups, scores.dim)
+    summed.load(total(scores.state()))
+    return summed
+
+
+def compare(real: GroupScores, fake: GroupScores) -> dict[str, float]:
+    """FID and label fidelity, overall and by group."""
+    return fid_by_group(real, fake) | fake.label_fidelity()
+
+
+def grid_order(counts: Sequence[int]) -> list[int]:
+    """Classes from the most frequent to the rarest, thinned to at most 30 rows."""
+    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    if len(order) <= GRID_ROWS:
+        return order
+    return [order[round(i * (len(order) - 1) / (GRID_ROWS - 1))] for i in range(GRID_ROWS)]
+
+
+def grid_png(images: Tensor, labels: Tensor, counts: Sequence[int]) -> bytes:
+    """The picture of a sample grid: rows by class frequency. images (n, C, H, W) uint8."""
+    scale = max(1, 32 // images.shape[-1])
+    grid = class_grid(images, labels, grid_order(counts), columns=GRID_COLUMNS, scale=scale)
+    return png_bytes(grid)

@@ -1,0 +1,55 @@
+"""The networks: every backbone is a ``types.Net``, made from its configuration by ``build``.
+
+Labels are 0..K-1, and label K means "none": that is where a condition was dropped.
+"""
+
+from torch import nn
+
+from cbdm_scale.models.unet import UNet, UNetConfig
+
+BACKBONES: dict[str, type[UNetConfig]] = {"unet": UNetConfig}
+"""Name of a backbone -> its configuration; the configuration's type decides what is built."""
+
+__all__ = ["BACKBONES", "UNet", "UNetConfig", "build", "null_label", "num_parameters"]
+
+
+def null_label(num_classes: int) -> int:
+    """The label that means "none": K, the row after the classes'."""
+    return num_classes
+
+
+def build(
+    config: UNetConfig,
+    *,
+    image_channels: int,
+    image_size: int,
+    num_classes: int,
+    num_steps: int = 1000,
+) -> nn.Module:
+    """A network with fresh weights, for images of image_channels x image_size x image_size.
+
+    ``num_steps`` is T: whole-numbered levels lie in 0..T-1.
+    """
+    for name, value in [("image_channels", image_channels), ("num_classes", num_classes)]:
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}. Look into dataset.json.")
+    levels = len(config.multipliers)
+    factor = 2 ** (levels - 1)
+    if image_size < factor or image_size % factor:
+        raise ValueError(
+            f"model.multipliers {config.multipliers} has {levels} levels, which need an image "
+            f"size divisible by {factor}, got {image_size}. Try fewer levels."
+        )
+    return UNet(
+        config, image_channels=image_channels, num_classes=num_classes, num_steps=num_steps
+    )
+
+
+def num_parameters(net: nn.Module) -> int:
+    """Numbers that make up the network, the constant table of steps included.
+
+    The paper's code counts that table too (128,000 of its 35,925,507), although it is not
+    trained; for what an optimiser holds, count ``net.parameters()``.
+    """
+    tensors = [*net.parameters(), *net.buffers()]
+    return sum(tensor.numel() for tensor in tensors)

@@ -1,0 +1,73 @@
+"""What a network is told beside the image: the step, the label, the augmentation.
+
+Shapes: N = batch, K = classes, T = steps, D = width of an embedding.
+"""
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+NUM_AUGMENT = 9
+"""Parameters by which ADA's augmentation pipeline describes what it did to an image."""
+
+
+def sinusoid(level: Tensor, channels: int) -> Tensor:
+    """Sines and cosines of the level, interleaved: (N,) -> (N, channels) float32.
+
+    Entry 2i is sin(level * w_i), entry 2i + 1 its cosine, with w_i = 10000 ** (-2i / channels).
+    """
+    octave = torch.arange(0, channels, 2, device=level.device) / channels * math.log(10000)
+    angle = level.float().unsqueeze(1) * torch.exp(-octave)  # (N, channels / 2)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+class TimeEmbedding(nn.Module):
+    """A two-layer perceptron on the sinusoid of the step: (N,) -> (N, D).
+
+    Whole steps are looked up in a table of T rows, which is a constant: neither trained nor
+    saved. Levels given as floating-point numbers are computed by the same formula, so that
+    ``embed(t)`` and ``embed(t.float())`` agree.
+    """
+
+    table: Tensor  # (T, channels)
+
+    def __init__(self, channels: int, width: int, num_steps: int):
+        super().__init__()
+        table = sinusoid(torch.arange(num_steps), channels)
+        self.register_buffer("table", table, persistent=False)
+        self.linear_1 = init_xavier(nn.Linear(channels, width))
+        self.linear_2 = init_xavier(nn.Linear(width, width))
+
+    def forward(self, level: Tensor) -> Tensor:
+        if level.is_floating_point():
+            waves = sinusoid(level, self.table.shape[1])
+        else:
+            waves = F.embedding(level, self.table)  # (N, channels)
+        hidden = F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype)))
+        out: Tensor = self.linear_2(hidden)  # (N, D)
+        return out
+
+
+def label_embedding(num_classes: int, width: int) -> nn.Embedding:
+    """K + 1 trainable rows: one a class, and row K for "none", which starts at zero.
+
+    Starting there, a network without a label is the network with nothing added, as in the
+    paper's code, which has no such row.
+    """
+    embedding = nn.Embedding(num_classes + 1, width)
+    with torch.no_grad():
+        embedding.weight[num_classes].zero_()
+    return embedding
+
+
+def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:
+    """Glorot's uniform weights, zero biases; a small gain makes a layer start near zero."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,280 @@
+"""The U-Net of DDPM (Ho et al., 2020), given labels: the paper's network (Section 4.1).
+
+Shapes: N = batch, C = channels, H = height, W = width, D = width of an embedding, K = classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbdm_scale.models.embeddings import (
+    NUM_AUGMENT,
+    TimeEmbedding,
+    init_xavier,
+    label_embedding,
+)
+
+NEAR_ZERO = 1e-5
+"""Gain of each last layer: a block starts as (nearly) the identity, the network at 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    channels: int = 128
+    """Channels at full resolution, a multiple of ``groups``."""
+
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each level in units of ``channels``; every further level halves the image."""
+
+    num_blocks: int = 2
+    """Residual blocks a level on the way down; on the way up there is one more."""
+
+    attention: tuple[int, ...] = (1,)
+    """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
+
+    groups: int = 32
+    """Groups of every normalisation. With one channel a group (32 channels in 32 groups) the
+    blocks at full resolution cannot hear step and label: what is added to a whole channel, the
+    normalisation takes away again. Small networks want 8."""
+
+    dropout: float = 0.1
+    """Probability with which a residual block drops an activation in training."""
+
+    augment: bool = False
+    """Whether the network hears the 9 parameters of ADA's augmentation."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.multipliers)
+        if self.groups < 1:
+            raise ValueError(f"model.groups must be at least 1, got {self.groups}. Try 32.")
+        if self.channels < 1 or self.channels % self.groups or self.channels % 2:
+            raise ValueError(
+                f"model.channels ({self.channels}) must be even and divisible by model.groups "
+                f"({self.groups}). Try --model.channels {2 * self.groups}, or --model.groups 8."
+            )
+        if levels == 0 or min(self.multipliers) < 1:
+            raise ValueError(
+                f"model.multipliers {self.multipliers} must hold at least one level, each at "
+                "least 1. Try 1 2 2 2."
+            )
+        if self.num_blocks < 1:
+            raise ValueError(
+                f"model.num_blocks must be at least 1, got {self.num_blocks}. Try 2."
+            )
+        if len(set(self.attention)) < len(self.attention) or not all(
+            0 <= i < levels for i in self.attention
+        ):
+            raise ValueError(
+                f"model.attention {self.attention} must name different levels out of "
+                f"0..{levels - 1}, as model.multipliers has {levels}. Try {levels - 1}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0.1."
+            )
+
+
+# ----------------------------------------------------------------------------
+# Parts.
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in the precision of its weights: float32 under bf16 autocast too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def conv(
+    in_channels: int, out_channels: int, size: int, stride: int = 1, gain: float = 1.0
+) -> nn.Conv2d:
+    layer = nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2)
+    return init_xavier(layer, gain)
+
+
+class Attention(nn.Module):
+    """Self-attention over pixels with one head, added to its input: (N, C, H, W) -> same."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = GroupNorm(groups, channels)
+        self.qkv = conv(channels, 3 * channels, 1)
+        for part in self.qkv.weight.chunk(3):  # as three layers of their own
+            nn.init.xavier_uniform_(part)
+        self.out = conv(channels, channels, 1, gain=NEAR_ZERO)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (N, HW, 3C)
+        q, k, v = tokens.unsqueeze(1).chunk(3, dim=-1)  # 3 x (N, 1, HW, C)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(mixed.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:]))
+        return x + out
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions around the embedding, added to their input."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, config: UNetConfig, *, attention: bool
+    ):
+        super().__init__()
+        groups = config.groups
+        self.norm_1 = GroupNorm(groups, in_channels)
+        self.conv_1 = conv(in_channels, out_channels, 3)
+        self.emb = init_xavier(nn.Linear(4 * config.channels, out_channels))
+        self.norm_2 = GroupNorm(groups, out_channels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv_2 = conv(out_channels, out_channels, 3, gain=NEAR_ZERO)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else conv(in_channels, out_channels, 1)
+        self.attention = Attention(out_channels, groups) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (N, C, H, W) and emb (N, D), already through its SiLU, which all blocks share."""
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        h = h + self.emb(emb)[:, :, None, None]
+        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        out: Tensor = self.attention(h + self.shortcut(x))
+        return out
+
+
+class DownLevel(nn.Module):
+    """The blocks at one resolution, then a strided convolution to the next (but for the last).
+
+    Returns every activation, (N, C, H, W) each: the way up takes them again.
+    """
+
+    def __init__(self, blocks: list[ResidualBlock], resample: nn.Conv2d | None):
+        super().__init__()
+        self.blocks, self.resample = nn.ModuleList(blocks), resample
+
+    def forward(self, h: Tensor, emb: Tensor) -> list[Tensor]:
+        skips = []
+        for block in self.blocks:
+            h = block(h, emb)
+            skips.append(h)
+        if self.resample is not None:
+            skips.append(self.resample(h))  # (N, C, H / 2, W / 2)
+        return skips
+
+
+class UpLevel(nn.Module):
+    """The blocks at one resolution, then nearest neighbours and a convolution to the next.
+
+    Each block takes the newest of the ``skips`` off the list, beside what comes from below.
+    """
+
+    def __init__(self, blocks: list[ResidualBlock], resample: nn.Conv2d | None):
+        super().__init__()
+        self.blocks, self.resample = nn.ModuleList(blocks), resample
+
+    def forward(self, h: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        if self.resample is not None:
+            h = self.resample(F.interpolate(h, scale_factor=2))  # (N, C, 2H, 2W)
+        return h
+
+
+# ----------------------------------------------------------------------------
+# The network.
+
+
+class UNet(nn.Module):
+    """Predicts the noise eps in x_t: a ``types.Net`` without the omega-conditioned layer.
+
+    ``num_classes`` is K, and label K means "none". ``num_steps`` is the number of rows of the
+    table of steps; levels given as floating-point numbers do not use it.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        image_channels: int,
+        num_classes: int,
+        num_steps: int = 1000,
+    ):
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        base, width = config.channels, 4 * config.channels
+        self.time = TimeEmbedding(base, width, num_steps)
+        self.label = label_embedding(num_classes, width)
+        self.augment: nn.Linear | None = None
+        if config.augment:
+            self.augment = init_xavier(nn.Linear(NUM_AUGMENT, width, bias=False))
+
+        def block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
+            return ResidualBlock(in_channels, out_channels, config, attention=attention)
+
+        self.head = conv(image_channels, base, 3)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        now, skips, last = base, [base], len(config.multipliers) - 1
+        for i, multiplier in enumerate(config.multipliers):
+            blocks = []
+            for _ in range(config.num_blocks):
+                blocks.append(block(now, multiplier * base, i in config.attention))
+                now = multiplier * base
+                skips.append(now)
+            if i < last:
+                skips.append(now)
+            self.down.append(
+                DownLevel(blocks, conv(now, now, 3, stride=2) if i < last else None)
+            )
+
+        self.middle = nn.ModuleList([block(now, now, True), block(now, now, False)])
+
+        for i, multiplier in reversed(list(enumerate(config.multipliers))):
+            blocks = []
+            for _ in range(config.num_blocks + 1):
+                width_in = now + skips.pop()
+                blocks.append(block(width_in, multiplier * base, i in config.attention))
+                now = multiplier * base
+            self.up.append(UpLevel(blocks, conv(now, now, 3) if i > 0 else None))
+
+        self.tail_norm = GroupNorm(config.groups, now)
+        self.tail = conv(now, image_channels, 3, gain=NEAR_ZERO)
+
+    def embed(self, level: Tensor, y: Tensor, augment: Tensor | None) -> Tensor:
+        """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
+        if augment is not None and self.augment is None:
+            raise ValueError("this network has no augment layer. Try --model.augment.")
+        with torch.autocast(level.device.type, enabled=False):
+            emb = self.time(level) + self.label(y)
+            if self.augment is not None:
+                if augment is None:  # zeros add nothing, but keep the layer in DDP's graph
+                    augment = emb.new_zeros(len(emb), NUM_AUGMENT)
+                emb = emb + self.augment(augment.to(emb.dtype))
+            return F.silu(emb)
+
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        """Noise predicted in x (N, C, H, W) at steps level (N,) for labels y (N,)."""
+        if omega is not None:
+            raise ValueError(
+                "omega was given, but this network has no omega-conditioned layer (TCFG). "
+                "Guide it with two predictions (CFG) instead."
+            )
+        emb = self.embed(level, y, augment)  # (N, D)
+
+        skips = [self.head(x)]
+        for down in self.down:
+            skips += down(skips[-1], emb)
+        h = skips[-1]
+        for block in self.middle:
+            h = block(h, emb)
+        for up in self.up:
+            h = up(h, emb, skips)
+        # The loss compares predictions that differ little: no rounding to bf16 at the end.
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.tail(F.silu(self.tail_norm(h)))
+        return out.to(x.dtype)  # (N, C, H, W)

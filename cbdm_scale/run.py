@@ -1,0 +1,278 @@
+"""One rank of a run: builds the parts, hands them to the train loop, reports what comes out.
+
+Everything that only one process may do (printing, MLflow, files) is done by rank 0.
+"""
+
+import json
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from cbdm_scale import __version__, draws
+from cbdm_scale.cluster import Published, Say
+from cbdm_scale.config import Config
+from cbdm_scale.data.index import open_index
+from cbdm_scale.data.loader import PlannedImages, load_batches
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.data.plan import SamplePlan
+from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.examine import Examiner
+from cbdm_scale.losses import build_loss
+from cbdm_scale.models import build
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.loop import Hooks, Task, train
+from cbdm_scale.training.state import (
+    Progress,
+    State,
+    drop_old_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
+from cbdm_scale.training.world import World
+
+LAST_WORDS_S = 20.0
+"""Seconds at the end of a run for what MLflow has not got yet."""
+
+
+def run_rank(
+    world: World,
+    published: Published,
+    say: Say = print,
+    *,
+    config: Config,
+    tracking_uri: str,
+    run_id: str,
+) -> dict[str, Any]:
+    """Train from where the run stands to its end; plain data that says how it went.
+
+    What the user can mend comes back as {"error": text} on every rank, and is not retried.
+    """
+    run = Storage(config.cluster.storage).child(config.run_name)
+    tracker: Tracker = NoTracker()
+    if world.rank == 0 and run_id:
+        tracker = MlflowTracker(run, tracking_uri, run_id)
+    try:
+        outcome = Run(config, world, run, tracker, published, say).go()
+    except (RunError, ValueError) as error:
+        texts = sorted(set(world.gather(str(error))))
+        outcome = {"error": " ".join(texts)}
+    outcome["unsent"] = tracker.close(LAST_WORDS_S)
+    return outcome
+
+
+class Run:
+    """The parts of a run on one rank."""
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        run: Storage,
+        tracker: Tracker,
+        published: Published,
+        print_line: Say,
+    ):
+        self.config, self.world, self.folder = config, world, run
+        self.tracker, self.published, self.print_line = tracker, published, print_line
+        self.manifest = read_manifest(config.data.root, config.dataset)
+        self.schedule = LinearSchedule(config.diffusion).to(world.device)
+        self.state = build_state(config, self.manifest, world.device)
+        self.started = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        if self.world.rank == 0:
+            self.print_line(text)
+
+    def go(self) -> dict[str, Any]:
+        config, world, state = self.config, self.world, self.state
+        name, damaged = load_newest(self.folder, state)
+        for line in damaged:
+            self.say(f"skipped: {line}")
+        if name:
+            self.say(f"resumed from {self.folder.path(name)}")
+        self.saved = state.progress.images if name else -1
+        self.examiner = Examiner(config, self.manifest, self.schedule, world, self.folder)
+        self.began_at = state.progress.images
+
+        stop = StopFile(self.folder) if world.rank == 0 else None
+        hooks = Hooks(
+            report=self.report,
+            sample=self.sample,
+            evaluate=lambda state: self.evaluate(state, config.eval.omegas[:1]),
+            save=self.save,
+            stop=stop.is_set if stop else lambda: False,
+            say=self.say,
+        )
+        try:
+            how = train(state, self.make_task(), config.train, world, hooks)
+        except RunError:
+            self.save(state)
+            raise
+        finally:
+            if stop:
+                stop.close()
+        if how == "finished":
+            self.sample(state)
+            self.evaluate(state, config.eval.omegas)
+            self.save(state)
+            self.tracker.model(state.progress.images, self.newest_path(), ["newest"])
+        return self.outcome(how)
+
+    def make_task(self) -> Task:
+        config = self.config
+        index = open_index(config.data.root, config.dataset, "train")
+        reader = ShardReader(config.data.root, config.dataset, index)
+        plan = SamplePlan(index.shard_sizes.tolist(), config.seed)
+        images = PlannedImages(reader, plan, flip=config.data.flip, seed=config.seed)
+        batches = load_batches(
+            images,
+            config.data,
+            start=self.state.progress.images,
+            batch_size=config.train.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        counts = torch.tensor(self.manifest.counts["train"])
+        loss, draw = build_loss(config.loss, self.schedule, counts, config.seed)
+
+        def allowed_bad(planned: int) -> float:
+            return config.data.max_bad * max(planned, plan.num_samples)
+
+        return Task(loss, draw, batches, config.seed, allowed_bad)
+
+    def report(self, state: State, numbers: dict[str, float]) -> None:
+        """Every log_every images: one line to read, and the numbers to MLflow."""
+        progress, total = state.progress, self.config.train.total_images
+        if self.world.rank:
+            return
+        extra = {
+            "skipped_steps": float(progress.skipped_steps),
+            "substitutions": float(sum(progress.substitutions)),
+        }
+        for c, count in enumerate(progress.substitutions):
+            if count:
+                extra[f"substitutions/{self.manifest.class_names[c]}"] = float(count)
+        self.tracker.scalars(progress.images, numbers | extra)
+        left = (total - progress.images) / max(numbers["images_per_second"], 1e-9)
+        terms = " ".join(
+            f"{name.removeprefix('loss/')} {value:.4f}"
+            for name, value in numbers.items()
+            if name.startswith("loss/") and name != "loss/total"
+        )
+        self.say(
+            f"{progress.images:>9,}/{total:,} images | {numbers['images_per_second']:.0f}/s | "
+            f"{terms} | waiting for data {numbers['data_wait']:.1%} | "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+
+    def sample(self, state: State) -> None:
+        """The grid of samples, rows by class frequency."""
+        png = self.examiner.grid(state.ema.net)
+        if png:
+            self.folder.write_bytes(f"samples/{state.progress.images:012d}.png", png)
+            self.tracker.image(state.progress.images, "samples", png)
+
+    def evaluate(self, state: State, omegas: tuple[float, ...]) -> bool:
+        """FID and label fidelity by class group for each guidance strength; True if best."""
+        images = state.progress.images
+        scores = self.examiner.evaluate(state.ema.net, images, omegas)
+        if not scores:
+            return False
+        best = min(scores, key=lambda omega: scores[omega]["fid"])
+        first = scores[str(float(omegas[0]))]
+        self.tracker.scalars(images, {f"eval/{k}": v for k, v in first.items()})
+        for omega, values in scores.items():
+            at = {f"eval_omega_{omega}/{k}": v for k, v in values.items()}
+            self.tracker.scalars(images, at)
+        self.scores, self.best_omega = scores, best
+        self.say(
+            f"{images:>9,} images | FID {first['fid']:.2f} at omega {omegas[0]:g} | "
+            + " ".join(f"{k} {v:.2f}" for k, v in first.items() if k != "fid")
+        )
+        progress = state.progress
+        if progress.best_fid is not None and first["fid"] >= progress.best_fid:
+            return False
+        improved = progress.best_images != images
+        progress.best_fid, progress.best_images = first["fid"], images
+        return improved
+
+    def newest_path(self) -> str:
+        return self.folder.path(f"checkpoints/{self.state.progress.images:012d}")
+
+    def save(self, state: State) -> None:
+        """Write the checkpoint, drop old ones, tell Ray. Every rank comes here."""
+        images = state.progress.images
+        is_best = state.progress.best_images == images
+        if images == self.saved and not is_best:
+            return
+        fingerprint = self.manifest.fingerprint
+        if self.world.rank == 0:
+            self.tracker.flush()
+            about = {"cbdm_scale": __version__, "dataset": fingerprint, "seed": self.config.seed}
+            save_checkpoint(self.folder, state, about)
+            drop_old_checkpoints(
+                self.folder, self.config.train.keep, state.progress.best_images
+            )
+            if is_best:
+                self.tracker.model(images, self.newest_path(), ["newest", "best"])
+        self.saved = images
+        self.world.gather(images)  # nobody goes on before the checkpoint is whole
+        self.published(self.newest_path(), {"images": float(images)})
+
+    def outcome(self, how: str) -> dict[str, Any]:
+        progress = asdict(self.state.progress)
+        scores = getattr(self, "scores", {})
+        return {
+            "how": how,
+            "progress": progress,
+            "resumed_at": self.began_at,
+            "seconds": time.perf_counter() - self.started,
+            "scores": scores,
+            "best_omega": getattr(self, "best_omega", None),
+            "images_a_class": json.loads(json.dumps(self.manifest.counts["train"])),
+        }
+
+
+def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
+    """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
+    torch.manual_seed(draws.make_key(config.seed, "initial weights")[0])
+    net = build(
+        config.model,
+        image_channels=manifest.channels,
+        image_size=manifest.image_size,
+        num_classes=manifest.num_classes,
+        num_steps=config.diffusion.num_steps,
+    ).to(device)
+    if config.train.channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.train.lr, fused=True)
+    return State(net, ema, optimizer, Progress(substitutions=[0] * manifest.num_classes))
+
+
+class StopFile:
+    """Looks once a second whether the run folder holds a file "stop", off the training thread."""
+
+    def __init__(self, folder: Storage):
+        self._found, self._closed = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            while not self._closed.wait(1.0):
+                if folder.exists("stop"):
+                    self._found.set()
+                    return
+
+        self._thread = threading.Thread(target=watch, daemon=True, name="stop file")
+        self._thread.start()
+        self.is_set = self._found.is_set
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(5)

@@ -1,0 +1,130 @@
+"""A set of images that does not depend on who generates it.
+
+Every image has its own random numbers, by its number in the set. Which worker makes it, and in
+which batch, changes nothing beyond the float rounding of another batch size; the same chunks
+give the same bits. Shapes: n = images, C = channels, H = height, W = width.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cbdm_scale import draws
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.sampling.ddim import ddim
+from cbdm_scale.sampling.ddpm import Variance, ancestral
+from cbdm_scale.sampling.guidance import classifier_free
+from cbdm_scale.types import Net
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    name: Literal["ddpm", "ddim"] = "ddim"
+    """Ancestral sampling (ddpm) or DDIM."""
+
+    num_steps: int = 100
+    """Network calls an image, at most diffusion.num_steps. The paper: 1,000 with ddpm (its
+    main tables), 100 with ddim (Table 6)."""
+
+    eta: float = 0.0
+    """Share of ddim's noise in 0..1: 0 is deterministic, 1 is ancestral. ddim only."""
+
+    variance: Variance = "fixed_large"
+    """Variance of ddpm's steps: beta_t, or that of the posterior. ddpm only."""
+
+    def __post_init__(self) -> None:
+        if self.name not in ("ddpm", "ddim"):
+            raise ValueError(f"sample.name must be ddpm or ddim, got {self.name!r}.")
+        if self.num_steps < 1:
+            raise ValueError(
+                f"sample.num_steps must be at least 1, got {self.num_steps}. Try 100."
+            )
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"sample.eta must be between 0 and 1, got {self.eta}. Try 0.")
+        if self.name == "ddpm" and self.eta:
+            raise ValueError(
+                f"sample.eta ({self.eta}) acts with sample.name ddim only, not with ddpm. "
+                "Leave it at 0 or try --sample.name ddim."
+            )
+        if self.variance not in ("fixed_large", "fixed_small"):
+            raise ValueError(
+                f"sample.variance must be fixed_large or fixed_small, got {self.variance!r}."
+            )
+
+
+def chunks(num_samples: int, chunk_size: int, rank: int, world: int) -> list[Tensor]:
+    """Sample numbers, int64, of every chunk of one rank: chunk c belongs to rank c % world."""
+    if chunk_size < 1:
+        raise ValueError(f"sample.chunk_size must be at least 1, got {chunk_size}. Try 100.")
+    return list(torch.arange(num_samples).split(chunk_size))[rank::world] if num_samples else []
+
+
+def generate(
+    net: Net,
+    samples: Tensor,
+    y: Tensor,
+    *,
+    config: SamplerConfig,
+    schedule: LinearSchedule,
+    shape: tuple[int, int, int],
+    omega: float,
+    null_label: int,
+    seed: int,
+    chunk_size: int = 100,
+) -> Tensor:
+    """Images number ``samples`` (n,) with labels y (n,): (n, C, H, W) float32 in [-1, 1].
+
+    They are made ``chunk_size`` at a time on the device of ``samples``; shape is (C, H, W).
+    """
+    assert samples.shape == y.shape, "one label for every sample"
+    guided = classifier_free(net, omega, null_label)
+    images = [
+        _generate_chunk(guided, part, y_part, config, schedule, shape, seed)
+        for part, y_part in zip(samples.split(chunk_size), y.split(chunk_size), strict=True)
+        if len(part)
+    ]
+    return torch.cat(images) if images else torch.empty(0, *shape, device=samples.device)
+
+
+def _generate_chunk(
+    net: Net,
+    samples: Tensor,
+    y: Tensor,
+    config: SamplerConfig,
+    schedule: LinearSchedule,
+    shape: tuple[int, int, int],
+    seed: int,
+) -> Tensor:
+    def normal(purpose: str, stream: int) -> Tensor:
+        numbers = draws.normal(seed, purpose, samples, math.prod(shape), stream=stream)
+        return numbers.view(-1, *shape)  # (n, C, H, W)
+
+    sampler = (
+        partial(ancestral, variance=config.variance)
+        if config.name == "ddpm"
+        else partial(ddim, eta=config.eta)
+    )
+    x = sampler(
+        net,
+        normal("sample", 0),
+        y,
+        schedule=schedule,
+        num_steps=config.num_steps,
+        draw=partial(normal, "sample step"),
+    )
+    bad = int((~x.isfinite()).flatten(1).any(dim=1).sum())  # syncs, once a chunk
+    if bad:
+        raise ValueError(
+            f"the network made non-finite values in {bad} of {len(x)} images: its weights are "
+            "damaged or training diverged. Sample from an earlier checkpoint."
+        )
+    return x
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Round images in [-1, 1] to the nearest of 0..255; what lies outside is clipped."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,78 @@
+"""A checkpoint as a version of an MLflow model: weights, configuration and code, no pickle."""
+
+import logging
+import re
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cbdm_scale.storage import Storage
+
+REQUIREMENTS = "mlflow", "torch", "safetensors", "numpy"
+log = logging.getLogger(__name__)
+
+
+def model_name(run: Storage) -> str:
+    """The name of the registered model: the run's, without what MLflow does not allow."""
+    return re.sub(r"[^\w\-.]", "_", run.url.rpartition("/")[2], flags=re.ASCII)[:200]
+
+
+def register(
+    client: Any, run: Storage, run_id: str, images: int, checkpoint: str, aliases: Sequence[str]
+) -> None:
+    """Make the version for this checkpoint, unless it exists, and move the aliases to it."""
+    from mlflow.exceptions import MlflowException
+
+    name = model_name(run)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    number = next((v.version for v in known if v.tags.get("images") == str(images)), None)
+    if number is None:
+        folder = Storage(checkpoint)
+        if not folder.exists("ema.safetensors"):
+            log.warning("%s is gone: it is not registered as a model", checkpoint)
+            return
+        place = f"models/{images:012d}"
+        with tempfile.TemporaryDirectory() as scratch:
+            save(run, folder, Path(scratch))
+            client.log_artifacts(run_id, str(Path(scratch, "model")), place)
+        number = client.create_model_version(
+            name,
+            source=f"{client.get_run(run_id).info.artifact_uri}/{place}",
+            run_id=run_id,
+            tags={"images": str(images), "checkpoint": checkpoint},
+            await_creation_for=0,
+        ).version
+    for alias in aliases:
+        client.set_registered_model_alias(name, alias, number)
+
+
+def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
+    """Write the MLflow model to ``scratch``/model."""
+    import mlflow.pyfunc
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    files = {}
+    for name, home in ("config.json", run), ("ema.safetensors", checkpoint):
+        if home.is_local:
+            files[name] = home.local_path(name)
+        else:
+            files[name] = scratch / name
+            files[name].write_bytes(home.read_bytes(name))
+    inputs = ColSpec(DataType.long, "label"), ColSpec(DataType.long, "seed", required=False)
+    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, -1))  # (N, H, W, C)
+    mlflow.pyfunc.save_model(
+        str(scratch / "model"),
+        python_model=str(Path(__file__).with_name("served_model.py")),
+        artifacts={"config": str(files["config.json"]), "ema": str(files["ema.safetensors"])},
+        signature=ModelSignature(Schema(list(inputs)), Schema([images])),
+        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+    )

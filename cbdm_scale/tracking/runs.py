@@ -1,0 +1,147 @@
+"""One MLflow run per run folder, which every restart of the run continues."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import (
+    LONGEST_PARAM,
+    clean_name,
+    hide_password,
+    is_refusal,
+    make_client,
+)
+
+RUN_ID_FILE = "mlflow_run_id"
+PARAMS_PER_CALL = 100  # MLflow's limit
+SQLITE = "sqlite:///"
+WAY_OUT = "Start the server, or leave --track.uri out to use sqlite in the storage folder."
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    uri: str = ""
+    """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
+
+    experiment: str = "cbdm_scale"
+    """MLflow experiment that the run belongs to."""
+
+    def __post_init__(self) -> None:
+        if not self.experiment.strip():
+            raise ValueError("track.experiment is empty. Try --track.experiment cbdm_scale.")
+
+
+def default_tracking_uri(storage: Storage) -> str:
+    """MLFLOW_TRACKING_URI if it is set, else a database in the storage folder."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    if not storage.is_local:
+        raise ValueError(
+            "track.uri is empty, and a database cannot live in cluster.storage "
+            f"({storage.url}). Set --track.uri or MLFLOW_TRACKING_URI to an MLflow server."
+        )
+    return f"{SQLITE}{storage.path('mlflow.db')}"
+
+
+def start_run(
+    tracking_uri: str,
+    experiment: str,
+    run: Storage,
+    run_name: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> str:
+    """The id of the folder's MLflow run, made now or before; the driver calls it once."""
+    if run.exists(RUN_ID_FILE):
+        run_id = run.read_text(RUN_ID_FILE).strip()
+        _continue_run(tracking_uri, run, run_id, tags)
+        return run_id
+    try:
+        client = make_client(tracking_uri)
+        home = _find_experiment(client, tracking_uri, experiment)
+        run_id = str(client.create_run(home, run_name=run_name).info.run_id)
+        _describe(client, run_id, params, tags)
+    except Exception as error:  # each kind of store raises its own
+        raise ValueError(
+            f"track.uri ({hide_password(tracking_uri)}) does not answer: "
+            f"{hide_password(str(error))}. {WAY_OUT}"
+        ) from error
+    run.write_bytes(RUN_ID_FILE, f"{run_id}\n".encode())
+    return run_id
+
+
+def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set the run to RUNNING again; a server that is away now may come back later."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = make_client(uri)
+        client.update_run(run_id, status="RUNNING")
+        _describe(client, run_id, {}, tags)
+    except Exception as error:
+        unknown = isinstance(error, MlflowException) and (
+            error.error_code == "RESOURCE_DOES_NOT_EXIST" or is_refusal(error)
+        )
+        if unknown:
+            raise ValueError(
+                f"track.uri ({hide_password(uri)}) does not have the MLflow run {run_id} of "
+                f"{run.url} (any more): {error}. Give the --track.uri that the run began with, "
+                f"or delete {run.path(RUN_ID_FILE)} to begin a new MLflow run."
+            ) from error
+        log.warning(
+            "track.uri (%s) does not answer: %s. The run goes on, its records wait in %s.",
+            hide_password(uri),
+            hide_password(str(error)),
+            run.path("tracking"),
+        )
+
+
+def _find_experiment(client: Any, uri: str, name: str) -> str:
+    """The experiment's id; with sqlite its artifacts stand beside the database."""
+    from mlflow.exceptions import MlflowException
+
+    if (known := client.get_experiment_by_name(name)) is None:
+        artifacts = None
+        if uri.startswith(SQLITE):
+            database = Storage(uri.removeprefix(SQLITE))
+            artifacts = Storage(os.path.dirname(database.url)).path("mlartifacts")
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        known = client.get_experiment_by_name(name)  # another driver was faster
+    return str(known.experiment_id)
+
+
+def _describe(
+    client: Any, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
+) -> None:
+    """Log parameters and tags, cut to the lengths and batches that MLflow takes."""
+    from mlflow.entities import Param, RunTag
+
+    every = [Param(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in params.items()]
+    for start in range(0, len(every), PARAMS_PER_CALL):
+        client.log_batch(run_id, params=every[start : start + PARAMS_PER_CALL])
+    some = [RunTag(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in tags.items()]
+    for start in range(0, len(some), PARAMS_PER_CALL):
+        client.log_batch(run_id, tags=some[start : start + PARAMS_PER_CALL])
+
+
+def end_run(tracking_uri: str, run_id: str, status: str) -> None:
+    """Set "FINISHED", "FAILED" or "KILLED"; a server that is away is only warned about."""
+    try:
+        make_client(tracking_uri).set_terminated(
+            run_id, status=status, end_time=time.time_ns() // 1_000_000
+        )
+    except Exception as error:
+        log.warning(
+            "track.uri (%s) does not answer: the run's status stays as it is (%s).",
+            hide_password(tracking_uri),
+            hide_password(str(error)),
+        )

@@ -1,0 +1,118 @@
+"""Spooled records to MLflow, each so that sending it once more changes nothing.
+
+A crash between sending and remembering it repeats a batch. Metrics carry the time at which they
+were recorded, and MLflow's database ignores an exact copy; images and models have names that
+follow from the record, so that they replace themselves; tags replace themselves anyway.
+"""
+
+import io
+import logging
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import is_refusal, make_client
+from cbdm_scale.tracking.models import register
+from cbdm_scale.tracking.spool import Record
+
+METRICS_PER_CALL = 1000  # MLflow's limit
+TAG_LENGTH = 5000
+THUMBNAIL = 256, 256
+log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Lives in the tracker's thread; raises whatever the server or the network raises."""
+
+    def __init__(self, run: Storage, tracking_uri: str, run_id: str) -> None:
+        self.run, self.uri, self.run_id = run, tracking_uri, run_id
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            self._client = make_client(self.uri)
+        return self._client
+
+    def send(self, records: list[Record], mark: Callable[[list[Record]], None]) -> None:
+        """Send in order, calling ``mark`` with every part as soon as it has arrived."""
+        part: list[Record] = []
+        for record in records:
+            full = sum(len(r["scalars"]) for r in part) >= METRICS_PER_CALL
+            if part and (full or "scalars" not in record):
+                self._send_part(part)
+                mark(part)
+                part = []
+            part.append(record)
+            if "scalars" not in record:
+                self._send_part(part)
+                mark(part)
+                part = []
+        if part:
+            self._send_part(part)
+            mark(part)
+
+    def _send_part(self, part: list[Record]) -> None:
+        """Some records of scalars, or one other; what MLflow will never take is named."""
+        try:
+            self._log(part)
+        except Exception as error:
+            if not is_refusal(error) or not self._is_active():
+                raise
+            if len(part) > 1:
+                for record in part:
+                    self._send_part([record])
+            else:
+                log.warning("MLflow refuses %s: %s", part[0], error)
+
+    def _is_active(self) -> bool:
+        """Refused because of its content, not because the run was deleted meanwhile."""
+        return bool(self.client.get_run(self.run_id).info.lifecycle_stage == "active")
+
+    def _log(self, part: list[Record]) -> None:
+        match part[0]:
+            case {"scalars": _}:
+                self._log_scalars(part)
+            case {"image": name, "file": file, "images": images, "time": time}:
+                self._log_image(name, file, images, time)
+            case {"model": checkpoint, "aliases": aliases, "images": images}:
+                register(self.client, self.run, self.run_id, images, checkpoint, aliases)
+            case {"tags": tags}:
+                for key, value in tags.items():
+                    self.client.set_tag(self.run_id, key, value[:TAG_LENGTH])
+            case record:
+                log.warning("A record of an unknown kind is left out: %s", record)
+
+    def _log_scalars(self, part: list[Record]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, float(value), record["time"], record["images"])
+            for record in part
+            for name, value in record["scalars"].items()
+        ]
+        for start in range(0, len(metrics), METRICS_PER_CALL):
+            self.client.log_batch(self.run_id, metrics[start : start + METRICS_PER_CALL])
+
+    def _log_image(self, name: str, file: str, images: int, time: int) -> None:
+        """As ``MlflowClient.log_image`` does it, whose names however are random."""
+        from PIL import Image
+
+        spool = self.run.child("tracking")
+        if not spool.exists(file):
+            log.warning("%s is gone: it is left out", spool.path(file))
+            return
+        png = spool.read_bytes(file)
+        same = uuid.uuid5(uuid.NAMESPACE_URL, f"{self.run_id}/{name}/{images}")
+        stem = f"{name.replace('/', '~')}+step+{images}+timestamp+{time}+{same}"
+        with tempfile.TemporaryDirectory() as folder, Image.open(io.BytesIO(png)) as image:
+            whole, small = Path(folder, f"{stem}.png"), Path(folder, f"{stem}+compressed.webp")
+            whole.write_bytes(png)
+            image.thumbnail(THUMBNAIL)
+            image.save(small)
+            for path in whole, small:
+                self.client.log_artifact(self.run_id, str(path), "images")
+        self.client.set_tag(self.run_id, "mlflow.loggedImages", "true")

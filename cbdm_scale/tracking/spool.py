@@ -1,0 +1,238 @@
+"""Records that wait in the run folder until MLflow has them.
+
+    <run>/tracking/<first seq>.jsonl   one record a line; local: appended, elsewhere: put whole
+    <run>/tracking/<seq>.png           an image that a record names
+    <run>/tracking/sent.json           {"seq": the last one sent, "marks": {key: images}}
+
+A record carries ``seq`` (1, 2, ...), ``time`` (ms) and what to log. Two rules make every record
+arrive exactly once. Nothing is handed out for sending before it is durable. And nothing is
+taken whose ``images`` is not above the mark of its key, the largest ``images`` that the spool
+ever took for it: a run that restarts from an older checkpoint redoes the same numbers, which
+are dropped.
+"""
+
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Mapping
+from io import FileIO
+from typing import Any
+
+from cbdm_scale.storage import Storage
+
+Record = dict[str, Any]
+SEGMENT_BYTES = 1 << 18
+log = logging.getLogger(__name__)
+
+
+def mark_keys(record: Record) -> list[str]:
+    """What may be logged only once per ``images``: each scalar, image and alias by name."""
+    names = [f"scalar/{name}" for name in record.get("scalars", {})]
+    names += [f"alias/{alias}" for alias in record.get("aliases", [])]
+    return names + ([f"image/{record['image']}"] if "image" in record else [])
+
+
+def plain(value: float) -> float | str:
+    """Strict JSON has no nan or inf: they are written as words that ``float`` reads."""
+    value = float(value)
+    return value if math.isfinite(value) else str(value)
+
+
+def parse(data: bytes) -> list[Record]:
+    """The whole records of a segment; a torn line is skipped."""
+    records = []
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("seq"), int):
+            records.append(record)
+    return records
+
+
+class Spool:
+    """Written by the training thread, read by the sender's; both may call ``sync``."""
+
+    def __init__(self, folder: Storage) -> None:
+        self.folder = folder
+        marker: dict[str, Any] = (
+            folder.read_json("sent.json") if folder.exists("sent.json") else {}
+        )
+        self.sent = int(marker.get("seq", 0))
+        self.last = self.sent
+        self._sent_marks: dict[str, int] = marker.get("marks", {})
+        self._marks: dict[str, int] = dict(self._sent_marks)
+        self._segments: list[str] = []
+        self._recover()
+        self._lock = threading.Lock()  # held for microseconds: counters and one small write
+        self._sync_lock = threading.Lock()  # held while the disk or the store is waited for
+        self._file: FileIO | None = None  # the open segment of a local spool
+        self._written = 0  # bytes of it
+        self._retired: list[FileIO] = []  # full segments that are still to be synced
+        self._buffer: list[tuple[Record, bytes | None]] = []  # a remote spool's next segment
+
+    def _recover(self) -> None:
+        """Read what earlier processes left, cut what they did not finish writing."""
+        files, needed = self.folder.list(), set()
+        for name in (name for name in files if name.endswith(".jsonl")):
+            data = self.folder.read_bytes(name)
+            records = parse(data)
+            if not records or records[-1]["seq"] <= self.sent:
+                self.folder.remove(name)
+                continue
+            whole = b"".join(encode(record) for record in records)
+            if len(whole) != len(data):
+                log.warning("%s: cut a torn record", self.folder.path(name))
+                self.folder.write_bytes(name, whole)
+            for record in records:
+                self._raise_marks(self._marks, record)
+            needed |= {r["file"] for r in records if "file" in r and r["seq"] > self.sent}
+            self.last = max(self.last, records[-1]["seq"])
+            self._segments.append(name)
+        for name in files:
+            if name.endswith(".png") and name not in needed:
+                self.folder.remove(name)
+
+    @staticmethod
+    def _raise_marks(marks: dict[str, int], record: Record) -> None:
+        for key in mark_keys(record):
+            marks[key] = max(marks.get(key, -1), record["images"])
+
+    @property
+    def unsent(self) -> int:
+        """Records that MLflow does not have yet."""
+        return self.last - self.sent
+
+    def is_new(self, key: str, images: int) -> bool:
+        return images > self._marks.get(key, -1)
+
+    def add_scalars(self, images: int, values: Mapping[str, float]) -> None:
+        new = {k: plain(v) for k, v in values.items() if self.is_new(f"scalar/{k}", images)}
+        if new:
+            self._add({"images": images, "scalars": new})
+
+    def add_image(self, images: int, name: str, png: bytes) -> None:
+        if self.is_new(f"image/{name}", images):
+            self._add({"images": images, "image": name}, png)
+
+    def add_model(self, images: int, checkpoint: str, aliases: list[str]) -> None:
+        new = [alias for alias in aliases if self.is_new(f"alias/{alias}", images)]
+        if new:
+            self._add({"images": images, "model": checkpoint, "aliases": new})
+
+    def add_tags(self, values: Mapping[str, str]) -> None:
+        if values:
+            self._add({"tags": dict(values)})
+
+    def _add(self, content: Record, png: bytes | None = None) -> None:
+        with self._lock:
+            self.last += 1
+            record = {"seq": self.last, "time": time.time_ns() // 1_000_000, **content}
+            if png is not None:
+                record["file"] = f"{self.last:012d}.png"
+            if self.folder.is_local:
+                self._append(record, png)
+            else:
+                self._buffer.append((record, png))
+            self._raise_marks(self._marks, record)
+
+    def _append(self, record: Record, png: bytes | None) -> None:
+        if png is not None:
+            self.folder.write_bytes(record["file"], png)
+        if self._file is not None and self._written > SEGMENT_BYTES:
+            self._retired.append(self._file)
+            self._file = None
+        if self._file is None:
+            name = f"{record['seq']:012d}.jsonl"
+            self._file, self._written = self.folder.open_append(name), 0
+            self._segments.append(name)
+        line = encode(record)
+        try:
+            self.folder.write_all(self._file, line)
+        except OSError:
+            self._retired.append(self._file)
+            self._file = None  # what follows must not continue a torn line
+            raise
+        self._written += len(line)
+
+    def sync(self) -> None:
+        """Make everything added so far survive a power cut. Waits for the disk or the store."""
+        with self._sync_lock:
+            with self._lock:
+                current, retired, buffer = self._file, self._retired, self._buffer
+                self._retired, self._buffer = [], []
+            for file in retired:
+                os.fsync(file.fileno())
+                file.close()
+            if current is not None:
+                os.fsync(current.fileno())
+            if buffer:
+                self._put(buffer)
+
+    def _put(self, buffer: list[tuple[Record, bytes | None]]) -> None:
+        """Write one whole segment to a store that cannot append."""
+        name = f"{buffer[0][0]['seq']:012d}.jsonl"
+        try:
+            for record, png in buffer:
+                if png is not None:
+                    self.folder.write_bytes(record["file"], png)
+            self.folder.write_bytes(name, b"".join(encode(record) for record, _ in buffer))
+        except BaseException:
+            with self._lock:
+                self._buffer = buffer + self._buffer
+            raise
+        with self._lock:
+            self._segments.append(name)
+
+    def next_unsent(self) -> list[Record]:
+        """The next records to send, oldest first and all of one segment; durable when given."""
+        with self._lock:
+            last = self.last
+        if last == self.sent:
+            return []
+        self.sync()
+        with self._lock:
+            names = list(self._segments)
+        for name in names:
+            records = parse(self.folder.read_bytes(name))
+            found = [record for record in records if self.sent < record["seq"] <= last]
+            if found:
+                return found
+        self.sent = last  # a number whose record could not be written
+        return []
+
+    def mark_sent(self, records: list[Record]) -> None:
+        """Remember that these arrived, then delete what is not needed any more."""
+        for record in records:
+            self._raise_marks(self._sent_marks, record)
+        self.sent = records[-1]["seq"]
+        self.folder.write_json("sent.json", {"seq": self.sent, "marks": self._sent_marks})
+        for record in records:
+            if "file" in record:
+                self.folder.remove(record["file"])
+        with self._lock:
+            firsts = [int(name.removesuffix(".jsonl")) for name in self._segments[1:]]
+            done = [
+                n for n, f in zip(self._segments, firsts, strict=False) if f <= self.sent + 1
+            ]
+            if self._file is None and self.sent == self.last:
+                done = list(self._segments)
+            self._segments = [name for name in self._segments if name not in done]
+        for name in done:
+            self.folder.remove(name)
+
+    def close(self) -> None:
+        """Sync and let go of the open segment; nothing is added afterwards."""
+        self.sync()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def encode(record: Record) -> bytes:
+    return (json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode()

@@ -1,0 +1,138 @@
+"""What the training loop calls: it writes to the spool, and a thread brings that to MLflow."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import clean_name, hide_password, import_mlflow
+from cbdm_scale.tracking.sender import Sender
+from cbdm_scale.tracking.spool import Spool
+
+POLL_LOCAL_S, POLL_REMOTE_S = 1.0, 10.0  # between two looks at the spool
+LONGEST_PAUSE_S = 10.0  # between two attempts while the server is away
+LAST_PAUSE_S = 0.3  # between two attempts once ``close`` waits for them
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """Receives numbers. ``images`` is the x axis: images seen by all ranks together."""
+
+    def scalars(self, images: int, values: Mapping[str, float]) -> None: ...
+
+    def image(self, images: int, name: str, png: bytes) -> None: ...
+
+    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
+        """Register the checkpoint folder at this URL and point the aliases at it."""
+
+    def tags(self, values: Mapping[str, str]) -> None: ...
+
+    def flush(self) -> None:
+        """Make all of the above durable: call it before a checkpoint is published."""
+
+    def close(self, timeout_s: float) -> int:
+        """Send what is left for at most this long; the number of records still unsent."""
+
+
+class NoTracker:
+    def scalars(self, images: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def image(self, images: int, name: str, png: bytes) -> None:
+        pass
+
+    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
+        pass
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self, timeout_s: float) -> int:
+        return 0
+
+
+class MlflowTracker:
+    """Logs to one MLflow run through the spool in the run folder.
+
+    No method but ``close`` waits for the tracking server: while it is away records gather in
+    the spool, also over restarts of the run. What a restarted run logs again is dropped.
+    """
+
+    def __init__(self, run: Storage, tracking_uri: str, run_id: str) -> None:
+        import_mlflow()  # here and not in the thread, which would share the import lock
+        self.uri = tracking_uri
+        self.spool = Spool(run.child("tracking"))
+        self.sender = Sender(run, tracking_uri, run_id)
+        self._poll_s = POLL_LOCAL_S if run.is_local else POLL_REMOTE_S
+        self._deadline: float | None = None  # set by close
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="tracking", daemon=True)
+        self._thread.start()
+
+    def scalars(self, images: int, values: Mapping[str, float]) -> None:
+        self.spool.add_scalars(images, {clean_name(k): v for k, v in values.items()})
+
+    def image(self, images: int, name: str, png: bytes) -> None:
+        self.spool.add_image(images, clean_name(name), png)
+
+    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
+        self.spool.add_model(images, checkpoint, list(aliases))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self.spool.add_tags({clean_name(k): v for k, v in values.items()})
+
+    def flush(self) -> None:
+        self.spool.sync()
+
+    def close(self, timeout_s: float) -> int:
+        self.spool.sync()
+        self._deadline = time.monotonic() + timeout_s
+        self._wake.set()
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self.spool.close()
+        if self.spool.unsent:
+            log.warning(
+                "%d records for %s wait in %s: the same command sends them.",
+                self.spool.unsent,
+                hide_password(self.uri),
+                self.spool.folder.url,
+            )
+        return self.spool.unsent
+
+    def _send(self) -> None:
+        """The thread: send, look again, and be patient while the server is away."""
+        failures = 0
+        while True:
+            try:
+                while records := self.spool.next_unsent():
+                    self.sender.send(records, self.spool.mark_sent)
+                    if self._is_over():
+                        return
+                if failures:
+                    log.warning("%s answers again, nothing is lost.", hide_password(self.uri))
+                failures = 0
+            except Exception as error:  # whatever it is, training must go on
+                failures += 1
+                if failures == 1:
+                    log.warning(
+                        "%s does not take records (%s); training goes on, they wait in %s.",
+                        hide_password(self.uri),
+                        hide_password(str(error)),
+                        self.spool.folder.url,
+                    )
+            if self._is_over() or (self._deadline and not self.spool.unsent):
+                return
+            pause = min(2.0 ** (failures - 1), LONGEST_PAUSE_S) if failures else self._poll_s
+            if self._deadline is None:
+                self._wake.wait(pause)
+            else:
+                time.sleep(LAST_PAUSE_S)
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline

@@ -1,0 +1,246 @@
+"""python -m cbdm_scale.train: parse, check everything that can be checked, then one call.
+
+Nothing is started and nothing written before the options, the data, the storage, the tracker
+and the cluster have been found to fit each other.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated, Any
+
+import tyro
+
+from cbdm_scale import __version__
+from cbdm_scale.config import Config, flatten, is_runtime
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.presets import preset
+from cbdm_scale.storage import Storage, split_scheme
+
+NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
+
+
+def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+    """The configuration of a command line and whether it only asks for a dry run.
+
+    The data set and the preset decide the defaults of everything else, so they are read first.
+    """
+    base = preset(find_option(argv, "dataset", "digits_lt"), find_option(argv, "preset", "cbdm"))
+
+    def command(
+        config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
+    ) -> tuple[Config, bool]:
+        """Train a class-balancing diffusion model.
+
+        Args:
+            config: the run
+            dry_run: print the resolved configuration and what follows from it, and stop
+        """
+        return config, dry_run
+
+    return tyro.cli(command, args=list(argv), prog="python -m cbdm_scale.train")
+
+
+def find_option(argv: Sequence[str], name: str, default: str) -> str:
+    """The value of --name VALUE or --name=VALUE."""
+    value = default
+    for i, word in enumerate(argv):
+        if word == f"--{name}" and i + 1 < len(argv):
+            value = argv[i + 1]
+        elif word.startswith(f"--{name}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def resolve(config: Config) -> Config:
+    """Absolute paths: a job's working directory vanishes, and workers have their own."""
+    root = config.data.root
+    if not split_scheme(root)[0]:
+        root = Storage(root).url
+    storage = Storage(config.cluster.storage).url
+    return replace(
+        config,
+        data=replace(config.data, root=root),
+        cluster=replace(config.cluster, storage=storage),
+    )
+
+
+def find_data(config: Config) -> Manifest:
+    """The data set; the digits are made on the spot where they are missing."""
+    if config.dataset == "digits_lt":
+        from data_prep.digits import prepare_digits
+
+        prepare_digits(config.data.root)
+    return read_manifest(config.data.root, config.dataset)
+
+
+def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
+    """The numbers that follow from a configuration and its data set."""
+    from cbdm_scale.models import build
+
+    net = build(
+        config.model,
+        image_channels=manifest.channels,
+        image_size=manifest.image_size,
+        num_classes=manifest.num_classes,
+        num_steps=config.diffusion.num_steps,
+    )
+    parameters = sum(p.numel() for p in net.parameters())
+    batch = config.train.batch_size
+    return {
+        "run": Storage(config.cluster.storage).child(config.run_name).url,
+        "parameters": parameters,
+        "classes": manifest.num_classes,
+        "training images": manifest.num_images("train"),
+        "steps per epoch": manifest.num_images("train") / batch,
+        "epochs": config.train.total_images / manifest.num_images("train"),
+        "steps": -(-config.train.total_images // batch),
+        "images per worker and step": config.train.per_rank(config.cluster.workers),
+        "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
+    }
+
+
+def claim_run(config: Config) -> Storage:
+    """The run's folder, with config.json in it; ValueError if it is another run's."""
+    storage = Storage(config.cluster.storage)
+    storage.check_writable()
+    run = storage.child(config.run_name)
+    if run.exists("config.json"):
+        try:
+            before = flatten(run.read_json("config.json"))
+        except ValueError as error:
+            raise ValueError(
+                f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
+                "another --name."
+            ) from error
+        now = config.flat()
+        differing = [
+            f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
+            for option in sorted(now.keys() | before.keys())
+            if not is_runtime(option) and before.get(option) != now.get(option)
+        ]
+        if differing:
+            raise ValueError(
+                f"name ({config.run_name}) is a run with another configuration: "
+                f"{', '.join(differing)}. Choose another --name, or the options it began with."
+            )
+    run.make_folder()
+    run.write_json("config.json", json.loads(json.dumps(asdict(config))))
+    return run
+
+
+def check_extractor(config: Config, manifest: Manifest) -> None:
+    """ValueError at the start, not at the first evaluation hours later."""
+    from cbdm_scale.data.manifest import dataset_folder
+    from cbdm_scale.evaluation.features import load_extractor
+
+    if config.eval.extractor == "none":
+        return
+    folder = Storage(dataset_folder(config.data.root, manifest.name))
+    load_extractor(
+        config.eval.extractor,
+        folder.url,
+        read=lambda path: folder.read_bytes(path.removeprefix(folder.url + "/")),
+    )
+
+
+def git_commit() -> str:
+    """Commit of the working directory, "" outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def start(config: Config) -> int:
+    """Check, launch, and say how it went. The exit status."""
+    from cbdm_scale import cluster, tracking
+    from cbdm_scale.run import run_rank
+
+    manifest = find_data(config)
+    numbers = describe(config, manifest)
+    check_extractor(config, manifest)
+    cluster.connect(config.cluster)
+    run = claim_run(config)
+    uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
+    run_id = tracking.start_run(
+        uri,
+        config.track.experiment,
+        run,
+        config.run_name,
+        {option: str(value) for option, value in config.flat().items()},
+        {
+            "git_commit": git_commit(),
+            "cbdm_scale": __version__,
+            "dataset_fingerprint": manifest.fingerprint,
+            "parameters": str(numbers["parameters"]),
+            "run_folder": run.url,
+        },
+    )
+    print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
+    rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
+    status = "FAILED"
+    try:
+        outcome = cluster.launch(rank_main, config.cluster, run)
+        if "error" in outcome:
+            raise ValueError(outcome["error"])
+        status = "FINISHED" if outcome["how"] == "finished" else "KILLED"
+    finally:
+        tracking.end_run(uri, run_id, status)
+    say_outcome(config, outcome, run, uri)
+    return 0
+
+
+def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str) -> None:
+    """Last and short: where the run is, its numbers, the next command."""
+    progress = outcome["progress"]
+    print(f"\nrun      {run.url} ({outcome['how']} at {progress['images']:,} images)")
+    if progress["skipped_steps"] or sum(progress["substitutions"]):
+        print(
+            f"mended   {progress['skipped_steps']} steps skipped, "
+            f"{sum(progress['substitutions'])} damaged images replaced"
+        )
+    if outcome["how"] == "stopped":
+        print("next     the same command goes on from here")
+        return
+    for omega, values in outcome["scores"].items():
+        by_group = " ".join(
+            f"{group} {values[f'fid_{group}']:.1f}"
+            for group in ("many", "medium", "few")
+            if f"fid_{group}" in values
+        )
+        fidelity = f", label kept {values['fidelity']:.0%}" if "fidelity" in values else ""
+        print(f"FID      {values['fid']:.1f} ({by_group}){fidelity} at omega {omega}")
+    grid = f"samples/{progress['images']:012d}.png"
+    print(f"samples  {run.path(grid)}")
+    print(f"charts   mlflow ui --backend-store-uri {uri}")
+    if outcome["unsent"]:
+        print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")
+    if config.dataset == "digits_lt":
+        print(f"next     {NEXT_DATASET}")
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        config, dry_run = parse(argv)
+        config = resolve(config)
+        if dry_run:
+            for option, value in config.flat().items():
+                print(f"{option} = {value}")
+            print()
+            for name, number in describe(config, find_data(config)).items():
+                print(f"{name}: {number:,.1f}" if isinstance(number, float) else f"{name}: {number}")
+            return 0
+        return start(config)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

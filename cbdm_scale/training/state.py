@@ -1,0 +1,171 @@
+"""What a checkpoint holds, and how it is written: whole, or not at all.
+
+    checkpoints/<images>/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+
+No random state is kept: every random number is a function of the seed and of the image's
+number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.training.ema import EMA
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """The counters of a run. All of them count over all ranks."""
+
+    images: int = 0
+    """Images shown to the network: also the position in the sample plan."""
+    steps: int = 0
+    skipped_steps: int = 0
+    """Steps left out because the gradient was not finite."""
+    substitutions: list[int] = field(default_factory=list)
+    """Damaged images that others stood in for, per class."""
+    best_fid: float | None = None
+    best_images: int | None = None
+
+
+@dataclass
+class State:
+    """Everything a checkpoint holds."""
+
+    net: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+
+
+def _optimizer_tensors(state: State) -> dict[str, Tensor]:
+    """The optimiser's tensors by "<kind>.<parameter name>"."""
+    names = {id(p): name for name, p in state.net.named_parameters()}
+    return {
+        f"{kind}.{names[id(p)]}": value
+        for p, values in state.optimizer.state.items()
+        for kind, value in values.items()
+    }
+
+
+def _as_bytes(tensors: dict[str, Tensor]) -> bytes:
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str:
+    """Write checkpoints/<images> into a run folder; its name. ``about`` is plain data."""
+    name = f"checkpoints/{state.progress.images:012d}"
+    partial = f"checkpoints/.{state.progress.images:012d}.partial"
+    files = {
+        "model.safetensors": _as_bytes(state.net.state_dict()),
+        "ema.safetensors": _as_bytes(state.ema.net.state_dict()),
+        "optimizer.safetensors": _as_bytes(_optimizer_tensors(state)),
+    }
+    listing = {
+        file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for file, data in files.items()
+    }
+    state_json = {
+        "format_version": FORMAT_VERSION,
+        "progress": asdict(state.progress),
+        "torch": torch.__version__,
+        "files": listing,
+        **about,
+    }
+    target = partial if folder.is_local else name
+    folder.remove(name)
+    folder.remove(partial)
+    try:
+        for file, data in files.items():
+            folder.write_bytes(f"{target}/{file}", data)
+        folder.write_json(f"{target}/state.json", state_json)  # last: now it is whole
+        if folder.is_local:
+            folder.move(partial, name)
+    except OSError:
+        folder.remove(target)
+        raise
+    return name
+
+
+def list_checkpoints(folder: Storage) -> list[str]:
+    """Names of the run's checkpoints, the oldest first, whole or not."""
+    if not folder.exists("checkpoints"):
+        return []
+    names = folder.child("checkpoints").list()
+    return [f"checkpoints/{name}" for name in names if not name.startswith(".")]
+
+
+def read_checkpoint(folder: Storage, name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """state.json and the files of a checkpoint; a ValueError names what is damaged."""
+    where = folder.path(name)
+    try:
+        about = json.loads(folder.read_bytes(f"{name}/state.json"))
+        listing = about["files"]
+        if about["format_version"] > FORMAT_VERSION:
+            raise ValueError(f"format version {about['format_version']} is newer than ours")
+        files = {}
+        for file, expected in listing.items():
+            files[file] = folder.read_bytes(f"{name}/{file}")
+            if hashlib.sha256(files[file]).hexdigest() != expected["sha256"]:
+                raise ValueError(
+                    f"{file} has {len(files[file])} bytes whose sha256 is not the one written "
+                    f"in state.json ({expected['bytes']} bytes)"
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint {where} is damaged: {error}") from error
+    return about, files
+
+
+def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
+    try:
+        state.net.load_state_dict(load(files["model.safetensors"]))
+        state.ema.net.load_state_dict(load(files["ema.safetensors"]))
+    except (RuntimeError, SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"checkpoint {name} is of another network than the one configured: {error}. "
+            "Give the run another --name, or the options of the network that it was made with."
+        ) from error
+    tensors = load(files["optimizer.safetensors"])
+    for parameter_name, parameter in state.net.named_parameters():
+        kinds = ("step", "exp_avg", "exp_avg_sq")
+        state.optimizer.state[parameter] = {
+            kind: tensors[f"{kind}.{parameter_name}"].to(parameter.device)
+            for kind in kinds
+            if f"{kind}.{parameter_name}" in tensors
+        }
+    state.progress = Progress(**about["progress"])
+
+
+def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
+    """Fill ``state`` from the newest whole checkpoint.
+
+    Returns its name (None if there is none) and a line for every damaged one that was passed
+    over. Raises ValueError if a whole checkpoint is of another network.
+    """
+    damaged: list[str] = []
+    for name in reversed(list_checkpoints(folder)):
+        try:
+            about, files = read_checkpoint(folder, name)
+        except ValueError as error:
+            damaged.append(str(error))
+            continue
+        _restore(state, about, files, folder.path(name))
+        return name, damaged
+    return None, damaged
+
+
+def drop_old_checkpoints(folder: Storage, keep: int, best_images: int | None) -> None:
+    """Leave the newest ``keep`` and the best by FID."""
+    best = None if best_images is None else f"checkpoints/{best_images:012d}"
+    for name in list_checkpoints(folder)[:-keep]:
+        if name != best:
+            folder.remove(name)

@@ -1,0 +1,100 @@
+"""What the train loop knows of the cluster: one process, or one of several that reduce together.
+
+The only use of torch.distributed. Ray Train, torchrun and the tests all start the processes and
+the group; the loop sees a `World`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class World(Protocol):
+    rank: int
+    size: int
+    device: torch.device
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """The network whose backward averages gradients over all ranks."""
+        ...
+
+    @contextmanager
+    def local(self, net: nn.Module, on: bool) -> Iterator[None]:
+        """While ``on``, backward only accumulates: the gradients are averaged later."""
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a CPU tensor over all ranks."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small plain value of every rank, in rank order."""
+        ...
+
+
+class OneProcess:
+    """The world of a laptop, a notebook and the tests."""
+
+    rank, size = 0, 1
+
+    def __init__(self, device: str = "cpu"):
+        self.device = torch.device(device)
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        return net
+
+    @contextmanager
+    def local(self, net: nn.Module, on: bool) -> Iterator[None]:
+        yield
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+class Processes:
+    """One rank of an initialised torch.distributed group."""
+
+    def __init__(self, device: torch.device, timeout_s: float = 60):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device = device
+        # Small things are said over gloo, so that no GPU has to wait for them.
+        self._cpu = (
+            dist.group.WORLD
+            if dist.get_backend() == "gloo"
+            else dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        )
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        if self.size == 1:
+            return net
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            net, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False
+        )
+
+    @contextmanager
+    def local(self, net: nn.Module, on: bool) -> Iterator[None]:
+        if on and isinstance(net, DistributedDataParallel):
+            with net.no_sync():
+                yield
+        else:
+            yield
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total, group=self._cpu)
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._cpu)
+        return values

@@ -1,0 +1,25 @@
+"""The one call that losses, samplers, guidance and backbones agree on."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Net(Protocol):
+    """A conditional denoiser: predicts the noise eps in x (N, C, H, W).
+
+    x        (N, C, H, W)  noisy images in model range
+    level    (N,)          step t in 0..T-1, or sigma
+    y        (N,)          labels in 0..K-1; K means "none"
+    omega    (N,) or None  guidance strength; None means "no omega"
+    augment  (N, 9) or None  augmentation parameters
+    """
+
+    def __call__(
+        self,
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor: ...

@@ -1,0 +1,5 @@
+"""Readers of published data sets, the long tail, and the writer of shards.
+
+source (what a reader yields) <- digits, cifar (through pickles) -> shards (the writer)
+prepare and __main__ put them together: python -m data_prep NAME --source DIR --out DIR
+"""

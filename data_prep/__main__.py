@@ -1,0 +1,68 @@
+"""python -m data_prep NAME --source DIR --out DIR: a published data set as shards."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+DATASETS = {
+    "digits-lt": "scikit-learn's real digits, 8x8, long-tailed (no --source)",
+    "cifar10-lt": "CIFAR-10, long-tailed: the literature's seed-0 subset",
+    "cifar100-lt": "CIFAR-100, long-tailed in the same way",
+    "cifar10": "CIFAR-10, whole",
+    "cifar100": "CIFAR-100, whole",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep",
+        description="Write a published data set as WebDataset shards, index and dataset.json.",
+        epilog="data sets:\n" + "\n".join(f"  {n:12} {text}" for n, text in DATASETS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("dataset", choices=DATASETS, metavar="NAME", help="one of the data sets below (- or _)")
+    add("--source", metavar="DIR", help="the unpacked folder as published")
+    add("--out", metavar="DIR", required=True, help="the shards go to DIR/<name>")
+    add(
+        "--imbalance",
+        type=float,
+        metavar="X",
+        help="smallest class over largest, for the -lt sets (default 0.01)",
+    )
+    add("--seed", type=int, default=0, help="which images stay, and their order (default 0)")
+    add("--samples-per-shard", type=int, default=1000, metavar="N", help="default 1000")
+    add("--force-overwrite", action="store_true", help="replace DIR/<name> if it differs")
+    add("--allow-changed", action="store_true", help="accept files with another md5")
+    add(
+        "--no-classifier",
+        dest="classifier",
+        action="store_false",
+        help="leave out the small feature classifier that FID without Inception needs",
+    )
+    return parser
+
+
+def _dashes(word: str) -> str:
+    """Names of options and data sets take _ for -; values stay as they are."""
+    if word.startswith("--"):
+        option, equals, value = word.partition("=")
+        return option.replace("_", "-") + equals + value
+    return word.replace("_", "-") if word.replace("_", "-") in DATASETS else word
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = vars(make_parser().parse_args([_dashes(word) for word in argv]))
+    from data_prep.prepare import Options, prepare  # after parsing, so that --help is quick
+
+    try:
+        prepare(arguments.pop("dataset"), Options(**arguments))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

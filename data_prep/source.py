@@ -1,0 +1,55 @@
+"""What a reader hands to the writer: images by position, their labels and their keys."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The images of one split; ``image`` is called once for each, in any order."""
+
+    labels: NDArray[np.int64]
+    """Shape (N,)."""
+    keys: Sequence[str]
+    """Names of the N samples, unique within the split, without dots."""
+    image: Callable[[int], NDArray[np.uint8]]
+    """Position in 0..N-1 -> (H, W, C) uint8."""
+
+    @classmethod
+    def of_arrays(
+        cls, images: NDArray[np.uint8], labels: NDArray[np.int64], prefix: str
+    ) -> "Split":
+        """Images (N, H, W, C); keys are the prefix and the position in the source."""
+        keys = [f"{prefix}-{i:06d}" for i in range(len(labels))]
+        return cls(labels=labels.astype(np.int64), keys=keys, image=images.__getitem__)
+
+    def take(self, rows: NDArray[np.int64]) -> "Split":
+        return Split(
+            labels=self.labels[rows],
+            keys=[self.keys[i] for i in rows],
+            image=lambda i: self.image(int(rows[i])),
+        )
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """All images at once, (N, C, H, W)."""
+        return np.stack([self.image(i).transpose(2, 0, 1) for i in range(len(self.labels))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A whole data set before it is written."""
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    channels: int
+    splits: dict[str, Split]
+    made: str
+    """One line for dataset.json: from what and how; no path, no time."""
+    mirrors: bool
+    """Whether a mirrored image is as real as the image: true of objects, false of digits."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, printed and not stored."""

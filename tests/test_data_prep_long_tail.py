@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from data_prep.long_tail import long_tail_counts, long_tail_rows
+
+
+def test_counts_are_those_of_the_literature():
+    cifar10 = long_tail_counts(5000, 10, 0.01)
+    assert cifar10 == (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)
+    assert sum(cifar10) == 12_406
+    cifar100 = long_tail_counts(500, 100, 0.01)
+    assert (cifar100[0], cifar100[-1], sum(cifar100)) == (500, 5, 10_847)
+
+
+def test_digits_keep_two_of_the_rarest():
+    counts = long_tail_counts(174, 10, 0.01, at_least=2)
+    assert counts == (174, 104, 62, 37, 22, 13, 8, 4, 2, 2)
+    assert sum(counts) == 428
+
+
+def test_imbalance_one_is_balanced():
+    assert long_tail_counts(7, 3, 1.0) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("imbalance", [0.0, -1.0, 1.5, float("nan")])
+def test_imbalance_outside_its_range_is_refused(imbalance):
+    with pytest.raises(ValueError, match=r"--imbalance \(.*above 0 and up to 1"):
+        long_tail_counts(10, 3, imbalance)
+
+
+def test_class_left_without_an_image_is_named():
+    with pytest.raises(ValueError, match=r"--imbalance \(0.001\) leaves class 7 .*0.0101"):
+        long_tail_counts(100, 10, 0.001)
+
+
+def test_rows_are_what_the_global_generator_gives():
+    labels = np.random.default_rng(3).integers(0, 4, 500)
+    counts = (90, 40, 10, 3)
+    state = np.random.get_state()
+    try:
+        np.random.seed(0)
+        expected = []
+        for c, n in enumerate(counts):
+            idx = np.where(labels == c)[0]
+            np.random.shuffle(idx)
+            expected.append(idx[:n])
+    finally:
+        np.random.set_state(state)
+    np.testing.assert_array_equal(
+        long_tail_rows(labels, counts, seed=0), np.concatenate(expected)
+    )
+
+
+def test_another_seed_keeps_other_images_in_the_same_numbers():
+    labels = np.repeat(np.arange(3), 50)
+    first, second = (long_tail_rows(labels, (20, 10, 5), seed) for seed in (0, 1))
+    assert set(first) != set(second)
+    np.testing.assert_array_equal(np.bincount(labels[second]), [20, 10, 5])
+    assert len(set(second)) == 35
+
+
+def test_class_with_too_few_images_is_named():
+    with pytest.raises(ValueError, match="class 1 has 2 images, fewer than the 3"):
+        long_tail_rows(np.array([0, 0, 0, 1, 1]), (3, 3), 0)

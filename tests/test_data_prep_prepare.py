@@ -1,0 +1,312 @@
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
+
+import data_prep.prepare
+from cbdm_scale.data.manifest import read_manifest
+from data_prep.__main__ import DATASETS, main
+from data_prep.digits import prepare_digits, read_digits_lt
+from data_prep.prepare import CLASSIFIER, Options, prepare, read_source
+from data_prep.shards import write_dataset
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def quiet(line):
+    pass
+
+
+def make_digits(out, **changes):
+    options = Options(out=str(out), classifier=False, samples_per_shard=100)
+    return prepare("digits-lt", replace(options, **changes), say=quiet)
+
+
+def contents(folder):
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()
+    }
+
+
+def test_digits_are_scaled_to_bytes_and_long_tailed():
+    from sklearn.datasets import load_digits
+
+    source = read_digits_lt()
+    everything = source.splits["eval"].pixels()
+    assert everything.shape == (1797, 1, 8, 8)
+    np.testing.assert_allclose(everything[:, 0], load_digits().images * 255 / 16, atol=0.5)
+    assert (everything.min(), everything.max()) == (0, 255)
+    train = source.splits["train"]
+    assert np.bincount(train.labels).tolist() == [174, 104, 62, 37, 22, 13, 8, 4, 2, 2]
+    assert len(set(train.keys)) == 428
+    assert set(train.keys) < set(source.splits["eval"].keys)
+
+
+def test_same_source_gives_the_same_bytes(tmp_path):
+    make_digits(tmp_path / "a")
+    make_digits(tmp_path / "b")
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert first == second
+    assert len(first) == 3 + 5 + 18
+
+
+def test_nothing_of_the_moment_is_in_the_tars(tmp_path):
+    make_digits(tmp_path)
+    with tarfile.open(tmp_path / "digits_lt/train/000000.tar") as tar:
+        members = tar.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
+    assert [m.name.rpartition(".")[2] for m in members[:4]] == ["cls", "png", "cls", "png"]
+
+
+def test_no_shard_is_one_class_and_seeds_differ(tmp_path, monkeypatch):
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
+    make_digits(tmp_path / "a")
+    make_digits(tmp_path / "b", seed=1)
+    from cbdm_scale.data.index import open_index
+
+    first = open_index(str(tmp_path / "a"), "digits_lt", "eval")
+    shards = np.split(first.labels, np.cumsum(first.shard_sizes)[:-1])
+    assert all(len(np.unique(labels)) == 10 for labels in shards[:-1])
+    second = open_index(str(tmp_path / "b"), "digits_lt", "eval")
+    assert [first.key(i) for i in range(50)] != [second.key(i) for i in range(50)]
+
+
+def test_same_content_is_left_as_it_is(tmp_path):
+    make_digits(tmp_path)
+    before = (tmp_path / "digits_lt/dataset.json").stat()
+    said = []
+    prepare(
+        "digits-lt",
+        Options(out=str(tmp_path), classifier=False, samples_per_shard=100),
+        say=said.append,
+    )
+    assert any("already there with the same content" in line for line in said)
+    after = (tmp_path / "digits_lt/dataset.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert os.listdir(tmp_path) == ["digits_lt"]
+
+
+def test_other_content_needs_force(tmp_path):
+    make_digits(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"other content .*seed 0; now: .*seed 1.*--force-over"
+    ):
+        make_digits(tmp_path, seed=1)
+    assert contents(tmp_path) == before
+    manifest = make_digits(tmp_path, seed=1, force_overwrite=True)
+    assert read_manifest(str(tmp_path), "digits_lt") == manifest
+    assert contents(tmp_path) != before
+    assert os.listdir(tmp_path) == ["digits_lt"]
+
+
+def test_damaged_data_set_is_told_and_can_be_replaced(tmp_path):
+    make_digits(tmp_path)
+    before = contents(tmp_path)
+    tar = tmp_path / "digits_lt/eval/000003.tar"
+    raw = bytearray(tar.read_bytes())
+    raw[5000] ^= 1
+    tar.write_bytes(raw)
+    with pytest.raises(ValueError, match="is damaged .*--force-overwrite"):
+        make_digits(tmp_path)
+    make_digits(tmp_path, force_overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_unfinished_folder_needs_force(tmp_path):
+    make_digits(tmp_path)
+    (tmp_path / "digits_lt/dataset.json").unlink()
+    with pytest.raises(ValueError, match="without a dataset.json.*--force-overwrite"):
+        make_digits(tmp_path)
+    make_digits(tmp_path, force_overwrite=True)
+    read_manifest(str(tmp_path), "digits_lt")
+
+
+def test_folder_of_the_user_is_never_replaced(tmp_path):
+    (tmp_path / "digits_lt").mkdir()
+    (tmp_path / "digits_lt/thesis.tex").touch()
+    with pytest.raises(ValueError, match="not a data set of ours .it holds thesis.tex"):
+        make_digits(tmp_path, force_overwrite=True)
+    make_folder(tmp_path / "cifar10", CIFAR10)
+    options = Options(out=str(tmp_path), source=str(tmp_path / "cifar10"), force_overwrite=True)
+    with pytest.raises(ValueError, match="it holds --source"):
+        prepare("cifar10", replace(options, allow_changed=True), say=quiet)
+    assert (tmp_path / "cifar10/data_batch_1").exists()
+
+
+def test_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        write_dataset(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_prep.prepare, "write_dataset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_digits(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_run_left_is_hidden_and_swept_up(tmp_path, monkeypatch):
+    def killed(source, folder, **options):
+        (folder / "train").mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_prep.prepare, "write_dataset", killed)
+        child = multiprocessing.get_context("fork").Process(
+            target=make_digits, args=(tmp_path,)
+        )
+        child.start()
+        child.join()
+    assert child.exitcode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".digits_lt.")
+    make_digits(tmp_path)
+    assert os.listdir(tmp_path) == ["digits_lt"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_another_process_may_be_faster(tmp_path, monkeypatch, same):
+    def overtaken(source, folder, **options):
+        manifest = write_dataset(source, folder, **options)
+        shutil.copytree(folder, tmp_path / "digits_lt")
+        if not same:
+            (tmp_path / "digits_lt/eval/000000.tar").write_bytes(b"")
+        return manifest
+
+    monkeypatch.setattr(data_prep.prepare, "write_dataset", overtaken)
+    if same:
+        make_digits(tmp_path)
+        read_manifest(str(tmp_path), "digits_lt")
+    else:
+        with pytest.raises(ValueError, match="is there already and is damaged"):
+            make_digits(tmp_path)
+    assert os.listdir(tmp_path) == ["digits_lt"]
+
+
+def test_finished_digits_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
+    make_digits(tmp_path)
+    (tmp_path / "digits_lt" / CLASSIFIER).write_bytes(b"weights")
+    before = contents(tmp_path / "digits_lt")
+    inode = (tmp_path / "digits_lt").stat().st_ino
+    prepare_digits(str(tmp_path))
+    assert contents(tmp_path / "digits_lt") == before
+    assert (tmp_path / "digits_lt").stat().st_ino == inode
+    prepare_digits("s3://bucket/shards")  # nothing to do for stores: reading names the command
+
+
+@pytest.mark.slow
+def test_two_processes_may_prepare_digits_at_once(tmp_path):
+    environment = os.environ | {"CBDM_SCALE_CACHE": str(tmp_path / ".cache")}
+    code = f"from data_prep.digits import prepare_digits; prepare_digits({str(tmp_path)!r})"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    said = [child.communicate()[0].decode() for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert sorted(text.count("fitting the feature classifier") for text in said) == [0, 1]
+    assert sorted(os.listdir(tmp_path)) == [".cache", "digits_lt"]
+    assert read_manifest(str(tmp_path), "digits_lt").num_images("train") == 428
+    assert (tmp_path / "digits_lt" / CLASSIFIER).exists()
+
+
+def test_classifier_is_fitted_once_and_is_no_part_of_the_data_set(tmp_path):
+    make_folder(tmp_path / "in", CIFAR10)
+    options = Options(out=str(tmp_path), source=str(tmp_path / "in"), allow_changed=True)
+    without = prepare("cifar10", replace(options, classifier=False), say=quiet)
+    said = []
+    assert prepare("cifar10", options, say=said.append) == without
+    assert "fitting the feature classifier on 200 images" in said
+    before = (tmp_path / "cifar10" / CLASSIFIER).stat().st_mtime_ns
+    prepare("cifar10", options, say=said.append)
+    assert (tmp_path / "cifar10" / CLASSIFIER).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", ["cifar10-lt", "cifar100-lt", "cifar10", "cifar100"])
+def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
+    variant = CIFAR100 if "100" in name else CIFAR10
+    make_folder(tmp_path / "in", variant)
+    command = [name.replace("-", "_"), "--source", str(tmp_path / "in"), "--allow_changed"]
+    command += ["--out", str(tmp_path), "--samples_per_shard=500", "--no_classifier"]
+    command += ["--imbalance", "0.1"] if name.endswith("lt") else []
+    assert main(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    manifest = read_manifest(str(tmp_path), name)
+    train, full = manifest.num_images("train"), manifest.num_images("eval")
+    assert (train < full) == name.endswith("lt")
+    assert manifest.num_images("test") == (1000 if variant is CIFAR100 else 40)
+    assert said[-3] == f"  images   {train:,} train, {full:,} eval, " + (
+        f"{manifest.num_images('test'):,} test; 32x32x3"
+    )
+    assert said[-1].endswith(f"--dataset {manifest.name} --data.root {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cifar10"], "--source is missing: the folder of CIFAR-10"),
+        (["cifar10", "--source", "/nowhere"], "--source (/nowhere) is not CIFAR-10"),
+        (["cifar10", "--source", "x", "--imbalance", "0.1"], "means nothing for cifar10"),
+        (["digits-lt", "--source", "x"], "--source (x) means nothing for digits-lt"),
+        (["digits-lt", "--imbalance", "2"], "--imbalance (2.0)"),
+        (["digits-lt", "--samples-per-shard", "0"], "--samples-per-shard (0) must be 1 to"),
+        (["digits-lt", "--seed", "-1"], "--seed (-1) must be 0 to"),
+        (["digits-lt", "--out", "s3://bucket/x"], "--out (s3://bucket/x) must be a local"),
+    ],
+)
+def test_wrong_values_name_option_value_and_way_out(tmp_path, capsys, words, message):
+    assert main(["--out", str(tmp_path / "out"), "--no-classifier", *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_out_that_cannot_be_written_is_told(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["digits-lt", "--out", str(tmp_path / "file"), "--no-classifier"]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_every_data_set_of_the_help_has_a_reader(tmp_path):
+    for name in DATASETS:
+        source = None if name == "digits-lt" else str(tmp_path / name)
+        if source is not None:
+            make_folder(tmp_path / name, CIFAR100 if "100" in name else CIFAR10)
+        imbalance = 0.1 if name.endswith("-lt") else None
+        options = Options(out="", source=source, imbalance=imbalance, allow_changed=True)
+        assert read_source(name, options).name == name.replace("-", "_")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, data_prep.__main__ as m; m.make_parser().format_help()\n"
+    code += "print([x for x in ('torch', 'numpy', 'sklearn', 'pyarrow') if x in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+    assert done.stdout.decode().strip() == "[]"
+
+
+def test_wrong_images_of_a_reader_are_named(tmp_path):
+    source = read_digits_lt()
+    for changes, message in [
+        ({"image_size": 9}, "is .8, 8, 1. uint8, not .9, 9, 1. uint8"),
+        ({"class_names": tuple("012345678")}, "has label 9, outside 0..8"),
+    ]:
+        folder = tmp_path / message[:5]
+        folder.mkdir()
+        with pytest.raises(ValueError, match=message):
+            write_dataset(
+                replace(source, **changes), folder, samples_per_shard=1000, seed=0, say=quiet
+            )

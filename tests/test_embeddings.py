@@ -1,0 +1,48 @@
+"""What the network is told: steps as waves, labels as rows, and a row for "none"."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cbdm_scale.models.embeddings import TimeEmbedding, init_xavier, label_embedding, sinusoid
+
+
+def test_sinusoid_interleaves_sines_and_cosines_of_falling_frequency():
+    table = sinusoid(torch.tensor([0, 7, 999]), 8)
+    for row, t in zip(table, [0, 7, 999], strict=True):
+        for i in range(4):
+            angle = t * 10000 ** (-2 * i / 8)
+            assert row[2 * i].item() == pytest.approx(math.sin(angle), abs=2e-4)
+            assert row[2 * i + 1].item() == pytest.approx(math.cos(angle), abs=2e-4)
+
+
+def test_whole_and_floating_levels_agree_and_levels_between_them_exist():
+    time = TimeEmbedding(16, 64, num_steps=1000)
+    t = torch.tensor([0, 1, 999])
+    torch.testing.assert_close(time(t.float()), time(t))
+    assert not torch.allclose(time(t + 0.5), time(t), atol=1e-3)
+
+
+def test_a_step_beyond_the_table_is_an_error():
+    with pytest.raises(IndexError):
+        TimeEmbedding(16, 64, num_steps=10)(torch.tensor([10]))
+
+
+def test_a_fresh_row_for_none_adds_nothing():
+    torch.manual_seed(0)
+    weight = label_embedding(5, 64).weight
+    assert weight.shape == (6, 64)
+    assert weight.requires_grad
+    assert not weight[5].any()
+    assert weight[:5].std().item() == pytest.approx(1, abs=0.15)
+
+
+def test_the_gain_shrinks_what_a_layer_starts_with():
+    torch.manual_seed(0)
+    layer = init_xavier(nn.Linear(100, 200), gain=0.1)
+    bound = 0.1 * math.sqrt(6 / 300)
+    assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert not layer.bias.any()
+    assert init_xavier(nn.Linear(9, 4, bias=False)).bias is None

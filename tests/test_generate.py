@@ -1,0 +1,159 @@
+import pytest
+import torch
+
+from cbdm_scale import draws
+from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.sampling.ddim import ddim
+from cbdm_scale.sampling.ddpm import ancestral
+from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
+
+SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))
+SHAPE = (3, 4, 4)
+CONV = torch.nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
+CONV.weight.copy_(draws.normal(0, "weight", torch.tensor([0]), 81).view(3, 3, 3, 3))
+SAMPLERS = [
+    SamplerConfig(num_steps=5),
+    SamplerConfig(num_steps=5, eta=0.7),
+    SamplerConfig(name="ddpm", num_steps=20),
+]
+
+
+def net(x, t, y, omega=None, augment=None):
+    return CONV(x) + 0.1 * y.view(-1, 1, 1, 1)
+
+
+def make(samples, config=SAMPLERS[0], seed=0, omega=0.5, chunk_size=100):
+    return generate(
+        net,
+        samples,
+        samples % 10,
+        config=config,
+        schedule=SCHEDULE,
+        shape=SHAPE,
+        omega=omega,
+        null_label=10,
+        seed=seed,
+        chunk_size=chunk_size,
+    )
+
+
+def on_ranks(num_samples, chunk_size, world, config):
+    """The whole set, put together from what every rank makes."""
+    images = torch.full((num_samples, *SHAPE), torch.nan)
+    for rank in range(world):
+        for part in chunks(num_samples, chunk_size, rank, world):
+            images[part] = make(part, config)
+    return images
+
+
+@pytest.mark.parametrize("config", SAMPLERS, ids=lambda c: f"{c.name}-{c.eta}")
+def test_any_number_of_ranks_makes_the_same_bits(config):
+    alone = on_ranks(23, 4, 1, config)
+    for world in (2, 3, 8):
+        assert torch.equal(on_ranks(23, 4, world, config), alone)
+    assert torch.equal(make(torch.arange(23), config, chunk_size=4), alone)
+
+
+@pytest.mark.parametrize("config", SAMPLERS, ids=lambda c: f"{c.name}-{c.eta}")
+def test_any_chunk_size_makes_the_same_images(config):
+    alone = make(torch.arange(13), config, chunk_size=1)
+    for chunk_size in (3, 13, 50):
+        images = make(torch.arange(13), config, chunk_size=chunk_size)
+        torch.testing.assert_close(images, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_depends_on_its_own_number_only():
+    images = make(torch.arange(8), SAMPLERS[2])
+    order = torch.tensor([5, 2, 7])
+    torch.testing.assert_close(make(order, SAMPLERS[2]), images[order], rtol=1e-4, atol=1e-4)
+    assert (images.flatten(1).unsqueeze(0) - images.flatten(1).unsqueeze(1)).abs().sum(
+        dim=2
+    ).fill_diagonal_(1).min() > 0.01  # no two alike
+
+
+def test_the_noise_is_that_of_the_sample_numbers():
+    samples = torch.tensor([3, 1_000_000])
+    noise = draws.normal(7, "sample", samples, 48).view(2, 3, 4, 4)
+    expected = ddim(net, noise, samples % 10, schedule=SCHEDULE, num_steps=5)
+    assert torch.equal(make(samples, seed=7, omega=0.0), expected)
+
+    def step(i):
+        return draws.normal(7, "sample step", samples, 48, stream=i).view(2, 3, 4, 4)
+
+    expected = ancestral(net, noise, samples % 10, schedule=SCHEDULE, draw=step)
+    assert torch.equal(make(samples, SAMPLERS[2], seed=7, omega=0.0), expected)
+
+
+def test_the_options_reach_the_sampler():
+    samples = torch.arange(4)
+    configs = [
+        *SAMPLERS,
+        SamplerConfig(num_steps=6),
+        SamplerConfig(name="ddpm", num_steps=20, variance="fixed_small"),
+    ]
+    sets = [make(samples, config) for config in configs]
+    sets += [make(samples, omega=0.0), make(samples, seed=1)]
+    for i, a in enumerate(sets):
+        assert not any(torch.equal(a, b) for b in sets[:i])
+
+
+def test_images_are_float32_in_range_also_none_at_all():
+    images = make(torch.arange(5), SAMPLERS[2])
+    assert images.dtype == torch.float32 and images.abs().max() <= 1
+    assert make(torch.arange(0)).shape == (0, *SHAPE)
+
+
+def test_the_global_generator_is_left_alone():
+    state = torch.random.get_rng_state()
+    make(torch.arange(3), SAMPLERS[1])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_ranks_chunks_are_every_sample_once():
+    for num_samples, chunk_size, world in [(23, 4, 3), (0, 4, 2), (3, 5, 4), (8, 4, 2)]:
+        parts = [chunks(num_samples, chunk_size, rank, world) for rank in range(world)]
+        flat = [i for rank in parts for part in rank for i in part.tolist()]
+        assert sorted(flat) == list(range(num_samples))
+        for rank, mine in enumerate(parts):
+            assert all(part[0].item() // chunk_size % world == rank for part in mine)
+
+
+def test_a_network_that_broke_is_said_so():
+    def broken(x, t, y, omega=None, augment=None):
+        return x * torch.where(y == 2, torch.nan, 1.0).view(-1, 1, 1, 1)
+
+    y = torch.tensor([0, 2, 1, 2])
+    with pytest.raises(ValueError, match="non-finite values in 2 of 4 images"):
+        generate(
+            broken,
+            torch.arange(4),
+            y,
+            config=SamplerConfig(num_steps=3),
+            schedule=SCHEDULE,
+            shape=SHAPE,
+            omega=0.0,
+            null_label=10,
+            seed=0,
+        )
+
+
+def test_uint8_rounds_to_the_nearest_and_undoes_the_model_range():
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(every.float() / 127.5 - 1), every)
+    x = torch.tensor([-1.2, -1.0, 0.99 / 127.5 - 1, 0.4 / 127.5 - 1, 1.0, 1.2])
+    assert to_uint8(x).tolist() == [0, 0, 1, 0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "euler"}, "sample.name must be ddpm or ddim, got 'euler'"),
+        ({"num_steps": 0}, "sample.num_steps must be at least 1, got 0"),
+        ({"eta": 1.5}, "sample.eta must be between 0 and 1, got 1.5"),
+        ({"name": "ddpm", "eta": 0.5}, r"sample.eta \(0.5\) acts with sample.name ddim only"),
+        ({"variance": "learned"}, "sample.variance must be .* got 'learned'"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig(**options)

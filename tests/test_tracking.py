@@ -1,0 +1,218 @@
+"""Runs and the tracker against a real MLflow database, killed with -9 in between."""
+
+import io
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tracking_tools import begin, history, make_checkpoint, make_png
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker, default_tracking_uri, end_run
+from cbdm_scale.tracking.client import make_client
+from cbdm_scale.tracking.sender import Sender
+
+ROOT = Path(__file__).parents[1]
+DEAD = "http://127.0.0.1:9"  # nobody listens on the discard port
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return Storage(str(tmp_path_factory.mktemp("a store")))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "digits_lt-cbdm-0123abcd"))
+
+
+# Runs
+
+
+def test_importing_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, cbdm_scale.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_database_stands_in_the_storage_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_tracking_uri(Storage(str(tmp_path))) == f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI"):
+        default_tracking_uri(Storage("memory://x"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
+    assert default_tracking_uri(Storage("memory://x")) == DEAD
+
+
+def test_a_run_is_made_once_and_continued(database: Storage, run: Storage) -> None:
+    uri = f"sqlite:///{database.path('mlflow.db')}"
+    params = {f"p{i}": "v" for i in range(130)} | {"long": "x" * 9000, "data.root": "a b"}
+    run_id = begin(uri, run, params)
+    assert run.read_text("mlflow_run_id").strip() == run_id
+    end_run(uri, run_id, "FAILED")
+    client = make_client(uri)
+    assert client.get_run(run_id).info.status == "FAILED"
+    assert begin(uri, run, {"p0": "another value is no obstacle"}) == run_id
+    found = client.get_run(run_id)
+    assert found.info.status == "RUNNING"
+    assert len(found.data.params) == 132 and len(found.data.params["long"]) == 6000
+    assert found.data.tags["git"] == "abc"
+    assert database.path("mlartifacts") in found.info.artifact_uri.replace("%20", " ")
+
+
+def test_a_new_run_needs_a_server_that_answers(run: Storage) -> None:
+    with pytest.raises(
+        ValueError, match=r"track\.uri \(http://127.0.0.1:9\) does not answer: .*"
+    ):
+        begin(DEAD, run)
+    assert not run.exists("mlflow_run_id")
+
+
+def test_a_run_goes_on_without_its_server(
+    run: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.write_bytes("mlflow_run_id", b"0123\n")
+    assert begin("http://user:secret@127.0.0.1:9", run) == "0123"
+    assert "track.uri (http://127.0.0.1:9) does not answer" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_run_that_the_store_does_not_have_is_an_error(
+    database: Storage, run: Storage
+) -> None:
+    run.write_bytes("mlflow_run_id", b"0" * 32)
+    with pytest.raises(ValueError, match=r"does not have the MLflow run 0{32}"):
+        begin(f"sqlite:///{database.path('mlflow.db')}", run)
+
+
+# The tracker
+
+
+@pytest.fixture
+def uri(database: Storage) -> str:
+    return f"sqlite:///{database.path('mlflow.db')}"
+
+
+def test_everything_arrives_in_the_database(uri: str, run: Storage) -> None:
+    run_id = begin(uri, run)
+    tracker: Tracker = MlflowTracker(run, uri, run_id)
+    for images in 64, 128:
+        tracker.scalars(images, {"loss/total": 1 / images, "bad": math.nan, "fid[many]": 2.0})
+    tracker.scalars(128, {f"class/{k}": 1.0 for k in range(1100)})
+    tracker.image(128, "samples", make_png())
+    tracker.tags({"substituted": "{}"})
+    assert tracker.close(30) == 0
+    assert history(uri, run_id, "loss/total") == [(64, 1 / 64), (128, 1 / 128)]
+    assert history(uri, run_id, "fid_many_") == [(64, 2.0), (128, 2.0)]
+    assert all(math.isnan(value) for _, value in history(uri, run_id, "bad"))
+    found = make_client(uri).get_run(run_id).data
+    assert found.metrics["class/1099"] == 1.0 and found.tags["substituted"] == "{}"
+
+
+def test_sending_twice_is_sending_once(uri: str, run: Storage) -> None:
+    run_id = begin(uri, run)
+    run.child("tracking").write_bytes("2.png", make_png())
+    checkpoint = make_checkpoint(run, 64)
+    records: list[dict[str, Any]] = [
+        {"seq": 1, "time": 7, "images": 64, "scalars": {"a": 0.1, "b": "nan", "c": "inf"}},
+        {"seq": 2, "time": 8, "images": 64, "image": "grid/all", "file": "2.png"},
+        {"seq": 3, "time": 9, "images": 64, "model": checkpoint, "aliases": ["newest"]},
+    ]
+    for _ in range(2):  # as after a crash between sending and marking
+        Sender(run, uri, run_id).send(records, lambda part: None)
+    client = make_client(uri)
+    assert [len(history(uri, run_id, name)) for name in "abc"] == [1, 1, 1]
+    assert len(client.list_artifacts(run_id, "images")) == 2
+    assert len(client.search_model_versions(f"run_id='{run_id}'")) == 1
+
+
+def test_images_are_named_as_mlflow_names_them(uri: str, run: Storage) -> None:
+    run_id = begin(uri, run)
+    run.child("tracking").write_bytes("1.png", make_png())
+    record = {"seq": 1, "time": 5, "images": 64, "image": "grid/all", "file": "1.png"}
+    Sender(run, uri, run_id).send([record], lambda part: None)
+    client = make_client(uri)
+    ours = {file.path for file in client.list_artifacts(run_id, "images")}
+    image = Image.open(io.BytesIO(make_png()))
+    client.log_image(run_id, image, key="grid/all", step=64, timestamp=5)
+    both = {file.path for file in client.list_artifacts(run_id, "images")}
+    anonymous = [
+        {re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", path) for path in paths}
+        for paths in (ours, both - ours)
+    ]
+    assert len(ours) == 2 and anonymous[0] == anonymous[1]
+    assert client.get_run(run_id).data.tags["mlflow.loggedImages"].lower() == "true"
+
+
+def test_a_refused_record_does_not_stop_the_others(
+    uri: str, run: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = begin(uri, run)
+    records: list[dict[str, Any]] = [
+        {"seq": 1, "time": 7, "images": 1, "scalars": {"good": 1.0}},
+        {"seq": 2, "time": 7, "images": 1, "scalars": {"not a name!": 1.0}},
+        {"seq": 3, "time": 7, "images": 2, "scalars": {"good": 2.0}},
+    ]
+    sent: list[int] = []
+    Sender(run, uri, run_id).send(records, lambda part: sent.extend(r["seq"] for r in part))
+    assert history(uri, run_id, "good") == [(1, 1.0), (2, 2.0)]
+    assert sent == [1, 2, 3] and "not a name!" in caplog.text
+
+
+KILLED = """
+import sys, time
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import MlflowTracker
+tracker = MlflowTracker(Storage(sys.argv[1]), sys.argv[2], sys.argv[3])
+for images in range(100_000):
+    tracker.scalars(images, {"loss": images / 7, "norm": float(images)})
+    time.sleep(0.002)
+    if images % 50 == 49:
+        print(images, tracker.spool.sent, flush=True)
+"""
+
+
+def test_kill_9_and_starting_over_logs_no_metric_twice(uri: str, run: Storage) -> None:
+    run_id = begin(uri, run)
+    for least_sent in 1, 500:  # killed twice, each time with a part sent and a part not
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, run.url, uri, run_id],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        reached = 0
+        for line in process.stdout:
+            reached, sent = (int(word) for word in line.split())
+            if sent >= least_sent:
+                break
+        process.kill()
+        process.communicate()
+    tracker = MlflowTracker(run, uri, run_id)
+    last = reached + 100_010
+    for images in range(reached - 100, reached + 10):
+        tracker.scalars(images, {"loss": images / 7, "norm": float(images)})
+    tracker.scalars(last, {"loss": last / 7, "norm": float(last)})
+    assert tracker.close(60) == 0
+    for name, scale in ("loss", 7), ("norm", 1):
+        found = history(uri, run_id, name)
+        steps = [step for step, _ in found]
+        assert steps == [*range(len(steps) - 1), last]  # each once, none missing
+        assert all(value == step / scale for step, value in found)
+
+
+def test_no_tracker_is_a_tracker() -> None:
+    tracker: Tracker = NoTracker()
+    tracker.scalars(1, {"loss": 1.0})
+    tracker.image(1, "samples", b"")
+    tracker.model(1, "checkpoint", ["newest"])
+    tracker.tags({"a": "b"})
+    tracker.flush()
+    assert tracker.close(1) == 0
