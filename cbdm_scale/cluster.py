@@ -6,19 +6,24 @@ Checkpoints are ours; Ray is told of them and never copies them.
 
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
+
     from cbdm_scale.storage import Storage
     from cbdm_scale.training.world import World
+
+LOOPBACK = "127.0.0.1"
 
 Published = Callable[[str, dict[str, float]], None]
 """Called on every rank when a checkpoint (its path) is whole in storage."""
@@ -113,8 +118,8 @@ def start_local() -> None:
     ray.init(
         address="local",
         include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",
+        dashboard_host=LOOPBACK,
+        _node_ip_address=LOOPBACK,
         num_cpus=os.cpu_count(),
         log_to_driver=False,
     )
@@ -146,7 +151,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     """
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -158,18 +163,15 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
         )
     gpus = ray.cluster_resources().get("GPU", 0)
     use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.workers)
-    env = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "OMP_NUM_THREADS": str(config.threads)}
-    if len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == "127.0.0.1":
+    env = {"OMP_NUM_THREADS": str(config.threads)}
+    if len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == LOOPBACK:
         env["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     filesystem, path = run.child(".ray").pyarrow_filesystem()
 
     console = Console()
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         _on_worker,
         train_loop_config={"rank_main": rank_main, "config": config, "say": console.say},
-        torch_config=TorchConfig(
-            backend="nccl" if use_gpu else "gloo", timeout_s=int(config.timeout_s)
-        ),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=use_gpu,
@@ -199,13 +201,15 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
 def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     """What Ray Train calls on every worker."""
     import torch
-    from ray.train.torch import get_device
+    import torch.distributed as dist
 
     from cbdm_scale.training.world import Processes
 
     config: ClusterConfig = loop_config["config"]
+    say: Say = loop_config["say"]
     torch.set_num_threads(config.threads)
-    world = Processes(get_device(), config.timeout_s)
+    device = join_group(config)
+    world = Processes(device, config.timeout_s)
 
     def published(path: str, metrics: dict[str, float]) -> None:
         import ray.train
@@ -214,11 +218,50 @@ def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
         ray.train.report({**metrics, "checkpoint_path": path})
 
     try:
-        returned: dict[str, Any] = loop_config["rank_main"](world, published, loop_config["say"])
+        returned: dict[str, Any] = loop_config["rank_main"](world, published, say)
     except Exception:
-        loop_config["say"](f"worker {world.rank} failed:\n{traceback.format_exc()}")
+        say(f"worker {world.rank} failed:\n{traceback.format_exc()}")
         raise
+    finally:
+        dist.destroy_process_group()
     return returned
+
+
+def join_group(config: ClusterConfig) -> "torch.device":
+    """Form the process group of the workers; the device of this one.
+
+    Rank 0's store listens on its node's address only, which is loopback on one machine: left
+    to itself it would listen on all of them.
+    """
+    import ray
+    import ray.train
+    import torch
+    import torch.distributed as dist
+    from ray.train.collective import broadcast_from_rank_zero
+
+    context = ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    listener = None
+    if rank == 0:
+        listener = socket.create_server((ray.util.get_node_ip_address(), 0), backlog=4 * size)
+    here = listener.getsockname()[:2] if listener else None
+    host, port = broadcast_from_rank_zero(here)
+    timeout = timedelta(seconds=config.timeout_s)
+    store = dist.TCPStore(
+        host,
+        port,
+        size,
+        is_master=rank == 0,
+        timeout=timeout,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    on_gpu = bool(ray.get_gpu_ids())
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    backend = "nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    return device
 
 
 class Console:

@@ -103,8 +103,14 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def claim_run(config: Config) -> Storage:
+def claim_run(config: Config, manifest: Manifest) -> Storage:
     """The run's folder, with config.json in it; ValueError if it is another run's."""
+    image = {
+        "channels": manifest.channels,
+        "size": manifest.image_size,
+        "num_classes": manifest.num_classes,
+        "fingerprint": manifest.fingerprint,
+    }
     storage = Storage(config.cluster.storage)
     storage.check_writable()
     run = storage.child(config.run_name)
@@ -116,7 +122,7 @@ def claim_run(config: Config) -> Storage:
                 f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
                 "another --name."
             ) from error
-        now = config.flat()
+        now = config.flat() | flatten({"image": image})
         differing = [
             f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
             for option in sorted(now.keys() | before.keys())
@@ -128,7 +134,7 @@ def claim_run(config: Config) -> Storage:
                 f"{', '.join(differing)}. Choose another --name, or the options it began with."
             )
     run.make_folder()
-    run.write_json("config.json", json.loads(json.dumps(asdict(config))))
+    run.write_json("config.json", json.loads(json.dumps(asdict(config) | {"image": image})))
     return run
 
 
@@ -166,7 +172,7 @@ def start(config: Config) -> int:
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
-    run = claim_run(config)
+    run = claim_run(config, manifest)
     uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
     run_id = tracking.start_run(
         uri,

@@ -1,9 +1,13 @@
 import io
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -280,6 +284,20 @@ def test_cache_that_cannot_be_used_is_named(root, tmp_path, monkeypatch):
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "file/cache"))
     with pytest.raises(ValueError, match="CBDM_SCALE_CACHE .* cannot be used"):
         open_index(str(root), "digits_lt", "train")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
+def test_reading_leaves_no_arrow_thread_behind(root, tmp_path):
+    """One that outlives its read over a Python file may abort or hang the process at exit."""
+    code = "import os, pyarrow.parquet\nfrom cbdm_scale.data.index import open_index\n"
+    code += "before = set(os.listdir('/proc/self/task'))\n"
+    code += f"open_index({str(root)!r}, 'digits_lt', 'train')\n"
+    code += "print(len(set(os.listdir('/proc/self/task')) - before))"
+    environment = os.environ | {"CBDM_SCALE_CACHE": str(tmp_path / "cold")}
+    repository = Path(__file__).parents[1]
+    child = [sys.executable, "-c", code]
+    done = subprocess.run(child, cwd=repository, env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == "0", done.stderr.decode()
 
 
 def test_root_may_be_any_url(root):

@@ -1,0 +1,48 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Python 3.11 or newer, its venv, make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUNS ?= runs
+SHARDS ?= shards
+
+.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m cbdm_scale.train --dataset digits_lt --data.root $(SHARDS) --cluster.storage $(RUNS)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+test-kills: $(READY)
+	$(BIN)/python -m pytest -m kills --timeout 3600
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m '' --timeout 3600
+
+bench-step: $(READY)
+	$(BIN)/python -m benchmarks.step
+
+bench-ray: $(READY)
+	$(BIN)/python -m benchmarks.ray_overhead
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,51 @@
+"""Images from a checkpoint folder alone: what a registered model does when it is called."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from cbdm_scale.config import from_dict
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.models import build
+from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.storage import Storage
+
+
+def generate_from_checkpoint(
+    folder: str, labels: Sequence[int], seed: int = 0
+) -> NDArray[np.uint8]:
+    """Images (n, H, W, C) uint8 with the labels (n,), by the run's sampler and guidance.
+
+    ``folder`` holds ema.safetensors and the run's config.json with its "image" entry.
+    """
+    about = Storage(folder).read_json("config.json")
+    config, image = from_dict(about), about["image"]
+    net = build(
+        config.model,
+        image_channels=image["channels"],
+        image_size=image["size"],
+        num_classes=image["num_classes"],
+        num_steps=config.diffusion.num_steps,
+    )
+    net.load_state_dict(load_file(Path(folder) / "ema.safetensors"))
+    y = torch.tensor(list(labels), dtype=torch.int64)
+    outside = [label for label in labels if not 0 <= label < image["num_classes"]]
+    if outside:
+        raise ValueError(f"labels {outside} are outside 0..{image['num_classes'] - 1}.")
+    x = generate(
+        net.eval(),
+        torch.arange(len(y)),
+        y,
+        config=config.sample,
+        schedule=LinearSchedule(config.diffusion),
+        shape=(image["channels"], image["size"], image["size"]),
+        omega=config.eval.omegas[0],
+        null_label=image["num_classes"],
+        seed=seed,
+        chunk_size=config.eval.chunk_size,
+    )
+    return to_uint8(x).permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,26 @@
+"""What all tests share: one thread, a cache of their own, the digits as shards."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from data_prep.prepare import Options, prepare
+
+torch.set_num_threads(1)
+settings.register_profile("quiet", deadline=None)
+settings.load_profile("quiet")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CBDM_SCALE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory):
+    """A data root with the long-tailed digits, without the feature classifier. Read only."""
+    root = tmp_path_factory.mktemp("digits")
+    prepare("digits-lt", Options(out=str(root), classifier=False), say=lambda line: None)
+    return str(root)

@@ -1,0 +1,138 @@
+"""Runs on several ranks as plain processes with gloo: no Ray, no MLflow, nothing pretended.
+
+The processes are forked from a server that has imported torch once.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from cbdm_scale.config import Config
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.evaluation.score import EvalConfig
+from cbdm_scale.losses import LossConfig
+from cbdm_scale.models import UNetConfig
+from cbdm_scale.run import Run
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import NoTracker
+from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.training.world import Processes
+
+JOIN_S = 120
+
+
+@dataclass(frozen=True)
+class Job:
+    """One launch of a run: by how many ranks, and up to which image."""
+
+    config: Config
+    ranks: int
+    kill_at: int = -1
+    """Image number at which rank 0 kills itself with -9."""
+
+
+def tiny_config(root, storage, name, *, steps, dropout, batch_size=24, save_steps=10_000):
+    """A run of ``steps`` steps on the digits, so small that a step takes milliseconds."""
+    config = Config(
+        dataset="digits_lt",
+        name=name,
+        data=DataConfig(root=root, flip=False),
+        model=UNetConfig(
+            channels=16,
+            multipliers=(1, 2),
+            num_blocks=1,
+            attention=(1,),
+            groups=8,
+            dropout=dropout,
+        ),
+        loss=LossConfig(reg_share=0.75),
+        train=TrainConfig(
+            total_images=steps * batch_size,
+            batch_size=batch_size,
+            lr=1e-3,
+            warmup_images=10 * batch_size,
+            ema_halflife=10 * batch_size,
+            precision="fp32",
+            log_every=batch_size,
+            save_every=save_steps * batch_size,
+            sample_every=0,
+            eval_every=0,
+        ),
+        sample=SamplerConfig(num_steps=1),
+        eval=EvalConfig(extractor="none"),
+    )
+    return replace(config, cluster=replace(config.cluster, storage=storage, workers=1))
+
+
+class LossFile(NoTracker):
+    """Appends the loss of every step to <run>/losses.txt, and dies where it is told to."""
+
+    def __init__(self, run: Storage, kill_at: int):
+        self.run, self.kill_at = run, kill_at
+
+    def scalars(self, images: int, values: Mapping[str, float]) -> None:
+        self.run.append("losses.txt", f"{images} {values['loss/total']!r}\n".encode())
+        if images == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_losses(job: Job) -> dict[int, float]:
+    """Images shown so far -> loss of the step that ended there."""
+    run = Storage(job.config.cluster.storage).child(job.config.run_name)
+    lines = run.read_text("losses.txt").splitlines()
+    return {int(images): float(loss) for images, loss in map(str.split, lines)}
+
+
+def newest_checkpoint(job: Job) -> Path:
+    run = Storage(job.config.cluster.storage).child(job.config.run_name)
+    return sorted(run.local_path("checkpoints").iterdir())[-1]
+
+
+def run_one(job: Job, rank: int, meeting: Path) -> None:
+    """What a rank does in one job."""
+    store = dist.FileStore(str(meeting), job.ranks)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=job.ranks)
+    try:
+        run = Storage(job.config.cluster.storage).child(job.config.run_name)
+        world = Processes(torch.device("cpu"))
+        tracker = LossFile(run, job.kill_at)
+        Run(job.config, world, run, tracker, lambda path, metrics: None, lambda text: None).go()
+    finally:
+        dist.destroy_process_group()
+
+
+def run_in_turn(rank: int, jobs: list[Job], folder: Path) -> None:
+    """What a process does: its part of each job, one after the other."""
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    for number, job in enumerate(jobs):
+        if rank < job.ranks:
+            run_one(job, rank, folder / f"meeting-{number}")
+
+
+def launch(jobs: list[Job], folder: Path) -> list[int]:
+    """Run the jobs in turn on as many processes as the largest needs; their exit codes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed", "cbdm_scale.run"])
+    folder.mkdir()
+    ranks = range(max(job.ranks for job in jobs))
+    processes = [context.Process(target=run_in_turn, args=(r, jobs, folder)) for r in ranks]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(JOIN_S)
+        assert all(p.exitcode is not None for p in processes), f"a rank hangs after {JOIN_S} s"
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+    return [process.exitcode for process in processes]
