@@ -86,22 +86,33 @@ def set_environment() -> None:
 def connect(config: ClusterConfig) -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, or start one on loopback.
 
-    ValueError if the workers could never be placed: at once, instead of waiting for ever.
+    RAY_ADDRESS=local always starts one. ValueError if the workers could never be placed: at
+    once, instead of waiting for ever.
     """
     set_environment()
     import ray
 
-    if not ray.is_initialized():
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address == "local" and not ray.is_initialized():
+        start_local()
+    elif not ray.is_initialized():
         try:
-            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
+            ray.init(address=address or "auto", log_to_driver=False)
         except ConnectionError as error:
-            if "RAY_ADDRESS" in os.environ:
+            if address:
                 raise ValueError(
-                    f"RAY_ADDRESS ({os.environ['RAY_ADDRESS']}) does not answer: {error}. "
-                    "Start Ray there, or unset it to use this machine."
+                    f"RAY_ADDRESS ({address}) does not answer: {error}. Start Ray there, or "
+                    "unset it to use this machine."
                 ) from error
             start_local()
     check_resources(config, ray.cluster_resources())
+    free = ray.available_resources().get("CPU", 0)
+    if free < config.workers * config.cpus_per_worker:
+        print(
+            f"waiting for CPUs: {config.workers * config.cpus_per_worker:g} needed, {free:g} of "
+            f"the cluster's {ray.cluster_resources().get('CPU', 0):g} are free now",
+            flush=True,
+        )
 
 
 def start_local() -> None:

@@ -8,9 +8,10 @@ Shapes: N = batch, M = images that the regulariser sees, C, H, W = image, K = cl
 (label K means "none"), T = steps.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,10 +21,12 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.labels import class_probs, draw_labels
 from cbdm_scale.types import Net
 
+LossName = Literal["ddpm", "cbdm"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    name: Literal["ddpm", "cbdm"] = "cbdm"
+    name: LossName = "cbdm"
     """The objective: ddpm (Equation 1) or cbdm (Equation 4)."""
 
     tau: float = 1.0
@@ -42,17 +45,21 @@ class LossConfig:
     """Share of the images that the regulariser sees, weighted by its inverse; 1 is the paper."""
 
     def __post_init__(self) -> None:
-        for option, low, high, way_out in (
-            ("label_power", 0, 1, "1 keeps the training frequencies, 0 makes classes uniform"),
-            ("p_uncond", 0, 1, "the paper found 0.1 best"),
-            ("tau", 0, float("inf"), "0 is plain DDPM, 1 the paper's default"),
-            ("gamma", 0, float("inf"), "the paper uses 0.25"),
+        if self.name not in get_args(LossName):
+            raise ValueError(
+                f"loss.name ({self.name}) is no objective. "
+                f"Choose {' or '.join(get_args(LossName))}."
+            )
+        for option, high, way_out in (
+            ("label_power", 1, "1 keeps the training frequencies, 0 makes classes uniform"),
+            ("p_uncond", 1, "the paper found 0.1 best"),
+            ("tau", math.inf, "0 is plain DDPM, 1 the paper's default"),
+            ("gamma", math.inf, "the paper uses 0.25"),
         ):
             value = getattr(self, option)
-            if not low <= value <= high:
-                raise ValueError(
-                    f"loss.{option} must lie in [{low}, {high}], got {value}: {way_out}."
-                )
+            if not (0 <= value <= high and math.isfinite(value)):
+                allowed = "be finite and not negative" if high > 1 else "lie in [0, 1]"
+                raise ValueError(f"loss.{option} must {allowed}, got {value}: {way_out}.")
         if not 0 < self.reg_share <= 1:
             raise ValueError(
                 f"loss.reg_share must lie in (0, 1], got {self.reg_share}: 1 is the paper's "
@@ -109,7 +116,7 @@ class Drawer:
         seen = ~dropped & (u("regularise") < self.config.reg_share) & self.config.regularises
         rows = seen.nonzero().squeeze(1)  # small and on the CPU, so that no device waits
 
-        numel = int(torch.tensor(shape).prod())
+        numel = math.prod(shape)
         eps = random.normal(self.seed, "noise", images.to(device), numel).view(-1, *shape)
         return Draws(t, eps, dropped, y_alt, rows).to(device)
 

@@ -4,6 +4,8 @@ Everything that only one process may do (printing, MLflow, files) is done by ran
 """
 
 import json
+import os
+import socket
 import threading
 import time
 from dataclasses import asdict
@@ -92,6 +94,8 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         config, world, state = self.config, self.world, self.state
+        where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
+        self.say(f"workers (host:pid) {' '.join(where)}")
         name, damaged = load_newest(self.folder, state)
         for line in damaged:
             self.say(f"skipped: {line}")

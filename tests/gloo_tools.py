@@ -5,6 +5,7 @@ The processes are forked from a server that has imported torch once.
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,9 +37,11 @@ class Job:
     ranks: int
     kill_at: int = -1
     """Image number at which rank 0 kills itself with -9."""
+    begin_with: Path | None = None
+    """Checkpoint that the run folder holds before the launch, as after a break there."""
 
 
-def tiny_config(root, storage, name, *, steps, dropout, batch_size=24, save_steps=10_000):
+def tiny_config(root, storage, name, *, steps, dropout, batch_size=12, save_steps=10_000):
     """A run of ``steps`` steps on the digits, so small that a step takes milliseconds."""
     config = Config(
         dataset="digits_lt",
@@ -46,9 +49,9 @@ def tiny_config(root, storage, name, *, steps, dropout, batch_size=24, save_step
         data=DataConfig(root=root, flip=False),
         model=UNetConfig(
             channels=16,
-            multipliers=(1, 2),
+            multipliers=(1,),
             num_blocks=1,
-            attention=(1,),
+            attention=(),
             groups=8,
             dropout=dropout,
         ),
@@ -90,9 +93,11 @@ def read_losses(job: Job) -> dict[int, float]:
     return {int(images): float(loss) for images, loss in map(str.split, lines)}
 
 
-def newest_checkpoint(job: Job) -> Path:
+def checkpoint(job: Job, steps: int) -> Path:
+    """The checkpoint after so many steps, which may not be there yet."""
     run = Storage(job.config.cluster.storage).child(job.config.run_name)
-    return sorted(run.local_path("checkpoints").iterdir())[-1]
+    images = steps * job.config.train.batch_size
+    return run.local_path(f"checkpoints/{images:012d}")
 
 
 def run_one(job: Job, rank: int, meeting: Path) -> None:
@@ -102,6 +107,10 @@ def run_one(job: Job, rank: int, meeting: Path) -> None:
     try:
         run = Storage(job.config.cluster.storage).child(job.config.run_name)
         world = Processes(torch.device("cpu"))
+        if job.begin_with and rank == 0:
+            kept = run.local_path("checkpoints") / job.begin_with.name
+            shutil.copytree(job.begin_with, kept)
+        world.gather(0)  # nobody looks for it before it is there
         tracker = LossFile(run, job.kill_at)
         Run(job.config, world, run, tracker, lambda path, metrics: None, lambda text: None).go()
     finally:

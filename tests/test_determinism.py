@@ -7,11 +7,11 @@ workers, without dropout: the same losses.
 import signal
 
 import pytest
-from gloo_tools import Job, launch, newest_checkpoint, read_losses, tiny_config
+from gloo_tools import Job, checkpoint, launch, read_losses, tiny_config
 
-BATCH = 24  # what 1, 2, 3 and 4 divide
-STEPS, HALF = 50, 25
-LONG, BREAK = 24, 11
+BATCH = 12  # what 1, 2, 3 and 4 divide
+STEPS, HALF = 50, 25  # of the runs without dropout
+LONG, BREAK = 15, 7  # of those with
 
 
 @pytest.fixture(scope="module")
@@ -19,67 +19,76 @@ def done(digits_root, tmp_path_factory):
     """All runs of this file by name; each rank is one process for all of them."""
     folder = tmp_path_factory.mktemp("runs")
 
-    def job(name, ranks, *, steps, dropout=0.1, **options):
-        config = tiny_config(
-            digits_root, str(folder), name, steps=steps, dropout=dropout, **options
-        )
-        return Job(config, ranks)
+    def job(ranks, name, begin_with=None, **options):
+        config = tiny_config(digits_root, str(folder), name, batch_size=BATCH, **options)
+        return Job(config, ranks, begin_with=begin_with)
 
-    jobs = {f"on {r}": job(f"on-{r}", r, steps=STEPS, dropout=0.0) for r in (1, 2, 3, 4)}
-    jobs |= {
-        "first half on 2": job("2-then-3", 2, steps=HALF, dropout=0.0),
-        "2, then 3": job("2-then-3", 3, steps=STEPS, dropout=0.0),
-        "first half on 4": job("4-then-1", 4, steps=HALF, dropout=0.0),
-        "4, then 1": job("4-then-1", 1, steps=STEPS, dropout=0.0),
-    }
+    plain = {"steps": STEPS, "dropout": 0.0}
+    jobs = {f"on {r}": job(r, f"on-{r}", save_steps=HALF, **plain) for r in (1, 2, 3, 4)}
+    for a, b in ((2, 3), (4, 1)):
+        middle = checkpoint(jobs[f"on {a}"], HALF)
+        jobs[f"{a}, then {b}"] = job(b, f"{a}-then-{b}", middle, **plain)
+    dropped = {"steps": LONG, "dropout": 0.1}
     for r in (2, 3):
-        jobs |= {
-            f"unbroken on {r}": job(f"unbroken-{r}", r, steps=LONG),
-            f"begun on {r}": job(f"broken-{r}", r, steps=BREAK),
-            f"broken on {r}": job(f"broken-{r}", r, steps=LONG),
-        }
-    codes = launch(list(jobs.values()), folder / "meetings")
-    assert codes == [0, 0, 0, 0]
+        whole = job(r, f"unbroken-{r}", save_steps=BREAK, **dropped)
+        middle = checkpoint(whole, BREAK)
+        jobs |= {f"unbroken on {r}": whole, f"broken on {r}": job(r, f"b-{r}", middle, **dropped)}
+
+    assert launch(list(jobs.values()), folder / "meetings") == [0, 0, 0, 0]
     return jobs
 
 
-@pytest.mark.parametrize("name", ["on 2", "on 3", "on 4", "2, then 3", "4, then 1"])
-def test_losses_are_the_same_on_every_number_of_workers(done, name):
-    expected, found = read_losses(done["on 1"]), read_losses(done[name])
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_losses_are_the_same_on_every_number_of_workers(done, ranks):
+    expected, found = read_losses(done["on 1"]), read_losses(done[f"on {ranks}"])
     assert list(found) == [BATCH * (k + 1) for k in range(STEPS)]
     assert found == pytest.approx(expected, rel=1e-5, abs=0)
 
 
-def assert_same_files(a, b):
-    assert newest_checkpoint(a).name == newest_checkpoint(b).name
+@pytest.mark.parametrize("name", ["2, then 3", "4, then 1"])
+def test_losses_are_the_same_after_a_restart_on_another_number_of_workers(done, name):
+    expected, found = read_losses(done["on 1"]), read_losses(done[name])
+    assert list(found) == [BATCH * (k + 1) for k in range(HALF, STEPS)]
+    assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-5, abs=0)
+
+
+def assert_same_end(a, b):
     for file in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
-        one, other = ((newest_checkpoint(j) / file).read_bytes() for j in (a, b))
+        one, other = ((checkpoint(job, LONG) / file).read_bytes() for job in (a, b))
         assert one == other, f"{file} differs"
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_resumed_run_ends_with_the_bits_of_the_unbroken_one(done, ranks):
-    assert_same_files(done[f"unbroken on {ranks}"], done[f"broken on {ranks}"])
-    unbroken, broken = (read_losses(done[f"{how} on {ranks}"]) for how in ("unbroken", "broken"))
-    assert broken == unbroken
+    unbroken, broken = done[f"unbroken on {ranks}"], done[f"broken on {ranks}"]
+    assert_same_end(unbroken, broken)
+    resumed = read_losses(broken)
+    assert len(resumed) == LONG - BREAK
+    assert resumed == {images: read_losses(unbroken)[images] for images in resumed}
 
 
 def test_dropout_was_on(done):
-    """Or the two tests above would say less than they seem to."""
+    """Or the two tests around this one would say less than they seem to."""
     plain, dropped = read_losses(done["on 3"]), read_losses(done["unbroken on 3"])
-    assert all(plain[images] != dropped[images] for images in list(dropped)[1:])
+    assert plain[LONG * BATCH] != dropped[LONG * BATCH]
 
 
 def test_a_run_killed_with_9_ends_with_the_bits_of_the_unbroken_one(
     done, digits_root, tmp_path
 ):
     config = tiny_config(
-        digits_root, str(tmp_path), "killed", steps=LONG, dropout=0.1, save_steps=5
+        digits_root,
+        str(tmp_path),
+        "killed",
+        steps=LONG,
+        dropout=0.1,
+        batch_size=BATCH,
+        save_steps=5,
     )
-    killed = Job(config, 3, kill_at=13 * BATCH)
+    killed = Job(config, 3, kill_at=8 * BATCH)
     codes = launch([killed], tmp_path / "first")
     assert codes[0] == -signal.SIGKILL and 0 not in codes
-    assert newest_checkpoint(killed).name == f"{10 * BATCH:012d}"
+    assert checkpoint(killed, 5).exists() and not checkpoint(killed, 10).exists()
 
     assert launch([Job(config, 3)], tmp_path / "second") == [0, 0, 0]
-    assert_same_files(done["unbroken on 3"], Job(config, 3))
+    assert_same_end(done["unbroken on 3"], killed)

@@ -151,10 +151,8 @@ def _read_row_groups(
         "crc32": pa.uint32(),
     }
     parts = []
-    with (
-        fs.open(f"{folder}/index.parquet", "rb") as stream,
-        pq.ParquetFile(stream, page_checksum_verification=True) as index,
-    ):
+    raw = pa.BufferReader(fs.cat_file(f"{folder}/index.parquet"))  # see read_shards
+    with pq.ParquetFile(raw, page_checksum_verification=True) as index:
         for position, i in enumerate(chosen):
             try:
                 rows = index.read_row_group(i, columns=["shard", *types], use_threads=False)

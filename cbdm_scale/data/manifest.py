@@ -144,7 +144,7 @@ def open_folder(root: str, name: str) -> tuple[Any, str]:
 def read_shards(fs: Any, folder: str) -> tuple[bytes, list[dict[str, Any]]]:
     """shards.parquet as bytes and as rows {file, samples, bytes, sha256}.
 
-    Here and for the index: no threads of Arrow over a Python file. Those may outlive the call,
+    Here and for the index: from memory and without Arrow's threads. Those may outlive the call
     and then abort the process, or hang it, at exit (apache/arrow issues 33975 and 50482).
     """
     import pyarrow as pa

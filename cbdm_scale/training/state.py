@@ -125,6 +125,16 @@ def read_checkpoint(folder: Storage, name: str) -> tuple[dict[str, Any], dict[st
     return about, files
 
 
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value on the parameter's device and, if it has its shape, in its memory layout.
+
+    Fused optimisers walk the memory of weights and moments side by side, whatever the strides.
+    """
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
 def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
     try:
         state.net.load_state_dict(load(files["model.safetensors"]))
@@ -138,7 +148,7 @@ def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name:
     for parameter_name, parameter in state.net.named_parameters():
         kinds = ("step", "exp_avg", "exp_avg_sq")
         state.optimizer.state[parameter] = {
-            kind: tensors[f"{kind}.{parameter_name}"].to(parameter.device)
+            kind: _laid_out_like(parameter, tensors[f"{kind}.{parameter_name}"])
             for kind in kinds
             if f"{kind}.{parameter_name}" in tensors
         }
