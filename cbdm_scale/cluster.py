@@ -60,7 +60,9 @@ class ClusterConfig:
                 f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
             )
         if self.timeout_s <= 0:
-            raise ValueError(f"cluster.timeout_s must be above 0, got {self.timeout_s}. Try 60.")
+            raise ValueError(
+                f"cluster.timeout_s must be above 0, got {self.timeout_s}. Try 60."
+            )
 
     @property
     def threads(self) -> int:
@@ -258,7 +260,7 @@ def join_group(config: ClusterConfig) -> "torch.device":
     here = listener.getsockname()[:2] if listener else None
     host, port = broadcast_from_rank_zero(here)
     timeout = timedelta(seconds=config.timeout_s)
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         host,
         port,
         size,
@@ -283,7 +285,9 @@ class Console:
         from ray.util.queue import Queue
 
         here = ray.get_runtime_context().get_node_id()
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            here, soft=True
+        )
         self._queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": strategy})
         self.say = partial(_put, self._queue)
 
@@ -346,4 +350,3 @@ def stop_on_signal(run: "Storage") -> Iterator[None]:
         for s, old in zip(signals, before, strict=True):
             signal.signal(s, old)
         run.remove("stop")
-

@@ -74,7 +74,7 @@ class Examiner:
             made = self.generator.share(
                 net, num_images, self.config.eval.omegas[0], world.rank, world.size
             )
-        everybody = sum(world.gather(made), [])
+        everybody = [chunk for rank in world.gather(made) for chunk in rank]
         if world.rank:
             return None
         labels = torch.cat([y for _, y, _ in everybody])
@@ -86,7 +86,9 @@ class Examiner:
         if self._real is None:
             root, name = self.config.data.root, self.config.dataset
             index = open_index(root, name, "eval")
-            kept = f"evaluation/real-{self.manifest.fingerprint}-{self.extractor.fingerprint}.bin"
+            kept = (
+                f"evaluation/real-{self.manifest.fingerprint}-{self.extractor.fingerprint}.bin"
+            )
             self._real = GroupScores(self.manifest.groups, self.extractor.dim)
             known = self.run.read_bytes(kept) if self.run.exists(kept) else None
             if any(self.world.gather(known is None)):
@@ -147,4 +149,3 @@ class Examiner:
         if world.rank == 0:
             self.run.write_json(file, {"images": images, "key": key, "scores": scores})
         return {str(float(omega)): scores[str(float(omega))] for omega in omegas}
-

@@ -30,7 +30,7 @@ class LossConfig:
     """The objective: ddpm (Equation 1) or cbdm (Equation 4)."""
 
     tau: float = 1.0
-    """Weight of the regulariser at the noisiest step, w(t) = tau * t / T (Eq. 4's is this / T)."""
+    """Weight of the regulariser: w(t) = tau * t / T (Equation 4's tau is this / T)."""
 
     gamma: float = 0.25
     """Weight of the commitment term, as in Equation 4."""
@@ -42,7 +42,7 @@ class LossConfig:
     """Probability, per image, that the label is dropped for classifier-free guidance."""
 
     reg_share: float = 1.0
-    """Share of the images that the regulariser sees, weighted by its inverse; 1 is the paper."""
+    """Share of the images that the regulariser sees, weighted by its inverse (paper: 1)."""
 
     def __post_init__(self) -> None:
         if self.name not in get_args(LossName):

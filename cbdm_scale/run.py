@@ -219,7 +219,11 @@ class Run:
         fingerprint = self.manifest.fingerprint
         if self.world.rank == 0:
             self.tracker.flush()
-            about = {"cbdm_scale": __version__, "dataset": fingerprint, "seed": self.config.seed}
+            about = {
+                "cbdm_scale": __version__,
+                "dataset": fingerprint,
+                "seed": self.config.seed,
+            }
             save_checkpoint(self.folder, state, about)
             drop_old_checkpoints(
                 self.folder, self.config.train.keep, state.progress.best_images
@@ -255,7 +259,7 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
         num_steps=config.diffusion.num_steps,
     ).to(device)
     if config.train.channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.train.lr, fused=True)
     return State(net, ema, optimizer, Progress(substitutions=[0] * manifest.num_classes))

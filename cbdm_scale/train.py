@@ -28,7 +28,9 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
 
     The data set and the preset decide the defaults of everything else, so they are read first.
     """
-    base = preset(find_option(argv, "dataset", "digits_lt"), find_option(argv, "preset", "cbdm"))
+    base = preset(
+        find_option(argv, "dataset", "digits_lt"), find_option(argv, "preset", "cbdm")
+    )
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
@@ -240,7 +242,11 @@ def main(argv: Sequence[str]) -> int:
                 print(f"{option} = {value}")
             print()
             for name, number in describe(config, find_data(config)).items():
-                print(f"{name}: {number:,.1f}" if isinstance(number, float) else f"{name}: {number}")
+                print(
+                    f"{name}: {number:,.1f}"
+                    if isinstance(number, float)
+                    else f"{name}: {number}"
+                )
             return 0
         return start(config)
     except (ValueError, RuntimeError, OSError) as error:

@@ -32,7 +32,10 @@ def done(digits_root, tmp_path_factory):
     for r in (2, 3):
         whole = job(r, f"unbroken-{r}", save_steps=BREAK, **dropped)
         middle = checkpoint(whole, BREAK)
-        jobs |= {f"unbroken on {r}": whole, f"broken on {r}": job(r, f"b-{r}", middle, **dropped)}
+        jobs |= {
+            f"unbroken on {r}": whole,
+            f"broken on {r}": job(r, f"b-{r}", middle, **dropped),
+        }
 
     assert launch(list(jobs.values()), folder / "meetings") == [0, 0, 0, 0]
     return jobs

@@ -120,7 +120,9 @@ def metric_history(work: Path, name: str, key: str) -> list[int]:
 IMAGES = 1_920
 
 
-def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(work: Path) -> None:
+def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(
+    work: Path,
+) -> None:
     """DESIGN 4: killed anywhere and resumed, dropout on, the same weights, EMA and optimiser."""
     every = ("--train.save-every", "480", "--train.keep", "9")
     out = run(command(work, "unbroken", 2, IMAGES, *every))

@@ -1,38 +1,24 @@
-"""Batches of real shards: for any number of workers, from any step, whatever is damaged."""
+"""Batches of real shards: the same for any number of workers, from any step."""
 
-import dataclasses
 import pickle
 import shutil
 import threading
-from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from loader_tools import BATCH, SEED, N, damage, load, open_images, write_digits
 
 from cbdm_scale import draws
-from cbdm_scale.data.index import open_index
-from cbdm_scale.data.loader import DataConfig, PlannedImages, load_batches
-from cbdm_scale.data.plan import SamplePlan, slots
-from cbdm_scale.data.shards import ShardReader, _LocalFile
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.plan import slots
 from data_prep.digits import read_digits_lt
-from data_prep.shards import write_dataset
-
-N, SHARD, SEED = 64, 16, 11
-BATCH = 24  # of which 64 is no multiple: every third step crosses an epoch
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Sixty-four real digits in four shards, every class among them."""
     root = tmp_path_factory.mktemp("loader")
-    (root / "digits_lt").mkdir()
-    source = read_digits_lt()
-    few = source.splits["eval"].take(np.arange(N))
-    source = dataclasses.replace(source, splits={"train": few})
-    write_dataset(
-        source, root / "digits_lt", samples_per_shard=SHARD, seed=0, say=lambda line: None
-    )
+    write_digits(root)
     return root
 
 
@@ -43,28 +29,6 @@ def root(made, tmp_path):
     return tmp_path / "shards"
 
 
-def open_images(root, *, flip=False, num_streams=None, seed=SEED):
-    index = open_index(str(root), "digits_lt", "train")
-    reader = ShardReader(str(root), "digits_lt", index, pauses=())
-    plan = SamplePlan(index.shard_sizes.tolist(), seed, num_streams=num_streams)
-    return PlannedImages(reader, plan, flip=flip, seed=seed)
-
-
-def load(images, steps, *, start=0, rank=0, world_size=1, **options):
-    batches = load_batches(
-        images,
-        DataConfig(**options),
-        start=start,
-        batch_size=BATCH,
-        rank=rank,
-        world_size=world_size,
-    )
-    try:
-        return list(islice(batches, steps))
-    finally:
-        batches.close()
-
-
 def assert_same(a, b):
     assert torch.equal(a.x0, b.x0) and torch.equal(a.y, b.y)
     assert torch.equal(a.images, b.images)
@@ -73,44 +37,6 @@ def assert_same(a, b):
 
 def planned_keys(images, numbers):
     return [images.reader.index.key(row) for row in images.plan.rows(np.array(numbers))]
-
-
-def shard_path(root, shard):
-    return root / "digits_lt" / f"train/{shard:06d}.tar"
-
-
-def damage(root, row):
-    """Flip one bit of an image's bytes."""
-    index = open_index(str(root), "digits_lt", "train")
-    path = root / "digits_lt" / index.shard_name(index.shard_of[row])
-    raw = bytearray(path.read_bytes())
-    raw[index.offsets[row] + 40] ^= 1
-    path.write_bytes(raw)
-
-
-def bad_rows(root, kind):
-    """Damage the shards in one way; the rows that cannot be read any more."""
-    match kind:
-        case "damaged bytes":
-            for row in (3, 20, 21):
-                damage(root, row)
-            return {3, 20, 21}
-        case "missing shard":
-            shard_path(root, 2).unlink()
-            return set(range(2 * SHARD, 3 * SHARD))
-        case "cut shard":
-            index = open_index(str(root), "digits_lt", "train")
-            path = shard_path(root, 1)
-            path.write_bytes(path.read_bytes()[: int(index.offsets[SHARD + 10]) + 5])
-            return set(range(SHARD + 10, 2 * SHARD))
-    raise AssertionError(kind)
-
-
-REASONS = {
-    "damaged bytes": "its bytes do not have the index's crc32",
-    "missing shard": "the shard is missing",
-    "cut shard": "the shard ends at byte",
-}
 
 
 # ----------------------------------------------------------------------------
@@ -231,103 +157,6 @@ def test_an_image_is_flipped_in_some_epochs_and_not_in_others(made):
             looks.setdefault(key, set()).add(x0.numpy().tobytes())
     assert sum(len(found) == 2 for found in looks.values()) > 0.9 * N
     assert max(len(found) for found in looks.values()) == 2
-
-
-# ----------------------------------------------------------------------------
-# Damage.
-
-
-@pytest.mark.parametrize("num_streams", [None, 3])
-@pytest.mark.parametrize("kind", list(REASONS))
-def test_a_bad_sample_is_named_and_replaced_and_nothing_else_moves(
-    made, root, kind, num_streams
-):
-    whole = open_images(made, num_streams=num_streams)
-    bad = bad_rows(root, kind)
-    images = open_images(root, num_streams=num_streams)
-    steps = 3 * N // BATCH  # three epochs
-    for before, after in zip(load(whole, steps), load(images, steps), strict=True):
-        rows = whole.plan.rows(before.images.numpy())
-        hit = np.flatnonzero(np.isin(rows, list(bad)))
-
-        # Named, counted, with the class that lost an image.
-        found = {s.image: s for s in after.substitutions}
-        assert sorted(found) == before.images[hit].tolist()
-        for place in hit:
-            substitution = found[int(before.images[place])]
-            assert substitution.label == int(before.y[place])
-            assert f"sample {before.keys[place]} of train/" in substitution.reason
-            assert REASONS[kind] in substitution.reason
-
-        # Replaced by the next readable element of its stream.
-        assert torch.equal(after.images, before.images)
-        for place in hit:
-            successors = whole.plan.successors(int(before.images[place]))
-            row = next(row for row in successors if row not in bad)
-            assert after.keys[place] == whole.reader.index.key(row)
-            assert int(after.y[place]) == whole.reader.index.labels[row]
-            pixels = torch.from_numpy(whole.reader.load(row))
-            torch.testing.assert_close(after.x0[place], pixels / 127.5 - 1)
-
-        # And nothing else moves.
-        rest = np.delete(np.arange(BATCH), hit)
-        assert torch.equal(after.x0[rest], before.x0[rest])
-        assert [after.keys[i] for i in rest] == [before.keys[i] for i in rest]
-
-
-def test_every_sample_is_still_planned_once_and_the_next_one_is_seen_twice(root):
-    damage(root, 3)
-    images = open_images(root)
-    batch = images[torch.arange(N)]
-    rows, counts = np.unique(batch.keys, return_counts=True)
-    assert len(rows) == N - 1
-    assert sorted(counts) == [1] * (N - 2) + [2]
-    assert len(batch.substitutions) == 1
-
-
-def test_substitutions_are_the_same_for_every_number_of_workers(root):
-    shard_path(root, 2).unlink()
-    (alone,) = load(open_images(root), 1)
-    parts = [load(open_images(root), 1, rank=r, world_size=4)[0] for r in range(4)]
-    found = [s for part in parts for s in part.substitutions]
-    assert sorted(found, key=lambda s: s.image) == list(alone.substitutions)
-    assert len(found) > 0
-
-
-def test_an_error_that_proves_nothing_stops_the_run(root, monkeypatch):
-    """A server that is away is no damaged sample: nothing may be replaced."""
-
-    def fails(self, offset, length):
-        raise OSError("stale handle")
-
-    monkeypatch.setattr(_LocalFile, "read", fails)
-    with pytest.raises(OSError, match="cannot read sample digits-.* stale handle"):
-        load(open_images(root), 1)
-
-
-def test_an_error_that_proves_nothing_stops_a_stand_in_as_well(root, monkeypatch):
-    damage(root, 3)
-    images = open_images(root)
-    offset, real = int(images.reader.index.offsets[3]), _LocalFile.read
-
-    def reads_the_damaged_only(self, at, length):
-        if at != offset:
-            raise OSError("stale handle")
-        return real(self, at, length)
-
-    monkeypatch.setattr(_LocalFile, "read", reads_the_damaged_only)
-    (image,) = (g for g in range(N) if images.plan.rows(np.array([g]))[0] == 3)
-    with pytest.raises(OSError, match="stale handle"):
-        images[torch.tensor([image])]
-
-
-@pytest.mark.parametrize("num_streams", [None, 3])
-def test_a_data_set_without_a_readable_image_says_so(root, num_streams):
-    for shard in range(N // SHARD):
-        shard_path(root, shard).unlink()
-    with pytest.raises(ValueError, match="no readable image is left .*data_prep") as caught:
-        load(open_images(root, num_streams=num_streams), 1)
-    assert f"data.root ({root})" in str(caught.value)
 
 
 # ----------------------------------------------------------------------------

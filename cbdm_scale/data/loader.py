@@ -4,7 +4,7 @@ Shapes: n = images of a rank in a step, C, H, W = image.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -134,13 +134,15 @@ def load_batches(
             image += batch_size
 
     if config.processes:
-        loader = torch.utils.data.DataLoader(
+        server = torch.multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload([__name__])  # torch is imported once, not per process
+        loader: Iterable[Batch] = torch.utils.data.DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=None,
-            sampler=steps(),  # type: ignore[arg-type]
+            sampler=steps(),
             num_workers=config.processes,
             prefetch_factor=config.prefetch,
-            multiprocessing_context="forkserver",
+            multiprocessing_context=server,
         )
         yield from loader
         return

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -26,6 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
-        averages, weights = list(self.net.parameters()), list(net.parameters())
+        averages: list[Tensor] = list(self.net.parameters())
+        weights: list[Tensor] = list(net.parameters())
         decay = self.decay(images_seen, batch_size)
         torch._foreach_lerp_(averages, weights, 1 - decay)

@@ -5,9 +5,11 @@ Shapes: n = images of this rank in a step, C, H, W = image.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, cast
 
 import torch
+from torch import nn
 
 from cbdm_scale import draws
 from cbdm_scale.data.loader import Batch
@@ -79,7 +81,9 @@ class TrainConfig:
                 )
         for option in ("lr", "clip", "ema_halflife"):
             if not getattr(self, option) > 0:
-                raise ValueError(f"train.{option} must be above 0, got {getattr(self, option)}.")
+                raise ValueError(
+                    f"train.{option} must be above 0, got {getattr(self, option)}."
+                )
         for option in ("micro_batch", "warmup_images", "sample_every", "eval_every"):
             if getattr(self, option) < 0:
                 raise ValueError(f"train.{option} must not be negative. Try 0.")
@@ -130,13 +134,19 @@ def train(
 ) -> Literal["finished", "stopped"]:
     """Show ``config.total_images`` images to the network, from where ``state`` stands."""
     progress = state.progress
-    net = world.wrap(torch.compile(state.net) if config.compile else state.net)
+    module = torch.compile(state.net) if config.compile else state.net
+    net = world.wrap(cast(nn.Module, module))
     guard, meter = Guard(config.max_bad_steps), Meter(world)
-    options = {
-        "micro_batch": config.micro_batch,
-        "precision": config.precision,
-        "channels_last": config.channels_last,
-    }
+    gradients = partial(
+        backward,
+        net,
+        task.loss,
+        task.draw,
+        world=world,
+        micro_batch=config.micro_batch,
+        precision=config.precision,
+        channels_last=config.channels_last,
+    )
     rehearsed = world.size == 1
 
     while progress.images < config.total_images:
@@ -151,13 +161,15 @@ def train(
         # DDP settles the order of its reductions after its first backward. Give it one that
         # does not count, so that a resumed run reduces in the order of the unbroken one.
         if not rehearsed:
-            list(backward(net, task.loss, task.draw, batch, world, **options))
+            list(gradients(batch))
             rehearsed = True
 
         # Compute gradients. Dropout is seeded by the step and the rank.
-        torch.manual_seed(draws.make_key(task.seed, f"dropout/{progress.steps}/{world.rank}")[0])
+        torch.manual_seed(
+            draws.make_key(task.seed, f"dropout/{progress.steps}/{world.rank}")[0]
+        )
         state.optimizer.zero_grad(set_to_none=True)
-        for terms in backward(net, task.loss, task.draw, batch, world, **options):
+        for terms in gradients(batch):
             meter.add(terms)
 
         # Update the weights and their average.

@@ -62,7 +62,9 @@ class Meter:
         num_images, waited, all_seconds, all_memory = total[len(names) :].tolist()
         self._reset()
         return {
-            **{f"loss/{n}": v / num_images for n, v in zip(names, total.tolist(), strict=False)},
+            **{
+                f"loss/{n}": v / num_images for n, v in zip(names, total.tolist(), strict=False)
+            },
             "images_per_second": num_images * self.world.size / all_seconds,
             "data_wait": waited / all_seconds,
             "memory_gib": all_memory / self.world.size,

@@ -1,7 +1,7 @@
 """What the train loop knows of the cluster: one process, or one of several that reduce together.
 
-The only use of torch.distributed. Ray Train, torchrun and the tests all start the processes and
-the group; the loop sees a `World`.
+Ray Train (`cbdm_scale.cluster`), torchrun and the tests start the processes and form their group;
+here alone the group is used, and the loop sees a `World`.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class Processes:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = device
         # Small things are said over gloo, so that no GPU has to wait for them.
-        self._cpu = (
+        self._cpu: Any = (
             dist.group.WORLD
             if dist.get_backend() == "gloo"
             else dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))

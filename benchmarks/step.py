@@ -1,0 +1,203 @@
+"""Seconds per training step: DDPM, CBDM, CBDM with reg_share 0.25, and CBDM the obvious way.
+
+    python -m benchmarks.step [--repetitions 30] [--threads 2] [--raw FILE]
+
+One process, one network (the paper's U-Net, 100 classes, 32 px), one batch size; every variant
+takes one step in turn, in an order shuffled anew each repetition. Ours are the functions that
+the train loop calls. The obvious way is CBDM as one writes it down: a network pass for each
+label, fp32, one loop over the parameters each for clipping, Adam and the EMA.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from itertools import count
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.timing import (
+    Samples,
+    interleave,
+    processor,
+    ratio_of_means,
+    ratio_of_medians,
+    write_raw,
+)
+from cbdm_scale.data.loader import Batch
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.gradients import backward, clip_and_step
+from cbdm_scale.training.world import OneProcess
+
+NUM_CLASSES, SIZE = 100, 32
+COUNTS = torch.tensor([int(500 * 0.01 ** (c / 99)) for c in range(NUM_CLASSES)])
+"""Images a class in CIFAR100-LT."""
+LR, CLIP, HALFLIFE = 2e-4, 1.0, 443_600.0
+
+OBVIOUS, DDPM = "CBDM, the obvious way", "DDPM"
+OURS: dict[str, LossConfig] = {
+    DDPM: LossConfig(name="ddpm"),
+    "CBDM": LossConfig(name="cbdm"),
+    "CBDM, reg_share 0.25": LossConfig(name="cbdm", reg_share=0.25),
+}
+
+
+def new_net(args: argparse.Namespace) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build(
+        UNetConfig(dropout=0.1),
+        image_channels=3,
+        image_size=SIZE,
+        num_classes=NUM_CLASSES,
+    )
+
+
+def batches(batch_size: int) -> Callable[[], Batch]:
+    """Batches of one set of pixels, under the numbers of consecutive images."""
+    torch.manual_seed(1)
+    x0 = torch.rand(batch_size, 3, SIZE, SIZE) * 2 - 1
+    y = torch.multinomial(COUNTS.double(), batch_size, replacement=True)
+    begins = count(0, batch_size)
+
+    def next_batch() -> Batch:
+        images = torch.arange(batch_size) + next(begins)
+        return Batch(x0, y, images, ("",) * batch_size, ())
+
+    return next_batch
+
+
+def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """The step of the train loop under each loss. All share one network and its moments."""
+    world, net = OneProcess(), new_net(args)
+    if args.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    ema = EMA(net, HALFLIFE)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
+
+    def make(config: LossConfig) -> Callable[[], None]:
+        loss, draw = build_loss(config, LinearSchedule(), COUNTS, seed=0)
+        next_batch = batches(args.batch_size)
+
+        def step() -> None:
+            batch = next_batch()
+            optimizer.zero_grad(set_to_none=True)
+            for _ in backward(
+                net,
+                loss,
+                draw,
+                batch,
+                world,
+                micro_batch=0,
+                precision=args.precision,
+                channels_last=args.channels_last,
+            ):
+                pass
+            clip_and_step(optimizer, LR, CLIP)
+            ema.update(net, int(batch.images[-1]) + 1, args.batch_size)
+
+        return step
+
+    return {name: make(config) for name, config in OURS.items()}
+
+
+def obvious_step(args: argparse.Namespace) -> Callable[[], None]:
+    """Algorithm 1 line by line. The second pass, too, leaves out dropped labels."""
+    net = new_net(args)
+    average = new_net(args).requires_grad_(False)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LR, foreach=False)
+    schedule, next_batch = LinearSchedule(), batches(args.batch_size)
+    probs = COUNTS / COUNTS.sum()
+    decay = 0.5 ** (args.batch_size / HALFLIFE)
+
+    def step() -> None:
+        batch = next_batch()
+        x0, y, n = batch.x0, batch.y, args.batch_size
+        t, eps = torch.randint(0, schedule.num_steps, (n,)), torch.randn_like(x0)
+        x_t = schedule.add_noise(x0, t, eps)
+        kept = torch.rand(n) >= 0.1
+        e = net(x_t, t, torch.where(kept, y, NUM_CLASSES))
+        total = F.mse_loss(e, eps)
+        if kept.any():
+            y_alt = torch.multinomial(probs, int(kept.sum()), replacement=True)
+            e_alt = net(x_t[kept], t[kept], y_alt)
+            weight = (t[kept] / schedule.num_steps)[:, None, None, None]
+            r = weight * (e[kept] - e_alt.detach()) ** 2
+            rc = weight * (e[kept].detach() - e_alt) ** 2
+            total = total + (r + 0.25 * rc).sum() / e.numel()
+
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP, foreach=False)
+        optimizer.step()
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), net.parameters(), strict=True):
+                a.copy_(a * decay + p * (1 - decay))
+
+    return step
+
+
+def table(samples: dict[str, Samples]) -> str:
+    """Markdown: medians of wall time, means of CPU time, both as ratios with intervals."""
+    lines = [
+        "| | wall s (median) | / DDPM | obvious / this | CPU s (mean) | / DDPM | obvious / this |",
+        "|---" * 7 + "|",
+    ]
+    ddpm, obvious = samples[DDPM], samples[OBVIOUS]
+    for name, s in samples.items():
+        wall, cpu = sorted(s.wall)[len(s.wall) // 2], sum(s.cpu) / len(s.cpu)
+        cells = [
+            f"{wall:.2f}",
+            str(ratio_of_medians(s.wall, ddpm.wall)),
+            str(ratio_of_medians(obvious.wall, s.wall)),
+            f"{cpu:.2f}",
+            str(ratio_of_means(s.cpu, ddpm.cpu)),
+            str(ratio_of_means(obvious.cpu, s.cpu)),
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--channels-last", action="store_true", help="layout of our steps")
+    parser.add_argument("--raw", default="", help="JSON file for every single figure")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    about = {
+        "processor": processor(),
+        "threads": args.threads,
+        "torch": torch.__version__,
+        "batch_size": args.batch_size,
+        "precision of ours": args.precision,
+        "channels_last of ours": args.channels_last,
+        "repetitions": args.repetitions,
+        "load average before": os.getloadavg()[0],
+    }
+    variants = {**our_steps(args), OBVIOUS: obvious_step(args)}
+    for step in [*variants.values()] * 2:  # first steps allocate
+        step()
+    begin = time.perf_counter()
+    samples = interleave(variants, args.repetitions, lambda line: print(line, flush=True))
+    about |= {
+        "minutes": round((time.perf_counter() - begin) / 60, 1),
+        "load average after": os.getloadavg()[0],
+    }
+    if args.raw:
+        write_raw(args.raw, about, samples)
+    print()
+    for key, value in about.items():
+        print(f"{key}: {value}")
+    print("\n" + table(samples))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Imports run one way, and the maths knows nothing of the cluster."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent.parent
+
+# What each part may import, besides itself. Read top to bottom, this is the design.
+MAY_IMPORT = {
+    # Plain: numbers, storage.
+    "types": set(),
+    "labels": set(),
+    "draws": set(),
+    "storage": set(),
+    # The method, in the order of the data's way through it.
+    "data": {"labels", "draws"},
+    "diffusion": {"types"},
+    "models": {"types"},
+    "losses": {"types", "labels", "draws", "diffusion"},
+    "training": {"draws", "storage", "data", "losses"},
+    "sampling": {"types", "draws", "diffusion"},
+    "evaluation": {"types", "labels", "data", "diffusion", "sampling"},
+    # On top: what connects the parts to a run, a cluster and a user.
+    "tracking": {"storage", "serve"},
+    "cluster": {"storage", "training"},
+    "config": {
+        "cluster",
+        "data",
+        "diffusion",
+        "evaluation",
+        "losses",
+        "models",
+        "sampling",
+        "tracking",
+        "training",
+    },
+    "presets": {
+        "cluster",
+        "config",
+        "data",
+        "evaluation",
+        "losses",
+        "models",
+        "sampling",
+        "training",
+    },
+    "serve": {"config", "diffusion", "models", "sampling", "storage"},
+    "examine": {"config", "data", "diffusion", "evaluation", "storage", "training"},
+    "run": {
+        "cluster",
+        "config",
+        "data",
+        "diffusion",
+        "draws",
+        "examine",
+        "losses",
+        "models",
+        "storage",
+        "tracking",
+        "training",
+    },
+    "train": {
+        "cluster",
+        "config",
+        "data",
+        "data_prep",
+        "evaluation",
+        "models",
+        "presets",
+        "run",
+        "storage",
+        "tracking",
+    },
+}
+UPWARDS = {("tracking", "serve")}
+"""served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
+
+PREP_MAY_IMPORT = {"data", "draws", "evaluation", "labels"}
+
+# Files, or folders with a slash, that alone may import a library.
+OWNER = {
+    "ray": {"cbdm_scale/cluster.py"},
+    "mlflow": {"cbdm_scale/tracking/"},
+    "webdataset": {"cbdm_scale/data/shards.py", "data_prep/shards.py"},
+    "tyro": {"cbdm_scale/train.py"},
+    "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster.py"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names imported anywhere in the file, lazy imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """The parts of this project that a file imports."""
+    dotted = [name.split(".") for name in imports(path)]
+    parts = {name[1] for name in dotted if name[0] == "cbdm_scale" and name[1:]}
+    prep = {"data_prep"} if any(name[0] == "data_prep" for name in dotted) else set()
+    return (parts | prep) - {"__version__"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(HERE).parts[1].removesuffix(".py")
+
+
+PACKAGE = [p for p in sorted((HERE / "cbdm_scale").rglob("*.py")) if part_of(p) != "__init__"]
+PREP = sorted((HERE / "data_prep").rglob("*.py"))
+
+
+def short(path: Path) -> str:
+    return path.relative_to(HERE).as_posix()
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=short)
+def test_imports_run_one_way(path):
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"{part} is not in the table: say what it may import"
+    assert ours(path) <= MAY_IMPORT[part] | {part}
+
+
+def test_the_table_has_no_circle():
+    below = {p: {q for q in parts if (p, q) not in UPWARDS} for p, parts in MAY_IMPORT.items()}
+    below["data_prep"] = PREP_MAY_IMPORT
+    assert len(list(TopologicalSorter(below).static_order())) == len(below)
+
+
+def test_the_table_lists_what_is_there():
+    assert set(MAY_IMPORT) == {part_of(path) for path in PACKAGE}
+    for part, allowed in MAY_IMPORT.items():
+        used = set().union(*(ours(path) for path in PACKAGE if part_of(path) == part))
+        assert allowed == used - {part}, f"{part} no longer imports all that it may"
+
+
+@pytest.mark.parametrize("path", PREP, ids=short)
+def test_data_prep_uses_only_plain_parts(path):
+    assert ours(path) <= PREP_MAY_IMPORT | {"data_prep"}
+
+
+@pytest.mark.parametrize("library", OWNER)
+def test_libraries_have_an_owner(library):
+    users = {
+        short(path)
+        for path in PACKAGE + PREP
+        if any(f"{name}.".startswith(f"{library}.") for name in imports(path))
+    }
+    assert users and all(any(user.startswith(o) for o in OWNER[library]) for user in users)
+
+
+@pytest.mark.parametrize("path", PACKAGE + PREP, ids=short)
+def test_files_are_short(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 300
+    assert all(len(line) <= 96 for line in lines)
+
+
+def test_the_command_line_imports_neither_ray_nor_mlflow():
+    """Or --help would take several times as long as importing torch."""
+    heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]
+    code = f"import sys, cbdm_scale.train; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE
+    )
+    assert found.stdout.strip() == "[]"
