@@ -24,3 +24,6 @@ def digits_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("digits")
     prepare("digits-lt", Options(out=str(root), classifier=False), say=lambda line: None)
     return str(root)
+
+
+pytest_plugins = ["ray_tools"]

@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "storage": set(),
     # The method, in the order of the data's way through it.
     "data": {"labels", "draws"},
-    "diffusion": {"types"},
-    "models": {"types"},
+    "diffusion": set(),
+    "models": set(),
     "losses": {"types", "labels", "draws", "diffusion"},
     "training": {"draws", "storage", "data", "losses"},
     "sampling": {"types", "draws", "diffusion"},
@@ -161,9 +161,7 @@ def test_libraries_have_an_owner(library):
 
 @pytest.mark.parametrize("path", PACKAGE + PREP, ids=short)
 def test_files_are_short(path):
-    lines = path.read_text().splitlines()
-    assert len(lines) <= 300
-    assert all(len(line) <= 96 for line in lines)
+    assert len(path.read_text().splitlines()) <= 300
 
 
 def test_the_command_line_imports_neither_ray_nor_mlflow():

@@ -1,4 +1,4 @@
-"""What is drawn for the losses: the right frequencies, from the image alone.
+"""What is drawn for the losses: the right frequencies, from the image alone. Their options.
 
 Shapes: C, H, W = image, K = classes, T = steps.
 """
@@ -6,8 +6,9 @@ Shapes: C, H, W = image, K = classes, T = steps.
 import pytest
 import torch
 
+from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.labels import class_probs
-from cbdm_scale.losses import Drawer, LossConfig
+from cbdm_scale.losses import Drawer, LossConfig, build_loss
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])
@@ -104,3 +105,37 @@ def test_who_is_regularised_follows_the_image():
         parts = [images[rank::world_size] for rank in range(world_size)]
         found = [p[drawer(p, SHAPE, CPU).rows].tolist() for p in parts]
         assert {image for part in found for image in part} == whole
+
+
+# ----------------------------------------------------------------------------
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "way_out"),
+    [
+        ("name", "dpm", "Choose ddpm or cbdm"),
+        ("tau", -0.5, "0 is plain DDPM, 1 the paper's default"),
+        ("tau", float("nan"), "0 is plain DDPM"),
+        ("tau", float("inf"), "0 is plain DDPM"),
+        ("gamma", -1.0, "the paper uses 0.25"),
+        ("gamma", float("inf"), "the paper uses 0.25"),
+        ("label_power", 1.5, "1 keeps the training frequencies, 0 makes classes uniform"),
+        ("label_power", -0.1, "1 keeps the training frequencies"),
+        ("p_uncond", 1.1, "the paper found 0.1 best"),
+        ("p_uncond", -0.1, "the paper found 0.1 best"),
+        ("reg_share", 0.0, "--loss.name ddpm"),
+        ("reg_share", 1.5, "1 is the paper's objective"),
+        ("reg_share", float("nan"), "1 is the paper's objective"),
+    ],
+)
+def test_bad_options_are_named_with_value_and_way_out(option, value, way_out):
+    with pytest.raises(ValueError) as caught:
+        LossConfig(**{option: value})
+    message = str(caught.value)
+    assert f"loss.{option}" in message and f"{value}" in message and way_out in message
+
+
+def test_a_class_without_images_is_an_error():
+    with pytest.raises(ValueError, match=r"at least one image; these have none: \[1\]"):
+        build_loss(LossConfig(), LinearSchedule(), torch.tensor([5, 0, 1]), seed=0)

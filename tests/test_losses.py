@@ -1,4 +1,4 @@
-"""Equation 1 and Equation 4: values, gradients, limits, weights and options.
+"""Equation 1 and Equation 4: values, gradients, limits and weights.
 
 Shapes: N = batch, M = images that the regulariser sees, C, H, W = image, K = classes,
 T = steps.
@@ -301,37 +301,3 @@ def test_a_share_of_the_regulariser_leaves_the_expectation():
         stacked = torch.stack(values)
         error = (stacked.mean(0) - expected).abs()
         assert (error <= 5 * stacked.std(0) / draws_of_chance**0.5 + 1e-6).all()
-
-
-# ----------------------------------------------------------------------------
-# Options.
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "way_out"),
-    [
-        ("name", "dpm", "Choose ddpm or cbdm"),
-        ("tau", -0.5, "0 is plain DDPM, 1 the paper's default"),
-        ("tau", float("nan"), "0 is plain DDPM"),
-        ("tau", float("inf"), "0 is plain DDPM"),
-        ("gamma", -1.0, "the paper uses 0.25"),
-        ("gamma", float("inf"), "the paper uses 0.25"),
-        ("label_power", 1.5, "1 keeps the training frequencies, 0 makes classes uniform"),
-        ("label_power", -0.1, "1 keeps the training frequencies"),
-        ("p_uncond", 1.1, "the paper found 0.1 best"),
-        ("p_uncond", -0.1, "the paper found 0.1 best"),
-        ("reg_share", 0.0, "--loss.name ddpm"),
-        ("reg_share", 1.5, "1 is the paper's objective"),
-        ("reg_share", float("nan"), "1 is the paper's objective"),
-    ],
-)
-def test_bad_options_are_named_with_value_and_way_out(option, value, way_out):
-    with pytest.raises(ValueError) as caught:
-        LossConfig(**{option: value})
-    message = str(caught.value)
-    assert f"loss.{option}" in message and f"{value}" in message and way_out in message
-
-
-def test_a_class_without_images_is_an_error():
-    with pytest.raises(ValueError, match=r"at least one image; these have none: \[1\]"):
-        build_loss(LossConfig(), SCHEDULE, torch.tensor([5, 0, 1]), seed=0)

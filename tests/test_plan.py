@@ -102,7 +102,7 @@ def test_a_step_reached_directly_is_the_step_read_up_to(sizes, num_streams, seed
 @quick
 @given(indices, streams, seeds)
 def test_position_i_reads_element_i_div_s_of_stream_i_mod_s(sizes, num_streams, seed):
-    """The streams, end to end, are the shards in keyed order: the plan, written the long way."""
+    """The streams, end to end, are the shards in keyed order: the plan, the long way."""
     plan, n = SamplePlan(sizes, seed, num_streams=num_streams), sum(sizes)
     blocks = [n] if num_streams is None else sizes
     first = np.cumsum([0, *blocks])

@@ -6,6 +6,7 @@ N = samples of the split, in the order of shards and, within one, of the tar.
 """
 
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,17 +42,21 @@ class Index:
         import pyarrow as pa
 
         self.path = path
-        table = pa.ipc.open_file(pa.memory_map(path)).read_all()
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        source = pa.BufferReader(pa.py_buffer(mapped))  # pa.memory_map would start threads
+        one_thread = pa.ipc.IpcReadOptions(use_threads=False)
+        table = pa.ipc.open_file(source, options=one_thread).get_batch(0)
         shards = json.loads(table.schema.metadata[b"shards"])
         self._shard_names: list[str] = [file for file, _ in shards]
         self.shard_sizes: NDArray[np.int64] = np.array([n for _, n in shards], np.int64)
         self.num_samples: int = table.num_rows
-        self._keys = table["key"].chunk(0)
-        self.labels: NDArray[np.int64] = table["label"].chunk(0).to_numpy()
-        self.shard_of: NDArray[np.int32] = table["shard"].chunk(0).to_numpy()
-        self.offsets: NDArray[np.int64] = table["offset"].chunk(0).to_numpy()
-        self.lengths: NDArray[np.int64] = table["length"].chunk(0).to_numpy()
-        self.crc32: NDArray[np.uint32] = table["crc32"].chunk(0).to_numpy()
+        self._keys = table["key"]
+        self.labels: NDArray[np.int64] = table["label"].to_numpy()
+        self.shard_of: NDArray[np.int32] = table["shard"].to_numpy()
+        self.offsets: NDArray[np.int64] = table["offset"].to_numpy()
+        self.lengths: NDArray[np.int64] = table["length"].to_numpy()
+        self.crc32: NDArray[np.uint32] = table["crc32"].to_numpy()
 
     def __reduce__(self) -> tuple[type["Index"], tuple[str]]:
         return Index, (self.path,)

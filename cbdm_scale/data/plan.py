@@ -1,9 +1,9 @@
 """Which sample comes at which step: pure arithmetic on (index, seed, images planned so far).
 
-Image g of a run (g = 0, 1, 2, ... over all ranks) lies at position i = g - eN of epoch e = g // N
-and reads element i // S of stream i % S. Nothing here depends on the number of workers: rank r of
-R owns the slots j of a step with j % R == r, and that is all a rank is. Nothing depends on what was
-read before: any step is reached by arithmetic.
+Image g of a run (g = 0, 1, 2, ... over all ranks) lies at position i = g - eN of epoch
+e = g // N and reads element i // S of stream i % S. Nothing here depends on the number of
+workers: rank r of R owns the slots j of a step with j % R == r, and that is all a rank is.
+Nothing depends on what was read before: any step is reached by arithmetic.
 
 The streams of an epoch are S equal pieces (the first N % S one longer) of one long row of
 shards in keyed order, each shard's samples in keyed order: S sets how many shards are open at

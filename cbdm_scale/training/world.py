@@ -1,7 +1,7 @@
 """What the train loop knows of the cluster: one process, or one of several that reduce together.
 
-Ray Train (`cbdm_scale.cluster`), torchrun and the tests start the processes and form their group;
-here alone the group is used, and the loop sees a `World`.
+Ray Train (`cbdm_scale.cluster`), torchrun and the tests start the processes and form their
+group; here alone the group is used, and the loop sees a `World`.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,111 @@
+"""The train command as a user types it, for the tests that start Ray: launch, watch, kill."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cbdm_scale.storage import Storage
+
+ROOT = Path(__file__).parents[1]
+FILES = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
+KEEP_CLUSTER = """
+import sys
+from cbdm_scale.cluster import ClusterConfig, connect
+connect(ClusterConfig(workers=1))
+import ray
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.readline()
+ray.shutdown()
+"""
+SMALL = (
+    *("--model.channels", "16", "--model.dropout", "0.1", "--train.log-every", "48"),
+    *("--sample.num-steps", "4", "--eval.num-images", "60", "--train.warmup-images", "480"),
+    *("--train.sample-every", "0"),
+)
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the digits' shards, and one Ray cluster of this machine for all tests."""
+    folder = tmp_path_factory.mktemp("ray")
+    before = dict(os.environ)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    os.environ["CBDM_SCALE_CACHE"] = str(folder / "cache")
+    os.environ["RAY_ADDRESS"] = "local"
+    from data_prep.prepare import Options, prepare
+
+    prepare("digits-lt", Options(out=str(folder / "shards")))
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", KEEP_CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert keeper.stdout
+    os.environ["RAY_ADDRESS"] = keeper.stdout.readline().strip()
+    os.environ["RAY_AUTH_MODE"] = "token"
+    yield folder
+    keeper.communicate("over\n", timeout=60)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def command(work: Path, name: str, workers: int, images: int, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "cbdm_scale.train", "--name", name),
+        *("--data.root", str(work / "shards"), "--cluster.storage", str(work / "runs")),
+        *("--cluster.workers", str(workers), "--train.total-images", str(images)),
+        *("--cluster.cpus-per-worker", str(min(1.0, 1.9 / workers)), *SMALL, *more),
+    ]
+
+
+def run(words: list[str], seconds: float = 280) -> str:
+    """What the command prints; fails the test if the command fails."""
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=seconds)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+
+
+def worker_pids(log: Path) -> list[int]:
+    """Process numbers of a run's workers, in the order of their ranks, as the run says them."""
+    lines = [line for line in log.read_text().splitlines() if line.startswith("workers ")]
+    return [int(word.rpartition(":")[2]) for word in lines[-1].split()[2:]] if lines else []
+
+
+def final_files(work: Path, name: str, images: int) -> dict[str, bytes]:
+    folder = work / "runs" / name / "checkpoints" / f"{images:012d}"
+    return {file: (folder / file).read_bytes() for file in FILES}
+
+
+def newest_checkpoint(work: Path, name: str) -> int:
+    """Images of the run's newest checkpoint; -1 before there is one."""
+    folder = work / "runs" / name / "checkpoints"
+    return max((int(f.name) for f in folder.glob("0*")), default=-1)
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def logged_steps(work: Path, name: str, key: str) -> list[int]:
+    """The image counts at which MLflow has a metric of a run, in the order of logging."""
+    from cbdm_scale.tracking.client import make_client
+
+    client = make_client(f"sqlite:///{work / 'runs' / 'mlflow.db'}")
+    run_id = Storage(str(work / "runs" / name)).read_text("mlflow_run_id").strip()
+    return [point.step for point in client.get_metric_history(run_id, key)]
