@@ -3,7 +3,7 @@
 types, labels, draws, storage
 data -> diffusion -> models -> losses -> training -> sampling -> evaluation
 '------------- plain torch: no ray, no mlflow -------------------------'
-tracking (mlflow) and cluster (ray) stand beside them; train, sample and evaluate are the commands.
+tracking (mlflow) and cluster (ray) stand beside them; run is one rank; train is the command.
 """
 
 __version__ = "0.1.0"

@@ -50,7 +50,7 @@ class Config:
     """Row of the data set's presets that the other options start from (presets.py)."""
 
     name: str = ""
-    """Name of the run; "" is data set, loss and a hash of the options that change the science."""
+    """Name of the run; "" is data set, loss and a hash of what changes the science."""
 
     seed: int = 0
     """Seed of the sample plan and of every random number."""

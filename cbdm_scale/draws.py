@@ -1,8 +1,8 @@
 """Random numbers that follow the image, not the worker.
 
 Every number is a pure function of (seed, purpose, image, stream): which rank draws it, in which
-batch, after how many restarts, does not matter. The generator is Philox4x32-10 of Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3" (SC 2011), vectorised over images.
+batch, after how many restarts, does not matter. The generator is Philox4x32-10 of Salmon et
+al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), vectorised over images.
 Shapes: N = images, count = numbers an image.
 """
 

@@ -1,4 +1,4 @@
-"""One line per row of the paper's tables: the settings of METHOD's data sets as `Config` values.
+"""One line per row of the paper's tables: its settings as `Config` values.
 
 The paper counts steps; here everything counts images, so each row converts by its own batch.
 Reported FIDs stand beside the rows. Interval evaluations use DDIM with 100 steps and 10,000

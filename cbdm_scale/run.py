@@ -266,7 +266,7 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
 
 
 class StopFile:
-    """Looks once a second whether the run folder holds a file "stop", off the training thread."""
+    """Looks once a second for a file "stop" in the run folder, off the training thread."""
 
     def __init__(self, folder: Storage):
         self._found, self._closed = threading.Event(), threading.Event()

@@ -84,11 +84,11 @@ PREP_MAY_IMPORT = {"data", "draws", "evaluation", "labels"}
 
 # Files, or folders with a slash, that alone may import a library.
 OWNER = {
-    "ray": {"cbdm_scale/cluster.py"},
+    "ray": {"cbdm_scale/cluster/"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py", "data_prep/shards.py"},
     "tyro": {"cbdm_scale/train.py"},
-    "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster.py"},
+    "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
 }
 
 

@@ -26,7 +26,7 @@ IMAGES = 1_920
 def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(
     work: Path,
 ) -> None:
-    """DESIGN 4: killed anywhere and resumed, dropout on, the same weights, EMA and optimiser."""
+    """Killed anywhere and resumed, dropout on: the same weights, EMA and optimiser."""
     every = ("--train.save-every", "480", "--train.keep", "9")
     out = run(command(work, "unbroken", 2, IMAGES, *every))
     assert "FID" in out and "mlflow ui" in out and "finished at 1,920 images" in out

@@ -267,6 +267,16 @@ def test_index_is_cached_once_per_content(root, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
+@pytest.mark.parametrize("keep", [0, 100, 9000])
+def test_damaged_cache_is_made_again(root, tmp_path, keep):
+    whole = open_index(str(root), "digits_lt", "train").labels.tolist()
+    (cached,) = (tmp_path / "cache").glob("*.arrow")
+    damaged = cached.read_bytes()[:keep]
+    cached.unlink()  # the file that is mapped stays as it is
+    cached.write_bytes(damaged)
+    assert open_index(str(root), "digits_lt", "train").labels.tolist() == whole
+
+
 def test_index_pickles_as_its_path(root):
     index = open_index(str(root), "digits_lt", "eval")
     text = pickle.dumps(index)

@@ -95,10 +95,14 @@ def open_index(root: str, name: str, split: str) -> Index:
         )
     file = f"{manifest.name}-{manifest.fingerprint}-{split}.arrow"
     path = cache_folder() / file
-    if not path.exists():
-        with one_at_a_time(path):
-            if not path.exists():
-                _write_cache(root, manifest, split, path)
+    if path.exists():
+        try:
+            return Index(str(path))
+        except (ValueError, KeyError, TypeError, OSError):  # a node that lost power, say
+            path.unlink(missing_ok=True)
+    with one_at_a_time(path):
+        if not path.exists():
+            _write_cache(root, manifest, split, path)
     return Index(str(path))
 
 

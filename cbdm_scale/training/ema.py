@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class EMA:
     """Average with a half-life of ``halflife`` images.
 
-    The authors' decay of 0.9999 a step of 64 images is a half-life of 443,600 images. A ``ramp``
-    above 0 caps the half-life at that share of the images seen, so that a short run soon
-    forgets its random start; 0, as in the paper, never caps.
+    The authors' decay of 0.9999 a step of 64 images is a half-life of 443,600 images. A
+    ``ramp`` above 0 caps the half-life at that share of the images seen, so that a short run
+    soon forgets its random start; 0, as in the paper, never caps.
     """
 
     def __init__(self, net: nn.Module, halflife: float, ramp: float = 0.0):

@@ -66,7 +66,7 @@ def clip_and_step(optimizer: torch.optim.Optimizer, lr: float, clip: float) -> T
 
 
 class Guard:
-    """Counts the steps that were skipped, looking one step late so that no device is waited for.
+    """Counts the steps that were skipped, looking one step late so that no device waits.
 
     The norm is the reduced gradient's and so the same on every rank: all come to one verdict.
     """

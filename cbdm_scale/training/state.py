@@ -1,6 +1,6 @@
 """What a checkpoint holds, and how it is written: whole, or not at all.
 
-    checkpoints/<images>/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+    checkpoints/<images>/  model.safetensors ema.safetensors optimizer.safetensors state.json
 
 No random state is kept: every random number is a function of the seed and of the image's
 number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.

@@ -1,4 +1,4 @@
-"""What the train loop knows of the cluster: one process, or one of several that reduce together.
+"""What the train loop knows of the cluster: one process, or one of several that reduce.
 
 Ray Train (`cbdm_scale.cluster`), torchrun and the tests start the processes and form their
 group; here alone the group is used, and the loop sees a `World`.

@@ -1,0 +1,51 @@
+"""How many workers, where, and with how much patience."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from cbdm_scale.training.world import World
+
+Published = Callable[[str, dict[str, float]], None]
+"""Called on every rank when a checkpoint (its path) is whole in storage."""
+Say = Callable[[str], None]
+"""Prints a line on the driver's console."""
+RankMain = Callable[["World", Published, Say], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    workers: int = 2
+    """Training processes over all nodes; with GPUs, one GPU each."""
+
+    cpus_per_worker: float = 1
+    """Logical CPUs reserved for each worker; its number of threads (at least one)."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where the network runs; auto is gpu if the cluster has any."""
+
+    storage: str = "~/cbdm_scale/runs"
+    """Folder or URL of all runs. With several nodes, one that all of them see."""
+
+    max_failures: int = 10
+    """How often workers that died are started again from the newest checkpoint."""
+
+    timeout_s: float = 60
+    """Seconds after which a worker that does not answer is given up."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"cluster.workers must be at least 1, got {self.workers}. Try 2.")
+        if self.cpus_per_worker <= 0:
+            raise ValueError(
+                f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
+            )
+        if self.timeout_s <= 0:
+            raise ValueError(
+                f"cluster.timeout_s must be above 0, got {self.timeout_s}. Try 60."
+            )
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus_per_worker))

@@ -1,0 +1,95 @@
+"""A Ray cluster: the one that is there, or one of this machine alone on loopback."""
+
+import os
+
+from cbdm_scale.cluster.config import ClusterConfig
+
+LOOPBACK = "127.0.0.1"
+
+
+def set_environment() -> None:
+    """Ray's switches that must be set before it is imported; the user's own values win."""
+    quiet = {
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    token = os.path.expanduser("~/.ray/auth_token")
+    if "RAY_AUTH_MODE" not in os.environ and os.path.exists(token):
+        os.environ["RAY_AUTH_MODE"] = "token"  # a client never turns it on by itself
+
+
+def connect(config: ClusterConfig) -> None:
+    """Join the cluster of RAY_ADDRESS or of this machine, or start one on loopback.
+
+    RAY_ADDRESS=local always starts one. ValueError if the workers could never be placed: at
+    once, instead of waiting for ever.
+    """
+    set_environment()
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address == "local" and not ray.is_initialized():
+        start_local()
+    elif not ray.is_initialized():
+        try:
+            ray.init(address=address or "auto", log_to_driver=False)
+        except ConnectionError as error:
+            if address:
+                raise ValueError(
+                    f"RAY_ADDRESS ({address}) does not answer: {error}. Start Ray there, or "
+                    "unset it to use this machine."
+                ) from error
+            start_local()
+    check_resources(config, ray.cluster_resources())
+    free = ray.available_resources().get("CPU", 0)
+    if free < config.workers * config.cpus_per_worker:
+        print(
+            f"waiting for CPUs: {config.workers * config.cpus_per_worker:g} needed, {free:g} "
+            f"of the cluster's {ray.cluster_resources().get('CPU', 0):g} are free now",
+            flush=True,
+        )
+
+
+def start_local() -> None:
+    """A cluster of this machine alone, which nothing outside can reach.
+
+    Ray replaces a loopback address by the host's, except where it believes that there can be
+    no cluster (as on macOS): it is told so, here and in the processes that it starts.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(
+        address="local",
+        include_dashboard=True,
+        dashboard_host=LOOPBACK,
+        _node_ip_address=LOOPBACK,
+        num_cpus=os.cpu_count(),
+        log_to_driver=False,
+    )
+
+
+def check_resources(config: ClusterConfig, resources: dict[str, float]) -> None:
+    need, have = config.workers * config.cpus_per_worker, resources.get("CPU", 0)
+    if need > have:
+        fitting = int(have / config.cpus_per_worker)
+        raise ValueError(
+            f"cluster.workers ({config.workers}) x cluster.cpus_per_worker "
+            f"({config.cpus_per_worker:g}) needs {need:g} CPUs, the cluster has {have:g}. Try "
+            f"--cluster.workers {max(fitting, 1)} or --cluster.cpus-per-worker "
+            f"{max(have / config.workers, 0.1):.2g}."
+        )
+    gpus = int(resources.get("GPU", 0))
+    if config.device == "gpu" and gpus < config.workers:
+        raise ValueError(
+            f"cluster.device gpu with cluster.workers ({config.workers}) needs as many GPUs, "
+            f"the cluster has {gpus}. Try --cluster.workers {gpus or 1} or "
+            "--cluster.device cpu."
+        )

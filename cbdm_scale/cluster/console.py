@@ -1,0 +1,56 @@
+"""What the workers say, on the driver's console."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+
+class Console:
+    """Lines from the workers to the driver's console, without Ray's prefixes and noise."""
+
+    def __init__(self) -> None:
+        import ray
+        from ray.util.queue import Queue
+
+        here = ray.get_runtime_context().get_node_id()
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            here, soft=True
+        )
+        self._queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": strategy})
+        self.say = partial(_put, self._queue)
+
+    def _print(self, timeout_s: float) -> None:
+        from ray.util.queue import Empty
+
+        with suppress(Empty):
+            while True:
+                print(self._queue.get(timeout=timeout_s), flush=True)
+                timeout_s = 0.05
+
+    @contextmanager
+    def printing(self) -> Iterator[None]:
+        """While inside, print what the workers say."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.is_set():
+                with suppress(Exception):  # the cluster may be going down
+                    self._print(0.5)
+
+        thread = threading.Thread(target=follow, daemon=True, name="console")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(5)
+            with suppress(Exception):
+                self._print(0.1)
+                self._queue.shutdown()
+
+
+def _put(queue: Any, text: str) -> None:
+    with suppress(Exception):  # a console that is gone must not stop training
+        queue.actor.put_nowait.remote(text)

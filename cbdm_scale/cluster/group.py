@@ -1,0 +1,47 @@
+"""The process group of the workers, listening where it should and nowhere else."""
+
+import socket
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cbdm_scale.cluster.config import ClusterConfig
+
+if TYPE_CHECKING:
+    import torch
+
+
+def join_group(config: ClusterConfig) -> "torch.device":
+    """Form the process group of the workers; the device of this one.
+
+    Rank 0's store listens on its node's address only, which is loopback on one machine: left
+    to itself it would listen on all of them.
+    """
+    import ray
+    import ray.train
+    import torch
+    import torch.distributed as dist
+    from ray.train.collective import broadcast_from_rank_zero
+
+    context = ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    listener = None
+    if rank == 0:
+        listener = socket.create_server((ray.util.get_node_ip_address(), 0), backlog=4 * size)
+    here = listener.getsockname()[:2] if listener else None
+    host, port = broadcast_from_rank_zero(here)
+    timeout = timedelta(seconds=config.timeout_s)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host,
+        port,
+        size,
+        is_master=rank == 0,
+        timeout=timeout,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    on_gpu = bool(ray.get_gpu_ids())
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    backend = "nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    return device

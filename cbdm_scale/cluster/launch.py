@@ -1,0 +1,129 @@
+"""A run on Ray Train workers: started, started again after a failure, stopped by a signal."""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from cbdm_scale.cluster.config import ClusterConfig, RankMain, Say
+from cbdm_scale.cluster.connect import LOOPBACK
+from cbdm_scale.cluster.console import Console
+from cbdm_scale.cluster.group import join_group
+
+if TYPE_CHECKING:
+    from cbdm_scale.storage import Storage
+
+
+def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[str, Any]:
+    """Run ``rank_main`` on all workers, again after a failure; what rank 0 returned.
+
+    SIGTERM and SIGINT leave a file "stop" in the run folder: rank 0 sees it, all ranks save
+    and end. A second signal ends at once.
+    """
+    import ray
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and run.is_local:
+        print(
+            f"note: cluster.storage ({run.url}) must be a folder that all {len(nodes)} nodes "
+            "share, such as NFS.",
+            flush=True,
+        )
+    gpus = ray.cluster_resources().get("GPU", 0)
+    use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.workers)
+    env = {"OMP_NUM_THREADS": str(config.threads)}
+    if len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == LOOPBACK:
+        env["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+    filesystem, path = run.child(".ray").pyarrow_filesystem()
+
+    console = Console()
+    trainer = DataParallelTrainer(
+        _on_worker,
+        train_loop_config={"rank_main": rank_main, "config": config, "say": console.say},
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker, "GPU": int(use_gpu)},
+        ),
+        run_config=RunConfig(
+            name=f"{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            worker_runtime_env={"env_vars": env},
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    with stop_on_signal(run), console.printing():
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise RuntimeError(
+                f"training failed {config.max_failures + 1} times (cluster.max_failures), "
+                f"last: {error}. The same command goes on from the newest checkpoint."
+            ) from error
+    returned: dict[str, Any] = result.return_value or {}
+    return returned
+
+
+def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Train calls on every worker."""
+    import torch
+    import torch.distributed as dist
+
+    from cbdm_scale.training.world import Processes
+
+    config: ClusterConfig = loop_config["config"]
+    say: Say = loop_config["say"]
+    torch.set_num_threads(config.threads)
+    device = join_group(config)
+    world = Processes(device, config.timeout_s)
+
+    def published(path: str, metrics: dict[str, float]) -> None:
+        import ray.train
+
+        # A pointer: Ray takes a Checkpoint only from its own folder, or copies it there.
+        ray.train.report({**metrics, "checkpoint_path": path})
+
+    try:
+        returned: dict[str, Any] = loop_config["rank_main"](world, published, say)
+    except Exception:
+        say(f"worker {world.rank} failed:\n{traceback.format_exc()}")
+        raise
+    finally:
+        dist.destroy_process_group()
+    return returned
+
+
+@contextmanager
+def stop_on_signal(run: "Storage") -> Iterator[None]:
+    """Turn the first SIGTERM or SIGINT into a request to save and stop."""
+    run.remove("stop")
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        run.write_bytes("stop", f"{signal.Signals(number).name}\n".encode())
+        print("stopping: the workers save a checkpoint first (once more: at once)", flush=True)
+
+    signals = (signal.SIGTERM, signal.SIGINT)  # ray.init has set its own before
+    before = [signal.signal(s, handler) for s in signals]
+    try:
+        yield
+    finally:
+        for s, old in zip(signals, before, strict=True):
+            signal.signal(s, old)
+        run.remove("stop")

@@ -1,0 +1,239 @@
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from training_tools import (
+    BATCH,
+    CONFIG,
+    assert_same,
+    fresh_state,
+    make_batch,
+    make_batches,
+    make_hooks,
+    make_task,
+    tensors,
+)
+
+from cbdm_scale.data.loader import Substitution
+from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.loop import TrainConfig, due, train
+from cbdm_scale.training.world import OneProcess
+
+
+class Threads:
+    """Two ranks as threads of this process; the gradients stay each rank's own."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank, board, barrier):
+        self.rank, self.size, self.board, self.barrier = rank, len(board), board, barrier
+        self.wrap, self.local = lambda net: net, OneProcess().local
+
+    def gather(self, value):
+        self.board[self.rank] = value
+        self.barrier.wait(60)
+        values = list(self.board)
+        self.barrier.wait(60)
+        return values
+
+    def sum(self, values):
+        return sum(self.gather(values))
+
+
+def on_two_ranks(work):
+    """work(world) on both ranks; what each returned or raised."""
+    board, barrier = [None, None], threading.Barrier(2)
+
+    def guarded(rank):
+        try:
+            return work(Threads(rank, board, barrier))
+        except RunError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(guarded, range(2)))
+
+
+def run(state, config=CONFIG, task=None, **hooks):
+    task = task or make_task(make_batches(state.progress.images))
+    return train(state, task, config, OneProcess(), make_hooks(**hooks))
+
+
+def test_a_run_shows_the_images_it_was_asked_for_and_learns():
+    state, losses = fresh_state(), []
+    more = replace(CONFIG, total_images=60 * BATCH)
+    how = run(state, more, report=lambda state, numbers: losses.append(numbers["loss/dm"]))
+    assert how == "finished"
+    assert state.progress.images == 60 * BATCH and state.progress.steps == 60
+    assert len(losses) == 60 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_a_finished_run_does_nothing():
+    state = fresh_state()
+    run(state)
+    before = tensors(state)
+    assert run(state, save=lambda state: pytest.fail("saved")) == "finished"
+    assert_same(tensors(state), before)
+
+
+def test_a_longer_total_continues():
+    whole, parts = fresh_state(), fresh_state()
+    run(whole)
+    run(parts, replace(CONFIG, total_images=4 * BATCH))
+    run(parts)
+    assert parts.progress == whole.progress
+    assert_same(tensors(parts), tensors(whole))
+
+
+def test_a_stop_request_saves_and_stops():
+    state, saved, asked = fresh_state(), [], itertools.count()
+    how = run(
+        state,
+        stop=lambda: next(asked) == 3,
+        save=lambda state: saved.append(state.progress.images),
+    )
+    assert how == "stopped"
+    assert saved == [3 * BATCH] == [state.progress.images]
+    assert run(state) == "finished"
+
+
+def test_a_stop_request_to_one_rank_stops_all_at_the_same_image():
+    def work(world):
+        state = fresh_state()
+        batches = make_batches(rank=world.rank, size=2)
+        stop = lambda: world.rank == 1 and state.progress.images == 2 * BATCH  # noqa: E731
+        how = train(state, make_task(batches), CONFIG, world, make_hooks(stop=stop))
+        return how, state.progress.images
+
+    assert on_two_ranks(work) == [("stopped", 2 * BATCH)] * 2
+
+
+def test_learning_rate_rises_over_the_warm_up():
+    rates = []
+    run(
+        fresh_state(),
+        replace(CONFIG, warmup_images=4 * BATCH),
+        report=lambda state, numbers: rates.append(numbers["lr"] / CONFIG.lr),
+    )
+    assert rates == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]
+
+
+def test_everything_happens_when_its_images_are_reached():
+    happened = []
+    run(
+        fresh_state(),
+        replace(
+            CONFIG,
+            log_every=5 * BATCH,
+            sample_every=4 * BATCH,
+            eval_every=3 * BATCH,
+            save_every=7 * BATCH,
+        ),
+        report=lambda state, numbers: happened.append(("report", state.progress.steps)),
+        sample=lambda state: happened.append(("sample", state.progress.steps)),
+        evaluate=lambda state: happened.append(("eval", state.progress.steps)) or True,
+        save=lambda state: happened.append(("save", state.progress.steps)),
+    )
+    assert happened == [
+        *(("eval", 3), ("save", 3), ("sample", 4), ("report", 5), ("eval", 6), ("save", 6)),
+        *(("save", 7), ("sample", 8), ("eval", 9), ("save", 9), ("report", 10)),
+    ]
+
+
+def test_intervals_that_the_batch_does_not_divide_are_due_when_crossed():
+    state, crossed = fresh_state(), []
+    for images in range(BATCH, 10 * BATCH + 1, BATCH):
+        state.progress.images = images
+        if due(state, CONFIG, 20):
+            crossed.append(images)
+    assert crossed == [24, 40, 64, 80]
+    assert not due(state, CONFIG, 0)
+
+
+def damaged(label, count=1):
+    found = [Substitution(image, label, "gone") for image in range(count)]
+    return make_batch(torch.arange(BATCH), found)
+
+
+def test_substitutions_are_counted_by_class_and_named():
+    state, said = fresh_state(), []
+    batches = itertools.chain([damaged(1), damaged(2, count=2)], make_batches())
+    task = make_task(batches, allowed_bad=lambda planned: 3.0)
+    run(state, task=task, say=said.append)
+    assert state.progress.substitutions == [0, 1, 2]
+    assert said[0] == "damaged: image 0 of the plan, gone" and len(said) == 3
+
+
+def test_too_many_substitutions_stop_the_run():
+    task = make_task(iter([damaged(1, count=4)]), allowed_bad=lambda planned: 3.0)
+    with pytest.raises(RunError, match=r"4 damaged.*data.max_bad allows \(3\).*\[0, 4, 0\]"):
+        run(fresh_state(), task=task)
+
+
+def test_substitutions_of_one_rank_count_on_all():
+    def work(world):
+        state = fresh_state()
+        batches = iter([damaged(2)]) if world.rank else make_batches()
+        task = make_task(batches, allowed_bad=lambda planned: 1.0)
+        train(state, task, replace(CONFIG, total_images=BATCH), world, make_hooks())
+        return state.progress.substitutions
+
+    assert on_two_ranks(work) == [[0, 0, 1]] * 2
+
+
+def failing():
+    yield make_batch(torch.arange(BATCH))
+    raise OSError("the disk is gone")
+
+
+def test_a_data_error_on_one_rank_is_told_on_all():
+    def work(world):
+        batches = failing() if world.rank else make_batches()
+        return train(fresh_state(), make_task(batches), CONFIG, world, make_hooks())
+
+    told = "reading the data failed. OSError: the disk is gone"
+    assert [str(outcome) for outcome in on_two_ranks(work)] == [told, told]
+
+
+def nan_loss(when):
+    """A loss that is not a number at the steps for which ``when`` is true."""
+    steps, own = itertools.count(), make_task().loss
+
+    def loss(net, x0, y, draws):
+        factor = float("nan") if when(next(steps)) else 1.0
+        return {name: term * factor for name, term in own(net, x0, y, draws).items()}
+
+    return loss
+
+
+@pytest.mark.parametrize("bad", [0, 5, 9])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(bad):
+    state = fresh_state()
+    run(state, task=make_task(loss=nan_loss(lambda step: step == bad)))
+    assert state.progress.skipped_steps == 1
+    assert all(tensor.isfinite().all() for tensor in tensors(state).values())
+
+
+def test_skipped_steps_are_counted_in_the_checkpoint_of_a_stop():
+    state = fresh_state()
+    task = make_task(loss=nan_loss(lambda step: step == 3))
+    run(state, task=task, stop=lambda: state.progress.steps == 4)
+    assert state.progress.steps == 4 and state.progress.skipped_steps == 1
+
+
+def test_a_loss_that_stays_not_finite_stops_the_run():
+    with pytest.raises(RunError, match=r"3 steps in a row.*train.max_bad_steps.*key-0"):
+        run(
+            fresh_state(),
+            replace(CONFIG, max_bad_steps=3),
+            task=make_task(loss=nan_loss(lambda step: True)),
+        )
+
+
+def test_batch_that_does_not_divide_says_what_would():
+    with pytest.raises(ValueError, match=r"\(64\).*workers \(6\)\. Try --train.batch-size 60"):
+        TrainConfig(batch_size=64).per_rank(6)
+    assert TrainConfig(batch_size=60).per_rank(6) == 10

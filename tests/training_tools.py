@@ -1,0 +1,95 @@
+"""A network of two layers, batches without files, and hooks that do nothing."""
+
+import itertools
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from cbdm_scale import draws
+from cbdm_scale.data.loader import Batch
+from cbdm_scale.data.plan import slots
+from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.loop import Hooks, Task, TrainConfig
+from cbdm_scale.training.state import Progress, State
+
+K, BATCH, SEED = 3, 8, 5
+
+CONFIG = TrainConfig(
+    total_images=10 * BATCH,
+    batch_size=BATCH,
+    lr=1e-2,
+    warmup_images=2 * BATCH,
+    ema_halflife=4 * BATCH,
+    precision="fp32",
+    log_every=BATCH,
+    save_every=1000 * BATCH,
+    sample_every=0,
+    eval_every=0,
+)
+
+
+class TinyNet(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.label = nn.Embedding(K + 1, width)
+        self.last = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, x, level, y, omega=None, augment=None):
+        return self.last((self.first(x) + self.label(y)[:, :, None, None]).tanh())
+
+
+def fresh_state(width=4):
+    torch.manual_seed(0)
+    net = TinyNet(width).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(net.parameters(), lr=CONFIG.lr, fused=True)
+    return State(net, EMA(net, CONFIG.ema_halflife), optimizer, Progress(substitutions=[0] * K))
+
+
+def make_batch(images, substitutions=()):
+    x0 = draws.normal(SEED, "pixels", images, 64).view(-1, 1, 8, 8).clamp(-1, 1)
+    keys = tuple(f"key-{image}" for image in images.tolist())
+    return Batch(x0, images % K, images, keys, tuple(substitutions))
+
+
+def make_batches(start=0, rank=0, size=1):
+    for image in itertools.count(start, BATCH):
+        yield make_batch(slots(image, BATCH, rank, size))
+
+
+def make_task(batches=None, loss=None, **options):
+    counts = torch.tensor([5, 3, 2])
+    schedule = LinearSchedule(ScheduleConfig())
+    own, draw = build_loss(LossConfig(), schedule, counts, SEED)
+    task = Task(loss or own, draw, batches or make_batches(), SEED, lambda planned: 0.0)
+    return replace(task, **options)
+
+
+def make_hooks(**options):
+    nothing = {
+        "report": lambda state, numbers: None,
+        "sample": lambda state: None,
+        "evaluate": lambda state: False,
+        "save": lambda state: None,
+        "stop": lambda: False,
+        "say": lambda text: None,
+    }
+    return Hooks(**{**nothing, **options})
+
+
+def tensors(state):
+    """Every tensor of a state by name: weights, average, moments."""
+    named = {f"model.{k}": v for k, v in state.net.state_dict().items()}
+    named |= {f"ema.{k}": v for k, v in state.ema.net.state_dict().items()}
+    for name, p in state.net.named_parameters():
+        named |= {f"{kind}.{name}": v for kind, v in state.optimizer.state[p].items()}
+    return {name: tensor.detach().clone() for name, tensor in named.items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
