@@ -25,10 +25,13 @@ class Samples:
 def interleave(
     variants: Mapping[str, Callable[[], None]],
     repetitions: int,
-    say: Callable[[str], None],
+    keep: Callable[[dict[str, Samples]], None],
     seed: int = 0,
 ) -> dict[str, Samples]:
-    """Run every variant once a repetition, in an order shuffled anew each time."""
+    """Run every variant once a repetition, in an order shuffled anew each time.
+
+    ``keep`` gets all figures after each repetition, so that a broken run is not lost.
+    """
     order, samples = random.Random(seed), {name: Samples() for name in variants}
     for repetition in range(repetitions):
         for name in order.sample(list(variants), len(variants)):
@@ -36,8 +39,9 @@ def interleave(
             variants[name]()
             samples[name].wall.append(time.perf_counter() - wall)
             samples[name].cpu.append(time.process_time() - cpu)
-        last = " | ".join(f"{name} {s.wall[-1]:.2f}" for name, s in samples.items())
-        say(f"{repetition + 1:>3}/{repetitions} seconds: {last}")
+        last = " | ".join(f"{n} {s.wall[-1]:.2f} ({s.cpu[-1]:.2f})" for n, s in samples.items())
+        print(f"{repetition + 1:>3}/{repetitions} wall (CPU) seconds: {last}", flush=True)
+        keep(samples)
     return samples
 
 

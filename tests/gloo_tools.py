@@ -26,7 +26,7 @@ from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.loop import TrainConfig
 from cbdm_scale.training.world import Processes
 
-JOIN_S = 120
+JOIN_S = 240
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Job:
     """Checkpoint that the run folder holds before the launch, as after a break there."""
 
 
-def tiny_config(root, storage, name, *, steps, dropout, batch_size=12, save_steps=10_000):
+def tiny_config(
+    root, storage, name, *, steps, dropout, batch_size=12, save_steps=10_000, micro_batch=0
+):
     """A run of ``steps`` steps on the digits, so small that a step takes milliseconds."""
     config = Config(
         dataset="digits_lt",
@@ -59,6 +61,7 @@ def tiny_config(root, storage, name, *, steps, dropout, batch_size=12, save_step
         train=TrainConfig(
             total_images=steps * batch_size,
             batch_size=batch_size,
+            micro_batch=micro_batch,
             lr=1e-3,
             warmup_images=10 * batch_size,
             ema_halflife=10 * batch_size,

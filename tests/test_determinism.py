@@ -28,6 +28,7 @@ def done(digits_root, tmp_path_factory):
     for a, b in ((2, 3), (4, 1)):
         middle = checkpoint(jobs[f"on {a}"], HALF)
         jobs[f"{a}, then {b}"] = job(b, f"{a}-then-{b}", middle, **plain)
+    jobs["on 2 in parts"] = job(2, "parts", steps=10, dropout=0.0, micro_batch=4)
     dropped = {"steps": LONG, "dropout": 0.1}
     for r in (2, 3):
         whole = job(r, f"unbroken-{r}", save_steps=BREAK, **dropped)
@@ -52,6 +53,13 @@ def test_losses_are_the_same_on_every_number_of_workers(done, ranks):
 def test_losses_are_the_same_after_a_restart_on_another_number_of_workers(done, name):
     expected, found = read_losses(done["on 1"]), read_losses(done[name])
     assert list(found) == [BATCH * (k + 1) for k in range(HALF, STEPS)]
+    assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-5, abs=0)
+
+
+def test_losses_are_the_same_in_micro_batches(done):
+    """Gradients gather on each rank, and are averaged over the ranks with the last part."""
+    expected, found = read_losses(done["on 1"]), read_losses(done["on 2 in parts"])
+    assert len(found) == 10
     assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-5, abs=0)
 
 

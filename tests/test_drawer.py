@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 
 
 def draw(n, *, seed=5, **options):
-    probs = class_probs(COUNTS, LossConfig(**options).label_power)
-    return Drawer(LossConfig(**options), T, probs, seed)(torch.arange(n), (1, 1, 1), CPU)
+    _, drawer = build_loss(LossConfig(**options), LinearSchedule(), COUNTS, seed)
+    return drawer(torch.arange(n), (1, 1, 1), CPU)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

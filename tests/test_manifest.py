@@ -229,12 +229,14 @@ def test_shards_of_ours_are_not_warned_of(root):
         read_manifest(str(root), "digits_lt")
 
 
-def test_index_is_the_table_in_tar_order(root):
-    index = open_index(str(root), "digits-lt", "train")
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_index_is_the_table_in_tar_order(root, split):
+    index = open_index(str(root), "digits-lt", split)
     table = pq.read_table(root / "digits_lt/index.parquet").to_pandas()
-    table = table[table.split == "train"].reset_index()
-    assert index.num_samples == 428
-    assert index.shard_sizes.tolist() == [100, 100, 100, 100, 28]
+    table = table[table["split"] == split].reset_index()
+    n = {"train": 428, "eval": 1797}[split]
+    assert index.num_samples == n
+    assert index.shard_sizes.tolist() == [100] * (n // 100) + [n % 100]
     assert index.labels.dtype == np.int64
     for column, values in [
         ("label", index.labels),
@@ -243,7 +245,7 @@ def test_index_is_the_table_in_tar_order(root):
         ("crc32", index.crc32),
     ]:
         np.testing.assert_array_equal(values, table[column])
-    assert [index.key(i) for i in range(428)] == list(table.key)
+    assert [index.key(i) for i in range(n)] == list(table.key)
     assert [index.shard_name(s) for s in index.shard_of] == list(table.shard)
     assert (np.diff(index.shard_of) >= 0).all()
     per_shard = np.split(index.offsets, np.cumsum(index.shard_sizes)[:-1])

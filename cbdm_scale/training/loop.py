@@ -154,6 +154,7 @@ def train(
         with meter.waiting():
             batch = read(task.batches)
         if agree_to_stop(batch, hooks, state, task, config, world):
+            progress.skipped_steps += guard.settle()
             hooks.save(state)
             return "stopped"
         assert isinstance(batch, Batch), "a rank that failed has raised"
@@ -191,6 +192,7 @@ def train(
             if is_best or due(state, config, config.save_every):
                 progress.skipped_steps += guard.settle()
                 hooks.save(state)
+    progress.skipped_steps += guard.settle()
     return "finished"
 
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -90,7 +89,7 @@ def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str
         folder.write_json(f"{target}/state.json", state_json)  # last: now it is whole
         if folder.is_local:
             folder.move(partial, name)
-    except OSError:
+    except BaseException:
         folder.remove(target)
         raise
     return name
@@ -135,15 +134,26 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
-    try:
-        state.net.load_state_dict(load(files["model.safetensors"]))
-        state.ema.net.load_state_dict(load(files["ema.safetensors"]))
-    except (RuntimeError, SafetensorError, KeyError) as error:
+def _load_weights(net: nn.Module, data: bytes, name: str) -> None:
+    """Fill a network; ValueError, before anything is filled, if the weights are another's."""
+    tensors = load(data)
+    here = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    there = {key: tuple(value.shape) for key, value in tensors.items()}
+    differing = sorted(k for k in here | there if here.get(k) != there.get(k))
+    if differing:
+        first = differing[0]
         raise ValueError(
-            f"checkpoint {name} is of another network than the one configured: {error}. "
-            "Give the run another --name, or the options of the network that it was made with."
-        ) from error
+            f"checkpoint {name} is of another network than the one configured: "
+            f"{len(differing)} tensors differ, the first is {first} "
+            f"({there.get(first, 'absent')} there, {here.get(first, 'absent')} here). Give the "
+            "run another --name, or the options of the network that it was made with."
+        )
+    net.load_state_dict(tensors)
+
+
+def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
+    _load_weights(state.net, files["model.safetensors"], name)
+    _load_weights(state.ema.net, files["ema.safetensors"], name)
     tensors = load(files["optimizer.safetensors"])
     for parameter_name, parameter in state.net.named_parameters():
         kinds = ("step", "exp_avg", "exp_avg_sq")

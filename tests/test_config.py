@@ -1,0 +1,121 @@
+import json
+from dataclasses import asdict
+
+import pytest
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.config import RUNTIME, Config, flatten, from_dict, is_runtime
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.evaluation.score import EvalConfig
+from cbdm_scale.losses import LossConfig
+from cbdm_scale.models import UNetConfig
+from cbdm_scale.presets import PRESETS
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.training.loop import TrainConfig
+
+FLAT = Config().flat()
+
+
+def with_option(option, value):
+    """The default configuration with one option changed."""
+    tree = json.loads(json.dumps(asdict(Config())))
+    *parents, last = option.split(".")
+    part = tree
+    for name in parents:
+        part = part[name]
+    assert last in part
+    part[last] = value
+    return from_dict(tree)
+
+
+def changed(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return 2 * value or 1
+    return value / 2 or 0.5
+
+
+NUMBERS = [option for option, value in FLAT.items() if isinstance(value, int | float)]
+
+
+@pytest.mark.parametrize("option", NUMBERS)
+def test_science_changes_the_name_of_a_run_and_runtime_does_not(option):
+    other = with_option(option, changed(FLAT[option]))
+    assert (other.run_name == Config().run_name) == is_runtime(option)
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("dataset", "cifar10_lt"),
+        ("loss.name", "ddpm"),
+        ("train.precision", "fp32"),
+        ("model.multipliers", [1, 2]),
+        ("model.attention", [2]),
+    ],
+)
+def test_science_in_words_changes_the_name_too(option, value):
+    assert with_option(option, value).run_name != Config().run_name
+
+
+def test_what_a_run_learns_is_science():
+    science = Config().science()
+    for option in ("seed", "loss.tau", "train.lr", "train.batch_size", "data.flip"):
+        assert option in science
+    for option in ("cluster.workers", "train.total_images", "data.root", "eval.num_images"):
+        assert option not in science
+
+
+def test_every_runtime_option_exists():
+    for option in RUNTIME:
+        assert any(name == option or name.startswith(option) for name in FLAT), option
+
+
+def test_the_default_name_says_data_set_and_loss():
+    name = Config(dataset="cifar10-lt", loss=LossConfig(name="ddpm")).run_name
+    assert name.startswith("cifar10_lt-ddpm-") and len(name) == len("cifar10_lt-ddpm-") + 8
+    assert Config(name="mine").run_name == "mine"
+
+
+@pytest.mark.parametrize("row", PRESETS)
+def test_a_configuration_survives_json(row):
+    config = PRESETS[row]()
+    assert from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_flat_names_are_dotted_paths():
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+    assert FLAT["loss.tau"] == 1.0 and FLAT["model.multipliers"] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Config(name="a/b"), r"name \(a/b\).*use letters"),
+        (
+            lambda: Config(sample=SamplerConfig(num_steps=2000)),
+            r"sample.num_steps \(2000\).*Try --sample.num-steps 1000",
+        ),
+        (
+            lambda: Config(cluster=ClusterConfig(workers=3)),
+            r"train.batch_size \(64\).*workers \(3\).*Try --train.batch-size 63",
+        ),
+        (lambda: ClusterConfig(workers=0), r"cluster.workers.*got 0. Try 2"),
+        (lambda: ClusterConfig(cpus_per_worker=-1), r"cluster.cpus_per_worker.*got -1. Try"),
+        (lambda: ClusterConfig(timeout_s=0), r"cluster.timeout_s.*got 0. Try"),
+        (lambda: DataConfig(max_bad=2), r"data.max_bad.*got 2. Try"),
+        (lambda: DataConfig(processes=-1), r"data.processes.*got -1. Try"),
+        (lambda: EvalConfig(omegas=(-1.0,)), r"eval.omegas.*\(-1.0,\)"),
+        (lambda: LossConfig(tau=-1), r"loss.tau.*got -1: 0 is plain DDPM"),
+        (lambda: LossConfig(reg_share=0), r"loss.reg_share.*got 0.*--loss.name ddpm"),
+        (lambda: TrainConfig(batch_size=0), r"train.batch_size.*got 0"),
+        (lambda: TrainConfig(lr=0), r"train.lr.*got 0"),
+        (lambda: TrainConfig(lr=float("nan")), r"train.lr.*got nan"),
+        (lambda: TrainConfig(warmup_images=-1), r"train.warmup_images.*Try 0"),
+        (lambda: UNetConfig(channels=33), r"model.channels \(33\).*Try --model.channels 64"),
+    ],
+)
+def test_errors_name_option_value_and_way_out(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from cbdm_scale.models import build, num_parameters
+from cbdm_scale.presets import LATER, PRESETS, preset
+from cbdm_scale.training.ema import EMA
+
+CLASSES = {
+    "digits_lt": 10,
+    "cifar10_lt": 10,
+    "cifar10": 10,
+    "cifar100_lt": 100,
+    "cifar100": 100,
+}
+PAPER = [row for row in PRESETS if row[0].startswith("cifar") and row[1] != "small"]
+
+
+def network(config):
+    """Without memory behind its weights: fast, whatever its size."""
+    is_digits = config.dataset == "digits_lt"
+    with torch.device("meta"):
+        return build(
+            config.model,
+            image_channels=1 if is_digits else 3,
+            image_size=8 if is_digits else 32,
+            num_classes=CLASSES[config.dataset],
+        )
+
+
+@pytest.mark.parametrize("row", PRESETS)
+def test_every_preset_builds(row):
+    config = preset(*row)
+    assert (config.dataset, config.preset) == row
+    assert num_parameters(network(config)) > 10_000
+    assert config.loss.name == ("ddpm" if row[1] == "ddpm" else "cbdm")
+    assert config.train.total_images % config.train.batch_size == 0
+    for workers in (1, 2, 3, 4):
+        if row[1] != "ddpm" or workers != 3:
+            config.train.per_rank(workers)
+
+
+def test_the_papers_network_has_35_93_million_parameters_with_100_classes():
+    """The paper's code has 35,925,507, and no row for "none"."""
+    net = network(preset("cifar100_lt"))
+    assert round(num_parameters(net) / 1e6, 2) == 35.93
+    one_row = 4 * preset("cifar100_lt").model.channels  # the width of the label's embedding
+    assert num_parameters(net) == 35_925_507 + one_row
+
+
+@pytest.mark.parametrize("row", PAPER)
+def test_the_papers_settings(row):
+    config = preset(*row)
+    train, loss, batch = config.train, config.loss, 64 if row[1] == "ddpm" else 48
+    assert train.batch_size == batch
+    assert train.total_images == 300_000 * batch
+    assert train.warmup_images == 5_000 * batch
+    ema = EMA(torch.nn.Identity(), train.ema_halflife, train.ema_ramp)
+    assert ema.decay(batch, batch) == pytest.approx(0.9999, abs=1e-12)
+    assert (train.lr, train.clip, train.ema_ramp) == (2e-4, 1.0, 0.0)
+    assert (loss.tau, loss.gamma, loss.label_power, loss.p_uncond) == (1, 0.25, 1, 0.1)
+    assert loss.reg_share == 1 and config.model.dropout == 0.1 and config.data.flip
+    assert config.diffusion.num_steps == 1000
+
+
+@pytest.mark.parametrize(
+    "dataset, omega",
+    [("cifar100_lt", 1.6), ("cifar100", 0.8), ("cifar10_lt", 1.0), ("cifar10", 0.8)],
+)
+def test_the_papers_guidance(dataset, omega):
+    assert preset(dataset).eval.omegas == (omega,)
+
+
+def test_digits_are_not_mirrored():
+    assert not preset("digits_lt").data.flip
+
+
+def test_names_take_dashes_and_underscores():
+    assert preset("cifar100-lt") == preset("cifar100_lt")
+
+
+def test_a_data_set_that_is_not_known_names_those_that_are():
+    known = "cifar10, cifar100, cifar100_lt, cifar10_lt, digits_lt"
+    with pytest.raises(ValueError, match=rf"dataset \(mnist\).*{known}"):
+        preset("mnist")
+
+
+def test_a_row_that_is_not_there_names_those_that_are():
+    with pytest.raises(ValueError, match=r"preset \(big\) is no row of digits_lt.*cbdm, ddpm"):
+        preset("digits_lt", "big")
+
+
+@pytest.mark.parametrize("dataset", LATER)
+def test_data_sets_to_come_name_their_command(dataset):
+    with pytest.raises(ValueError, match=r"python -m data_prep .* --source .* --out"):
+        preset(dataset)

@@ -1,0 +1,280 @@
+"""The train command up to where it would start Ray."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.presets import preset
+from cbdm_scale.storage import Storage
+from cbdm_scale.train import claim_run, describe, main, parse, resolve
+from data_prep.shards import write_dataset
+from data_prep.source import Source, Split
+
+CLASSES = 10
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root with cifar10_lt: four grey images a class, 32x32."""
+    folder = tmp_path_factory.mktemp("root")
+    labels = np.repeat(np.arange(CLASSES), 4)
+    pixels = np.broadcast_to(labels[:, None, None, None].astype(np.uint8), (40, 32, 32, 3))
+    split = Split.of_arrays(pixels.copy(), labels, "grey")
+    source = Source(
+        name="cifar10_lt",
+        class_names=tuple(map(str, range(CLASSES))),
+        image_size=32,
+        channels=3,
+        splits={"train": split, "eval": split},
+        made="for a test",
+        mirrors=True,
+    )
+    (folder / "cifar10_lt").mkdir()
+    write_dataset(
+        source,
+        folder / "cifar10_lt",
+        samples_per_shard=20,
+        seed=0,
+        say=lambda line: None,
+    )
+    return str(folder)
+
+
+# ----------------------------------------------------------------------------
+# The command line as a configuration.
+
+
+def test_without_options_it_is_the_digits():
+    assert parse([]) == (preset("digits_lt", "cbdm"), False)
+
+
+def test_values_are_overridden_by_their_dotted_names():
+    config, dry_run = parse(
+        [
+            *("--dataset", "cifar100_lt", "--loss.tau", "0.5", "--model.multipliers", "1", "2"),
+            *("--cluster.workers", "4", "--eval.omegas", "0.5", "1.5", "--data.no-flip"),
+            *("--train.ema-ramp", "0.05", "--dry-run"),
+        ]
+    )
+    base = preset("cifar100_lt")
+    assert dry_run
+    assert config == replace(
+        base,
+        loss=replace(base.loss, tau=0.5),
+        model=replace(base.model, multipliers=(1, 2)),
+        cluster=replace(base.cluster, workers=4),
+        eval=replace(base.eval, omegas=(0.5, 1.5)),
+        data=replace(base.data, flip=False),
+        train=replace(base.train, ema_ramp=0.05),
+    )
+
+
+@pytest.mark.parametrize("word", ["--train.batch-size", "--train.batch_size"])
+def test_options_take_dashes_and_underscores(word):
+    assert parse([word, "96"])[0].train.batch_size == 96
+
+
+@pytest.mark.parametrize("words", [["--dataset", "cifar10-lt"], ["--dataset=cifar10_lt"]])
+def test_data_set_names_take_dashes_and_underscores(words):
+    assert parse(words)[0] == preset("cifar10_lt")
+
+
+def test_the_preset_decides_the_defaults_wherever_it_stands():
+    config, _ = parse(["--loss.tau", "2", "--preset", "ddpm", "--dataset", "cifar10"])
+    assert config.loss.name == "ddpm" and config.loss.tau == 2
+    assert config.train.batch_size == 64
+
+
+def test_paths_become_absolute(monkeypatch, tmp_path):
+    """A job's working directory vanishes, and workers have their own."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--data.root", "shards", "--cluster.storage", "runs"]
+    config = resolve(parse(words)[0])
+    assert config.data.root == str(tmp_path / "shards")
+    assert config.cluster.storage == str(tmp_path / "runs")
+    config = resolve(parse(["--data.root", "s3://bucket/shards"])[0])
+    assert config.data.root == "s3://bucket/shards"
+
+
+# ----------------------------------------------------------------------------
+# What users can do wrong.
+
+
+def failure(capsys, *words):
+    """The text on stderr of a command that ends with status 1."""
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        (["--dataset", "mnist"], ["dataset (mnist)", "digits_lt"]),
+        (["--dataset", "imagenet_lt"], ["python -m data_prep imagenet-lt --source"]),
+        (["--dataset", "imagenet-lt"], ["python -m data_prep imagenet-lt --source"]),
+        (["--preset", "big"], ["preset (big)", "cbdm, ddpm"]),
+        (["--train.batch-size", "7"], ["train.batch_size (7)", "Try --train.batch-size 6"]),
+        (["--cluster.workers", "5"], ["batch_size (48)", "(5)", "--train.batch-size 45"]),
+        (["--sample.num-steps", "5000"], ["sample.num_steps (5000)", "1000"]),
+        (["--name", "a/b"], ["name (a/b)"]),
+    ],
+)
+def test_wrong_values_name_option_value_and_way_out(capsys, words, parts):
+    error = failure(capsys, *words)
+    assert all(part in error for part in parts)
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (["--loss.tau", "-1"], "loss.tau"),
+        (["--loss.name", "gan"], "gan"),
+        (["--train.lr", "fast"], "--train.lr"),
+        (["--loss.tua", "1"], "--loss.tau"),
+    ],
+)
+def test_what_cannot_be_parsed_names_the_option(capsys, words, part):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code not in (0, None)
+    out = capsys.readouterr()
+    assert part in out.err + out.out
+
+
+def test_a_data_set_that_is_not_there_names_its_command(capsys, tmp_path):
+    error = failure(capsys, "--dataset", "cifar10-lt", "--data.root", str(tmp_path))
+    assert f"data.root ({tmp_path})" in error
+    assert f"python -m data_prep cifar10-lt --source DIR --out {tmp_path}" in error
+
+
+# ----------------------------------------------------------------------------
+# What follows from a configuration.
+
+
+def test_a_dry_run_prints_every_option_and_the_numbers_and_starts_nothing(
+    capsys, root, tmp_path
+):
+    storage = tmp_path / "runs"
+    words = ["--dataset", "cifar10_lt", "--preset", "small", "--cluster.storage", str(storage)]
+    assert main([*words, "--data.root", root, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    config = resolve(parse([*words, "--data.root", root])[0])
+    assert [f"{option} = {value}" for option, value in config.flat().items()] == lines[:-10]
+    assert lines[-10] == ""
+    names = [line.partition(":")[0] for line in lines[-9:]]
+    assert names == list(describe(config, read_manifest(root, "cifar10_lt")))
+    assert not storage.exists()
+
+
+def test_numbers_follow_from_configuration_and_data(root):
+    config = replace(preset("cifar10_lt"), name="mine")
+    numbers = describe(config, read_manifest(root, "cifar10_lt"))
+    assert numbers["run"].endswith("/mine")
+    assert numbers["training images"] == 40 and numbers["classes"] == 10
+    assert numbers["steps"] == 300_000
+    assert numbers["steps per epoch"] == pytest.approx(40 / 48)
+    assert numbers["images per worker and step"] == 48 // config.cluster.workers
+    assert 35e6 < numbers["parameters"] < 36e6
+    assert numbers["checkpoint megabytes"] == pytest.approx(numbers["parameters"] * 16e-6, 1e-3)
+
+
+# ----------------------------------------------------------------------------
+# The run folder.
+
+
+@pytest.fixture
+def claim(root, tmp_path):
+    manifest = read_manifest(root, "cifar10_lt")
+
+    def with_options(*words):
+        storage = ["--cluster.storage", str(tmp_path / "runs"), "--name", "mine"]
+        words = ["--dataset", "cifar10_lt", "--preset", "small", *storage, *words]
+        return claim_run(parse(words)[0], manifest)
+
+    return with_options
+
+
+def test_a_claimed_run_holds_its_configuration(claim):
+    run = claim()
+    config = run.read_json("config.json")
+    assert config["loss"]["tau"] == 1 and config["name"] == "mine"
+
+
+def test_the_same_run_goes_on_with_another_runtime(claim):
+    claim()
+    run = claim("--cluster.workers", "4", "--train.total-images", "960000")
+    assert run.read_json("config.json")["cluster"]["workers"] == 4
+
+
+def test_a_run_with_another_configuration_names_the_options_that_differ(claim):
+    run = claim()
+    before = run.read_bytes("config.json")
+    with pytest.raises(ValueError) as refused:
+        claim("--loss.tau", "2", "--seed", "3", "--cluster.workers", "1")
+    text = str(refused.value)
+    assert "name (mine)" in text and "Choose another --name" in text
+    assert "loss.tau (1.0 there, 2.0 here)" in text and "seed (0 there, 3 here)" in text
+    assert "workers" not in text
+    assert run.read_bytes("config.json") == before
+
+
+def test_a_run_on_other_data_is_another_run(claim, root):
+    run = claim()
+    manifest = replace(read_manifest(root, "cifar10_lt"), shards_sha256="0" * 64)
+    config = parse(
+        [
+            *("--dataset", "cifar10_lt", "--preset", "small", "--name", "mine"),
+            *("--cluster.storage", str(Path(run.url).parent)),
+        ]
+    )[0]
+    with pytest.raises(ValueError, match="image.fingerprint"):
+        claim_run(config, manifest)
+
+
+def test_a_damaged_config_is_named(claim):
+    run = claim()
+    run.write_bytes("config.json", b'{"dataset": ')
+    with pytest.raises(ValueError, match=r"config.json is damaged.*another --name"):
+        claim()
+
+
+def test_storage_that_is_no_folder_is_refused(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    config = preset("cifar10_lt")
+    config = replace(
+        config, cluster=replace(config.cluster, storage=str(tmp_path / "file" / "runs"))
+    )
+    with pytest.raises(ValueError, match=r"cluster.storage \(.*\) is not writable.*--cluster"):
+        claim_run(config, read_manifest(root, "cifar10_lt"))
+
+
+# ----------------------------------------------------------------------------
+
+
+def test_help_names_the_options(tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "cbdm_scale.train", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    for option in ("--dataset", "--loss.tau", "--dry-run", "--train.total-images"):
+        assert option in found.stdout
+    assert found.stderr == ""
+
+
+def test_config_json_is_what_mlflow_and_serving_read(claim):
+    """Image size and number of classes stand beside the options."""
+    image = json.loads(claim().read_bytes("config.json"))["image"]
+    assert image["channels"] == 3 and image["size"] == 32 and image["num_classes"] == 10
+    assert len(image["fingerprint"]) >= 8
+    assert isinstance(claim(), Storage)
