@@ -32,6 +32,7 @@ from cbdm_scale.losses import LossConfig, build_loss
 from cbdm_scale.models import UNetConfig, build
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import backward, clip_and_step
+from cbdm_scale.training.loop import TrainConfig
 from cbdm_scale.training.world import OneProcess
 
 NUM_CLASSES, SIZE = 100, 32
@@ -163,7 +164,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--channels-last", action="store_true", help="layout of our steps")
+    parser.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        default=TrainConfig().channels_last,
+        help="layout of our steps; the default is the product's",
+    )
     parser.add_argument("--raw", default="", help="JSON file for every single figure")
     args = parser.parse_args()
 

@@ -47,8 +47,9 @@ def test_probabilities_need_not_sum_to_one():
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        pytest.param([500, 400, 300, 101, 100, 20, 19, 1], "MMMMmmff", id="bounds"),
-        pytest.param([19, 500, 20, 1, 101, 100, 0, 0], "fMmfMmff", id="any order"),
+        pytest.param([500, 400, 101, 100, 50, 20, 19, 5, 1], "MMMmmmfff", id="bounds"),
+        pytest.param([19, 500, 20, 1, 101, 100, 0, 300, 50], "fMmfMmfMm", id="any order"),
+        pytest.param([174, 104, 62, 37, 22, 13, 8, 4, 2, 2], "MMMmmmmfff", id="digits"),
         pytest.param([500, 90, 80, 19, 1, 1], "MMmmff", id="one class with many: thirds"),
         pytest.param([40] * 6, "MMmmff", id="equal counts: thirds in label order"),
         pytest.param([3, 9, 6, 8, 5, 7, 4, 2, 1, 0], "mMmMmMmfff", id="ten: 3 / 4 / 3"),

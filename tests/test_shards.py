@@ -11,18 +11,17 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+from shard_tools import make_digits
 
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import BadSample, ShardReader, _LocalFile, decode, iterate
 from data_prep.digits import read_digits_lt
-from data_prep.prepare import Options, prepare
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    options = Options(out=str(root), samples_per_shard=100, classifier=False)
-    prepare("digits-lt", options, say=lambda line: None)
+    make_digits(root)
     return root
 
 

@@ -1,0 +1,30 @@
+"""A small real data set that tests may damage, and tools to damage it."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.prepare import Options, prepare
+
+
+def make_digits(out, **changes):
+    """The digits in shards of 100, without the feature classifier; returns the manifest."""
+    options = {"classifier": False, "samples_per_shard": 100} | changes
+    return prepare("digits-lt", Options(out=str(out), **options), say=lambda line: None)
+
+
+def edit_index(folder, change):
+    """Rewrite index.parquet group by group; ``change`` gets and gives columns as lists."""
+    raw = (folder / "index.parquet").read_bytes()
+    old = pq.ParquetFile(io.BytesIO(raw))
+    with pq.ParquetWriter(folder / "index.parquet", old.schema_arrow) as new:
+        for i in range(old.num_row_groups):
+            columns = change(i, old.read_row_group(i).to_pydict())
+            new.write_table(pa.table(columns, old.schema_arrow))
+
+
+def contents(folder):
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()
+    }
