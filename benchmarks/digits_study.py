@@ -107,6 +107,8 @@ def main() -> None:
         for row in ROWS:
             if not is_done(row, seed, args):
                 train_one(row, seed, args)
+            if not is_done(row, seed, args):
+                sys.exit("stopped: the same command goes on from here")
     print(table(args))
 
 
