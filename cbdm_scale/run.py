@@ -132,8 +132,9 @@ class Run:
     def make_task(self) -> Task:
         config = self.config
         index = open_index(config.data.root, config.dataset, "train")
-        reader = ShardReader(config.data.root, config.dataset, index)
         plan = SamplePlan(index.shard_sizes.tolist(), config.seed)
+        open_at_once = max(8, plan.num_streams + 1)
+        reader = ShardReader(config.data.root, config.dataset, index, max_open=open_at_once)
         images = PlannedImages(reader, plan, flip=config.data.flip, seed=config.seed)
         batches = load_batches(
             images,

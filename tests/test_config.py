@@ -59,12 +59,18 @@ def test_science_in_words_changes_the_name_too(option, value):
     assert with_option(option, value).run_name != Config().run_name
 
 
-def test_what_a_run_learns_is_science():
-    science = Config().science()
-    for option in ("seed", "loss.tau", "train.lr", "train.batch_size", "data.flip"):
-        assert option in science
-    for option in ("cluster.workers", "train.total_images", "data.root", "eval.num_images"):
-        assert option not in science
+SCIENCE = """
+dataset seed data.flip diffusion.num_steps diffusion.beta_1 diffusion.beta_T
+model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
+model.augment loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
+train.batch_size train.lr train.warmup_images train.clip train.ema_halflife train.ema_ramp
+train.precision
+"""
+"""Written out once more: an option that changes sides makes old runs unreachable."""
+
+
+def test_what_a_run_learns_is_science_and_nothing_else_is():
+    assert sorted(Config().science()) == sorted(SCIENCE.split())
 
 
 def test_every_runtime_option_exists():
