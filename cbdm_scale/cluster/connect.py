@@ -36,6 +36,8 @@ def connect(config: ClusterConfig) -> None:
     if address == "local" and not ray.is_initialized():
         start_local()
     elif not ray.is_initialized():
+        if (address or running_address()).startswith(LOOPBACK):
+            stay_on_loopback()
         try:
             ray.init(address=address or "auto", log_to_driver=False)
         except ConnectionError as error:
@@ -55,17 +57,30 @@ def connect(config: ClusterConfig) -> None:
         )
 
 
-def start_local() -> None:
-    """A cluster of this machine alone, which nothing outside can reach.
+def stay_on_loopback() -> None:
+    """Let Ray use a loopback address as it is.
 
-    Ray replaces a loopback address by the host's, except where it believes that there can be
-    no cluster (as on macOS): it is told so, here and in the processes that it starts.
+    It replaces one by the host's, except where it believes that there can be no cluster (as on
+    macOS): it is told so, here and in the processes that it starts.
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    import ray
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def running_address() -> str:
+    """Where the newest cluster of this machine says that it listens; "" without one."""
+    from ray._private.utils import read_ray_address
+
+    return read_ray_address() or ""
+
+
+def start_local() -> None:
+    """A cluster of this machine alone, which nothing outside can reach."""
+    import ray
+
+    stay_on_loopback()
     ray.init(
         address="local",
         include_dashboard=True,
