@@ -7,16 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class BadImage(ValueError):
+    """An image of the source that is missing, does not decode or is refused; says why."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The images of one split; ``image`` is called once for each, in any order."""
+    """The images of one split; ``image`` is called once for each, in any order, anywhere.
+
+    It pickles, since other processes call it, and opens what it needs when it is called.
+    """
 
     labels: NDArray[np.int64]
     """Shape (N,)."""
     keys: Sequence[str]
     """Names of the N samples, unique within the split, without dots."""
     image: Callable[[int], NDArray[np.uint8]]
-    """Position in 0..N-1 -> (H, W, C) uint8."""
+    """Position in 0..N-1 -> (H, W, C) uint8; BadImage where there is none."""
 
     @classmethod
     def of_arrays(
@@ -30,12 +37,23 @@ class Split:
         return Split(
             labels=self.labels[rows],
             keys=[self.keys[i] for i in rows],
-            image=lambda i: self.image(int(rows[i])),
+            image=_Chosen(self.image, rows),
         )
 
     def pixels(self) -> NDArray[np.uint8]:
         """All images at once, (N, C, H, W)."""
         return np.stack([self.image(i).transpose(2, 0, 1) for i in range(len(self.labels))])
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The images at some rows of a split."""
+
+    image: Callable[[int], NDArray[np.uint8]]
+    rows: NDArray[np.int64]
+
+    def __call__(self, i: int) -> NDArray[np.uint8]:
+        return self.image(int(self.rows[i]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +71,5 @@ class Source:
     """Whether a mirrored image is as real as the image: true of objects, false of digits."""
     notes: tuple[str, ...] = ()
     """What the user should know, printed and not stored."""
+    allow_missing: int = 0
+    """How many images may still turn out bad while writing, before that is an error."""
