@@ -8,15 +8,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
+from io import StringIO
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import tyro
 
 from cbdm_scale import __version__
 from cbdm_scale.config import Config, flatten, is_runtime
-from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.presets import preset
 from cbdm_scale.storage import Storage, split_scheme
 
@@ -70,13 +73,22 @@ def resolve(config: Config) -> Config:
     )
 
 
-def find_data(config: Config) -> Manifest:
-    """The data set; the digits are made on the spot where they are missing."""
-    if config.dataset == "digits_lt":
-        from data_prep.digits import prepare_digits
+def find_data(config: Config, *, write: bool = True) -> Manifest:
+    """The data set; the digits are made on the spot where they are missing.
 
-        prepare_digits(config.data.root)
-    return read_manifest(config.data.root, config.dataset)
+    Without ``write`` they are made in a temporary folder, and nothing of them stays.
+    """
+    root = config.data.root
+    with ExitStack() as stack:
+        if config.dataset == "digits_lt":
+            from data_prep.digits import prepare_digits
+
+            made = Storage(dataset_folder(root, config.dataset)).exists("dataset.json")
+            if not write and not made:
+                root = stack.enter_context(TemporaryDirectory())
+            with nullcontext() if write else redirect_stdout(StringIO()):
+                prepare_digits(root, classifier=write)
+        return read_manifest(root, config.dataset)
 
 
 def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
@@ -142,7 +154,6 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
 
 def check_extractor(config: Config, manifest: Manifest) -> None:
     """ValueError at the start, not at the first evaluation hours later."""
-    from cbdm_scale.data.manifest import dataset_folder
     from cbdm_scale.evaluation.features import load_extractor
 
     if config.eval.extractor == "none":
@@ -241,7 +252,7 @@ def main(argv: Sequence[str]) -> int:
             for option, value in config.flat().items():
                 print(f"{option} = {value}")
             print()
-            for name, number in describe(config, find_data(config)).items():
+            for name, number in describe(config, find_data(config, write=False)).items():
                 print(
                     f"{name}: {number:,.1f}"
                     if isinstance(number, float)

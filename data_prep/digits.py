@@ -36,7 +36,7 @@ def read_digits_lt(imbalance: float = 0.01, seed: int = 0) -> Source:
     )
 
 
-def prepare_digits(root: str) -> None:
+def prepare_digits(root: str, *, classifier: bool = True) -> None:
     """Make <root>/digits_lt if it is not there; several processes may do so at once.
 
     On one node they take turns, so that the work is done once; between nodes the first to
@@ -50,4 +50,5 @@ def prepare_digits(root: str) -> None:
     path = Path(root).expanduser().resolve()
     turn = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     with one_at_a_time(cache_folder() / f"prepare-{turn}"):
-        prepare("digits-lt", Options(out=str(path)), only_if_missing=True)
+        options = Options(out=str(path), classifier=classifier)
+        prepare("digits-lt", options, only_if_missing=True)

@@ -174,6 +174,13 @@ def test_a_dry_run_prints_every_option_and_the_numbers_and_starts_nothing(
     assert not storage.exists()
 
 
+def test_a_dry_run_of_digits_that_are_not_there_leaves_nothing(capsys, tmp_path):
+    words = ["--data.root", str(tmp_path / "shards"), "--cluster.storage", str(tmp_path)]
+    assert main([*words, "--dry-run"]) == 0
+    assert "training images: 428" in capsys.readouterr().out.splitlines()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_numbers_follow_from_configuration_and_data(root):
     config = replace(preset("cifar10_lt"), name="mine")
     numbers = describe(config, read_manifest(root, "cifar10_lt"))
