@@ -1,6 +1,6 @@
 """DDPM against CBDM on the long-tailed digits: seeds, guidance scanned, spread stated.
 
-    python -m benchmarks.digits_study --storage FOLDER [--images 48000] [--seeds 0 1 2]
+    python -m benchmarks.digits_study --storage FOLDER [--images 96000] [--seeds 0 1 2]
 
 Each run is the train command as a user types it, on one cluster; started again, the study goes
 on where it was. Prints a Markdown table: mean and spread (half the range) over the seeds.
@@ -14,7 +14,7 @@ from statistics import mean
 
 from cbdm_scale import train
 
-OMEGAS = 0.0, 1.0, 2.0
+OMEGAS = 0.0, 1.0, 2.0, 4.0
 COST = 1.85  # of a CBDM step in DDPM steps
 ROWS: dict[str, tuple[str, ...]] = {
     "DDPM": ("--preset", "ddpm"),
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--storage", required=True)
     parser.add_argument("--shards", default="shards")
-    parser.add_argument("--images", type=int, default=48_000)
+    parser.add_argument("--images", type=int, default=96_000)
     parser.add_argument("--num-images", type=int, default=1_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
