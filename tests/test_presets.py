@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cbdm_scale.models import build, num_parameters
-from cbdm_scale.presets import LATER, PRESETS, preset
+from cbdm_scale.presets import PRESETS, preset
 from cbdm_scale.training.ema import EMA
 
 CLASSES = {
@@ -11,18 +11,23 @@ CLASSES = {
     "cifar10": 10,
     "cifar100_lt": 100,
     "cifar100": 100,
+    "celeba5": 5,
+    "cub200": 200,
+    "imagenet_lt": 1000,
 }
-PAPER = [row for row in PRESETS if row[0].startswith("cifar") and row[1] != "small"]
+SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
+PAPER = [row for row in PRESETS if row[0] != "digits_lt" and row[1] != "small"]
+TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
+"""tau of the cbdm row."""
 
 
 def network(config):
     """Without memory behind its weights: fast, whatever its size."""
-    is_digits = config.dataset == "digits_lt"
     with torch.device("meta"):
         return build(
             config.model,
-            image_channels=1 if is_digits else 3,
-            image_size=8 if is_digits else 32,
+            image_channels=1 if config.dataset == "digits_lt" else 3,
+            image_size=SIZES.get(config.dataset, 32),
             num_classes=CLASSES[config.dataset],
         )
 
@@ -57,17 +62,28 @@ def test_the_papers_settings(row):
     ema = EMA(torch.nn.Identity(), train.ema_halflife, train.ema_ramp)
     assert ema.decay(batch, batch) == pytest.approx(0.9999, abs=1e-12)
     assert (train.lr, train.clip, train.ema_ramp) == (2e-4, 1.0, 0.0)
-    assert (loss.tau, loss.gamma, loss.label_power, loss.p_uncond) == (1, 0.25, 1, 0.1)
+    tau = TABLE_7.get(row[0], 1) if row[1] == "cbdm" else 1
+    assert (loss.tau, loss.gamma, loss.label_power, loss.p_uncond) == (tau, 0.25, 1, 0.1)
     assert loss.reg_share == 1 and config.model.dropout == 0.1 and config.data.flip
     assert config.diffusion.num_steps == 1000
 
 
 @pytest.mark.parametrize(
     "dataset, omega",
-    [("cifar100_lt", 1.6), ("cifar100", 0.8), ("cifar10_lt", 1.0), ("cifar10", 0.8)],
+    [
+        *(("cifar100_lt", 1.6), ("cifar100", 0.8), ("cifar10_lt", 1.0), ("cifar10", 0.8)),
+        *(("celeba5", 1.0), ("cub200", 0.4), ("imagenet_lt", 1.6)),
+    ],
 )
 def test_the_papers_guidance(dataset, omega):
     assert preset(dataset).eval.omegas == (omega,)
+
+
+@pytest.mark.parametrize("dataset, level", [("celeba5", 2), ("cub200", 3), ("cifar10", 1)])
+def test_attention_is_at_16_pixels(dataset, level):
+    model = preset(dataset).model
+    assert model.attention == (level,)
+    assert SIZES.get(dataset, 32) / 2**level == 16
 
 
 def test_digits_are_not_mirrored():
@@ -79,7 +95,9 @@ def test_names_take_dashes_and_underscores():
 
 
 def test_a_data_set_that_is_not_known_names_those_that_are():
-    known = "cifar10, cifar100, cifar100_lt, cifar10_lt, digits_lt"
+    known = (
+        "celeba5, cifar10, cifar100, cifar100_lt, cifar10_lt, cub200, digits_lt, imagenet_lt"
+    )
     with pytest.raises(ValueError, match=rf"dataset \(mnist\).*{known}"):
         preset("mnist")
 
@@ -87,9 +105,3 @@ def test_a_data_set_that_is_not_known_names_those_that_are():
 def test_a_row_that_is_not_there_names_those_that_are():
     with pytest.raises(ValueError, match=r"preset \(big\) is no row of digits_lt.*cbdm, ddpm"):
         preset("digits_lt", "big")
-
-
-@pytest.mark.parametrize("dataset", LATER)
-def test_data_sets_to_come_name_their_command(dataset):
-    with pytest.raises(ValueError, match=r"python -m data_prep .* --source .* --out"):
-        preset(dataset)
