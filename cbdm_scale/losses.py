@@ -89,10 +89,15 @@ class Draws:
     dropped: Tensor  # (N,) bool, label dropped for guidance
     y_alt: Tensor  # (N,) int64 labels y' ~ q_Y
     rows: Tensor  # (M,) int64, the images that the regulariser sees
+    augment: Tensor | None = None  # (N, 9) how x0 was augmented, if the network is told
 
     def to(self, device: torch.device) -> "Draws":
-        fields = (self.t, self.eps, self.dropped, self.y_alt, self.rows)
-        return Draws(*(f.to(device, non_blocking=True) for f in fields))
+        def move(f: Tensor) -> Tensor:
+            return f.to(device, non_blocking=True)
+
+        fields = move(self.t), move(self.eps), move(self.dropped), move(self.y_alt)
+        augment = None if self.augment is None else move(self.augment)
+        return Draws(*fields, move(self.rows), augment)
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,14 @@ class Drawer:
     label_probs: Tensor  # (K,) q_Y
     seed: int
 
-    def __call__(self, images: Tensor, shape: tuple[int, ...], device: torch.device) -> Draws:
-        """images (N,) int64 numbers since the run began; shape (C, H, W)."""
+    def __call__(
+        self,
+        images: Tensor,
+        shape: tuple[int, ...],
+        device: torch.device,
+        augment: Tensor | None = None,
+    ) -> Draws:
+        """images (N,) int64 numbers since the run began; shape (C, H, W); augment (N, 9)."""
 
         def u(purpose: str) -> Tensor:
             return random.uniform(self.seed, purpose, images).squeeze(1)  # (N,) float64
@@ -118,7 +129,7 @@ class Drawer:
 
         numel = math.prod(shape)
         eps = random.normal(self.seed, "noise", images.to(device), numel).view(-1, *shape)
-        return Draws(t, eps, dropped, y_alt, rows).to(device)
+        return Draws(t, eps, dropped, y_alt, rows, augment).to(device)
 
 
 # ----------------------------------------------------------------------------
@@ -132,7 +143,8 @@ class DDPMLoss:
 
     def __call__(self, net: Net, x0: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         x_t = self.schedule.add_noise(x0, draws.t, draws.eps)
-        e = net(x_t, draws.t, y.masked_fill(draws.dropped, self.null_label)).float()
+        y_in = y.masked_fill(draws.dropped, self.null_label)
+        e = net(x_t, draws.t, y_in, augment=draws.augment).float()
         dm = mean_sq(e - draws.eps)
         return {"total": dm, "dm": dm}
 
@@ -172,7 +184,7 @@ class CBDMLoss:
     reg_share: float = 1.0
 
     def __call__(self, net: Net, x0: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
-        t, rows = draws.t, draws.rows
+        t, rows, a = draws.t, draws.rows, draws.augment
 
         # Predict, both labels in one forward so that DDP sees a single graph.
         x_t = self.schedule.add_noise(x0, t, draws.eps)
@@ -181,6 +193,7 @@ class CBDMLoss:
             torch.cat([x_t, x_t[rows]]),
             torch.cat([t, t[rows]]),
             torch.cat([y_in, draws.y_alt[rows]]),
+            augment=None if a is None else torch.cat([a, a[rows]]),
         ).float()
         e, e_alt = out[: len(y)], out[len(y) :]  # (N, C, H, W), (M, C, H, W)
 

@@ -135,7 +135,7 @@ class Run:
         plan = SamplePlan(index.shard_sizes.tolist(), config.seed)
         open_at_once = max(8, plan.num_streams + 1)
         reader = ShardReader(config.data.root, config.dataset, index, max_open=open_at_once)
-        images = PlannedImages(reader, plan, flip=config.data.flip, seed=config.seed)
+        images = PlannedImages(reader, plan, config.data.augmentation(config.seed))
         batches = load_batches(
             images,
             config.data,
@@ -258,6 +258,7 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
         image_size=manifest.image_size,
         num_classes=manifest.num_classes,
         num_steps=config.diffusion.num_steps,
+        augment=config.data.tells_augmentation,
     ).to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)

@@ -30,6 +30,7 @@ def generate_from_checkpoint(
         image_size=image["size"],
         num_classes=image["num_classes"],
         num_steps=config.diffusion.num_steps,
+        augment=config.data.tells_augmentation,
     )
     net.load_state_dict(load_file(Path(folder) / "ema.safetensors"))
     y = torch.tensor(list(labels), dtype=torch.int64)

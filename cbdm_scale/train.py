@@ -101,6 +101,7 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
         image_size=manifest.image_size,
         num_classes=manifest.num_classes,
         num_steps=config.diffusion.num_steps,
+        augment=config.data.tells_augmentation,
     )
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size

@@ -27,11 +27,12 @@ def write_digits(root):
     )
 
 
-def open_images(root, *, flip=False, num_streams=None, seed=SEED):
+def open_images(root, *, flip=False, augment="none", num_streams=None, seed=SEED):
     index = open_index(str(root), "digits_lt", "train")
     reader = ShardReader(str(root), "digits_lt", index, pauses=())
     plan = SamplePlan(index.shard_sizes.tolist(), seed, num_streams=num_streams)
-    return PlannedImages(reader, plan, flip=flip, seed=seed)
+    config = DataConfig(flip=flip, augment=augment)
+    return PlannedImages(reader, plan, config.augmentation(seed))
 
 
 def load(images, steps, *, start=0, rank=0, world_size=1, **options):

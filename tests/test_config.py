@@ -50,6 +50,7 @@ def test_science_changes_the_name_of_a_run_and_runtime_does_not(option):
     [
         ("dataset", "cifar10_lt"),
         ("loss.name", "ddpm"),
+        ("data.augment", "ada"),
         ("train.precision", "fp32"),
         ("model.multipliers", [1, 2]),
         ("model.attention", [2]),
@@ -60,9 +61,10 @@ def test_science_in_words_changes_the_name_too(option, value):
 
 
 SCIENCE = """
-dataset seed data.flip diffusion.num_steps diffusion.beta_1 diffusion.beta_T
+dataset seed data.flip data.augment data.augment_p
+diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
-model.augment loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
+loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
 train.batch_size train.lr train.warmup_images train.clip train.ema_halflife train.ema_ramp
 train.precision
 """
@@ -112,6 +114,11 @@ def test_flat_names_are_dotted_paths():
         (lambda: ClusterConfig(timeout_s=0), r"cluster.timeout_s.*got 0. Try"),
         (lambda: DataConfig(max_bad=2), r"data.max_bad.*got 2. Try"),
         (lambda: DataConfig(processes=-1), r"data.processes.*got -1. Try"),
+        (
+            lambda: DataConfig(augment="mixup"),
+            r"data.augment \(mixup\).*none or ada or diffaug",
+        ),
+        (lambda: DataConfig(augment_p=1.5), r"data.augment_p.*got 1.5. Try 0.12"),
         (lambda: EvalConfig(omegas=(-1.0,)), r"eval.omegas.*\(-1.0,\)"),
         (lambda: LossConfig(tau=-1), r"loss.tau.*got -1: 0 is plain DDPM"),
         (lambda: LossConfig(reg_share=0), r"loss.reg_share.*got 0.*--loss.name ddpm"),

@@ -19,22 +19,30 @@ TABLE = "time_embedding.timembedding.0.weight"
 K, T = 5, 50
 
 CONFIGS = [
-    pytest.param(UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1), id="small"),
+    pytest.param(UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1), False, id="small"),
     pytest.param(
-        UNetConfig(
-            channels=32, multipliers=(1, 2, 1), num_blocks=2, attention=(0, 2), augment=True
-        ),
+        UNetConfig(channels=32, multipliers=(1, 2, 1), num_blocks=2, attention=(0, 2)),
+        True,
         id="deep",
     ),
     pytest.param(
-        UNetConfig(channels=64, multipliers=(1,), num_blocks=3, attention=()), id="one level"
+        UNetConfig(channels=64, multipliers=(1,), num_blocks=3, attention=()),
+        False,
+        id="one level",
     ),
 ]
 
 
-def random_net(config: UNetConfig, image_channels: int = 3) -> nn.Module:
+def random_net(config: UNetConfig, image_channels: int = 3, augment: bool = False) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    net = build(config, image_channels=image_channels, image_size=8, num_classes=K, num_steps=T)
+    net = build(
+        config,
+        image_channels=image_channels,
+        image_size=8,
+        num_classes=K,
+        num_steps=T,
+        augment=augment,
+    )
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -74,6 +82,7 @@ def rebuild(read: ForeignCheckpoint) -> nn.Module:
         image_size=read.image_size or 8,
         num_classes=read.num_classes,
         num_steps=read.num_steps,
+        augment=read.augment,
     )
     net.load_state_dict(read.state_dict, strict=True)
     return net.eval()
@@ -102,20 +111,21 @@ def test_predictions_agree_with_the_paper_s_code():
     assert (uncond - data["eps_uncond"]).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(("config", "augment"), CONFIGS)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_network_written_in_their_names_comes_back(tmp_path, config, prefix):
-    net = random_net(config, image_channels=1)
+def test_a_network_written_in_their_names_comes_back(tmp_path, config, augment, prefix):
+    net = random_net(config, image_channels=1, augment=augment)
     foreign = {prefix + name: tensor for name, tensor in to_foreign(net).items()}
     read = load_foreign(save(tmp_path / "ckpt.pt", foreign))
-    assert read.config == config
+    assert (read.config, read.augment) == (config, augment)
     assert (read.num_classes, read.image_channels, read.num_steps) == (K, 1, T)
     assert read.state_dict.keys() == net.state_dict().keys()
     for name, tensor in net.state_dict().items():
         assert torch.equal(read.state_dict[name], tensor), name
     x, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, K])
     t = torch.tensor([0, 7, T - 1])
-    assert torch.equal(rebuild(read)(x, t, y), net(x, t, y))
+    told = torch.randn(3, 9) if augment else None
+    assert torch.equal(rebuild(read)(x, t, y, augment=told), net(x, t, y, augment=told))
 
 
 def test_the_names_are_those_of_the_paper_s_code():

@@ -110,7 +110,7 @@ def test_equation_1_has_the_values_of_its_naive_transcription():
 def test_the_weight_is_tau_times_t_over_T(t):
     """With predictions one apart everywhere, L_r is w(t) itself."""
 
-    def net(x, level, y):
+    def net(x, level, y, omega=None, augment=None):
         return (y == 1).float().view(-1, 1, 1, 1).expand_as(x)
 
     x0, y = make_batch(2)[0], torch.tensor([0, 2])
@@ -137,7 +137,7 @@ def grad_of_predictions(draws, n, loss):
     rng = torch.Generator().manual_seed(1)
     out = torch.randn((n + len(draws.rows), *SHAPE), generator=rng).requires_grad_()
     x0, y = make_batch(n)
-    loss(lambda x, level, y: out, x0, y, draws)["total"].mean().backward()
+    loss(lambda x, level, y, augment: out, x0, y, draws)["total"].mean().backward()
     return out.detach()[:n], out.detach()[n:], out.grad[:n], out.grad[n:]
 
 
@@ -170,7 +170,7 @@ def test_the_single_terms_pull_one_side_each():
     for name, silent in (("r", slice(16, None)), ("rc", slice(0, 16))):
         rng = torch.Generator().manual_seed(1)
         out = torch.randn((32, *SHAPE), generator=rng).requires_grad_()
-        loss(lambda x, level, y, out=out: out, x0, y, draws)[name].sum().backward()
+        loss(lambda x, level, y, augment, out=out: out, x0, y, draws)[name].sum().backward()
         assert not out.grad[silent].any()
         assert out.grad.any()
 
@@ -182,7 +182,7 @@ def test_the_single_terms_pull_one_side_each():
 def loss_and_gradient(loss, x0, y, draws):
     weight = WEIGHTS.clone().requires_grad_()
 
-    def net(x, level, y):
+    def net(x, level, y, omega=None, augment=None):
         return 0.5 * x + weight[y].view(-1, 1, 1, 1) * (1 + x.sin())
 
     total = loss(net, x0, y, draws)["total"]
@@ -250,7 +250,7 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch():
 def test_both_predictions_come_from_one_network_call(share):
     calls = []
 
-    def net(x, level, y):
+    def net(x, level, y, omega=None, augment=None):
         calls.append((x, level, y))
         return fake_net(x, level, y)
 
@@ -269,7 +269,7 @@ def test_losses_are_fp32_whatever_the_network_computes_in():
     x0, y = make_batch(8)
     for name in ("ddpm", "cbdm"):
         loss, draws = build(n=8, name=name)
-        terms = loss(lambda x, level, y: fake_net(x, level, y).bfloat16(), x0, y, draws)
+        terms = loss(lambda x, t, y, augment: fake_net(x, t, y).bfloat16(), x0, y, draws)
         assert all(values.dtype == torch.float32 for values in terms.values())
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models import UNetConfig, build, null_label
+from cbdm_scale.models import num_parameters as count
 from cbdm_scale.models.unet import Attention, GroupNorm, ResidualBlock
 
 K = 5
@@ -27,7 +28,7 @@ def lively(net: nn.Module) -> nn.Module:
     return net
 
 
-def small(config: UNetConfig = SMALL, **sizes: int) -> nn.Module:
+def small(config: UNetConfig = SMALL, **sizes: int | bool) -> nn.Module:
     torch.manual_seed(0)
     defaults = {"image_channels": 3, "image_size": 8, "num_classes": K}
     return lively(build(config, **{**defaults, **sizes}))
@@ -147,18 +148,39 @@ def test_omega_is_refused():
 
 
 def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard():
-    net, (x, t, y) = small(dataclasses.replace(SMALL, augment=True)), batch()
+    net, (x, t, y) = small(augment=True), batch()
     out = net(x, t, y)
     torch.testing.assert_close(net(x, t, y, augment=torch.zeros(4, 9)), out)
-    assert (net(x, t, y, augment=torch.ones(4, 9)) - out).abs().max() > 1e-4
-    with pytest.raises(ValueError, match="no augment layer. Try --model.augment"):
+    for told in torch.eye(9):
+        assert (net(x, t, y, augment=told.expand(4, 9)) - out).abs().max() > 1e-5
+    with pytest.raises(ValueError, match="no augment layer. Try --data.augment ada"):
         small()(x, t, y, augment=torch.zeros(4, 9))
+
+
+def test_a_fresh_augment_layer_changes_nothing_and_learns():
+    """Its weights come last and are zero: the others are those of a network without it."""
+
+    def fresh(augment: bool) -> nn.Module:
+        torch.manual_seed(0)
+        sizes = {"image_channels": 3, "image_size": 8, "num_classes": K}
+        return build(SMALL, **sizes, augment=augment)
+
+    without, told, (x, t, y) = fresh(False), fresh(True), batch()
+    extra = told.state_dict().keys() - without.state_dict().keys()
+    assert extra == {"augment.weight"}
+    assert count(told) - count(without) == 9 * 4 * SMALL.channels
+    for name, tensor in without.state_dict().items():
+        assert torch.equal(told.state_dict()[name], tensor), name
+    out = told(x, t, y, augment=torch.ones(4, 9))
+    assert torch.equal(out, without(x, t, y))
+    out.square().mean().backward()
+    assert told.augment.weight.grad.any()
 
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_every_parameter_has_a_gradient_after_one_balanced_step(augment):
     """One call for y and y' with a dropped label in it: DDP finds no unused parameter."""
-    net, (x, t, y) = small(dataclasses.replace(SMALL, augment=augment)), batch()
+    net, (x, t, y) = small(augment=augment), batch()
     out = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, (y + 1) % K]))
     e, e_alt = out.chunk(2)
     (e.square().mean() + (e - e_alt.detach()).square().mean()).backward()

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cbdm_scale import draws
+from cbdm_scale.data.augment import Augmentation, AugmentName
 from cbdm_scale.data.plan import SamplePlan, slots
 from cbdm_scale.data.shards import BadSample, ShardReader
 
@@ -26,6 +26,12 @@ class DataConfig:
 
     flip: bool = True
     """Flip images horizontally, each with probability 1/2."""
+
+    augment: AugmentName = "none"
+    """ada (geometry; the network is told of it), diffaug (colour, shift, cutout) or none."""
+
+    augment_p: float = 0.12
+    """Probability of each of ADA's transformations; `flip` keeps its own 1/2."""
 
     processes: int = 0
     """Processes that read and decode, per worker; 0 is a thread of the worker."""
@@ -43,6 +49,23 @@ class DataConfig:
             raise ValueError(f"data.prefetch must be at least 1, got {self.prefetch}. Try 4.")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"data.max_bad must lie in [0, 1], got {self.max_bad}. Try 0.01.")
+        if self.augment not in get_args(AugmentName):
+            raise ValueError(
+                f"data.augment ({self.augment}) is no augmentation. "
+                f"Choose {' or '.join(get_args(AugmentName))}."
+            )
+        if not 0 <= self.augment_p <= 1:
+            raise ValueError(
+                f"data.augment_p must lie in [0, 1], got {self.augment_p}. Try 0.12."
+            )
+
+    def augmentation(self, seed: int) -> Augmentation:
+        return Augmentation(name=self.augment, p=self.augment_p, flip=self.flip, seed=seed)
+
+    @property
+    def tells_augmentation(self) -> bool:
+        """Whether the network hears ADA's nine numbers, and so needs an embedding of them."""
+        return self.augment == "ada"
 
 
 @dataclass(frozen=True)
@@ -56,26 +79,26 @@ class Substitution:
 
 @dataclass(frozen=True)
 class Batch:
-    x0: Tensor  # (n, C, H, W) float32 in [-1, 1]
+    x0: Tensor  # (n, C, H, W) float32 in [-1, 1], which DiffAug's colours may leave
     y: Tensor  # (n,) int64
     images: Tensor  # (n,) int64, numbers since the run began
     keys: tuple[str, ...]
     substitutions: tuple[Substitution, ...]
+    augment: Tensor | None = None  # (n, 9) float32, what ADA did
 
 
 class PlannedImages:
     """The images of a plan by their numbers: a map-style dataset whose items are batches."""
 
-    def __init__(self, reader: ShardReader, plan: SamplePlan, *, flip: bool, seed: int):
-        self.reader, self.plan, self.flip, self.seed = reader, plan, flip, seed
+    def __init__(self, reader: ShardReader, plan: SamplePlan, augmentation: Augmentation):
+        self.reader, self.plan, self.augmentation = reader, plan, augmentation
 
     def __getstate__(self) -> dict[str, Any]:
         plan = self.plan
         return {
             "reader": self.reader,
             "plan": (plan.sizes.tolist(), plan.seed, plan.num_streams),
-            "flip": self.flip,
-            "seed": self.seed,
+            "augmentation": self.augmentation,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -96,13 +119,11 @@ class PlannedImages:
                 pixels.append(pixel)
             rows.append(row)
         x0 = torch.from_numpy(np.stack(pixels)).float().div_(127.5).sub_(1)
-        if self.flip:
-            flipped = draws.uniform(self.seed, "flip", images).squeeze(1) < 0.5
-            x0[flipped] = x0[flipped].flip(-1)
+        x0, augment = self.augmentation(x0, images)
         index = self.reader.index
         y = torch.from_numpy(index.labels[rows].astype(np.int64))
         keys = tuple(index.key(row) for row in rows)
-        return Batch(x0, y, images, keys, tuple(substitutions))
+        return Batch(x0, y, images, keys, tuple(substitutions), augment)
 
     def _stand_in(self, image: int) -> tuple[int, np.ndarray]:
         for row in islice(self.plan.successors(image), 10_000):

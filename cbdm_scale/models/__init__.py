@@ -25,10 +25,12 @@ def build(
     image_size: int,
     num_classes: int,
     num_steps: int = 1000,
+    augment: bool = False,
 ) -> nn.Module:
     """A network with fresh weights, for images of image_channels x image_size x image_size.
 
-    ``num_steps`` is T: whole-numbered levels lie in 0..T-1.
+    ``num_steps`` is T: whole-numbered levels lie in 0..T-1. ``augment`` says whether images
+    come with the nine numbers of ADA.
     """
     for name, value in [("image_channels", image_channels), ("num_classes", num_classes)]:
         if value < 1:
@@ -41,7 +43,11 @@ def build(
             f"size divisible by {factor}, got {image_size}. Try fewer levels."
         )
     return UNet(
-        config, image_channels=image_channels, num_classes=num_classes, num_steps=num_steps
+        config,
+        image_channels=image_channels,
+        num_classes=num_classes,
+        num_steps=num_steps,
+        augment=augment,
     )
 
 

@@ -65,6 +65,16 @@ def label_embedding(num_classes: int, width: int) -> nn.Embedding:
     return embedding
 
 
+def augment_embedding(width: int) -> nn.Linear:
+    """ADA's nine numbers, (N, 9) -> (N, D), linear and without bias: zeros add nothing.
+
+    Starts at zero, so that a new one changes nothing.
+    """
+    embedding = nn.Linear(NUM_AUGMENT, width, bias=False)
+    nn.init.zeros_(embedding.weight)
+    return embedding
+
+
 def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:
     """Glorot's uniform weights, zero biases; a small gain makes a layer start near zero."""
     nn.init.xavier_uniform_(layer.weight, gain)

@@ -46,6 +46,9 @@ class ForeignCheckpoint:
     config: UNetConfig
     num_classes: int
     image_channels: int
+    augment: bool
+    """Whether it has an embedding of ADA's nine numbers."""
+
     num_steps: int
     """T, the number of rows of the table of steps."""
 
@@ -84,9 +87,10 @@ def load_foreign(
         )
     weights = _clean(content[section], f"{path}, {section}")
     config = infer_config(weights, path)
-    num_classes, image_channels = len(weights[LABEL]), weights[HEAD].shape[1]
+    num_classes, channels = len(weights[LABEL]), weights[HEAD].shape[1]
+    augment = AUGMENT in weights
     with torch.device("meta"):
-        net = UNet(config, image_channels=image_channels, num_classes=num_classes)
+        net = UNet(config, image_channels=channels, num_classes=num_classes, augment=augment)
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     mapping = foreign_names(config, shapes)
     _check_tensors(weights, mapping, shapes, path)
@@ -99,7 +103,8 @@ def load_foreign(
     return ForeignCheckpoint(
         config=config,
         num_classes=num_classes,
-        image_channels=image_channels,
+        image_channels=channels,
+        augment=augment,
         num_steps=len(weights[TABLE]),
         image_size=x_T.shape[-1] if isinstance(x_T, Tensor) and x_T.ndim == 4 else None,
         step=step if isinstance(step, int) else None,
@@ -192,7 +197,6 @@ def infer_config(weights: dict[str, Tensor], path: str | Path) -> UNetConfig:
         num_blocks=len(levels[0]),
         groups=32,
         attention=tuple(i for i, p in enumerate(first) if f"{p}.attn.proj.weight" in weights),
-        augment=AUGMENT in weights,
     )
 
 
@@ -280,7 +284,7 @@ def _report(
         f"{'-'.join(map(str, config.multipliers))}, {config.num_blocks} residual blocks a "
         f"level, attention at levels {list(config.attention)}, {len(weights[LABEL])} classes, "
         f"{weights[HEAD].shape[1]} image channels, {len(weights[TABLE])} steps, "
-        f"augmentation layer: {'yes' if config.augment else 'no'}",
+        f"augmentation layer: {'yes' if AUGMENT in weights else 'no'}",
     ]
     for part in dict.fromkeys(name.partition(".")[0] for name in mapping):
         theirs = [k for name in mapping for k in mapping[name] if name.startswith(f"{part}.")]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cbdm_scale.models.embeddings import (
     NUM_AUGMENT,
     TimeEmbedding,
+    augment_embedding,
     init_xavier,
     label_embedding,
 )
@@ -41,9 +42,6 @@ class UNetConfig:
 
     dropout: float = 0.1
     """Probability with which a residual block drops an activation in training."""
-
-    augment: bool = False
-    """Whether the network hears the 9 parameters of ADA's augmentation."""
 
     def __post_init__(self) -> None:
         levels = len(self.multipliers)
@@ -187,7 +185,8 @@ class UNet(nn.Module):
     """Predicts the noise eps in x_t: a ``types.Net`` without the omega-conditioned layer.
 
     ``num_classes`` is K, and label K means "none". ``num_steps`` is the number of rows of the
-    table of steps; levels given as floating-point numbers do not use it.
+    table of steps; levels given as floating-point numbers do not use it. ``augment`` adds an
+    embedding of ADA's nine numbers; a network without it is told of no augmentation.
     """
 
     def __init__(
@@ -197,15 +196,13 @@ class UNet(nn.Module):
         image_channels: int,
         num_classes: int,
         num_steps: int = 1000,
+        augment: bool = False,
     ):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         base, width = config.channels, 4 * config.channels
         self.time = TimeEmbedding(base, width, num_steps)
         self.label = label_embedding(num_classes, width)
-        self.augment: nn.Linear | None = None
-        if config.augment:
-            self.augment = init_xavier(nn.Linear(NUM_AUGMENT, width, bias=False))
 
         def block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
             return ResidualBlock(in_channels, out_channels, config, attention=attention)
@@ -237,11 +234,13 @@ class UNet(nn.Module):
 
         self.tail_norm = GroupNorm(config.groups, now)
         self.tail = conv(now, image_channels, 3, gain=NEAR_ZERO)
+        # Last, so that the other weights of a seed are those of a network without it.
+        self.augment = augment_embedding(width) if augment else None
 
     def embed(self, level: Tensor, y: Tensor, augment: Tensor | None) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         if augment is not None and self.augment is None:
-            raise ValueError("this network has no augment layer. Try --model.augment.")
+            raise ValueError("this network has no augment layer. Try --data.augment ada.")
         with torch.autocast(level.device.type, enabled=False):
             emb = self.time(level) + self.label(y)
             if self.augment is not None:

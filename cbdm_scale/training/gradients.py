@@ -39,7 +39,8 @@ def backward(
     for i, part in enumerate(parts):
         x0 = batch.x0[part].to(world.device, memory_format=layout, non_blocking=True)
         y = batch.y[part].to(world.device, non_blocking=True)
-        draws = draw(batch.images[part], tuple(x0.shape[1:]), world.device)
+        augment = None if batch.augment is None else batch.augment[part]
+        draws = draw(batch.images[part], tuple(x0.shape[1:]), world.device, augment)
         with world.local(net, on=i + 1 < len(parts)):
             bf16 = precision == "bf16"
             with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=bf16):
