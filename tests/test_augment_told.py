@@ -1,0 +1,125 @@
+"""Augmented batches on their way from the shards to the network, and the numbers beside them.
+
+Shapes: n = images, N = batch, M = images that the regulariser sees.
+"""
+
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from gloo_tools import tiny_config
+from loader_tools import BATCH, load, open_images, write_digits
+from safetensors.torch import load_file
+from training_tools import TinyNet, make_batch, make_task
+
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.run import Run
+from cbdm_scale.serve import generate_from_checkpoint
+from cbdm_scale.tracking import NoTracker
+from cbdm_scale.train import claim_run, describe
+from cbdm_scale.training.gradients import backward
+from cbdm_scale.training.world import OneProcess
+
+CPU = torch.device("cpu")
+SCHEDULE = LinearSchedule(ScheduleConfig())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("augment")
+    write_digits(root)
+    return root
+
+
+@pytest.mark.parametrize("name", ["ada", "diffaug"])
+def test_batches_are_augmented_alike_for_every_number_of_workers(made, name):
+    alone = load(open_images(made, augment=name), 3)
+    restarted = load(open_images(made, augment=name), 1, start=2 * BATCH)[0]
+    assert torch.equal(restarted.x0, alone[2].x0)
+    for rank in range(3):
+        parts = load(open_images(made, augment=name), 3, rank=rank, world_size=3)
+        for part, whole in zip(parts, alone, strict=True):
+            assert torch.equal(part.x0, whole.x0[rank::3])
+            if name == "ada":
+                assert torch.equal(part.augment, whole.augment[rank::3])
+            else:
+                assert part.augment is None
+    sent = pickle.loads(pickle.dumps(open_images(made, augment=name)))
+    assert torch.equal(sent[alone[0].images].x0, alone[0].x0)
+    assert not torch.equal(load(open_images(made), 1)[0].x0, alone[0].x0)
+
+
+def test_only_ada_is_told_to_the_network():
+    names = ("none", "ada", "diffaug")
+    told = [DataConfig(augment=name).tells_augmentation for name in names]
+    assert told == [False, True, False]
+
+
+def heard(name, augment, n=20):
+    """The draws of a batch, and what a network was given as ``augment`` in its only call."""
+    loss, drawer = build_loss(LossConfig(name=name), SCHEDULE, torch.tensor([5, 3, 2]), seed=1)
+    draws = drawer(torch.arange(n), (1, 8, 8), CPU, augment)
+    calls = []
+
+    def net(x, level, y, omega=None, augment=None):
+        calls.append(augment)
+        return x
+
+    loss(net, torch.zeros(n, 1, 8, 8), torch.arange(n) % 3, draws)
+    (told,) = calls
+    return draws, told
+
+
+def test_both_predictions_of_cbdm_hear_the_same_numbers():
+    numbers = torch.randn(20, 9)
+    draws, told = heard("cbdm", numbers)
+    assert 0 < len(draws.rows) < 20
+    assert torch.equal(told, torch.cat([numbers, numbers[draws.rows]]))
+
+
+def test_ddpm_hears_the_numbers_of_dropped_labels_too():
+    numbers = torch.randn(20, 9)
+    draws, told = heard("ddpm", numbers)
+    assert draws.dropped.any() and torch.equal(told, numbers)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "cbdm"])
+def test_without_numbers_nothing_is_told(name):
+    draws, told = heard(name, None)
+    assert draws.augment is None and told is None
+
+
+def test_every_micro_batch_brings_its_own_numbers():
+    task, told = make_task(), []
+
+    def loss(net, x0, y, draws):
+        told.append(draws.augment)
+        return task.loss(net, x0, y, replace(draws, augment=None))
+
+    batch = replace(make_batch(torch.arange(8)), augment=torch.randn(8, 9))
+    options = {"micro_batch": 3, "precision": "fp32", "channels_last": False}
+    list(backward(TinyNet(), loss, task.draw, batch, OneProcess(), **options))
+    assert [len(part) for part in told] == [3, 3, 2]
+    assert torch.equal(torch.cat(told), batch.augment)
+
+
+def test_a_run_with_ada_learns_from_the_numbers_and_samples_without(digits_root, tmp_path):
+    plain = tiny_config(digits_root, str(tmp_path), "ada", steps=4, dropout=0.0)
+    data = replace(plain.data, augment="ada", augment_p=0.5, flip=True)
+    config = replace(plain, data=data)
+    manifest = read_manifest(digits_root, "digits_lt")
+    extra = describe(config, manifest)["parameters"] - describe(plain, manifest)["parameters"]
+    assert extra == 9 * 4 * config.model.channels
+
+    folder = claim_run(config, manifest)
+    run = Run(config, OneProcess(), folder, NoTracker(), lambda path, at: None, lambda _: None)
+    assert run.go()["how"] == "finished"
+    weights = folder.local_path("checkpoints/000000000048")  # 4 steps of 12 images
+    assert load_file(weights / "model.safetensors")["augment.weight"].any(0).all()
+    shutil.copy(folder.local_path("config.json"), weights)
+    assert generate_from_checkpoint(str(weights), [0, 3]).shape == (2, 8, 8, 1)
