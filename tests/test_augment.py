@@ -208,8 +208,12 @@ def test_each_transformation_comes_with_its_probability_and_its_law():
         values = a[applied[:, i], i]
         assert values.abs().max() < math.pi
         assert abs(values.mean()) < 0.15 and abs(values.std() - math.pi / 3**0.5) < 0.08
-    normal = a[applied[:, 6]]
-    assert abs(torch.corrcoef(normal[:, 6:].T)[0, 1]) < 0.08
+
+
+def test_no_number_of_ada_tells_another():
+    a = draw_ada(7, torch.arange(20_000), 1.0, torch.arange(20_000) % 2 == 0)
+    related = torch.corrcoef(torch.cat([a, a[:, 2:].square()], dim=1).T)  # 8 and 6 squares
+    assert (related - torch.eye(14)).abs().max() < 0.04
 
 
 def test_ada_mirrors_the_images_that_are_mirrored_without_it():
