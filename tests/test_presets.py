@@ -17,6 +17,8 @@ CLASSES = {
 }
 SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
 PAPER = [row for row in PRESETS if row[0] != "digits_lt" and row[1] != "small"]
+PLAIN = ("ddpm", "ada", "diffaug")
+"""Rows whose objective is DDPM's, in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
 
@@ -29,6 +31,7 @@ def network(config):
             image_channels=1 if config.dataset == "digits_lt" else 3,
             image_size=SIZES.get(config.dataset, 32),
             num_classes=CLASSES[config.dataset],
+            augment=config.data.tells_augmentation,
         )
 
 
@@ -37,10 +40,10 @@ def test_every_preset_builds(row):
     config = preset(*row)
     assert (config.dataset, config.preset) == row
     assert num_parameters(network(config)) > 10_000
-    assert config.loss.name == ("ddpm" if row[1] == "ddpm" else "cbdm")
+    assert config.loss.name == ("ddpm" if row[1] in PLAIN else "cbdm")
     assert config.train.total_images % config.train.batch_size == 0
     for workers in (1, 2, 3, 4):
-        if row[1] != "ddpm" or workers != 3:
+        if row[1] not in PLAIN or workers != 3:
             config.train.per_rank(workers)
 
 
@@ -55,9 +58,9 @@ def test_the_papers_network_has_35_93_million_parameters_with_100_classes():
 @pytest.mark.parametrize("row", PAPER)
 def test_the_papers_settings(row):
     config = preset(*row)
-    train, loss, batch = config.train, config.loss, 64 if row[1] == "ddpm" else 48
+    train, loss, batch = config.train, config.loss, 64 if row[1] in PLAIN else 48
     assert train.batch_size == batch
-    assert train.total_images == 300_000 * batch
+    assert train.total_images == (500_000 if row[1].endswith("ada") else 300_000) * batch
     assert train.warmup_images == 5_000 * batch
     ema = EMA(torch.nn.Identity(), train.ema_halflife, train.ema_ramp)
     assert ema.decay(batch, batch) == pytest.approx(0.9999, abs=1e-12)
@@ -77,6 +80,18 @@ def test_the_papers_settings(row):
 )
 def test_the_papers_guidance(dataset, omega):
     assert preset(dataset).eval.omegas == (omega,)
+
+
+@pytest.mark.parametrize(
+    ("row", "augment", "omega"),
+    [("ada", "ada", 0.8), ("cbdm_ada", "ada", 1.4), ("diffaug", "diffaug", 0.8)],
+)
+def test_the_papers_augmentations(row, augment, omega):
+    config = preset("cifar100_lt", row)
+    assert (config.data.augment, config.data.augment_p) == (augment, 0.12)
+    assert config.eval.omegas == (omega,)
+    added = num_parameters(network(config)) - num_parameters(network(preset("cifar100_lt")))
+    assert added == (9 * 512 if augment == "ada" else 0)
 
 
 @pytest.mark.parametrize("dataset, level", [("celeba5", 2), ("cub200", 3), ("cifar10", 1)])
