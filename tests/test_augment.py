@@ -171,7 +171,7 @@ def test_a_stretch_keeps_areas_and_a_direction_alone_does_nothing():
 
 
 def test_images_too_small_for_the_resampling_are_refused():
-    with pytest.raises(ValueError, match=r"data.augment \(ada\).*6 pixels.*4x4. Try.*none"):
+    with pytest.raises(ValueError, match=r"data.augment \(ada\).*6 pixels.*got 4. Try.*none"):
         transform(noise(1, 1, 4, 4), table_6(a2=1.0))
 
 
