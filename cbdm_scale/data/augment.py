@@ -4,6 +4,10 @@ It runs where images are decoded, on the CPU, a batch at a time and off the trai
 that what a network is shown has the same bits for every device, number of workers and batch.
 Every random number is a function of (seed, purpose, number of the image in the run).
 
+One core (AMD EPYC, shared with other work) does some 7,000 images of 32 px a second with ADA at
+p = 0.12, 2,500 of 64 px, and 11,500 and 4,400 with DiffAug: medians of the CPU time of 30
+interleaved batches of 64.
+
 Shapes: n = images, C, H, W = image. Positions are pixel centres, x to the right, y down.
 """
 
