@@ -18,6 +18,7 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.models import UNetConfig, build, num_parameters
 from cbdm_scale.run import Run
 from cbdm_scale.serve import generate_from_checkpoint
 from cbdm_scale.tracking import NoTracker
@@ -25,6 +26,7 @@ from cbdm_scale.train import claim_run, describe
 from cbdm_scale.training.gradients import backward
 from cbdm_scale.training.world import OneProcess
 
+SMALL = UNetConfig(channels=16, multipliers=(1, 2), num_blocks=1, groups=8, dropout=0.0)
 CPU = torch.device("cpu")
 SCHEDULE = LinearSchedule(ScheduleConfig())
 
@@ -106,6 +108,27 @@ def test_every_micro_batch_brings_its_own_numbers():
     list(backward(TinyNet(), loss, task.draw, batch, OneProcess(), **options))
     assert [len(part) for part in told] == [3, 3, 2]
     assert torch.equal(torch.cat(told), batch.augment)
+
+
+def test_a_fresh_augment_layer_changes_nothing_and_learns():
+    """Its weights come last and are zero: the others are those of a network without it."""
+
+    def fresh(augment):
+        torch.manual_seed(0)
+        sizes = {"image_channels": 3, "image_size": 8, "num_classes": 3}
+        return build(SMALL, **sizes, augment=augment)
+
+    without, with_layer = fresh(False), fresh(True)
+    extra = with_layer.state_dict().keys() - without.state_dict().keys()
+    assert extra == {"augment.weight"}
+    assert num_parameters(with_layer) - num_parameters(without) == 9 * 4 * SMALL.channels
+    for name, tensor in without.state_dict().items():
+        assert torch.equal(with_layer.state_dict()[name], tensor), name
+    x, t, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 3, 500, 999]), torch.arange(4)
+    out = with_layer(x, t, y, augment=torch.ones(4, 9))
+    assert torch.equal(out, without(x, t, y))
+    out.square().mean().backward()
+    assert with_layer.augment.weight.grad.any()
 
 
 def test_a_run_with_ada_learns_from_the_numbers_and_samples_without(digits_root, tmp_path):

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models import UNetConfig, build, null_label
-from cbdm_scale.models import num_parameters as count
 from cbdm_scale.models.unet import Attention, GroupNorm, ResidualBlock
 
 K = 5
@@ -155,26 +154,6 @@ def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard():
         assert (net(x, t, y, augment=told.expand(4, 9)) - out).abs().max() > 1e-5
     with pytest.raises(ValueError, match="no augment layer. Try --data.augment ada"):
         small()(x, t, y, augment=torch.zeros(4, 9))
-
-
-def test_a_fresh_augment_layer_changes_nothing_and_learns():
-    """Its weights come last and are zero: the others are those of a network without it."""
-
-    def fresh(augment: bool) -> nn.Module:
-        torch.manual_seed(0)
-        sizes = {"image_channels": 3, "image_size": 8, "num_classes": K}
-        return build(SMALL, **sizes, augment=augment)
-
-    without, told, (x, t, y) = fresh(False), fresh(True), batch()
-    extra = told.state_dict().keys() - without.state_dict().keys()
-    assert extra == {"augment.weight"}
-    assert count(told) - count(without) == 9 * 4 * SMALL.channels
-    for name, tensor in without.state_dict().items():
-        assert torch.equal(told.state_dict()[name], tensor), name
-    out = told(x, t, y, augment=torch.ones(4, 9))
-    assert torch.equal(out, without(x, t, y))
-    out.square().mean().backward()
-    assert told.augment.weight.grad.any()
 
 
 @pytest.mark.parametrize("augment", [False, True])
