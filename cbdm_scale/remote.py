@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 ARROW_SCHEMES = "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"
 WEB_SCHEMES = "http", "https"
-PAUSES = 0.5, 1.0, 2.0, 4.0, 8.0, 16.0
+PAUSES = 0.5, 1.0, 2.0, 4.0, 8.0
 """Seconds before each new attempt; each is shortened at random by up to half."""
-TIMEOUT_S = 30.0
+TIMEOUT_S = 10.0
 """Seconds without a byte after which a web server's connection is given up."""
 PART = 8 << 20
 """Bytes asked for at a time; what was received of a file is never asked for again."""

@@ -95,7 +95,7 @@ def faulty_proxy(host: str, port: int):
             except OSError:
                 self.close_connection = True  # the other side has gone
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
+        do_GET = do_HEAD = handle_one
 
         def log_message(self, *_):
             pass

@@ -27,10 +27,11 @@ def write_digits(root):
     )
 
 
-def open_images(root, *, flip=False, num_streams=None, seed=SEED):
-    index = open_index(str(root), "digits_lt", "train")
-    reader = ShardReader(str(root), "digits_lt", index, pauses=())
-    plan = SamplePlan(index.shard_sizes.tolist(), seed, num_streams=num_streams)
+def open_images(root, *, flip=False, num_streams=None, seed=SEED, reader=None):
+    if reader is None:
+        index = open_index(str(root), "digits_lt", "train")
+        reader = ShardReader(str(root), "digits_lt", index, pauses=())
+    plan = SamplePlan(reader.index.shard_sizes.tolist(), seed, num_streams=num_streams)
     return PlannedImages(reader, plan, flip=flip, seed=seed)
 
 

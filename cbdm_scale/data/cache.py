@@ -28,6 +28,10 @@ class BadShard(Proven):
     """A shard that is proven to be gone or damaged in the store itself; says why."""
 
 
+class CacheFull(ValueError):
+    """What is open leaves no room for more."""
+
+
 @dataclass(frozen=True)
 class CacheFolder:
     """A folder with a limit; the names in it hold no slash."""
@@ -129,7 +133,7 @@ class CacheFolder:
             if _remove_unless_held(path):
                 total -= bytes_
         if total + size > self.limit:
-            raise ValueError(
+            raise CacheFull(
                 f"data.cache_gb ({self.limit / GB:g}) is smaller than the shards that are "
                 f"open on this node at once. Try --data.cache-gb {4 * self.limit / GB:.2g}, or "
                 "smaller shards."
@@ -234,12 +238,12 @@ def _download(
             raise BadShard("the shard is missing") from None
         except WrongSize as error:
             if is_last:
-                raise BadShard(str(error)) from None
+                raise BadShard(f"the shard is not whole: {error}") from None
         else:
             if digest.hexdigest() == shard.sha256:
                 return
             if is_last:
-                raise BadShard("its bytes do not have the sha256 of shards.parquet")
+                raise BadShard("the shard does not have the sha256 of shards.parquet")
 
 
 def _write(descriptor: int, data: bytes, cache: CacheFolder) -> None:

@@ -5,7 +5,7 @@ Shapes: n = images of a rank in a step, C, H, W = image.
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +20,7 @@ from cbdm_scale import draws
 from cbdm_scale.data.cache import GB, CacheFolder
 from cbdm_scale.data.index import cache_folder
 from cbdm_scale.data.plan import SamplePlan, slots
+from cbdm_scale.data.processes import batches_of_processes
 from cbdm_scale.data.shards import BadSample, ShardReader
 
 
@@ -44,8 +45,9 @@ class DataConfig:
     cache_gb: float = 16
     """Gigabytes (10^9 bytes) that this folder may take on each node; 0 keeps nothing."""
 
-    timeout_s: float = 60
-    """Seconds after which a process that delivers no batch is given up."""
+    timeout_s: float = 120
+    """Seconds without a batch after which processes are given up; a shard of a remote root
+    has to arrive in this time."""
 
     max_bad: float = 0.01
     """Share of the planned images that may be replaced because they are damaged."""
@@ -58,7 +60,7 @@ class DataConfig:
         if not self.cache_gb >= 0:
             raise ValueError(f"data.cache_gb must be 0 or more, got {self.cache_gb}. Try 16.")
         if not self.timeout_s > 0:
-            raise ValueError(f"data.timeout_s must be above 0, got {self.timeout_s}. Try 60.")
+            raise ValueError(f"data.timeout_s must be above 0, got {self.timeout_s}. Try 120.")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"data.max_bad must lie in [0, 1], got {self.max_bad}. Try 0.01.")
 
@@ -164,7 +166,7 @@ def load_batches(
     if config.processes:
         server = torch.multiprocessing.get_context("forkserver")
         server.set_forkserver_preload([__name__])  # torch is imported once, not per process
-        loader: Iterable[Batch] = torch.utils.data.DataLoader(
+        loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=None,
             sampler=steps(),
@@ -172,7 +174,7 @@ def load_batches(
             prefetch_factor=config.prefetch,
             multiprocessing_context=server,
         )
-        yield from loader
+        yield from batches_of_processes(loader, config.timeout_s)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
         ahead = (thread.submit(dataset.__getitem__, images) for images in steps())

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.cache import GB, BadShard, CachedShards, CacheFolder
+from cbdm_scale.data.cache import GB, BadShard, CachedShards, CacheFolder, CacheFull
 from cbdm_scale.data.decoded import DecodedSplit
 from cbdm_scale.data.images import decode
 from cbdm_scale.data.index import Index
@@ -223,7 +223,12 @@ class ShardReader:
             return _LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         if self._cached is None:
             return _RemoteFile(self.store.fs, path)
-        return _LocalFile(self._cached.open(shard))
+        try:
+            return _LocalFile(self._cached.open(shard))
+        except CacheFull:
+            with self._lock:
+                self._files.clear()  # what this reader itself keeps from making room
+            return _LocalFile(self._cached.open(shard))
 
 
 def iterate(root: str, name: str, split: str) -> Iterator[tuple[str, bytes, int]]:
