@@ -107,7 +107,7 @@ def is_lasting(error: Exception) -> bool:
 
 
 def patiently(
-    call: Callable[[], Result], what: str, pauses: tuple[float, ...] = PAUSES
+    call: Callable[[], Result], what: Callable[[], str], pauses: tuple[float, ...] = PAUSES
 ) -> Result:
     """The result of ``call``, tried again while what goes wrong may pass.
 
@@ -124,10 +124,10 @@ def patiently(
             known = isinstance(error, OSError)
             words = str(error) if known else f"{type(error).__name__}: {error}"
             if is_lasting(error):
-                raise StoreError(f"cannot {what}, it is refused: {words}") from error
+                raise StoreError(f"cannot {what()}, it is refused: {words}") from error
             if pause is None:
                 tries = len(pauses) + 1
-                raise StoreError(f"cannot {what} after {tries} attempts: {words}") from error
+                raise StoreError(f"cannot {what()} after {tries} attempts: {words}") from error
         time.sleep(pause * _jitter.uniform(0.5, 1))
     raise AssertionError("the last attempt returns or raises")
 
@@ -156,7 +156,7 @@ class Store:
     def _patiently(self, call: Callable[[], Result], path: str) -> Result:
         if self.is_local:
             return call()
-        return patiently(call, f"read {path}", self.pauses)
+        return patiently(call, lambda: f"read {path}", self.pauses)
 
     def isdir(self, path: str) -> bool:
         return bool(self._patiently(lambda: self.fs.isdir(path), path))
@@ -199,7 +199,7 @@ class Store:
                 raise
 
         while position < size:
-            data = patiently(more, f"read {path}", self.pauses)
+            data = patiently(more, lambda: f"read {path}", self.pauses)
             yield data
             position += len(data)
 

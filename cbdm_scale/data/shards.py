@@ -198,7 +198,9 @@ class ShardReader:
                     self._files.pop(shard, None)
                 raise
 
-        what = f"read sample {self.index.key(row)} of {self.folder}/{shard}"
+        def what() -> str:
+            return f"read sample {self.index.key(row)} of {self.folder}/{shard}"
+
         return patiently(attempt, what, self.pauses)
 
     def _file(self, shard: str) -> _LocalFile | _RemoteFile:

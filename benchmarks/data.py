@@ -1,0 +1,109 @@
+"""Images per second that reach the training process, from four loaders side by side.
+
+    python -m benchmarks.data [--photos DIR] [--sizes 32 64 128] [--cores 1 2] [--raw FILE]
+
+All loaders live at once and take turns in shuffled order; what a loader has read ahead is
+thrown away before its turn, and it comes to rest after it. One core: everything on it, no
+processes. Two cores: two loader processes for each loader.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.loaders import BATCH, LOADERS, Batches, photos, procedural, write_data
+from benchmarks.timing import (
+    interleave,
+    median,
+    processor,
+    ratio_of_medians,
+    write_raw,
+)
+
+AHEAD = 12
+"""Batches thrown away before a turn: more than any loader reads ahead."""
+
+
+class Turn:
+    """A loader's turn: its batches, timed by the caller, after those that it had ready."""
+
+    def __init__(self, batches: Batches, turn: int, size: int) -> None:
+        self.batches, self.turn = batches, turn
+        x, y = next(batches)
+        assert x.shape == (BATCH, 3, size, size) and x.dtype == torch.float32
+        assert y.shape == (BATCH,) and -1 <= float(x.min()) <= float(x.max()) <= 1
+
+    def prepare(self) -> None:
+        time.sleep(0.3)  # the loader before comes to rest
+        for _ in range(AHEAD):
+            next(self.batches)
+
+    def __call__(self) -> None:
+        for _ in range(self.turn):
+            next(self.batches)
+
+
+def measure(options: argparse.Namespace, size: int, cores: int) -> None:
+    """All loaders at one size on so many cores; prints the rows of a table."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    torch.set_num_threads(1)
+    processes = 0 if cores == 1 else cores
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CBDM_SCALE_CACHE"] = f"{folder}/index"
+        source = photos(options.photos, size) if options.photos else procedural(size)
+        write_data(Path(folder), size, source)
+        turns = {}
+        for name in options.loaders:
+            turns[name] = Turn(LOADERS[name](Path(folder), processes), options.turn, size)
+        about = {"size": size, "cores": cores, "batch": BATCH, "processor": processor()}
+        raw = f"{options.raw}-{size}px-{cores}.json" if options.raw else ""
+        samples = interleave(
+            turns,
+            options.repetitions,
+            lambda found: write_raw(raw, about, found) if raw else None,
+            prepare=lambda name: turns[name].prepare(),
+        )
+    images = options.turn * BATCH
+    ours = [name for name in turns if name.startswith("ours")]
+    print(f"RESULT | {size} px, {cores} core{'s' * (cores > 1)} | images/s |", *ours, sep=" / ")
+    for name, found in samples.items():
+        speed = images / float(median(torch.tensor(found.wall).double()))
+        ratios = [str(ratio_of_medians(found.wall, samples[mine].wall)) for mine in ours]
+        print(f"RESULT | {name} | {speed:,.0f} |", " | ".join(ratios), "|", flush=True)
+    os._exit(0)  # the loaders' processes go with this one
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, help="folder of .JPEG files, any depth")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("--turn", type=int, default=16, help="batches of 64 a repetition")
+    parser.add_argument("--loaders", nargs="+", default=list(LOADERS), choices=LOADERS)
+    parser.add_argument("--raw", default="", help="beginning of a file name for all figures")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Each size and number of cores in a process of its own: affinity is inherited."""
+    options = parse(argv)
+    if options.one:
+        measure(options, options.sizes[0], options.cores[0])
+    for size in options.sizes:
+        for cores in options.cores:
+            where = ["--one", "--sizes", str(size), "--cores", str(cores)]
+            subprocess.run([sys.executable, "-m", "benchmarks.data", *argv, *where], check=True)
+    print(json.dumps({"processor": processor(), "load": os.getloadavg()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
