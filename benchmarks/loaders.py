@@ -174,6 +174,7 @@ def ray_data(folder: Path, processes: int) -> Batches:
         num_cpus=max(1, processes),
         include_dashboard=False,
         log_to_driver=False,
+        object_store_memory=500_000_000,
         _node_ip_address="127.0.0.1",
     )
     ray.data.DataContext.get_current().enable_progress_bars = False

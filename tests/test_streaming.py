@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from faulty_proxy import Rule, faulty_proxy
@@ -86,6 +87,16 @@ def test_a_run_from_s3_gets_the_batches_of_the_local_folder(local, proxy, bucket
     assert len(names(cache)) == N // SHARD
 
 
+def test_shards_are_brought_before_they_are_read(proxy, bucket, cache):
+    reader = open_reader(f"s3://{bucket}/shards", cache)
+    images = open_images(reader.root, reader=reader, num_streams=1)
+    later = images.plan.rows(np.array([SHARD]))  # the second shard of the epoch
+    images[torch.arange(SHARD // 2, SHARD // 2 + 1)]  # reads the first one only
+    name = reader.index.shard_name(reader.index.shard_of[later[0]])
+    until(lambda: len(names(cache)) == 2)
+    assert proxy.gets(name) == 1
+
+
 def test_the_storage_of_runs_goes_to_the_same_endpoint(server, proxy, bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server))
     store = Storage(f"s3://{bucket}/runs")
@@ -108,8 +119,10 @@ def test_what_does_not_pass_stops_the_run_and_replaces_nothing(proxy, bucket, ca
     reader = open_reader(f"s3://{bucket}/shards", cache)
     proxy.rules = [Rule("000001.tar", kind)]
     with pytest.raises(StoreError, match=r"cannot read .*000001.tar after 4 attempts: .*AWS"):
-        images_of(reader)[torch.arange(N)]
+        reader.load(20)
     assert proxy.gets("000001.tar") == 4
+    with pytest.raises(StoreError):
+        images_of(reader)[torch.arange(N)]
     assert not list(cache.path.glob("*.partial"))
 
 

@@ -11,17 +11,21 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from cbdm_scale.remote import Proven, Store, WrongSize
 
 GB = 1_000_000_000
 PARTIAL = ".partial"
+ASK_AGAIN_S = 60.0
 
 
 class BadShard(Proven):
@@ -173,14 +177,33 @@ class CachedShards:
 
     def __init__(self, cache: CacheFolder, store: Store, folder: str) -> None:
         self.cache, self.store, self.folder = cache, store, folder
-        self._bad: dict[str, BadShard] = {}
+        self._bad: dict[str, str] = {}
+        self._asked: dict[str, float] = {}  # when each shard was last wanted
+        self._queue: SimpleQueue[str] | None = None
+
+    def want(self, files: Iterable[str]) -> None:
+        """Bring shards here in the background; what goes wrong shows when they are read."""
+        now = time.monotonic()
+        new = [f for f in files if now - self._asked.get(f, -ASK_AGAIN_S) >= ASK_AGAIN_S]
+        self._asked.update(dict.fromkeys(new, now))
+        if self._queue is None:
+            self._queue = SimpleQueue()
+            threading.Thread(target=self._bring, daemon=True, name="shards ahead").start()
+        for file in new:
+            self._queue.put(file)
+
+    def _bring(self) -> None:
+        assert self._queue is not None
+        while True:
+            with suppress(OSError, ValueError, BadShard):
+                os.close(self.open(self._queue.get()))
 
     def open(self, file: str) -> int:
         """A descriptor of a shard that is whole and right, downloaded if nobody has yet."""
-        if file in self._bad:
-            raise self._bad[file]
         shard = self._find(file)
         while True:
+            if file in self._bad:
+                raise BadShard(self._bad[file])
             descriptor = self.cache.hold(shard.name)
             if descriptor is not None:
                 return descriptor
@@ -193,7 +216,7 @@ class CachedShards:
             except BaseException as error:
                 self.cache.discard(shard.name, descriptor)
                 if isinstance(error, BadShard):
-                    self._bad[file] = error
+                    self._bad[file] = str(error)
                 raise
             return descriptor
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale import draws
@@ -121,6 +122,8 @@ class PlannedImages:
     def __getitem__(self, images: Tensor) -> Batch:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""
         index, rows, substitutions = self.reader.index, self.plan.rows(images.numpy()), []
+        self.reader.want(rows)
+        self.reader.want(self._soon(images))
         pixels, bad = self.reader.load_batch(rows)
         for place, error in bad:
             image, label = int(images[place]), int(index.labels[rows[place]])
@@ -133,6 +136,15 @@ class PlannedImages:
         x0 = torch.from_numpy(pixels).float().div_(127.5).sub_(1)
         y = torch.from_numpy(index.labels[rows].astype(np.int64))
         return Batch(x0, y, images, index.keys(rows), tuple(substitutions))
+
+    def _soon(self, images: Tensor) -> NDArray[np.int64]:
+        """Rows, one a stream, of half a shard later: what comes next from a far store."""
+        plan = self.plan
+        if len(plan.sizes) == 1 or self.reader.store.is_local:
+            return np.empty(0, np.int64)
+        half = plan.num_samples // len(plan.sizes) // 2
+        first = int(images[0]) + half * plan.num_streams
+        return plan.rows(np.arange(first, first + plan.num_streams))
 
     def _stand_in(self, image: int) -> tuple[int, np.ndarray]:
         for row in islice(self.plan.successors(image), 10_000):

@@ -140,6 +140,12 @@ class ShardReader:
                 f"({needed / GB:.3g} GB). Try --data.cache-gb {1.5 * needed / GB:.2g}."
             )
 
+    def want(self, rows: NDArray[np.int64]) -> None:
+        """Bring the shards of these rows to this node's disk, without waiting for them."""
+        if self._cached is not None and not self.store.is_local:
+            shards = np.unique(self.index.shard_of[rows]).tolist()
+            self._cached.want(self.index.shard_name(shard) for shard in shards)
+
     def read(self, row: int) -> bytes:
         """The bytes of one image, proven by their crc32."""
         index = self.index
