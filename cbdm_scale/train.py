@@ -66,10 +66,11 @@ def resolve(config: Config) -> Config:
     root = config.data.root
     if not split_scheme(root)[0]:
         root = Storage(root).url
+    cache = Storage(config.data.cache).url if config.data.cache else ""
     storage = Storage(config.cluster.storage).url
     return replace(
         config,
-        data=replace(config.data, root=root),
+        data=replace(config.data, root=root, cache=cache),
         cluster=replace(config.cluster, storage=storage),
     )
 

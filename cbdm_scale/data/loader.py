@@ -58,6 +58,11 @@ class DataConfig:
             raise ValueError(f"data.processes must be 0 or more, got {self.processes}. Try 0.")
         if self.prefetch < 1:
             raise ValueError(f"data.prefetch must be at least 1, got {self.prefetch}. Try 4.")
+        if "://" in self.cache:
+            raise ValueError(
+                f"data.cache ({self.cache}) must be a folder on each node's own disk. Leave it "
+                "out, or try --data.cache /tmp/shards."
+            )
         if not self.cache_gb >= 0:
             raise ValueError(f"data.cache_gb must be 0 or more, got {self.cache_gb}. Try 16.")
         if not self.timeout_s > 0:
