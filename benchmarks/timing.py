@@ -27,14 +27,17 @@ def interleave(
     repetitions: int,
     keep: Callable[[dict[str, Samples]], None],
     seed: int = 0,
+    prepare: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Samples]:
     """Run every variant once a repetition, in an order shuffled anew each time.
 
-    ``keep`` gets all figures after each repetition, so that a broken run is not lost.
+    ``keep`` gets all figures after each repetition, so that a broken run is not lost;
+    ``prepare`` is called, untimed, before each variant.
     """
     order, samples = random.Random(seed), {name: Samples() for name in variants}
     for repetition in range(repetitions):
         for name in order.sample(list(variants), len(variants)):
+            prepare(name)
             wall, cpu = time.perf_counter(), time.process_time()
             variants[name]()
             samples[name].wall.append(time.perf_counter() - wall)

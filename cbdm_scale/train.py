@@ -21,7 +21,8 @@ from cbdm_scale import __version__
 from cbdm_scale.config import Config, flatten, is_runtime
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.presets import preset
-from cbdm_scale.storage import Storage, split_scheme
+from cbdm_scale.remote import split_scheme
+from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 
@@ -65,10 +66,11 @@ def resolve(config: Config) -> Config:
     root = config.data.root
     if not split_scheme(root)[0]:
         root = Storage(root).url
+    cache = Storage(config.data.cache).url if config.data.cache else ""
     storage = Storage(config.cluster.storage).url
     return replace(
         config,
-        data=replace(config.data, root=root),
+        data=replace(config.data, root=root, cache=cache),
         cluster=replace(config.cluster, storage=storage),
     )
 

@@ -27,10 +27,11 @@ def write_digits(root):
     )
 
 
-def open_images(root, *, flip=False, augment="none", num_streams=None, seed=SEED):
-    index = open_index(str(root), "digits_lt", "train")
-    reader = ShardReader(str(root), "digits_lt", index, pauses=())
-    plan = SamplePlan(index.shard_sizes.tolist(), seed, num_streams=num_streams)
+def open_images(root, *, flip=False, augment="none", num_streams=None, seed=SEED, reader=None):
+    if reader is None:
+        index = open_index(str(root), "digits_lt", "train")
+        reader = ShardReader(str(root), "digits_lt", index, pauses=())
+    plan = SamplePlan(reader.index.shard_sizes.tolist(), seed, num_streams=num_streams)
     config = DataConfig(flip=flip, augment=augment)
     return PlannedImages(reader, plan, config.augmentation(seed))
 

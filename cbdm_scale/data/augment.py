@@ -38,13 +38,22 @@ class Augmentation:
 
         ADA describes to the network what was done, the mirror included; the others do not.
         """
-        mirror = torch.zeros(len(images), dtype=torch.bool)
-        if self.flip:
-            mirror = draws.uniform(self.seed, "flip", images).squeeze(1) < 0.5
-        x0 = flip_where(mirror, x0, -1)
+        mirrored = self.mirrored(images)
+        return self.after_mirror(flip_where(mirrored, x0, -1), images, mirrored)
+
+    def mirrored(self, images: Tensor) -> Tensor:
+        """Which images (n,) are flipped horizontally, (n,) bool."""
+        if not self.flip:
+            return torch.zeros(len(images), dtype=torch.bool)
+        return draws.uniform(self.seed, "flip", images).squeeze(1) < 0.5
+
+    def after_mirror(
+        self, x0: Tensor, images: Tensor, mirrored: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The rest, for images that are flipped already: a loader flips bytes, not floats."""
         match self.name:
             case "ada":
-                a = draw_ada(self.seed, images, self.p, mirror)
+                a = draw_ada(self.seed, images, self.p, mirrored)
                 return transform(x0, a), nine_numbers(a)
             case "diffaug":
                 return diffaug(x0, draws.uniform(self.seed, "diffaug", images, 7)), None

@@ -3,19 +3,25 @@
 Shapes: n = images of a rank in a step, C, H, W = image.
 """
 
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.data.augment import Augmentation, AugmentName
+from cbdm_scale.data.cache import GB, CacheFolder
+from cbdm_scale.data.index import cache_folder
 from cbdm_scale.data.plan import SamplePlan, slots
+from cbdm_scale.data.processes import batches_of_processes
 from cbdm_scale.data.shards import BadSample, ShardReader
 
 
@@ -39,6 +45,17 @@ class DataConfig:
     prefetch: int = 4
     """Batches read ahead, per process (or by the thread)."""
 
+    cache: str = ""
+    """Folder of every node that keeps shards of a remote root and decoded images; empty is
+    CBDM_SCALE_CACHE, or a folder of this user among the temporary files."""
+
+    cache_gb: float = 16
+    """Gigabytes (10^9 bytes) that this folder may take on each node; 0 keeps nothing."""
+
+    timeout_s: float = 120
+    """Seconds without a batch after which processes are given up; a shard of a remote root
+    has to arrive in this time."""
+
     max_bad: float = 0.01
     """Share of the planned images that may be replaced because they are damaged."""
 
@@ -47,6 +64,15 @@ class DataConfig:
             raise ValueError(f"data.processes must be 0 or more, got {self.processes}. Try 0.")
         if self.prefetch < 1:
             raise ValueError(f"data.prefetch must be at least 1, got {self.prefetch}. Try 4.")
+        if "://" in self.cache:
+            raise ValueError(
+                f"data.cache ({self.cache}) must be a folder on each node's own disk. Leave it "
+                "out, or try --data.cache /tmp/shards."
+            )
+        if not self.cache_gb >= 0:
+            raise ValueError(f"data.cache_gb must be 0 or more, got {self.cache_gb}. Try 16.")
+        if not self.timeout_s > 0:
+            raise ValueError(f"data.timeout_s must be above 0, got {self.timeout_s}. Try 120.")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"data.max_bad must lie in [0, 1], got {self.max_bad}. Try 0.01.")
         if self.augment not in get_args(AugmentName):
@@ -66,6 +92,15 @@ class DataConfig:
     def tells_augmentation(self) -> bool:
         """Whether the network hears ADA's nine numbers, and so needs an embedding of them."""
         return self.augment == "ada"
+
+    def open_cache(self) -> CacheFolder | None:
+        """The node's cache of shards and decoded images; None where it keeps nothing."""
+        if not self.cache_gb:
+            return None
+        path = Path(self.cache).expanduser() if self.cache else cache_folder() / "shards"
+        cache = CacheFolder(path, int(self.cache_gb * GB))
+        cache.make()
+        return cache
 
 
 @dataclass(frozen=True)
@@ -87,11 +122,17 @@ class Batch:
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
 
 
+def shards_at_once(plan: SamplePlan) -> int:
+    """Shards that a step may read, and as many that the next ones go on to."""
+    return 2 * plan.num_streams if len(plan.sizes) > 1 else sys.maxsize
+
+
 class PlannedImages:
     """The images of a plan by their numbers: a map-style dataset whose items are batches."""
 
     def __init__(self, reader: ShardReader, plan: SamplePlan, augmentation: Augmentation):
         self.reader, self.plan, self.augmentation = reader, plan, augmentation
+        reader.check_cache(shards_at_once(plan))
 
     def __getstate__(self) -> dict[str, Any]:
         plan = self.plan
@@ -108,22 +149,30 @@ class PlannedImages:
 
     def __getitem__(self, images: Tensor) -> Batch:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""
-        pixels, rows, substitutions = [], [], []
-        for image, row in zip(images.tolist(), self.plan.rows(images.numpy()), strict=True):
-            try:
-                pixels.append(self.reader.load(row))
-            except BadSample as error:
-                label = int(self.reader.index.labels[row])
-                substitutions.append(Substitution(image, label, str(error)))
-                row, pixel = self._stand_in(image)
-                pixels.append(pixel)
-            rows.append(row)
-        x0 = torch.from_numpy(np.stack(pixels)).float().div_(127.5).sub_(1)
-        x0, augment = self.augmentation(x0, images)
-        index = self.reader.index
+        index, rows, substitutions = self.reader.index, self.plan.rows(images.numpy()), []
+        self.reader.want(rows)
+        self.reader.want(self._soon(images))
+        pixels, bad = self.reader.load_batch(rows)
+        for place, error in bad:
+            image, label = int(images[place]), int(index.labels[rows[place]])
+            substitutions.append(Substitution(image, label, str(error)))
+            rows[place], pixels[place] = self._stand_in(image)
+        mirrored = self.augmentation.mirrored(images)
+        chosen = mirrored.numpy()
+        pixels[chosen] = pixels[chosen, ..., ::-1]
+        x0 = torch.from_numpy(pixels).float().div_(127.5).sub_(1)
+        x0, augment = self.augmentation.after_mirror(x0, images, mirrored)
         y = torch.from_numpy(index.labels[rows].astype(np.int64))
-        keys = tuple(index.key(row) for row in rows)
-        return Batch(x0, y, images, keys, tuple(substitutions), augment)
+        return Batch(x0, y, images, index.keys(rows), tuple(substitutions), augment)
+
+    def _soon(self, images: Tensor) -> NDArray[np.int64]:
+        """Rows, one a stream, of half a shard later: what comes next from a far store."""
+        plan = self.plan
+        if len(plan.sizes) == 1 or self.reader.store.is_local:
+            return np.empty(0, np.int64)
+        half = plan.num_samples // len(plan.sizes) // 2
+        first = int(images[0]) + half * plan.num_streams
+        return plan.rows(np.arange(first, first + plan.num_streams))
 
     def _stand_in(self, image: int) -> tuple[int, np.ndarray]:
         for row in islice(self.plan.successors(image), 10_000):
@@ -157,7 +206,7 @@ def load_batches(
     if config.processes:
         server = torch.multiprocessing.get_context("forkserver")
         server.set_forkserver_preload([__name__])  # torch is imported once, not per process
-        loader: Iterable[Batch] = torch.utils.data.DataLoader(
+        loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=None,
             sampler=steps(),
@@ -165,7 +214,7 @@ def load_batches(
             prefetch_factor=config.prefetch,
             multiprocessing_context=server,
         )
-        yield from loader
+        yield from batches_of_processes(loader, config.timeout_s)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
         ahead = (thread.submit(dataset.__getitem__, images) for images in steps())
