@@ -4,20 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-DATASETS = {
-    "digits-lt": "scikit-learn's real digits, 8x8, long-tailed (no --source)",
-    "cifar10-lt": "CIFAR-10, long-tailed: the literature's seed-0 subset",
-    "cifar100-lt": "CIFAR-100, long-tailed in the same way",
-    "cifar10": "CIFAR-10, whole",
-    "cifar100": "CIFAR-100, whole",
-}
+from data_prep.readers import DATASETS
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep",
         description="Write a published data set as WebDataset shards, index and dataset.json.",
-        epilog="data sets:\n" + "\n".join(f"  {n:12} {text}" for n, text in DATASETS.items()),
+        epilog="data sets:\n" + "\n".join(f"  {n:12} {d.about}" for n, d in DATASETS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -54,7 +48,8 @@ def _dashes(word: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     arguments = vars(make_parser().parse_args([_dashes(word) for word in argv]))
-    from data_prep.prepare import Options, prepare  # after parsing, so that --help is quick
+    from data_prep.options import Options
+    from data_prep.prepare import prepare  # after parsing, so that --help is quick
 
     try:
         prepare(arguments.pop("dataset"), Options(**arguments))

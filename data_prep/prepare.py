@@ -6,70 +6,19 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, canonical_name, parse_manifest, read_manifest
 from cbdm_scale.labels import GROUPS
-from data_prep.cifar import CIFAR10, CIFAR100, read_cifar
-from data_prep.digits import read_digits_lt
+from data_prep.options import Options
+from data_prep.readers import read_source
 from data_prep.shards import write_dataset
 from data_prep.source import Source
 
 CLASSIFIER = "classifier.safetensors"
 OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test", CLASSIFIER}
-LONG_TAIL = 0.01
-"""Default of --imbalance: the smallest class over the largest."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of python -m data_prep; its --help says what they mean."""
-
-    out: str
-    source: str | None = None
-    imbalance: float | None = None
-    seed: int = 0
-    samples_per_shard: int = 1000
-    force_overwrite: bool = False
-    allow_changed: bool = False
-    classifier: bool = True
-
-
-def read_source(dataset: str, options: Options) -> Source:
-    """Choose the reader of a data set."""
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"--seed ({options.seed}) must be 0 to 2^32 - 1. Try --seed 0.")
-    imbalance = LONG_TAIL if options.imbalance is None else options.imbalance
-    if dataset == "digits-lt":
-        if options.source is not None:
-            raise ValueError(
-                f"--source ({options.source}) means nothing for digits-lt, which comes with "
-                "scikit-learn. Leave it out."
-            )
-        return read_digits_lt(imbalance, options.seed)
-    variant = {"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset.removesuffix("-lt")]
-    if options.source is None:
-        raise ValueError(
-            f"--source is missing: the folder of {variant.title} as published, "
-            f"{variant.python_folder} or {variant.binary_folder}."
-        )
-    long_tailed = dataset.endswith("-lt")
-    if options.imbalance is not None and not long_tailed:
-        raise ValueError(
-            f"--imbalance ({options.imbalance}) means nothing for {dataset}, which is "
-            f"balanced. Leave it out, or make {dataset}-lt."
-        )
-    return read_cifar(
-        variant,
-        canonical_name(dataset),
-        options.source,
-        imbalance=imbalance if long_tailed else None,
-        seed=options.seed,
-        allow_changed=options.allow_changed,
-    )
 
 
 def prepare(

@@ -13,9 +13,10 @@ from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 
 import data_prep.prepare
 from cbdm_scale.data.manifest import read_manifest
-from data_prep.__main__ import DATASETS, main
+from data_prep.__main__ import main
 from data_prep.digits import prepare_digits
-from data_prep.prepare import CLASSIFIER, Options, prepare, read_source
+from data_prep.options import Options
+from data_prep.prepare import CLASSIFIER, prepare
 from data_prep.shards import write_dataset
 
 REPOSITORY = Path(__file__).parents[1]
@@ -224,16 +225,6 @@ def test_out_that_cannot_be_written_is_told(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["digits-lt", "--out", str(tmp_path / "file"), "--no-classifier"]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
-
-
-def test_every_data_set_of_the_help_has_a_reader(tmp_path):
-    for name in DATASETS:
-        source = None if name == "digits-lt" else str(tmp_path / name)
-        if source is not None:
-            make_folder(tmp_path / name, CIFAR100 if "100" in name else CIFAR10)
-        imbalance = 0.1 if name.endswith("-lt") else None
-        options = Options(out="", source=source, imbalance=imbalance, allow_changed=True)
-        assert read_source(name, options).name == name.replace("-", "_")
 
 
 def test_help_imports_nothing_heavy():
