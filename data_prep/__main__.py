@@ -3,22 +3,31 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from data_prep.readers import DATASETS
+
+COMMANDS = {
+    "verify": "compare every byte of a data set with its dataset.json",
+    "describe": "images per class as a table and a picture",
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep",
         description="Write a published data set as WebDataset shards, index and dataset.json.",
-        epilog="data sets:\n" + "\n".join(f"  {n:12} {d.about}" for n, d in DATASETS.items()),
+        epilog="data sets:\n"
+        + "\n".join(f"  {n:12} {d.about}" for n, d in DATASETS.items())
+        + "\n\ncommands instead of a data set:\n"
+        + "\n".join(f"  {n:12} {text} (ROOT/NAME)" for n, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("dataset", choices=DATASETS, metavar="NAME", help="one of the data sets below (- or _)")
     add("--source", metavar="DIR", help="the unpacked folder as published")
-    add("--out", metavar="DIR", required=True, help="the shards go to DIR/<name>")
+    add("--out", metavar="DIR", required=True, help="the shards go to DIR/<name>; or a URL")
     add(
         "--imbalance",
         type=float,
@@ -27,6 +36,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, help="which images stay, and their order (default 0)")
     add("--samples-per-shard", type=int, default=1000, metavar="N", help="default 1000")
+    add("--format", default="png", metavar="F", help="png (default), webp (lossless) or jpeg")
+    add("--quality", type=int, metavar="Q", help="of --format jpeg, 1 to 100 (default 95)")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Ray tasks at a time; 0 is this process alone (default: 0 if that takes up to a "
+        "minute, else one per CPU)",
+    )
     add("--force-overwrite", action="store_true", help="replace DIR/<name> if it differs")
     add("--allow-changed", action="store_true", help="accept files with another md5")
     add(
@@ -47,6 +65,8 @@ def _dashes(word: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
+    if argv and argv[0] in COMMANDS:
+        return int(import_module(f"data_prep.{argv[0]}").main(argv[1:]))
     arguments = vars(make_parser().parse_args([_dashes(word) for word in argv]))
     from data_prep.options import Options
     from data_prep.prepare import prepare  # after parsing, so that --help is quick

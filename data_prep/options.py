@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from data_prep.encode import Format
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -19,6 +21,9 @@ class Options:
     allow_changed: bool = False
     seed: int = 0
     samples_per_shard: int = 1000
+    format: Format = "png"
+    quality: int | None = None
+    workers: int | None = None
     force_overwrite: bool = False
     classifier: bool = True
 
