@@ -92,7 +92,7 @@ class Examiner:
             self._real = GroupScores(self.manifest.groups, self.extractor.dim)
             known = self.run.read_bytes(kept) if self.run.exists(kept) else None
             if any(self.world.gather(known is None)):
-                reader = ShardReader(root, name, index)
+                reader = ShardReader(root, name, index, cache=self.config.data.open_cache())
                 mine = real_scores(
                     reader,
                     index,

@@ -134,7 +134,10 @@ class Run:
         index = open_index(config.data.root, config.dataset, "train")
         plan = SamplePlan(index.shard_sizes.tolist(), config.seed)
         open_at_once = max(8, plan.num_streams + 1)
-        reader = ShardReader(config.data.root, config.dataset, index, max_open=open_at_once)
+        cache = config.data.open_cache()
+        reader = ShardReader(
+            config.data.root, config.dataset, index, max_open=open_at_once, cache=cache
+        )
         images = PlannedImages(reader, plan, flip=config.data.flip, seed=config.seed)
         batches = load_batches(
             images,

@@ -1,11 +1,10 @@
-"""The one place that opens storage: a local path (NFS counts as one) or a URL.
+"""The folder of a run: a local path (NFS counts as one) or a URL.
 
-s3:// and gs:// go through ``pyarrow.fs``, every other scheme through fsspec, and Ray is handed
-the very same object, so that there is one configuration of credentials and endpoints.
+URLs are opened by ``cbdm_scale.remote``, and Ray is handed the very same object, so that there
+is one configuration of credentials and endpoints.
 """
 
 import errno
-import functools
 import json
 import os
 import shutil
@@ -17,7 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-ARROW_SCHEMES = "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"
+from cbdm_scale.remote import open_url, split_scheme
+
 REASONS = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is over its quota",
@@ -26,32 +26,6 @@ REASONS = {
     errno.EACCES: "is not writable",
     errno.EPERM: "is not writable",
 }
-
-
-def split_scheme(url: str) -> tuple[str, str]:
-    """("s3", "bucket/key") of a URL, ("", path) of a local path."""
-    scheme, mark, rest = url.partition("://")
-    return (scheme.lower(), rest) if mark else ("", url)
-
-
-@functools.cache
-def _open_url(url: str) -> tuple[Any, Any, str]:
-    """The fsspec filesystem, the pyarrow filesystem and the path in them, of a remote URL."""
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow import fs as arrow
-
-    try:
-        if split_scheme(url)[0] in ARROW_SCHEMES:
-            native, path = arrow.FileSystem.from_uri(url)
-            return ArrowFSWrapper(native), native, path
-        fs, path = url_to_fs(url, use_listings_cache=False)
-        return fs, arrow.PyFileSystem(arrow.FSSpecHandler(fs)), path
-    except (ImportError, ValueError, OSError) as error:
-        raise ValueError(
-            f"cluster.storage ({url}) cannot be opened: {error}. Choose a local path or an "
-            "s3:// or gs:// URL with --cluster.storage."
-        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -121,7 +95,7 @@ class Storage:
             ) from error
 
     def _remote(self, name: str = "") -> tuple[Any, str]:
-        fs, _, root = _open_url(self.url)
+        fs, _, root = open_url(self.url, "cluster.storage")
         return fs, f"{root.rstrip('/')}/{name}" if name else root
 
     def pyarrow_filesystem(self) -> tuple[Any, str]:
@@ -130,7 +104,7 @@ class Storage:
             from pyarrow import fs as arrow
 
             return arrow.LocalFileSystem(), self.url
-        return _open_url(self.url)[1:]
+        return open_url(self.url, "cluster.storage")[1:]
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder is there. Stores without folders know only filled ones."""

@@ -21,7 +21,8 @@ from cbdm_scale import __version__
 from cbdm_scale.config import Config, flatten, is_runtime
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.presets import preset
-from cbdm_scale.storage import Storage, split_scheme
+from cbdm_scale.remote import split_scheme
+from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 

@@ -42,6 +42,7 @@ class Index:
         import pyarrow as pa
 
         self.path = path
+        self.split = Path(path).stem.rpartition("-")[2]
         with open(path, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         source = pa.BufferReader(pa.py_buffer(mapped))  # pa.memory_map would start threads
@@ -63,6 +64,9 @@ class Index:
 
     def key(self, row: int) -> str:
         return str(self._keys[int(row)].as_py())
+
+    def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(self._keys.take(rows).to_pylist())
 
     def shard_name(self, shard: int) -> str:
         """The shard's file within the data set's folder, such as "train/000000.tar"."""

@@ -3,11 +3,13 @@
 Shapes: n = images of a rank in a step, C, H, W = image.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import torch
 from torch import Tensor
 
 from cbdm_scale import draws
+from cbdm_scale.data.cache import GB, CacheFolder
+from cbdm_scale.data.index import cache_folder
 from cbdm_scale.data.plan import SamplePlan, slots
 from cbdm_scale.data.shards import BadSample, ShardReader
 
@@ -33,6 +37,16 @@ class DataConfig:
     prefetch: int = 4
     """Batches read ahead, per process (or by the thread)."""
 
+    cache: str = ""
+    """Folder of every node that keeps shards of a remote root and decoded images; empty is
+    CBDM_SCALE_CACHE, or a folder of this user among the temporary files."""
+
+    cache_gb: float = 16
+    """Gigabytes (10^9 bytes) that this folder may take on each node; 0 keeps nothing."""
+
+    timeout_s: float = 60
+    """Seconds after which a process that delivers no batch is given up."""
+
     max_bad: float = 0.01
     """Share of the planned images that may be replaced because they are damaged."""
 
@@ -41,8 +55,21 @@ class DataConfig:
             raise ValueError(f"data.processes must be 0 or more, got {self.processes}. Try 0.")
         if self.prefetch < 1:
             raise ValueError(f"data.prefetch must be at least 1, got {self.prefetch}. Try 4.")
+        if not self.cache_gb >= 0:
+            raise ValueError(f"data.cache_gb must be 0 or more, got {self.cache_gb}. Try 16.")
+        if not self.timeout_s > 0:
+            raise ValueError(f"data.timeout_s must be above 0, got {self.timeout_s}. Try 60.")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"data.max_bad must lie in [0, 1], got {self.max_bad}. Try 0.01.")
+
+    def open_cache(self) -> CacheFolder | None:
+        """The node's cache of shards and decoded images; None where it keeps nothing."""
+        if not self.cache_gb:
+            return None
+        path = Path(self.cache).expanduser() if self.cache else cache_folder() / "shards"
+        cache = CacheFolder(path, int(self.cache_gb * GB))
+        cache.make()
+        return cache
 
 
 @dataclass(frozen=True)
@@ -63,11 +90,17 @@ class Batch:
     substitutions: tuple[Substitution, ...]
 
 
+def shards_at_once(plan: SamplePlan) -> int:
+    """Shards that a step may read, and as many that the next ones go on to."""
+    return 2 * plan.num_streams if len(plan.sizes) > 1 else sys.maxsize
+
+
 class PlannedImages:
     """The images of a plan by their numbers: a map-style dataset whose items are batches."""
 
     def __init__(self, reader: ShardReader, plan: SamplePlan, *, flip: bool, seed: int):
         self.reader, self.plan, self.flip, self.seed = reader, plan, flip, seed
+        reader.check_cache(shards_at_once(plan))
 
     def __getstate__(self) -> dict[str, Any]:
         plan = self.plan
@@ -85,24 +118,19 @@ class PlannedImages:
 
     def __getitem__(self, images: Tensor) -> Batch:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""
-        pixels, rows, substitutions = [], [], []
-        for image, row in zip(images.tolist(), self.plan.rows(images.numpy()), strict=True):
-            try:
-                pixels.append(self.reader.load(row))
-            except BadSample as error:
-                label = int(self.reader.index.labels[row])
-                substitutions.append(Substitution(image, label, str(error)))
-                row, pixel = self._stand_in(image)
-                pixels.append(pixel)
-            rows.append(row)
-        x0 = torch.from_numpy(np.stack(pixels)).float().div_(127.5).sub_(1)
+        index, rows, substitutions = self.reader.index, self.plan.rows(images.numpy()), []
+        pixels, bad = self.reader.load_batch(rows)
+        for place, error in bad:
+            image, label = int(images[place]), int(index.labels[rows[place]])
+            substitutions.append(Substitution(image, label, str(error)))
+            rows[place], pixels[place] = self._stand_in(image)
         if self.flip:
             flipped = draws.uniform(self.seed, "flip", images).squeeze(1) < 0.5
-            x0[flipped] = x0[flipped].flip(-1)
-        index = self.reader.index
+            mirror = flipped.numpy()
+            pixels[mirror] = pixels[mirror, ..., ::-1]
+        x0 = torch.from_numpy(pixels).float().div_(127.5).sub_(1)
         y = torch.from_numpy(index.labels[rows].astype(np.int64))
-        keys = tuple(index.key(row) for row in rows)
-        return Batch(x0, y, images, keys, tuple(substitutions))
+        return Batch(x0, y, images, index.keys(rows), tuple(substitutions))
 
     def _stand_in(self, image: int) -> tuple[int, np.ndarray]:
         for row in islice(self.plan.successors(image), 10_000):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbdm_scale.labels import GROUPS, Group
+from cbdm_scale.remote import Store, StoreError, open_url
 
 FORMAT_VERSION = 1
 SMALLEST_TELLING_SHARD = 20
@@ -130,18 +131,13 @@ def prep_command(root: str, name: str) -> str:
     return f"python -m data_prep {dashed}{source} --out {root}"
 
 
-def open_folder(root: str, name: str) -> tuple[Any, str]:
-    """The fsspec file system of a data set and the folder's path on it."""
-    import fsspec
-
-    try:
-        fs, path = fsspec.core.url_to_fs(dataset_folder(root, name))
-    except (ValueError, ImportError) as error:
-        raise ValueError(f"data.root ({root}) cannot be opened: {error}") from error
-    return fs, str(path)
+def open_folder(root: str, name: str) -> tuple[Store, str]:
+    """The store of a data set and the folder's path on it."""
+    fs, native, path = open_url(dataset_folder(root, name), "data.root", root, once=True)
+    return Store(fs, native), path
 
 
-def read_shards(fs: Any, folder: str) -> tuple[bytes, list[dict[str, Any]]]:
+def read_shards(fs: Store, folder: str) -> tuple[bytes, list[dict[str, Any]]]:
     """shards.parquet as bytes and as rows {file, samples, bytes, sha256}.
 
     Here and for the index: from memory and without Arrow's threads. Those may outlive the call
@@ -163,15 +159,15 @@ def read_manifest(root: str, name: str) -> Manifest:
     fs, folder = open_folder(root, name)
     where = dataset_folder(root, name)
     command = prep_command(root, name)
-    if not fs.isdir(folder):
-        raise ValueError(
-            f"data.root ({root}) holds no data set {canonical_name(name)}: {where} does not "
-            f"exist. Make it: {command}"
-        )
     again = f"Make it again: {command} --force-overwrite"
     try:
         text: bytes = fs.cat_file(f"{folder}/dataset.json")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if not fs.has_listings or not fs.isdir(folder):
+            raise ValueError(
+                f"data.root ({root}) holds no data set {canonical_name(name)}: {where} does "
+                f"not exist. Make it: {command}"
+            ) from None
         raise ValueError(
             f"data.root ({root}): {where} has no dataset.json, so it is unfinished. {again}"
         ) from None
@@ -186,39 +182,36 @@ def read_manifest(root: str, name: str) -> Manifest:
     return manifest
 
 
-def _check_files(fs: Any, folder: str, manifest: Manifest) -> None:
+def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
     try:
         raw, shards = read_shards(fs, folder)
     except FileNotFoundError:
         raise ValueError("shards.parquet is missing") from None
+    except StoreError:
+        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"shards.parquet cannot be read ({error})") from None
     if hashlib.sha256(raw).hexdigest() != manifest.shards_sha256:
         raise ValueError("shards.parquet does not have the sha256 that dataset.json names")
-    listed = fs.find(folder, detail=True)
+    if fs.has_listings:  # elsewhere a shard is checked when it arrives
+        _check_sizes(fs, folder, shards)
+    _check_index(fs, folder, manifest, shards)
+
+
+def _check_sizes(fs: Store, folder: str, shards: list[dict[str, Any]]) -> None:
+    listed = fs.find(folder)
     sizes = {path.removeprefix(folder + "/"): info["size"] for path, info in listed.items()}
     for shard in shards:
         size = sizes.get(shard["file"])
-        if size is None:  # really missing, or a web server that lists names without sizes
-            size = _size_of(fs, f"{folder}/{shard['file']}")
         if size != shard["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes"
             raise ValueError(
                 f"{shard['file']} {found}, shards.parquet says {shard['bytes']} bytes"
             )
-    _check_index(fs, folder, manifest, shards)
-
-
-def _size_of(fs: Any, path: str) -> int | None:
-    try:
-        size = fs.size(path)
-    except FileNotFoundError:
-        return None
-    return None if size is None else int(size)
 
 
 def _check_index(
-    fs: Any, folder: str, manifest: Manifest, shards: list[dict[str, Any]]
+    fs: Store, folder: str, manifest: Manifest, shards: list[dict[str, Any]]
 ) -> None:
     """Compare index.parquet's footer (rows and label range per row group) with the rest."""
     import pyarrow.parquet as pq

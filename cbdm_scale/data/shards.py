@@ -6,23 +6,24 @@ goes wrong while reading may pass: it is tried again, and then stops the run as 
 Shapes: C channels, H = W = image size.
 """
 
-import io
 import os
 import threading
-import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.cache import GB, BadShard, CachedShards, CacheFolder
+from cbdm_scale.data.decoded import DecodedSplit
+from cbdm_scale.data.images import decode
 from cbdm_scale.data.index import Index
 from cbdm_scale.data.manifest import open_folder, parse_manifest, read_shards
+from cbdm_scale.remote import PAUSES, Proven, Store, patiently
 
-PAUSES = 0.1, 0.5, 2.0
-"""Seconds before each new attempt of a read that failed."""
 IMAGE_SUFFIXES = "png", "jpg", "jpeg", "webp"
 
 
@@ -37,20 +38,18 @@ class BadSample(Exception):
         return f"sample {self.key} of {self.shard}: {self.reason}"
 
 
-class _TooShort(Exception):
+class _TooShort(Proven):
     """The file ends before the range does: (its size,)."""
 
 
 class _LocalFile:
     """Reads ranges without a file position, so that threads and forked processes share it."""
 
-    def __init__(self, path: str) -> None:
-        self.descriptor = -1
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+        os.close(self.descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
         data = os.pread(self.descriptor, length, offset)
@@ -60,33 +59,27 @@ class _LocalFile:
 
 
 class _RemoteFile:
-    """Reads ranges of a file on any fsspec file system, one thread at a time."""
+    """Reads ranges of a file in a store, one thread at a time."""
 
     def __init__(self, fs: Any, path: str) -> None:
         self.lock = threading.Lock()
-        try:
-            self.size = int(fs.size(path))
-            self.stream = fs.open(path, "rb")
-        except OSError:
-            raise
-        except Exception as error:  # stores have error classes of their own
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        self.size = int(fs.size(path))
+        self.stream = fs.open(path, "rb")
 
     def read(self, offset: int, length: int) -> bytes:
         if self.size < offset + length:
             raise _TooShort(self.size)
-        try:
-            with self.lock:
-                self.stream.seek(offset)
-                return bytes(self.stream.read(length))
-        except OSError:
-            raise
-        except Exception as error:
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        with self.lock:
+            self.stream.seek(offset)
+            return bytes(self.stream.read(length))
 
 
 class ShardReader:
-    """Images of one split by row of its index. Threads may share it; pickles without files."""
+    """Images of one split by row of its index. Threads may share it; pickles without files.
+
+    With a cache, shards of a store are read from this node's disk, and so are the decoded
+    images of a split that fits.
+    """
 
     def __init__(
         self,
@@ -96,27 +89,56 @@ class ShardReader:
         *,
         max_open: int = 8,
         pauses: tuple[float, ...] = PAUSES,
+        cache: CacheFolder | None = None,
     ) -> None:
         self.root, self.name, self.index = root, name, index
-        self.max_open, self.pauses = max_open, pauses
+        self.max_open, self.pauses, self.cache = max_open, pauses, cache
         self._connect()
-        manifest = parse_manifest(self.fs.cat_file(f"{self.folder}/dataset.json"))
+        manifest = parse_manifest(self.store.cat_file(f"{self.folder}/dataset.json"))
         self.channels, self.image_size = manifest.channels, manifest.image_size
+        self.decoded_name = f"{manifest.name}-{manifest.fingerprint}-{index.split}.pixels"
 
     def _connect(self) -> None:
-        self.fs, self.folder = open_folder(self.root, self.name)
-        self._is_local = "file" in np.atleast_1d(self.fs.protocol)
+        store, self.folder = open_folder(self.root, self.name)
+        self.store = Store(store.fs, store.native, self.pauses)
         self._lock = threading.Lock()
         self._files: OrderedDict[str, _LocalFile | _RemoteFile] = OrderedDict()
         self._pid = os.getpid()
+        self._cached = CachedShards(self.cache, self.store, self.folder) if self.cache else None
+
+    @cached_property
+    def _decoded(self) -> DecodedSplit | None:
+        """The decoded images, if they fit the cache beside the shards that they come from."""
+        if self.cache is None:
+            return None
+        num_images, num_pixels = self.index.num_samples, self.channels * self.image_size**2
+        size = DecodedSplit.size(num_images, num_pixels)
+        if not self.store.is_local and self._cached:
+            size += sum(self._cached.sizes(self.index.split))
+        if size > self.cache.limit:
+            return None
+        return DecodedSplit.open(self.cache, self.decoded_name, num_images, num_pixels)
 
     def __getstate__(self) -> dict[str, Any]:
-        mine = "fs", "folder", "_is_local", "_lock", "_files", "_pid"
+        mine = "store", "folder", "_lock", "_files", "_pid", "_cached", "_decoded"
         return {k: v for k, v in self.__dict__.items() if k not in mine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._connect()
+
+    def check_cache(self, shards_at_once: int) -> None:
+        """Refuse a cache that would bring the same shards again and again."""
+        if self._cached is None or self.store.is_local:
+            return
+        sizes = self._cached.sizes(self.index.split)
+        needed = sum(sorted(sizes)[-shards_at_once:])
+        if needed > self._cached.cache.limit:
+            raise ValueError(
+                f"data.cache_gb ({self._cached.cache.limit / GB:g}) is smaller than the "
+                f"{min(len(sizes), shards_at_once)} shards that are read at the same time "
+                f"({needed / GB:.3g} GB). Try --data.cache-gb {1.5 * needed / GB:.2g}."
+            )
 
     def read(self, row: int) -> bytes:
         """The bytes of one image, proven by their crc32."""
@@ -127,6 +149,8 @@ class ShardReader:
             data = self._read_range(shard, offset, length, row)
         except FileNotFoundError:
             raise BadSample(index.key(row), shard, "the shard is missing") from None
+        except BadShard as error:
+            raise BadSample(index.key(row), shard, str(error)) from None
         except _TooShort as error:
             reason = f"the shard ends at byte {error}, the image at {offset + length}"
             raise BadSample(index.key(row), shard, reason) from None
@@ -143,25 +167,39 @@ class ShardReader:
             shard = self.index.shard_name(self.index.shard_of[row])
             raise BadSample(self.index.key(row), shard, str(error)) from error
 
+    def load_batch(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], list[tuple[int, BadSample]]]:
+        """Images (n, C, H, W) uint8 of rows (n,), and the places where there is none."""
+        count = len(rows)
+        pixels = np.empty((count, self.channels, self.image_size, self.image_size), np.uint8)
+        flat, bad = pixels.reshape(count, -1), []
+        decoded = self._decoded
+        for place in decoded.fill(rows, flat) if decoded else range(count):
+            row = int(rows[place])
+            try:
+                pixels[place] = self.load(row)
+            except BadSample as error:
+                bad.append((place, error))
+                continue
+            if decoded:
+                decoded.put(row, flat[place])
+        return pixels, bad
+
     def _read_range(self, shard: str, offset: int, length: int, row: int) -> bytes:
-        for pause in (*self.pauses, None):
+        def attempt() -> bytes:
             try:
                 data = self._file(shard).read(offset, length)
                 if len(data) == length:
                     return data
                 raise OSError(f"got {len(data)} of {length} bytes")
-            except FileNotFoundError:
-                raise
-            except OSError as error:
+            except (OSError, RuntimeError):
                 with self._lock:
                     self._files.pop(shard, None)
-                if pause is None:
-                    raise OSError(
-                        f"cannot read sample {self.index.key(row)} of {self.folder}/{shard} "
-                        f"after {len(self.pauses) + 1} attempts: {error}"
-                    ) from error
-                time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+                raise
+
+        what = f"read sample {self.index.key(row)} of {self.folder}/{shard}"
+        return patiently(attempt, what, self.pauses)
 
     def _file(self, shard: str) -> _LocalFile | _RemoteFile:
         """The open file of a shard; the one unused for longest makes room for a new one."""
@@ -172,30 +210,20 @@ class ShardReader:
             if file is not None:
                 self._files.move_to_end(shard)
                 return file
-        path = f"{self.folder}/{shard}"
-        file = _LocalFile(path) if self._is_local else _RemoteFile(self.fs, path)
+        file = self._open(shard)
         with self._lock:
             self._files[shard] = file
             while len(self._files) > self.max_open:
                 self._files.popitem(last=False)
         return file
 
-
-def decode(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
-    """An encoded image as (C, H, W) uint8; a ValueError says why it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.size != (image_size, image_size):
-                raise ValueError(f"is {image.size} pixels, not {image_size} x {image_size}")
-            mode = "L" if channels == 1 else "RGB"
-            pixels = np.array(image if image.mode == mode else image.convert(mode), np.uint8)
-    except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
-        raise ValueError(f"does not decode: {error}") from error
-    if channels == 1:
-        return pixels[None]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    def _open(self, shard: str) -> _LocalFile | _RemoteFile:
+        path = f"{self.folder}/{shard}"
+        if self.store.is_local:
+            return _LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        if self._cached is None:
+            return _RemoteFile(self.store.fs, path)
+        return _LocalFile(self._cached.open(shard))
 
 
 def iterate(root: str, name: str, split: str) -> Iterator[tuple[str, bytes, int]]:

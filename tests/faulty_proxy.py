@@ -1,0 +1,114 @@
+"""A web proxy on loopback that answers as bad networks and bad stores do.
+
+It forwards every request to one server, except where a rule says otherwise, and counts them.
+"""
+
+import http.client
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Rule:
+    """What happens to the next ``times`` answers to requests for paths with ``part``."""
+
+    part: str
+    kind: str
+    """A status such as "500", or cut, slow, stall, wrong."""
+    times: int = 1_000_000
+    methods: tuple[str, ...] = ("GET",)
+
+
+@dataclass
+class Proxy:
+    port: int = 0
+    rules: list[Rule] = field(default_factory=list)
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    """(method, path) of every request."""
+    released: threading.Event = field(default_factory=threading.Event)
+    """Lets what is stalled go on, at the end at the latest."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def fault(self, method: str, path: str) -> str:
+        with self.lock:
+            self.seen.append((method, path))
+            for rule in self.rules:
+                if rule.part in path and method in rule.methods and rule.times:
+                    rule.times -= 1
+                    return rule.kind
+        return ""
+
+    def gets(self, part: str) -> int:
+        return sum(method == "GET" and part in path for method, path in self.seen)
+
+
+@contextmanager
+def faulty_proxy(host: str, port: int):
+    proxy = Proxy()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self):
+            kind = proxy.fault(self.command, self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if kind.isdigit():
+                self.answer(int(kind), {}, b"", 0)
+                return
+            upstream = http.client.HTTPConnection(host, port)
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            got = upstream.getresponse()
+            data = got.read()
+            upstream.close()
+            size = int(got.headers.get("Content-Length") or len(data))
+            if kind == "wrong" and data:
+                data = data[:-1] + bytes([data[-1] ^ 1])
+            self.answer(got.status, dict(got.headers), data, size, kind)
+
+        def answer(self, status, headers, data, size, kind=""):
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            half = len(data) // 2
+            try:
+                self.wfile.write(data[:half])
+                if kind in ("cut", "stall"):
+                    if kind == "stall":
+                        proxy.released.wait(60)
+                    self.close_connection = True
+                    return
+                if kind == "slow":
+                    time.sleep(0.3)
+                self.wfile.write(data[half:])
+            except OSError:
+                self.close_connection = True  # the other side has gone
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    proxy.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
