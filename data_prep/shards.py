@@ -21,7 +21,7 @@ from data_prep.missing import LeftOut
 from data_prep.pool import Progress, run
 from data_prep.records import ShardRecord, parse_record
 from data_prep.source import BadImage, Source
-from data_prep.tables import TABLES, write_tables
+from data_prep.tables import write_tables
 from data_prep.target import LocalTarget, Target
 from data_prep.tars import Shard, ShardMaker
 
@@ -64,9 +64,9 @@ def write_dataset(
         bad_list = LocalTarget(bad_list) if isinstance(bad_list, Path) else bad_list
         left_out.judge(bad_list, say)
         digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()
-        for table in TABLES:
-            with target.draft(table, work) as path:
-                shutil.copyfile(Path(scratch) / table, path)
+        for table in sorted(f for f in Path(scratch).rglob("*") if f.is_file()):
+            with target.draft(table.relative_to(scratch).as_posix(), work) as path:
+                shutil.copyfile(table, path)
     manifest = Manifest(
         name=source.name,
         class_names=source.class_names,

@@ -6,8 +6,6 @@ from typing import Any
 
 from data_prep.records import ShardRecord, index_schema
 
-TABLES = "index.parquet", "shards.parquet"
-
 
 def write_tables(records: Iterable[ShardRecord], folder: Path) -> None:
     """Write both from the records of all shards, in order, of which one at a time is held."""
