@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -26,13 +27,13 @@ def run(
     items: Sequence[Item],
     workers: int | None,
     say: Say,
-    seen: tuple[Target, str] | None = None,
+    sees: "Sees | None" = None,
 ) -> Iterator[Result]:
     """The results, in whatever order they come; an error of a call stops the others.
 
     ``workers`` 0 is this process. None makes the first item here and takes Ray, with as many
-    workers as CPUs, if the rest would then take longer than ``WORTH_RAY_S``. ``seen`` is a file
-    that other nodes must see before they get work.
+    workers as CPUs, if the rest would then take longer than ``WORTH_RAY_S``. Other nodes get
+    work only if all of them see what ``sees`` asks for.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"--workers ({workers}) must be 0 or more. Try --workers 0.")
@@ -47,7 +48,7 @@ def run(
         if workers:
             say(f"about {left:.0f} s on one CPU: starting Ray (--workers 0 does without)")
     if workers and items:
-        yield from _run_on_ray(call, items, workers, say, seen)
+        yield from _run_on_ray(call, items, workers, say, sees)
     else:
         yield from map(call, items)
 
@@ -57,7 +58,7 @@ def _run_on_ray(
     items: Sequence[Item],
     workers: int,
     say: Say,
-    seen: tuple[Target, str] | None,
+    sees: "Sees | None",
 ) -> Iterator[Result]:
     from cbdm_scale.cluster import ClusterConfig, connect
     from cbdm_scale.cluster.connect import set_environment
@@ -69,11 +70,12 @@ def _run_on_ray(
     connect(ClusterConfig(workers=1))
     waiting: list[Any] = []
     try:
-        task = _task(seen, say)
+        task = _task(sees, say)
         cpus = int(ray.cluster_resources().get("CPU", 1))
         if workers > cpus:
             say(f"note: --workers {workers}, but the cluster has {cpus} CPUs: using those")
-        shared = [ray.put(call)]  # in a list, or it would be unpacked anew for every task
+        # In a list, or the source would be unpacked anew for every task.
+        shared = [ray.put(call), os.getcwd()]
         upcoming = iter(items)
         waiting += [task.remote(shared, i) for i in islice(upcoming, min(workers, cpus))]
         while waiting:
@@ -91,16 +93,41 @@ def _run_on_ray(
             ray.shutdown()
 
 
-def _task(seen: tuple[Target, str] | None, say: Say) -> Any:
+@dataclass(frozen=True)
+class Sees:
+    """Whether a node sees the folder that is written to, and the files that are read."""
+
+    target: Target
+    name: str
+    """A file that is in the target since the work began."""
+    reads: str | None = None
+    """A local path; URLs are seen from everywhere."""
+
+    def __call__(self, folder: str) -> bool:
+        try:
+            os.chdir(folder)
+        except OSError:
+            return False
+        is_local = self.reads is not None and "://" not in self.reads
+        there = not is_local or os.path.exists(os.path.expanduser(str(self.reads)))
+        return there and self.target.size(self.name) is not None
+
+
+def _task(sees: Sees | None, say: Say) -> Any:
     """The remote function, kept on this node if another one does not see the files."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     here = ray.get_runtime_context().get_node_id()
     others = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
-    probe = ray.remote(num_cpus=0, max_retries=0)(_sees)
-    asked = [probe.options(scheduling_strategy=On(n, soft=False)).remote(seen) for n in others]
-    blind = sum(not answer for answer in ray.get(asked))
+    blind = 0
+    if sees is not None and others:
+        probe = ray.remote(num_cpus=0, max_retries=0)(_ask)
+        asked = [
+            probe.options(scheduling_strategy=On(n, soft=False)).remote(sees, os.getcwd())
+            for n in others
+        ]
+        blind = sum(not answer for answer in ray.get(asked))
     task = ray.remote(num_cpus=1, max_retries=3)(_call_shared)
     if blind:
         say(f"note: {blind} other nodes do not see the files, so all work stays on this one")
@@ -108,12 +135,15 @@ def _task(seen: tuple[Target, str] | None, say: Say) -> Any:
     return task
 
 
-def _sees(seen: tuple[Target, str] | None) -> bool:
-    return seen is None or seen[0].is_seen(seen[1])
+def _ask(sees: Sees, folder: str) -> bool:
+    return sees(folder)
 
 
 def _call_shared(shared: list[Any], item: Any) -> Any:
-    return _fetch(shared[0])(item)
+    """Paths may be relative to the folder of the command, which is not the workers'."""
+    reference, folder = shared
+    os.chdir(folder)
+    return _fetch(reference)(item)
 
 
 @functools.lru_cache(maxsize=1)

@@ -82,6 +82,7 @@ def _write(source: Source, target: Target, out: Target, options: Options, say: S
         encoding=Encoding(format=options.format, quality=options.quality),
         workers=options.workers,
         bad_list=out,
+        reads=options.source,
     )
 
 

@@ -17,8 +17,8 @@ from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.draws import permutation
 from cbdm_scale.labels import class_groups
 from data_prep.encode import Encoding
-from data_prep.missing import LeftOut
-from data_prep.pool import Progress, run
+from data_prep.left_out import LeftOut
+from data_prep.pool import Progress, Sees, run
 from data_prep.records import ShardRecord, parse_record
 from data_prep.source import BadImage, Source
 from data_prep.tables import write_tables
@@ -40,11 +40,13 @@ def write_dataset(
     encoding: Encoding | None = None,
     workers: int | None = 0,
     bad_list: Path | Target | None = None,
+    reads: str | None = None,
 ) -> Manifest:
     """Write the shards of every split, the two tables, and dataset.json last.
 
     Goes on with what an earlier attempt of the same source and options left in ``target``.
     ``bad_list`` is the folder for <name>.bad.txt; without it the reasons are only counted.
+    ``reads`` is a local path that workers on other nodes must see.
     """
     if not 1 <= samples_per_shard <= MAX_SAMPLES_PER_SHARD:
         raise ValueError(
@@ -57,7 +59,7 @@ def write_dataset(
     shards = _plan_shards(source, samples_per_shard, seed)
     _start_or_continue(target, work, source, say)
     maker = ShardMaker(source=source, target=target, encoding=encoding, work=work)
-    _make_shards(maker, shards, workers, say)
+    _make_shards(maker, shards, workers, reads, say)
     left_out = LeftOut(source)
     with tempfile.TemporaryDirectory(prefix="data_prep-") as scratch:
         write_tables(_records(maker, shards, left_out), Path(scratch))
@@ -129,15 +131,21 @@ def _start_or_continue(target: Target, work: str, source: Source, say: Say) -> N
     target.write(f"{work}/started", source.made.encode())
 
 
-def _make_shards(maker: ShardMaker, shards: list[Shard], workers: int | None, say: Say) -> None:
+def _make_shards(
+    maker: ShardMaker,
+    shards: list[Shard],
+    workers: int | None,
+    reads: str | None,
+    say: Say,
+) -> None:
     for split in maker.source.splits:
         say(f"writing {split}: {len(maker.source.splits[split].labels):,} images")
     due = [shard for shard in shards if not _is_finished(maker, shard)]
     if len(due) < len(shards):
         say(f"{len(shards) - len(due)} of {len(shards)} shards are there already: continuing")
     progress = Progress(sum(len(shard.rows) for shard in due), "images", say)
-    seen = maker.target, f"{maker.work}/started"
-    for count in run(maker, due, workers, say, seen):
+    sees = Sees(maker.target, f"{maker.work}/started", reads)
+    for count in run(maker, due, workers, say, sees):
         progress.add(count)
 
 

@@ -36,9 +36,6 @@ class Target(Protocol):
         Without an error, that is; else it vanishes. A local target makes it in ``work``.
         """
 
-    def is_seen(self, name: str) -> bool:
-        """Whether this process, perhaps on another node, sees a file that was written."""
-
 
 @dataclass(frozen=True)
 class LocalTarget:
@@ -83,9 +80,6 @@ class LocalTarget:
             path.replace(target)
         finally:
             path.unlink(missing_ok=True)
-
-    def is_seen(self, name: str) -> bool:
-        return self.size(name) is not None
 
 
 @dataclass(frozen=True)
@@ -142,6 +136,3 @@ class RemoteTarget:
             yield path
             with open(path, "rb") as file, fs.open(target, "wb") as sink:
                 shutil.copyfileobj(file, sink, 8 << 20)
-
-    def is_seen(self, name: str) -> bool:
-        return self.size(name) is not None

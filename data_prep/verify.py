@@ -10,16 +10,24 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.data.manifest import Manifest, open_folder, parse_manifest, read_shards
+from cbdm_scale.data.manifest import (
+    Manifest,
+    dataset_folder,
+    open_folder,
+    parse_manifest,
+    read_shards,
+)
 from cbdm_scale.labels import class_groups
 from cbdm_scale.remote import Store, StoreError
 from data_prep.check_shard import Expected, Findings, ShardCheck, num_index_groups
 from data_prep.fit import CLASSIFIER
-from data_prep.pool import Progress, run
+from data_prep.pool import Progress, Sees, run
 from data_prep.sets import find_sets
+from data_prep.target import LocalTarget, RemoteTarget
 
 SMALLEST_TELLING_SHARD = 20
 """Samples from which on a shard of a single class is worth a warning."""
@@ -61,7 +69,9 @@ def verify(root: str, name: str, *, workers: int | None = 0, say: Say = print) -
     )
     found: dict[str, Findings] = {}
     progress = Progress(len(expected), f"shards of {name}", say)
-    for findings in run(check, expected, workers, say):
+    where = dataset_folder(root, name)
+    target = LocalTarget(Path(where)) if store.is_local else RemoteTarget(where)
+    for findings in run(check, expected, workers, say, Sees(target, "dataset.json")):
         found[findings.file] = findings
         progress.add(1)
     in_order = [found[e.file] for e in expected]

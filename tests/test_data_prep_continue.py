@@ -17,6 +17,7 @@ from cbdm_scale.data.manifest import read_manifest
 from data_prep.digits import read_digits_lt
 from data_prep.encode import Encoding
 from data_prep.shards import write_dataset
+from data_prep.verify import verify
 
 TESTS = Path(__file__).parent
 HANGING = """
@@ -126,7 +127,7 @@ def test_bad_images_are_left_out_named_and_counted(tmp_path):
 
 def test_more_bad_images_than_allowed_keep_what_is_done(tmp_path):
     bad = tuple(range(100, 110))
-    message = r"10 images .* --allow-missing \(9\).*digits_lt.bad.txt.*--allow-missing 10"
+    message = r"10 images .* and 9 may .*digits_lt.bad.txt.*raise --allow-missing by 1"
     with pytest.raises(ValueError, match=message):
         write(tmp_path, watched(bad=bad, allow_missing=9)[0])
     assert not (tmp_path / "digits_lt/dataset.json").exists()
@@ -170,10 +171,17 @@ def test_shard_of_bad_images_alone_is_no_shard(tmp_path):
 
 
 @pytest.mark.ray
-def test_any_number_of_workers_gives_the_same_bytes(work, tmp_path):
+def test_any_number_of_workers_gives_the_same_bytes(work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     bad = {"bad": (3, 700), "allow_missing": 2}
     for workers in (0, 1, 3):
-        write(tmp_path / str(workers), watched(**bad)[0], workers=workers)
+        write(Path(str(workers)), watched(**bad)[0], workers=workers)
     assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "3")
+    assert len(contents(tmp_path / "0")) == 4 + 23
     with pytest.raises(ValueError, match="is .8, 8, 1. uint8, not .9, 9, 1. uint8"):
         write(tmp_path / "x", replace(read_digits_lt(), image_size=9), workers=2)
+    raw = bytearray((tmp_path / "0/digits_lt/eval/000000.tar").read_bytes())
+    raw[20_000] ^= 1
+    (tmp_path / "0/digits_lt/eval/000000.tar").write_bytes(raw)
+    alone, together = (verify("0", "digits_lt", workers=n, say=str) for n in (0, 2))
+    assert alone == together and alone.wrong

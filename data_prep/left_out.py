@@ -48,9 +48,9 @@ class LeftOut:
         self._check_classes(where)
         if len(self.bad) > source.allow_missing:
             raise ValueError(
-                f"{few} of {source.name} cannot be read, --allow-missing "
-                f"({source.allow_missing}) are allowed.{where} Mend them, or accept that with "
-                f"--allow-missing {len(self.bad)}."
+                f"{few} of {source.name} cannot be read, and {source.allow_missing} may be "
+                f"missing at this point.{where} Mend them, or raise --allow-missing by "
+                f"{len(self.bad) - source.allow_missing}."
             )
         say(f"note: {few} cannot be read and are left out.{where}")
 
