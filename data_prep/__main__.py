@@ -3,13 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-DATASETS = {
-    "digits-lt": "scikit-learn's real digits, 8x8, long-tailed (no --source)",
-    "cifar10-lt": "CIFAR-10, long-tailed: the literature's seed-0 subset",
-    "cifar100-lt": "CIFAR-100, long-tailed in the same way",
-    "cifar10": "CIFAR-10, whole",
-    "cifar100": "CIFAR-100, whole",
+from data_prep.readers import DATASETS
+
+COMMANDS = {
+    "verify": "compare every byte of a data set with its dataset.json",
+    "describe": "images per class as a table and a picture",
 }
 
 
@@ -17,14 +17,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep",
         description="Write a published data set as WebDataset shards, index and dataset.json.",
-        epilog="data sets:\n" + "\n".join(f"  {n:12} {text}" for n, text in DATASETS.items()),
+        epilog="data sets:\n"
+        + "\n".join(f"  {n:12} {d.about}" for n, d in DATASETS.items())
+        + "\n\ncommands instead of a data set:\n"
+        + "\n".join(f"  {n:12} {text} (ROOT/NAME)" for n, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("dataset", choices=DATASETS, metavar="NAME", help="one of the data sets below (- or _)")
     add("--source", metavar="DIR", help="the unpacked folder as published")
-    add("--out", metavar="DIR", required=True, help="the shards go to DIR/<name>")
+    add("--out", metavar="DIR", required=True, help="the shards go to DIR/<name>; or a URL")
     add(
         "--imbalance",
         type=float,
@@ -33,6 +36,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, help="which images stay, and their order (default 0)")
     add("--samples-per-shard", type=int, default=1000, metavar="N", help="default 1000")
+    add("--format", default="png", metavar="F", help="png (default), webp (lossless) or jpeg")
+    add("--quality", type=int, metavar="Q", help="of --format jpeg, 1 to 100 (default 95)")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Ray tasks at a time; 0 is this process alone (default: 0 if that takes up to a "
+        "minute, else one per CPU)",
+    )
     add("--force-overwrite", action="store_true", help="replace DIR/<name> if it differs")
     add("--allow-changed", action="store_true", help="accept files with another md5")
     add(
@@ -53,8 +65,11 @@ def _dashes(word: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
+    if argv and argv[0] in COMMANDS:
+        return int(import_module(f"data_prep.{argv[0]}").main(argv[1:]))
     arguments = vars(make_parser().parse_args([_dashes(word) for word in argv]))
-    from data_prep.prepare import Options, prepare  # after parsing, so that --help is quick
+    from data_prep.options import Options
+    from data_prep.prepare import prepare  # after parsing, so that --help is quick
 
     try:
         prepare(arguments.pop("dataset"), Options(**arguments))

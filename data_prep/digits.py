@@ -43,7 +43,8 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
     finish wins. A root that is a URL is left alone: reading from it names the command.
     """
     from cbdm_scale.data.index import cache_folder, one_at_a_time
-    from data_prep.prepare import Options, prepare
+    from data_prep.options import Options
+    from data_prep.prepare import prepare
 
     if "://" in str(root):
         return

@@ -1,109 +1,89 @@
 """From a published folder to a finished data set, which appears whole or not at all."""
 
-import filecmp
-import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, canonical_name, parse_manifest, read_manifest
 from cbdm_scale.labels import GROUPS
-from data_prep.cifar import CIFAR10, CIFAR100, read_cifar
-from data_prep.digits import read_digits_lt
-from data_prep.shards import write_dataset
+from data_prep.encode import Encoding
+from data_prep.fit import CLASSIFIER, fit_classifier
+from data_prep.options import Options
+from data_prep.readers import read_source
+from data_prep.shards import RECORDS, write_dataset
 from data_prep.source import Source
+from data_prep.staging import put_in_place, staging
+from data_prep.target import LocalTarget, RemoteTarget, Target
 
-CLASSIFIER = "classifier.safetensors"
 OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test", CLASSIFIER}
-LONG_TAIL = 0.01
-"""Default of --imbalance: the smallest class over the largest."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of python -m data_prep; its --help says what they mean."""
-
-    out: str
-    source: str | None = None
-    imbalance: float | None = None
-    seed: int = 0
-    samples_per_shard: int = 1000
-    force_overwrite: bool = False
-    allow_changed: bool = False
-    classifier: bool = True
-
-
-def read_source(dataset: str, options: Options) -> Source:
-    """Choose the reader of a data set."""
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"--seed ({options.seed}) must be 0 to 2^32 - 1. Try --seed 0.")
-    imbalance = LONG_TAIL if options.imbalance is None else options.imbalance
-    if dataset == "digits-lt":
-        if options.source is not None:
-            raise ValueError(
-                f"--source ({options.source}) means nothing for digits-lt, which comes with "
-                "scikit-learn. Leave it out."
-            )
-        return read_digits_lt(imbalance, options.seed)
-    variant = {"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset.removesuffix("-lt")]
-    if options.source is None:
-        raise ValueError(
-            f"--source is missing: the folder of {variant.title} as published, "
-            f"{variant.python_folder} or {variant.binary_folder}."
-        )
-    long_tailed = dataset.endswith("-lt")
-    if options.imbalance is not None and not long_tailed:
-        raise ValueError(
-            f"--imbalance ({options.imbalance}) means nothing for {dataset}, which is "
-            f"balanced. Leave it out, or make {dataset}-lt."
-        )
-    return read_cifar(
-        variant,
-        canonical_name(dataset),
-        options.source,
-        imbalance=imbalance if long_tailed else None,
-        seed=options.seed,
-        allow_changed=options.allow_changed,
-    )
 
 
 def prepare(
     dataset: str, options: Options, *, only_if_missing: bool = False, say: Say = print
 ) -> Manifest:
     """Read, write, and fit the feature classifier; say what came out."""
-    if "://" in options.out:
-        raise ValueError(
-            f"--out ({options.out}) must be a local folder. Write there, then copy the folder "
-            "with dataset.json last."
-        )
+    Encoding(format=options.format, quality=options.quality)
+    if "://" not in options.out:
+        return _prepare_locally(dataset, options, only_if_missing, say)
+    source = _read(dataset, options, say)
+    where = f"{options.out.rstrip('/')}/{source.name}"
+    target = RemoteTarget(where)
+    manifest = _finished_remotely(target, source, options)
+    written = manifest is None
+    if manifest is None:
+        manifest = _write(source, target, RemoteTarget(options.out), options, say)
+    if options.classifier and target.size(CLASSIFIER) is None:
+        fit_classifier(source, target, say)
+    _say_outcome(manifest, where, options.out, written, say)
+    return manifest
+
+
+def _prepare_locally(
+    dataset: str, options: Options, only_if_missing: bool, say: Say
+) -> Manifest:
     out = Path(options.out).expanduser()
     folder = out / canonical_name(dataset)
-    classifier_is_due = options.classifier and not (folder / CLASSIFIER).exists()
-    if only_if_missing and (folder / "dataset.json").exists() and not classifier_is_due:
+
+    def is_whole() -> bool:
+        due = options.classifier and not (folder / CLASSIFIER).exists()
+        return only_if_missing and (folder / "dataset.json").exists() and not due
+
+    if is_whole():
         return read_manifest(str(out), folder.name)
+    source = _read(dataset, options, say)
+    folder = out / source.name
     _check_target(folder, options)
+    with staging(folder, wait=only_if_missing, say=say) as hidden:
+        if is_whole():  # by the process that we waited for
+            return read_manifest(str(out), folder.name)
+        manifest = _write(source, LocalTarget(hidden), LocalTarget(out), options, say)
+        written = put_in_place(hidden, folder, options.force_overwrite)
+    if options.classifier and not (folder / CLASSIFIER).exists():
+        fit_classifier(source, LocalTarget(folder), say)
+    _say_outcome(manifest, str(folder), str(out), written, say)
+    return manifest
+
+
+def _read(dataset: str, options: Options, say: Say) -> Source:
     source = read_source(dataset, options)
     for note in source.notes:
         say(f"note: {note}")
-    with _staging(folder) as staging:
-        manifest = write_dataset(
-            source,
-            staging,
-            samples_per_shard=options.samples_per_shard,
-            seed=options.seed,
-            say=say,
-        )
-        written = _put_in_place(staging, folder, options)
-    if options.classifier and not (folder / CLASSIFIER).exists():
-        say(f"fitting the feature classifier on {manifest.num_images('eval'):,} images")
-        _fit_classifier(source, folder)
-    _say_outcome(manifest, folder, written, say)
-    return manifest
+    return source
+
+
+def _write(source: Source, target: Target, out: Target, options: Options, say: Say) -> Manifest:
+    return write_dataset(
+        source,
+        target,
+        samples_per_shard=options.samples_per_shard,
+        seed=options.seed,
+        say=say,
+        encoding=Encoding(format=options.format, quality=options.quality),
+        workers=options.workers,
+        bad_list=out,
+        reads=options.source,
+    )
 
 
 def _check_target(folder: Path, options: Options) -> None:
@@ -126,80 +106,39 @@ def _check_target(folder: Path, options: Options) -> None:
         )
 
 
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the final one, gone at the end whatever happens."""
-    prefix = f".{folder.name}.{socket.gethostname()}."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{prefix}*"):  # by runs of this machine that were killed
-        if not _is_alive(left.name.removeprefix(prefix).split(".")[0]):
-            shutil.rmtree(left, ignore_errors=True)
-    staging = folder.parent / f"{prefix}{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _finished_remotely(
+    target: RemoteTarget, source: Source, options: Options
+) -> Manifest | None:
+    """The manifest of the same data set if it is there; clears away what may be replaced."""
+    names = target.names()
+    if not names or (f"{RECORDS}/" in names[0] and "dataset.json" not in names):
+        return None  # nothing, or an attempt that may be continued
+    where = f"--out ({options.out}): {target.url} is there"
+    again = "Replace it with --force-overwrite, or give another --out."
+    if "dataset.json" not in names:
+        foreign = sorted({name.split("/")[0] for name in names} - OURS)[:3]
+        if foreign:
+            raise ValueError(
+                f"{where} and is not a data set of ours (it holds {', '.join(foreign)}). Give "
+                "another --out."
+            )
+        if not options.force_overwrite:
+            raise ValueError(f"{where} without a dataset.json, so it is unfinished. {again}")
+    elif not options.force_overwrite:
+        encoding = Encoding(format=options.format, quality=options.quality)
+        try:
+            old = parse_manifest(target.read("dataset.json"))
+        except ValueError as error:
+            raise ValueError(f"{where} and its dataset.json {error}. {again}") from None
+        if old.source == source.made + encoding.words:
+            return old
+        raise ValueError(f"{where} already, made of {old.source}. {again}")
+    target.remove("dataset.json")  # first: without it the rest counts as unfinished
+    target.remove("")
+    return None
 
 
-def _is_alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, PermissionError):
-        return True
-    return True
-
-
-def _put_in_place(staging: Path, folder: Path, options: Options) -> bool:
-    """Rename the new folder to its name; False if the same content is there already."""
-    try:
-        staging.rename(folder)
-        return True
-    except OSError:  # it is there: from before, or another process was faster
-        if not folder.is_dir():
-            raise
-    files = [str(f.relative_to(staging)) for f in staging.rglob("*") if f.is_file()]
-    _, differ, lacking = filecmp.cmpfiles(staging, folder, files, shallow=False)
-    if not differ and not lacking:
-        return False
-    if not options.force_overwrite:
-        raise ValueError(
-            f"--out ({options.out}): {folder} is there already {_difference(staging, folder)}. "
-            "Replace it with --force-overwrite, or give another --out."
-        )
-    old = staging.with_name(staging.name + ".old")
-    folder.rename(old)
-    staging.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return True
-
-
-def _difference(staging: Path, folder: Path) -> str:
-    try:
-        old, new = (
-            parse_manifest((f / "dataset.json").read_bytes()) for f in (folder, staging)
-        )
-    except (OSError, ValueError):
-        return "and its dataset.json is damaged"
-    if old == new:
-        return "and is damaged (its files are not what its dataset.json says)"
-    if old.source == new.source:
-        return "with other content from the same kind of source"
-    return f"with other content ({old.source}; now: {new.source})"
-
-
-def _fit_classifier(source: Source, folder: Path) -> None:
-    from data_prep.classifier import write_classifier
-
-    split, num_classes = source.splits["eval"], len(source.class_names)
-    path = str(folder / CLASSIFIER)
-    write_classifier(path, split.pixels(), split.labels, num_classes, flip=source.mirrors)
-
-
-def _say_outcome(manifest: Manifest, folder: Path, written: bool, say: Say) -> None:
+def _say_outcome(manifest: Manifest, folder: str, root: str, written: bool, say: Say) -> None:
     images = ", ".join(f"{manifest.num_images(s):,} {s}" for s in manifest.counts)
     groups = ", ".join(f"{manifest.groups.count(g)} {g}" for g in GROUPS)
     state = "written" if written else "already there with the same content, left as it is"
@@ -207,7 +146,4 @@ def _say_outcome(manifest: Manifest, folder: Path, written: bool, say: Say) -> N
     say(f"{folder}: {state} (fingerprint {manifest.fingerprint})")
     say(f"  images   {images}; {size}")
     say(f"  classes  {manifest.num_classes}: {groups}")
-    say(
-        f"next: python -m cbdm_scale.train --dataset {manifest.name} "
-        f"--data.root {folder.parent}"
-    )
+    say(f"next: python -m cbdm_scale.train --dataset {manifest.name} --data.root {root}")

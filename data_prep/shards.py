@@ -1,149 +1,178 @@
 """Writes a source as WebDataset tars with their index: the same source, the same bytes.
 
-Nothing of the moment enters the files (times, users, places). Samples are permuted over the
-shards by a seed, so that no shard is one class. ``cbdm_scale.data`` reads what this writes.
+Samples are permuted over the shards by a seed, so that no shard is one class. Shards that an
+earlier attempt finished are kept; ``cbdm_scale.data`` reads what this writes.
 """
 
 import hashlib
-import io
-import zlib
-from collections.abc import Callable
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.draws import permutation
 from cbdm_scale.labels import class_groups
-from data_prep.source import Source, Split
+from data_prep.encode import Encoding
+from data_prep.left_out import LeftOut
+from data_prep.pool import Progress, Sees, run
+from data_prep.records import ShardRecord, parse_record
+from data_prep.source import BadImage, Source
+from data_prep.tables import write_tables
+from data_prep.target import LocalTarget, Target
+from data_prep.tars import Shard, ShardMaker
 
 MAX_SAMPLES_PER_SHARD = 1_000_000
-TAR_BLOCK = 512
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """(H, W, C) uint8, C = 1 or 3, without loss."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return file.getvalue()
+RECORDS = ".records"
+Say = Callable[[str], None]
 
 
 def write_dataset(
     source: Source,
-    folder: Path,
+    target: Path | Target,
     *,
     samples_per_shard: int,
     seed: int,
-    say: Callable[[str], None],
+    say: Say,
+    encoding: Encoding | None = None,
+    workers: int | None = 0,
+    bad_list: Path | Target | None = None,
+    reads: str | None = None,
 ) -> Manifest:
-    """Write the shards of every split, the two tables, and dataset.json last."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Write the shards of every split, the two tables, and dataset.json last.
 
+    Goes on with what an earlier attempt of the same source and options left in ``target``.
+    ``bad_list`` is the folder for <name>.bad.txt; without it the reasons are only counted.
+    ``reads`` is a local path that workers on other nodes must see.
+    """
     if not 1 <= samples_per_shard <= MAX_SAMPLES_PER_SHARD:
         raise ValueError(
             f"--samples-per-shard ({samples_per_shard}) must be 1 to {MAX_SAMPLES_PER_SHARD}. "
             "Try --samples-per-shard 1000."
         )
-    k = len(source.class_names)
-    shards: list[dict[str, Any]] = []
-    with pq.ParquetWriter(
-        folder / "index.parquet", _index_schema(), write_page_checksum=True
-    ) as index:
-        for split, samples in source.splits.items():
-            n = len(samples.labels)
-            say(f"writing {split}: {n:,} images")
-            assert len(set(samples.keys)) == n, f"{split} has a key twice"
-            order = permutation(seed, f"shards/{split}", n).numpy()
-            (folder / split).mkdir()
-            for start in range(0, n, samples_per_shard):
-                rows = order[start : start + samples_per_shard]
-                file = f"{split}/{start // samples_per_shard:06d}.tar"
-                table = _write_shard(folder / file, file, source, samples, rows)
-                index.write_table(table, row_group_size=len(rows))
-                shards.append(_describe(folder / file, file, len(rows)))
-    schema = pa.schema(
-        {"file": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "sha256": pa.string()}
-    )
-    pq.write_table(pa.Table.from_pylist(shards, schema), folder / "shards.parquet")
-    counts = {
-        split: tuple(np.bincount(samples.labels, minlength=k).tolist())
-        for split, samples in source.splits.items()
-    }
+    encoding = encoding or Encoding()
+    target = LocalTarget(target) if isinstance(target, Path) else target
+    work = f"{RECORDS}/{_fingerprint(source, samples_per_shard, seed, encoding)}"
+    shards = _plan_shards(source, samples_per_shard, seed)
+    _start_or_continue(target, work, source, say)
+    maker = ShardMaker(source=source, target=target, encoding=encoding, work=work)
+    _make_shards(maker, shards, workers, reads, say)
+    left_out = LeftOut(source)
+    with tempfile.TemporaryDirectory(prefix="data_prep-") as scratch:
+        write_tables(_records(maker, shards, left_out), Path(scratch))
+        bad_list = LocalTarget(bad_list) if isinstance(bad_list, Path) else bad_list
+        left_out.judge(bad_list, say)
+        digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()
+        for table in sorted(f for f in Path(scratch).rglob("*") if f.is_file()):
+            with target.draft(table.relative_to(scratch).as_posix(), work) as path:
+                shutil.copyfile(table, path)
     manifest = Manifest(
         name=source.name,
         class_names=source.class_names,
         image_size=source.image_size,
         channels=source.channels,
-        counts=counts,
-        groups=class_groups(counts["train"]),
-        shards_sha256=_sha256(folder / "shards.parquet"),
-        source=source.made,
+        counts={s: tuple(counts.tolist()) for s, counts in left_out.counts.items()},
+        groups=class_groups(left_out.counts["train"].tolist()),
+        shards_sha256=digest,
+        source=source.made + encoding.words,
     )
-    (folder / "dataset.json").write_bytes(manifest.to_json())
+    if not target.names(work):
+        raise ValueError(
+            f"--out: another command is writing {source.name} to the same place with other "
+            "options. Let one of them finish first."
+        )
+    target.write("dataset.json", manifest.to_json())
+    target.remove(RECORDS)
     return manifest
 
 
-def _index_schema() -> Any:
-    import pyarrow as pa
+def _fingerprint(source: Source, samples_per_shard: int, seed: int, encoding: Encoding) -> str:
+    """Sixteen hex digits that change with whatever changes the bytes of a shard."""
+    import PIL
 
-    return pa.schema(
-        {
-            "split": pa.string(),
-            "shard": pa.string(),
-            "key": pa.string(),
-            "label": pa.int64(),
-            "offset": pa.int64(),
-            "length": pa.int64(),
-            "crc32": pa.uint32(),
-        }
-    )
-
-
-def _write_shard(
-    path: Path, file: str, source: Source, samples: Split, rows: NDArray[np.int64]
-) -> Any:
-    """One tar, and its rows of the index."""
-    import pyarrow as pa
-    from webdataset import TarWriter
-
-    expected = (source.image_size, source.image_size, source.channels)
-    lines = []
-    with (
-        open(path, "wb") as stream,
-        TarWriter(stream, user="", group="", mtime=0, compress=False, encoder=False) as tar,
-    ):
-        for row in map(int, rows):
-            key, label = samples.keys[row], int(samples.labels[row])
-            pixels = samples.image(row)
-            if pixels.shape != expected or pixels.dtype != np.uint8:
-                raise ValueError(
-                    f"image {key} is {pixels.shape} {pixels.dtype}, not {expected} uint8"
-                )
-            if not 0 <= label < len(source.class_names):
-                raise ValueError(
-                    f"image {key} has label {label}, outside 0..{len(source.class_names) - 1}"
-                )
-            png = encode_png(pixels)
-            tar.write({"__key__": key, "cls": str(label).encode(), "png": png})
-            padded = (
-                -(-len(png) // TAR_BLOCK) * TAR_BLOCK
-            )  # members go in order of their suffix
-            line = {"split": file.split("/")[0], "shard": file, "key": key, "label": label}
-            place = {"offset": tar.tarstream.offset - padded, "length": len(png)}
-            lines.append(line | place | {"crc32": zlib.crc32(png)})
-    return pa.Table.from_pylist(lines, _index_schema())
+    splits = {}
+    for name, split in source.splits.items():
+        assert len(set(split.keys)) == len(split.keys), f"{name} has a key twice"
+        keys = hashlib.sha256()
+        for key in split.keys:
+            keys.update(key.encode() + b"\0")
+        labels = np.ascontiguousarray(split.labels, "<i8").tobytes()
+        splits[name] = [keys.hexdigest(), hashlib.sha256(labels).hexdigest()]
+    image = [source.image_size, source.channels, encoding.format, encoding.quality]
+    order = [samples_per_shard, seed, FORMAT_VERSION, PIL.__version__]
+    described = [source.name, source.made, source.class_names, image, splits, order]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
-def _describe(path: Path, file: str, samples: int) -> dict[str, Any]:
-    size = path.stat().st_size
-    return {"file": file, "samples": samples, "bytes": size, "sha256": _sha256(path)}
+def _plan_shards(source: Source, samples_per_shard: int, seed: int) -> list[Shard]:
+    shards = []
+    for split, samples in source.splits.items():
+        n = len(samples.labels)
+        order = permutation(seed, f"shards/{split}", n).numpy()
+        for number, start in enumerate(range(0, n, samples_per_shard)):
+            shards.append(Shard(split, number, order[start : start + samples_per_shard]))
+    return shards
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _start_or_continue(target: Target, work: str, source: Source, say: Say) -> None:
+    """Make the folder of records, and clear away those of another source or other options."""
+    there = target.names(RECORDS)
+    if there and not all(name.startswith(work + "/") for name in there):
+        say(
+            "note: what an earlier attempt left is of another source or made with other "
+            "options: starting over"
+        )
+        target.remove(RECORDS)
+        for split in ("train", "eval", "test", *source.splits):
+            target.remove(split)
+    target.write(f"{work}/started", source.made.encode())
+
+
+def _make_shards(
+    maker: ShardMaker,
+    shards: list[Shard],
+    workers: int | None,
+    reads: str | None,
+    say: Say,
+) -> None:
+    for split in maker.source.splits:
+        say(f"writing {split}: {len(maker.source.splits[split].labels):,} images")
+    due = [shard for shard in shards if not _is_finished(maker, shard)]
+    if len(due) < len(shards):
+        say(f"{len(shards) - len(due)} of {len(shards)} shards are there already: continuing")
+    progress = Progress(sum(len(shard.rows) for shard in due), "images", say)
+    sees = Sees(maker.target, f"{maker.work}/started", reads)
+    for count in run(maker, due, workers, say, sees):
+        progress.add(count)
+
+
+def _is_finished(maker: ShardMaker, shard: Shard) -> bool:
+    """Whether the shard is there, and what it left out still cannot be read."""
+    try:
+        record = parse_record(maker.target.read(shard.record_name(maker.work)))
+    except (ValueError, KeyError, OSError):  # it is not there, or damaged
+        return False
+    if (maker.target.size(shard.file) or 0) != record.num_bytes:
+        return False
+    image = maker.source.splits[shard.split].image
+    for bad in record.bad:
+        try:
+            image(bad.row)
+        except BadImage:
+            continue
+        return False
+    return True
+
+
+def _records(
+    maker: ShardMaker, shards: list[Shard], left_out: LeftOut
+) -> Iterator[ShardRecord]:
+    """The records of all shards that hold an image; a shard without one is removed."""
+    for shard in shards:
+        record = parse_record(maker.target.read(shard.record_name(maker.work)))
+        left_out.add(record)
+        if record.num_samples:
+            yield record

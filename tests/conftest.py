@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from data_prep.prepare import Options, prepare
+from data_prep.options import Options
+from data_prep.prepare import prepare
 
 torch.set_num_threads(1)
 settings.register_profile("quiet", deadline=None)

@@ -38,7 +38,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     os.environ["CBDM_SCALE_CACHE"] = str(folder / "cache")
     os.environ["RAY_ADDRESS"] = "local"
-    from data_prep.prepare import Options, prepare
+    from data_prep.options import Options
+    from data_prep.prepare import prepare
 
     prepare("digits-lt", Options(out=str(folder / "shards")))
     keeper = subprocess.Popen(

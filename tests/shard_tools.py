@@ -5,7 +5,8 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.prepare import Options, prepare
+from data_prep.options import Options
+from data_prep.prepare import prepare
 
 
 def make_digits(out, **changes):

@@ -82,13 +82,13 @@ MAY_IMPORT = {
 UPWARDS = {("tracking", "serve")}
 """served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
 
-PREP_MAY_IMPORT = {"data", "draws", "evaluation", "labels"}
+PREP_MAY_IMPORT = {"cluster", "data", "draws", "evaluation", "labels", "remote"}
 
 # Files, or folders with a slash, that alone may import a library.
 OWNER = {
-    "ray": {"cbdm_scale/cluster/"},
+    "ray": {"cbdm_scale/cluster/", "data_prep/pool.py"},
     "mlflow": {"cbdm_scale/tracking/"},
-    "webdataset": {"cbdm_scale/data/shards.py", "data_prep/shards.py"},
+    "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {"cbdm_scale/train.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
 }

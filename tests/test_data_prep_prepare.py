@@ -1,7 +1,5 @@
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +11,10 @@ from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 
 import data_prep.prepare
 from cbdm_scale.data.manifest import read_manifest
-from data_prep.__main__ import DATASETS, main
+from data_prep.__main__ import main
 from data_prep.digits import prepare_digits
-from data_prep.prepare import CLASSIFIER, Options, prepare, read_source
+from data_prep.options import Options
+from data_prep.prepare import CLASSIFIER, prepare
 from data_prep.shards import write_dataset
 
 REPOSITORY = Path(__file__).parents[1]
@@ -88,9 +87,8 @@ def test_folder_of_the_user_is_never_replaced(tmp_path):
     assert (tmp_path / "cifar10/data_batch_1").exists()
 
 
-def test_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_interrupted_run_without_a_finished_shard_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
-        write_dataset(*arguments, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data_prep.prepare, "write_dataset", interrupted)
@@ -99,30 +97,11 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_killed_run_left_is_hidden_and_swept_up(tmp_path, monkeypatch):
-    def killed(source, folder, **options):
-        (folder / "train").mkdir()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(data_prep.prepare, "write_dataset", killed)
-        child = multiprocessing.get_context("fork").Process(
-            target=make_digits, args=(tmp_path,)
-        )
-        child.start()
-        child.join()
-    assert child.exitcode == -signal.SIGKILL
-    (left,) = os.listdir(tmp_path)
-    assert left.startswith(".digits_lt.")
-    make_digits(tmp_path)
-    assert os.listdir(tmp_path) == ["digits_lt"]
-
-
 @pytest.mark.parametrize("same", [True, False])
 def test_another_process_may_be_faster(tmp_path, monkeypatch, same):
-    def overtaken(source, folder, **options):
-        manifest = write_dataset(source, folder, **options)
-        shutil.copytree(folder, tmp_path / "digits_lt")
+    def overtaken(source, target, **options):
+        manifest = write_dataset(source, target, **options)
+        shutil.copytree(target.folder, tmp_path / "digits_lt")
         if not same:
             (tmp_path / "digits_lt/eval/000000.tar").write_bytes(b"")
         return manifest
@@ -211,7 +190,11 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
         (["digits-lt", "--imbalance", "2"], "--imbalance (2.0)"),
         (["digits-lt", "--samples-per-shard", "0"], "--samples-per-shard (0) must be 1 to"),
         (["digits-lt", "--seed", "-1"], "--seed (-1) must be 0 to"),
-        (["digits-lt", "--out", "s3://bucket/x"], "--out (s3://bucket/x) must be a local"),
+        (["digits-lt", "--out", "nowhere://x"], "(nowhere://x/digits_lt) cannot be opened"),
+        (["digits-lt", "--workers", "-1"], "--workers (-1) must be 0 or more"),
+        (["digits-lt", "--format", "gif"], "--format (gif) must be one of png, webp, jpeg"),
+        (["digits-lt", "--quality", "90"], "--quality (90) means nothing for --format png"),
+        (["digits-lt", "--format", "jpeg", "--quality", "0"], "--quality (0) must be 1 to 100"),
     ],
 )
 def test_wrong_values_name_option_value_and_way_out(tmp_path, capsys, words, message):
@@ -224,16 +207,6 @@ def test_out_that_cannot_be_written_is_told(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["digits-lt", "--out", str(tmp_path / "file"), "--no-classifier"]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
-
-
-def test_every_data_set_of_the_help_has_a_reader(tmp_path):
-    for name in DATASETS:
-        source = None if name == "digits-lt" else str(tmp_path / name)
-        if source is not None:
-            make_folder(tmp_path / name, CIFAR100 if "100" in name else CIFAR10)
-        imbalance = 0.1 if name.endswith("-lt") else None
-        options = Options(out="", source=source, imbalance=imbalance, allow_changed=True)
-        assert read_source(name, options).name == name.replace("-", "_")
 
 
 def test_help_imports_nothing_heavy():

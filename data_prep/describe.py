@@ -1,0 +1,91 @@
+"""python -m data_prep describe ROOT[/NAME]: images per class as a table and as a picture.
+
+K = number of classes.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
+from cbdm_scale.labels import GROUPS
+from data_prep.sets import find_sets
+
+
+def table(root: str, manifest: Manifest) -> Iterator[str]:
+    """The lines of the table: one a class in the data set's order, then totals and sizes."""
+    splits = ["train", *sorted(set(manifest.counts) - {"train"})]
+    wide = max(len("class"), *map(len, manifest.class_names))
+    digits = len(str(manifest.num_classes - 1))
+    yield f"{manifest.name}: {manifest.source}"
+    yield ""
+    heads = "".join(f"{split:>10}" for split in splits)
+    yield f"{'':{digits}}  {'class':{wide}}{heads}  group"
+    for c, name in enumerate(manifest.class_names):
+        counts = "".join(f"{manifest.counts[split][c]:>10,}" for split in splits)
+        yield f"{c:{digits}}  {name:{wide}}{counts}  {manifest.groups[c]}"
+    totals = "".join(f"{manifest.num_images(split):>10,}" for split in splits)
+    yield f"{'':{digits}}  {'all':{wide}}{totals}"
+    yield ""
+    for group in GROUPS:
+        chosen = [c for c, g in enumerate(manifest.groups) if g == group]
+        images = sum(manifest.counts["train"][c] for c in chosen)
+        share = images / manifest.num_images("train")
+        yield f"{group:7}{len(chosen):5} classes{images:10,} training images ({share:.1%})"
+    yield f"imbalance {imbalance(manifest)}"
+    yield ""
+    store, folder = open_folder(root, manifest.name)
+    shards = read_shards(store, folder)[1]
+    for split in splits:
+        of_split = [s for s in shards if s["file"].startswith(f"{split}/")]
+        size = sum(s["bytes"] for s in of_split)
+        each = size / max(manifest.num_images(split), 1)
+        yield (
+            f"{split:7}{len(of_split):5} shards{size / 1e6:12,.1f} MB, {each:,.0f} bytes an "
+            "image with its headers"
+        )
+    size = manifest.image_size
+    yield f"images  {size} x {size} pixels, {manifest.channels} channels"
+
+
+def imbalance(manifest: Manifest) -> str:
+    """Largest over smallest class that has training images at all."""
+    counts = [n for n in manifest.counts["train"] if n]
+    empty = manifest.num_classes - len(counts)
+    words = f"{max(counts):,} : {min(counts):,}"
+    return words + (f", and {empty} classes without a training image" if empty else "")
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep describe", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("where", metavar="ROOT[/NAME]", help="all data sets of a root, or one")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the picture (default describe.png, with several data sets describe-NAME.png, in "
+        "the current directory)",
+    )
+    options = parser.parse_args(argv)
+    try:
+        root, names = find_sets(options.where)
+        if options.out is not None and len(names) > 1:
+            raise ValueError(
+                f"--out ({options.out}) is one picture, and {root} holds {len(names)} data "
+                f"sets. Name one of them: {root}/{names[0]}"
+            )
+        for name in names:
+            manifest = read_manifest(root, name)
+            print("\n".join(table(root, manifest)))
+            from data_prep.picture import draw
+
+            default = "describe.png" if len(names) == 1 else f"describe-{name}.png"
+            path = Path(options.out or default)
+            draw(root, manifest, path)
+            print(f"picture {path}\n")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

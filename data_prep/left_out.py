@@ -1,0 +1,74 @@
+"""Images that a source could not give: named, counted, and judged at the end of the writing.
+
+K = number of classes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.records import Bad, ShardRecord
+from data_prep.source import Source
+from data_prep.target import Target
+
+
+class LeftOut:
+    """What the shards hold, (K,) images per split, and what they were to hold but do not."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.bad: list[tuple[str, Bad]] = []
+        k = len(source.class_names)
+        self.counts: dict[str, NDArray[np.int64]] = {
+            split: np.zeros(k, np.int64) for split in source.splits
+        }
+
+    def add(self, record: ShardRecord) -> None:
+        k = len(self.source.class_names)
+        self.counts[record.split] += np.bincount(record.rows["label"].to_numpy(), minlength=k)
+        self.bad += [(record.split, bad) for bad in record.bad]
+
+    def judge(self, folder: Target | None, say: Callable[[str], None]) -> None:
+        """Write <name>.bad.txt; ValueError if too many are missing, or a class is lost."""
+        source = self.source
+        name = f"{source.name}.bad.txt"
+        if folder is not None and not self.bad:
+            folder.remove(name)
+        if not self.bad:
+            return
+        where = "" if folder is None else f" They are named in {folder.path(name)}."
+        if folder is not None:
+            lines = [
+                f"{split}\t{source.class_names[bad.label]}\t{bad.key}\t{bad.reason}\n"
+                for split, bad in sorted(self.bad, key=lambda pair: (pair[0], pair[1].row))
+            ]
+            folder.write(name, "".join(lines).encode())
+        few = f"{len(self.bad)} image{'' if len(self.bad) == 1 else 's'}"
+        self._check_classes(where)
+        if len(self.bad) > source.allow_missing:
+            raise ValueError(
+                f"{few} of {source.name} cannot be read, and {source.allow_missing} may be "
+                f"missing at this point.{where} Mend them, or raise --allow-missing by "
+                f"{len(self.bad) - source.allow_missing}."
+            )
+        say(f"note: {few} cannot be read and are left out.{where}")
+
+    def _check_classes(self, where: str) -> None:
+        source = self.source
+        k = len(source.class_names)
+        for split in source.splits:
+            planned = np.bincount(source.splits[split].labels, minlength=k)
+            lost = np.flatnonzero((planned > 0) & (self.counts[split] == 0))
+            if split == "train" and len(lost):
+                names = ", ".join(source.class_names[c] for c in lost[:5])
+                raise ValueError(
+                    f"{len(lost)} classes of {source.name} lost all their training images "
+                    f"({names}{', ...' if len(lost) > 5 else ''}): no image of theirs can be "
+                    f"read.{where} Mend --source."
+                )
+            if not self.counts[split].any():
+                raise ValueError(
+                    f"no image of the {split} split of {source.name} can be read.{where} Mend "
+                    "--source."
+                )

@@ -1,0 +1,103 @@
+"""Which reader makes which data set, and which options mean something to it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from data_prep.options import READER_OPTIONS, Options
+
+if TYPE_CHECKING:  # readers import numpy and more: only the chosen one does, so --help is quick
+    from data_prep.source import Source
+
+LONG_TAIL = 0.01
+"""Default of --imbalance: the smallest class over the largest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One line of --help, and what stands behind it."""
+
+    about: str
+    read: Callable[[str, Options], "Source"]
+    """Canonical name and options -> source."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Fields of Options that must be given -> what to give."""
+    takes: tuple[str, ...] = ()
+    """Fields of READER_OPTIONS that may be given."""
+
+
+def read_source(dataset: str, options: Options) -> "Source":
+    """Check that the options mean something to the data set, then read it."""
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed ({options.seed}) must be 0 to 2^32 - 1. Try --seed 0.")
+    entry = DATASETS[dataset]
+    defaults = {f.name: f.default for f in fields(Options)}
+    for option, word in READER_OPTIONS.items():
+        value = getattr(options, option)
+        if value == defaults[option]:
+            if option in entry.needs:
+                raise ValueError(f"{word} is missing: {entry.needs[option]}.")
+        elif option not in (*entry.needs, *entry.takes):
+            others = ", ".join(n for n, d in DATASETS.items() if option in (*d.needs, *d.takes))
+            shown = "" if value is True else f" ({value})"
+            raise ValueError(
+                f"{word}{shown} means nothing for {dataset}. Leave it out; it is for {others}."
+            )
+    return entry.read(dataset.replace("-", "_"), options)
+
+
+def _digits(name: str, options: Options) -> "Source":
+    from data_prep.digits import read_digits_lt
+
+    return read_digits_lt(_imbalance(options), options.seed)
+
+
+def _cifar(name: str, options: Options) -> "Source":
+    from data_prep.cifar import CIFAR10, CIFAR100, read_cifar
+
+    assert options.source is not None
+    return read_cifar(
+        {"cifar10": CIFAR10, "cifar100": CIFAR100}[name.removesuffix("_lt")],
+        name,
+        options.source,
+        imbalance=_imbalance(options) if name.endswith("_lt") else None,
+        seed=options.seed,
+        allow_changed=options.allow_changed,
+    )
+
+
+def _imbalance(options: Options) -> float:
+    return LONG_TAIL if options.imbalance is None else options.imbalance
+
+
+CIFAR10_FOLDER = {
+    "source": "the folder of CIFAR-10 as published, cifar-10-batches-py or cifar-10-batches-bin"
+}
+CIFAR100_FOLDER = {
+    "source": "the folder of CIFAR-100 as published, cifar-100-python or cifar-100-binary"
+}
+DATASETS = {
+    "digits-lt": Dataset(
+        about="scikit-learn's real digits, 8x8, long-tailed (no --source)",
+        read=_digits,
+        takes=("imbalance",),
+    ),
+    "cifar10-lt": Dataset(
+        about="CIFAR-10, long-tailed: the literature's seed-0 subset",
+        read=_cifar,
+        needs=CIFAR10_FOLDER,
+        takes=("imbalance", "allow_changed"),
+    ),
+    "cifar100-lt": Dataset(
+        about="CIFAR-100, long-tailed in the same way",
+        read=_cifar,
+        needs=CIFAR100_FOLDER,
+        takes=("imbalance", "allow_changed"),
+    ),
+    "cifar10": Dataset(
+        about="CIFAR-10, whole", read=_cifar, needs=CIFAR10_FOLDER, takes=("allow_changed",)
+    ),
+    "cifar100": Dataset(
+        about="CIFAR-100, whole", read=_cifar, needs=CIFAR100_FOLDER, takes=("allow_changed",)
+    ),
+}

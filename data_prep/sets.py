@@ -1,0 +1,36 @@
+"""The data sets below a root, or the one that a path or URL names."""
+
+from cbdm_scale.remote import open_url, split_scheme
+
+OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test"}
+"""Files and folders one of which says that a folder is, or was to be, a data set."""
+
+
+def find_sets(where: str) -> tuple[str, list[str]]:
+    """(root, names) of ROOT or ROOT/NAME, unfinished data sets too; ValueError without any."""
+    where = where.rstrip("/")
+    if not split_scheme(where)[0]:
+        from pathlib import Path
+
+        where = str(Path(where).expanduser().resolve())
+    root, _, name = where.rpartition("/")
+    if _entries(where) & OURS:
+        return root, [name]
+    names = sorted(n for n in _entries(where) if not n.startswith("."))
+    sets = [n for n in names if _entries(f"{where}/{n}") & OURS]
+    if not sets:
+        raise ValueError(
+            f"{where} holds no data set, that is, no folder with a dataset.json. Give the "
+            "folder that was the --out of python -m data_prep, or one in it."
+        )
+    return where, sets
+
+
+def _entries(url: str) -> set[str]:
+    """Names directly in a folder; none where there is no folder."""
+    fs, _, path = open_url(url, "ROOT")
+    try:
+        found = fs.ls(path, detail=False) if fs.isdir(path) else []
+    except FileNotFoundError:
+        return set()
+    return {str(f).rstrip("/").rpartition("/")[2] for f in found}

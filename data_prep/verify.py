@@ -1,0 +1,222 @@
+"""python -m data_prep verify ROOT[/NAME]: every byte of a data set against its dataset.json.
+
+Prints all that is wrong, not the first of it; the exit status is 1 if anything is.
+K = number of classes.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cbdm_scale.data.manifest import (
+    Manifest,
+    dataset_folder,
+    open_folder,
+    parse_manifest,
+    read_shards,
+)
+from cbdm_scale.labels import class_groups
+from cbdm_scale.remote import Store, StoreError
+from data_prep.check_shard import Expected, Findings, ShardCheck, num_index_groups
+from data_prep.fit import CLASSIFIER
+from data_prep.pool import Progress, Sees, run
+from data_prep.sets import find_sets
+from data_prep.target import LocalTarget, RemoteTarget
+
+SMALLEST_TELLING_SHARD = 20
+"""Samples from which on a shard of a single class is worth a warning."""
+Say = Callable[[str], None]
+
+
+@dataclass
+class Verdict:
+    name: str
+    wrong: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    summary: str = ""
+
+
+def verify(root: str, name: str, *, workers: int | None = 0, say: Say = print) -> Verdict:
+    """Read a whole data set; what is wrong with it, in the order of its shards."""
+    verdict = Verdict(name)
+    store, folder = open_folder(root, name)
+    try:
+        text = store.cat_file(f"{folder}/dataset.json")
+        manifest = parse_manifest(text)
+    except FileNotFoundError:
+        verdict.wrong.append("dataset.json: is missing, so the data set is unfinished")
+        return verdict
+    except ValueError as error:
+        verdict.wrong.append(f"dataset.json: {error}")
+        return verdict
+    if manifest.name != name:
+        verdict.wrong.append(f"dataset.json: is of {manifest.name}, in a folder {name}")
+    if json.loads(text).get("totals") != manifest.to_dict()["totals"]:
+        verdict.wrong.append("dataset.json: its totals are not the sums of its counts")
+    expected = _expected(root, name, store, folder, manifest, verdict)
+    check = ShardCheck(
+        root=root,
+        name=name,
+        channels=manifest.channels,
+        image_size=manifest.image_size,
+        num_classes=manifest.num_classes,
+    )
+    found: dict[str, Findings] = {}
+    progress = Progress(len(expected), f"shards of {name}", say)
+    where = dataset_folder(root, name)
+    target = LocalTarget(Path(where)) if store.is_local else RemoteTarget(where)
+    for findings in run(check, expected, workers, say, Sees(target, "dataset.json")):
+        found[findings.file] = findings
+        progress.add(1)
+    in_order = [found[e.file] for e in expected]
+    for findings in in_order:
+        verdict.wrong += findings.wrong
+    _judge_counts(manifest, in_order, verdict)
+    _judge_keys(in_order, verdict)
+    _judge_mixing(in_order, verdict)
+    _judge_classifier(store, folder, manifest, verdict)
+    images, size = sum(len(f.keys) for f in in_order), sum(f.num_bytes for f in in_order)
+    verdict.summary = f"{len(in_order)} shards, {images:,} images, {size / 1e6:,.1f} MB"
+    return verdict
+
+
+def _expected(
+    root: str, name: str, store: Store, folder: str, manifest: Manifest, verdict: Verdict
+) -> list[Expected]:
+    """What the tables say of every shard; without them, the tars that are there."""
+    listed = store.find(folder) if store.has_listings else {}
+    there = {str(path).removeprefix(folder + "/") for path in listed}
+    tars = sorted(f for f in there if f.endswith(".tar") and not f.startswith("."))
+    try:
+        raw, shards = read_shards(store, folder)
+    except FileNotFoundError:
+        verdict.wrong.append("shards.parquet: is missing")
+        return [Expected(file) for file in tars]
+    except StoreError:
+        raise
+    except (ValueError, OSError) as error:
+        verdict.wrong.append(f"shards.parquet: cannot be read ({error})")
+        return [Expected(file) for file in tars]
+    if hashlib.sha256(raw).hexdigest() != manifest.shards_sha256:
+        verdict.wrong.append("shards.parquet: has another sha256 than dataset.json says")
+    names = {shard["file"] for shard in shards}
+    verdict.wrong += [f"{f}: is not in shards.parquet" for f in tars if f not in names]
+    num_groups = 0
+    try:
+        num_groups = num_index_groups(root, name)
+        if num_groups != len(shards):
+            verdict.wrong.append(
+                f"index.parquet: has {num_groups} row groups for {len(shards)} shards"
+            )
+    except FileNotFoundError:
+        verdict.wrong.append("index.parquet: is missing")
+    except StoreError:
+        raise
+    except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
+        verdict.wrong.append(f"index.parquet: cannot be read ({error})")
+    return [
+        Expected(
+            s["file"], s["samples"], s["bytes"], s["sha256"], i if i < num_groups else None
+        )
+        for i, s in enumerate(shards)
+    ]
+
+
+def _judge_counts(manifest: Manifest, found: list[Findings], verdict: Verdict) -> None:
+    k = manifest.num_classes
+    for split in sorted({f.file.split("/")[0] for f in found} | set(manifest.counts)):
+        counts = np.zeros(k, np.int64)
+        for findings in found:
+            if findings.file.startswith(f"{split}/"):
+                counts += np.bincount(findings.labels, minlength=k)
+        if split not in manifest.counts:
+            verdict.wrong.append(f"dataset.json: has no split {split}, the shards do")
+            continue
+        for c in map(int, np.flatnonzero(counts != manifest.counts[split])):
+            verdict.wrong.append(
+                f"dataset.json: class {manifest.class_names[c]} has "
+                f"{manifest.counts[split][c]:,} {split} images, the tars {counts[c]:,}"
+            )
+    for c, group in enumerate(class_groups(manifest.counts["train"])):
+        if manifest.groups[c] != group:
+            verdict.wrong.append(
+                f"dataset.json: class {manifest.class_names[c]} is {manifest.groups[c]}, by "
+                f"its training images {group}"
+            )
+
+
+def _judge_keys(found: list[Findings], verdict: Verdict) -> None:
+    for split in sorted({f.file.split("/")[0] for f in found}):
+        of_split = [f for f in found if f.file.startswith(f"{split}/")]
+        keys = np.concatenate([f.keys for f in of_split])
+        values, counts = np.unique(keys, return_counts=True)
+        twice = values[counts > 1]
+        if len(twice):
+            files = [f.file for f in of_split if np.isin(f.keys, twice).any()]
+            verdict.wrong.append(
+                f"{split}: {len(twice)} keys stand more than once, in {', '.join(files)}"
+            )
+
+
+def _judge_mixing(found: list[Findings], verdict: Verdict) -> None:
+    pure = [
+        f.file
+        for f in found
+        if len(f.labels) >= SMALLEST_TELLING_SHARD and len(np.unique(f.labels)) == 1
+    ]
+    if pure:
+        verdict.warnings.append(
+            f"{len(pure)} shards hold a single class each ({', '.join(pure[:3])}"
+            f"{', ...' if len(pure) > 3 else ''}): batches will be mixed less well"
+        )
+
+
+def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Verdict) -> None:
+    from cbdm_scale.evaluation.classifier import load_classifier
+
+    try:
+        net = load_classifier(store.cat_file(f"{folder}/{CLASSIFIER}"), CLASSIFIER)
+    except FileNotFoundError:
+        verdict.warnings.append(f"{CLASSIFIER} is not there: FID then needs Inception")
+        return
+    except ValueError as error:
+        verdict.wrong.append(f"{CLASSIFIER}: {error}")
+        return
+    found = net.image_channels, net.image_size, net.num_classes
+    needed = manifest.channels, manifest.image_size, manifest.num_classes
+    if found != needed:
+        verdict.wrong.append(
+            f"{CLASSIFIER}: is for {found[0]} x {found[1]} x {found[1]} and {found[2]} "
+            f"classes, the data set has {needed[0]} x {needed[1]} x {needed[1]} and {needed[2]}"
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep verify", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("where", metavar="ROOT[/NAME]", help="all data sets of a root, or one")
+    parser.add_argument("--workers", type=int, metavar="N", help="as for making a data set")
+    options = parser.parse_args(argv)
+    num_wrong = 0
+    try:
+        root, names = find_sets(options.where)
+        for name in names:
+            verdict = verify(root, name, workers=options.workers)
+            for line in verdict.wrong:
+                print(f"wrong: {name}/{line}")
+            for line in verdict.warnings:
+                print(f"warning: {name}: {line}")
+            state = f"{len(verdict.wrong)} things are wrong" if verdict.wrong else "fine"
+            print(f"{name}: {state}" + (f"; {verdict.summary}" if verdict.summary else ""))
+            num_wrong += len(verdict.wrong)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 1 if num_wrong else 0

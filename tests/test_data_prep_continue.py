@@ -1,0 +1,187 @@
+"""Writing that is killed, continues, meets bad images, or meets another writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ray_tools import wait_for
+from shard_tools import contents, make_digits
+from source_tools import watched
+
+from cbdm_scale.data.manifest import read_manifest
+from data_prep.digits import read_digits_lt
+from data_prep.encode import Encoding
+from data_prep.shards import write_dataset
+from data_prep.verify import verify
+
+TESTS = Path(__file__).parent
+HANGING = """
+import sys
+from pathlib import Path
+import data_prep.prepare
+from cbdm_scale.draws import permutation
+from shard_tools import make_digits
+from source_tools import watched
+out = Path(sys.argv[1])
+stop = int(permutation(0, "shards/eval", 1797)[1000])
+data_prep.prepare.read_source = lambda *_: watched(stop=stop, sign=out / "sign")[0]
+make_digits(out)
+"""
+
+
+def hang(out):
+    """A process that has written some shards and hangs in the middle of another one."""
+    out.mkdir()
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    words = [sys.executable, "-c", HANGING, str(out)]
+    child = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": path})
+    wait_for((out / "sign").exists)
+    (out / "sign").unlink()
+    return child
+
+
+def write(out, source=None, **changes):
+    out.mkdir(exist_ok=True)
+    said = []
+    options = {"samples_per_shard": 100, "seed": 0, "bad_list": out} | changes
+    source = source or read_digits_lt()
+    manifest = write_dataset(source, out / source.name, say=said.append, **options)
+    return manifest, said
+
+
+def test_killed_writing_continues_to_the_same_bytes(tmp_path, monkeypatch):
+    child = hang(tmp_path / "a")
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert os.listdir(tmp_path / "a") == [".digits_lt.unfinished"]
+    assert len(list((tmp_path / "a").rglob("*.tar"))) == 15  # 5 of train, 10 of eval
+    source, images = watched()
+    monkeypatch.setattr("data_prep.prepare.read_source", lambda *_: source)
+    make_digits(tmp_path / "a")
+    assert len(images.asked) == 797
+    assert os.listdir(tmp_path / "a") == ["digits_lt"]
+    make_digits(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_two_writers_of_one_set_are_told(tmp_path):
+    child = hang(tmp_path / "a")
+    with pytest.raises(ValueError, match=rf"process {child.pid} on .* is writing .*digits_lt"):
+        make_digits(tmp_path / "a")
+    child.kill()
+    child.wait()
+    make_digits(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"samples_per_shard": 90}, {"encoding": Encoding(format="webp")}]
+)
+def test_other_options_start_over_and_say_so(tmp_path, changes):
+    source, images = watched(bad=(5,))
+    with pytest.raises(ValueError, match="1 image of digits_lt cannot be read"):
+        write(tmp_path / "a", source)
+    source, images = watched()
+    manifest, said = write(tmp_path / "a", source, **changes)
+    assert any("starting over" in line for line in said)
+    assert sorted(images.asked) == list(range(1797))
+    assert write(tmp_path / "b", **changes)[0] == manifest
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_damaged_record_or_tar_is_made_again(tmp_path):
+    with pytest.raises(ValueError, match="1 image of digits_lt"):
+        write(tmp_path / "a", watched(bad=(5,))[0])
+    records = sorted((tmp_path / "a").rglob("*.parquet"))
+    records[7].write_bytes(records[7].read_bytes()[:-50])
+    with open(tmp_path / "a/digits_lt/eval/000001.tar", "ab") as tar:
+        tar.write(b"more")
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+# ----------------------------------------------------------------------------
+# Bad images.
+
+
+def test_bad_images_are_left_out_named_and_counted(tmp_path):
+    for out in ("a", "b"):
+        manifest, said = write(tmp_path / out, watched(bad=(3, 700), allow_missing=2)[0])
+    assert any("2 images cannot be read and are left out" in line for line in said)
+    assert manifest.num_images("eval") == 1795
+    labels = read_digits_lt().splits["eval"].labels
+    counts = np.bincount(np.delete(labels, [3, 700]), minlength=10)
+    assert manifest.counts["eval"] == tuple(counts)
+    assert (tmp_path / "a/digits_lt.bad.txt").read_text() == (
+        f"eval\t{labels[3]}\tdigits-000003\tis no image\n"
+        f"eval\t{labels[700]}\tdigits-000700\tis no image\n"
+    )
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert read_manifest(str(tmp_path / "a"), "digits_lt") == manifest
+
+
+def test_more_bad_images_than_allowed_keep_what_is_done(tmp_path):
+    bad = tuple(range(100, 110))
+    message = r"10 images .* and 9 may .*digits_lt.bad.txt.*raise --allow-missing by 1"
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, watched(bad=bad, allow_missing=9)[0])
+    assert not (tmp_path / "digits_lt/dataset.json").exists()
+    source, images = watched(bad=bad, allow_missing=10)
+    assert write(tmp_path, source)[0].num_images("eval") == 1787
+    assert set(images.asked) == set(bad)
+
+
+def test_bad_images_that_were_mended_are_taken_up(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read"):
+        write(tmp_path / "a", watched(bad=(3, 700))[0])
+    source, images = watched()
+    write(tmp_path / "a", source)
+    assert len(images.asked) < 300
+    write(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_class_without_a_training_image_is_an_error_always(tmp_path):
+    source = read_digits_lt()
+    train = source.splits["train"]
+    bad = tuple(np.flatnonzero(train.labels == 9))
+    broken = replace(train, image=type(watched()[1])(train, bad))
+    source = replace(source, splits=source.splits | {"train": broken}, allow_missing=1000)
+    with pytest.raises(ValueError, match=r"1 classes .* lost all their training images \(9\)"):
+        write(tmp_path, source)
+
+
+def test_shard_of_bad_images_alone_is_no_shard(tmp_path):
+    source, images = watched(bad=tuple(range(1797)), allow_missing=2000)
+    with pytest.raises(ValueError, match="no image of the eval split"):
+        write(tmp_path / "a", source)
+    shard = tuple(images.asked[:100])
+    manifest, _ = write(tmp_path / "a", watched(bad=shard, allow_missing=100)[0])
+    assert read_manifest(str(tmp_path / "a"), "digits_lt").num_images("eval") == 1697
+    assert not (tmp_path / "a/digits_lt/eval/000000.tar").exists()
+
+
+# ----------------------------------------------------------------------------
+# Workers.
+
+
+@pytest.mark.ray
+def test_any_number_of_workers_gives_the_same_bytes(work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = {"bad": (3, 700), "allow_missing": 2}
+    for workers in (0, 1, 3):
+        write(Path(str(workers)), watched(**bad)[0], workers=workers)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "3")
+    assert len(contents(tmp_path / "0")) == 4 + 23
+    with pytest.raises(ValueError, match="is .8, 8, 1. uint8, not .9, 9, 1. uint8"):
+        write(tmp_path / "x", replace(read_digits_lt(), image_size=9), workers=2)
+    raw = bytearray((tmp_path / "0/digits_lt/eval/000000.tar").read_bytes())
+    raw[20_000] ^= 1
+    (tmp_path / "0/digits_lt/eval/000000.tar").write_bytes(raw)
+    alone, together = (verify("0", "digits_lt", workers=n, say=str) for n in (0, 2))
+    assert alone == together and alone.wrong

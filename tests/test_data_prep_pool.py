@@ -1,0 +1,54 @@
+"""Calls for many items, and what is said meanwhile."""
+
+import os
+
+import pytest
+
+from data_prep.pool import Progress, Sees, run
+from data_prep.target import LocalTarget
+
+
+@pytest.mark.parametrize("workers", [0, None])
+def test_every_item_is_taken_once_and_quick_work_stays_in_this_process(workers):
+    def call(item):
+        return item, os.getpid()
+
+    done = sorted(run(call, range(20), workers, pytest.fail))
+    assert done == [(i, os.getpid()) for i in range(20)]
+    assert list(run(call, [], workers, pytest.fail)) == []
+
+
+def test_error_of_a_call_stops_the_others():
+    taken = []
+
+    def call(item):
+        taken.append(item)
+        if item == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        list(run(call, range(20), 0, pytest.fail))
+    assert taken == [0, 1, 2, 3]
+
+
+def test_node_gets_work_only_if_it_sees_what_is_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "started").touch()
+    here, target = str(tmp_path), LocalTarget(tmp_path)
+    assert Sees(target, "started")(here)
+    assert Sees(target, "started", "started")(here)
+    assert Sees(target, "started", "s3://bucket/images")(here)
+    assert not Sees(target, "other")(here)
+    assert not Sees(target, "started", "no/such/folder")(here)
+    assert not Sees(target, "started")(str(tmp_path / "nowhere"))
+
+
+def test_progress_is_said_now_and_then_but_not_at_the_end():
+    said = []
+    progress = Progress(3000, "images", said.append, every_s=0)
+    for _ in range(3):
+        progress.add(1000)
+    assert [line.split(" images, ")[0] for line in said] == ["1,000 of 3,000", "2,000 of 3,000"]
+    assert all("a second" in line and line.endswith("s left") for line in said)
+    quiet = Progress(3000, "images", pytest.fail)
+    quiet.add(1000)
