@@ -27,12 +27,32 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("dataset", choices=DATASETS, metavar="NAME", help="one of the data sets below (- or _)")
     add("--source", metavar="DIR", help="the unpacked folder as published")
+    add("--list", dest="train_list", metavar="FILE", help="imagenet-lt: ImageNet_LT_train.txt")
+    add(
+        "--eval-list",
+        metavar="FILE",
+        help="imagenet-lt: a list of the eval images (default: the folder val)",
+    )
     add("--out", metavar="DIR", required=True, help="the shards go to DIR/<name>; or a URL")
+    add(
+        "--resolution",
+        type=int,
+        metavar="N",
+        help="pixels of a side, for files (default 64; cub200 128)",
+    )
     add(
         "--imbalance",
         type=float,
         metavar="X",
         help="smallest class over largest, for the -lt sets (default 0.01)",
+    )
+    add("--bounding-box", action="store_true", help="cub200: only the square around the bird")
+    add("--clean", action="store_true", help="celeba5: images with exactly one of the classes")
+    add(
+        "--allow-missing",
+        type=int,
+        metavar="N",
+        help="go on without up to N images that are missing or bad (default 0)",
     )
     add("--seed", type=int, default=0, help="which images stay, and their order (default 0)")
     add("--samples-per-shard", type=int, default=1000, metavar="N", help="default 1000")

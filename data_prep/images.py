@@ -32,7 +32,10 @@ from data_prep.source import BadImage
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FILTER = "centre crop as in ADM: halved by a box filter, then bicubic with antialiasing"
+FILTER = (
+    "centre crop as in ADM: halved by a box filter, then bicubic with antialiasing, smaller "
+    "images enlarged"
+)
 """For ``Source.made``: how a file came to its resolution."""
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit, a quarter of a GB."""

@@ -14,7 +14,8 @@ from data_prep.source import Source
 from data_prep.staging import put_in_place, staging
 from data_prep.target import LocalTarget, RemoteTarget, Target
 
-OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test", CLASSIFIER}
+OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
+OURS |= {"train", "eval", "val", "test"}
 
 Say = Callable[[str], None]
 

@@ -66,6 +66,24 @@ def _cifar(name: str, options: Options) -> "Source":
     )
 
 
+def _imagenet(name: str, options: Options) -> "Source":
+    from data_prep.imagenet import read_imagenet_lt
+
+    return read_imagenet_lt(name, options)
+
+
+def _cub(name: str, options: Options) -> "Source":
+    from data_prep.cub import read_cub200
+
+    return read_cub200(name, options)
+
+
+def _celeba(name: str, options: Options) -> "Source":
+    from data_prep.celeba import read_celeba5
+
+    return read_celeba5(name, options)
+
+
 def _imbalance(options: Options) -> float:
     return LONG_TAIL if options.imbalance is None else options.imbalance
 
@@ -99,5 +117,28 @@ DATASETS = {
     ),
     "cifar100": Dataset(
         about="CIFAR-100, whole", read=_cifar, needs=CIFAR100_FOLDER, takes=("allow_changed",)
+    ),
+    "imagenet-lt": Dataset(
+        about="ImageNet-LT: an ILSVRC folder and the published --list",
+        read=_imagenet,
+        needs={
+            "source": "the ILSVRC 2012 folder, with train and val in it",
+            "train_list": "ImageNet_LT_train.txt, as published",
+        },
+        takes=("eval_list", "resolution", "allow_missing"),
+    ),
+    "cub200": Dataset(
+        about="CUB-200-2011, birds, in its own split",
+        read=_cub,
+        needs={"source": "the folder CUB_200_2011 of the unpacked archive"},
+        takes=("resolution", "bounding_box", "allow_missing"),
+    ),
+    "celeba5": Dataset(
+        about="CelebA-5, faces by hair: the published lists, or --clean",
+        read=_celeba,
+        needs={
+            "source": "the folder with CelebA's img_align_celeba and the five classes' lists"
+        },
+        takes=("resolution", "clean", "allow_missing"),
     ),
 }

@@ -1,0 +1,40 @@
+"""Images that a list names and the disk lacks: all of them in a file, and an error or not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.options import Options
+from data_prep.target import LocalTarget, RemoteTarget, Target
+
+
+def missing_file(out: str, name: str) -> tuple[Target, str]:
+    """The folder --out, which may be a URL, and the file's name in it."""
+    folder: Target = RemoteTarget(out) if "://" in out else LocalTarget(Path(out).expanduser())
+    return folder, f"{name}.missing.txt"
+
+
+def allow_missing(missing: Sequence[str], name: str, options: Options) -> int:
+    """Name what is missing in a file, and give how many images may still turn out bad.
+
+    ``missing`` are file names as the lists write them, each counted once. More than
+    --allow-missing of them is a ValueError. A file of an earlier run goes when all are there.
+    """
+    allowed = options.allow_missing or 0
+    if allowed < 0:
+        raise ValueError(
+            f"--allow-missing ({allowed}) must be 0 or more: the images to do without."
+        )
+    unique = list(dict.fromkeys(missing))
+    folder, file = missing_file(options.out, name)
+    if not unique:
+        folder.remove(file)
+        return allowed
+    folder.write(file, "".join(f"{line}\n" for line in unique).encode())
+    if len(unique) > allowed:
+        raise ValueError(
+            f"--source ({options.source}) lacks {len(unique):,} images that the lists name, "
+            f"--allow-missing is {allowed}. {folder.path(file)} names them all, the first is "
+            f"{unique[0]}. "
+            f"Add them, or go on without them by --allow-missing {len(unique)}."
+        )
+    return allowed - len(unique)
