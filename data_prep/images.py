@@ -138,16 +138,15 @@ def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What a decoder raises about its input is a BadImage; what it warns of is not said."""
-    from PIL.Image import DecompressionBombError, DecompressionBombWarning
+    from PIL.Image import DecompressionBombError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", DecompressionBombWarning)
         try:
             yield
         except (BadImage, MemoryError):
             raise
-        except (DecompressionBombError, DecompressionBombWarning) as error:
+        except DecompressionBombError as error:  # from its header, twice the limit of _decode
             raise BadImage(f"too large: more than {MAX_PIXELS:,} pixels") from error
         except Exception as error:  # decoders fail in too many ways to list
             raise BadImage(f"it does not decode: {error or type(error).__name__}") from error
@@ -186,7 +185,7 @@ def _upright(image: "Image") -> "Image":
     if orientation not in UPRIGHT:
         return image
     turned = image.transpose(turns[UPRIGHT.index(orientation)])
-    turned.info, turned.format = image.info, image.format  # _flatten asks for them
+    turned.format = image.format  # _flatten asks for it
     return turned
 
 

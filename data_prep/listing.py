@@ -89,7 +89,7 @@ def listed_source(
     if missing:
         folder, file = missing_file(options.out, name)
         notes = [*notes, *_missing_notes(splits, class_names, folder.path(file))]
-        made += f"; without {len(set(missing)):,} missing images"
+        made += f"; missing images left out: {len(set(missing)):,}"
         splits = {s: _present(listing) for s, listing in splits.items()}
     if bare := [s for s, listing in splits.items() if not listing.names]:
         notes = [*notes, f"left out, since no image is in it: {', '.join(bare)}"]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.imagenet_counts import imagenet_lt_counts
 from data_prep.images import ImageFiles, check_resolution, load_image, square_around
 from data_prep.source import BadImage
 
@@ -195,6 +194,11 @@ def test_plain_cmyk_has_its_colours():
     plain = data[:start] + data[start + 2 + length :]
     assert b"Adobe" not in plain and Image.open(io.BytesIO(plain)).mode == "CMYK"
     assert corners(plain) == tenths(RED, BLUE, RED, BLUE)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif.tobytes()))
+    turned += exif.tobytes() + plain[2:]
+    assert corners(turned) == tenths(BLUE, RED, BLUE, RED)
     tiff = encoded(halves(CMYK_RED, CMYK_BLUE, (16, 16), "CMYK"), "TIFF")
     assert corners(tiff) == tenths(RED, BLUE, RED, BLUE)
 
@@ -314,12 +318,3 @@ def test_a_resolution_beyond_reason_names_the_option():
     for wrong in (0, -3, 5000):
         with pytest.raises(ValueError, match=rf"--resolution \({wrong}\) must be 1 to 4096"):
             check_resolution(wrong)
-
-
-def test_the_counts_of_imagenet_lt_are_the_published_ones():
-    counts = imagenet_lt_counts()
-    n = list(counts.values())
-    assert list(counts) == sorted(counts) and len(n) == 1000
-    assert (sum(n), max(n), min(n)) == (115_846, 1280, 5)
-    groups = sum(c > 100 for c in n), sum(20 <= c <= 100 for c in n), sum(c < 20 for c in n)
-    assert groups == (385, 479, 136)

@@ -22,6 +22,7 @@ HOSTILE = [
     "",
     "line\nbreak\0null.jpg",
     "x" * 500 + ".jpg",
+    "x" * 500 + ".png",
     "x" * 499 + "y.jpg",
     "A.jpg",
     "a.png",

@@ -1,21 +1,41 @@
 """Every data set of the help is read, and an option that means nothing to it is an error."""
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from test_data_prep_celeba import make_celeba
 from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
+from test_data_prep_cub import make_cub
+from test_data_prep_imagenet import make_imagenet
 
+from cbdm_scale.data.manifest import prep_command, read_manifest
+from cbdm_scale.presets import PRESETS
+from data_prep.__main__ import main, make_parser
 from data_prep.options import READER_OPTIONS, Options
 from data_prep.readers import DATASETS, read_source
 
 
 def complete(name: str, folder: Path) -> Options:
     """Options with which a small data set of this name is read, its files made on the way."""
-    if name == "digits-lt":
-        return Options(out="")
+    options = Options(out=str(folder / "out"), source=str(folder))
+    match name:
+        case "digits-lt":
+            return replace(options, source=None)
+        case "imagenet-lt":
+            make_imagenet(folder)
+            return replace(options, train_list=str(folder / "list.txt"), resolution=16)
+        case "cub200":
+            make_cub(folder)
+            return replace(options, resolution=16)
+        case "celeba5":
+            make_celeba(folder)
+            return replace(options, resolution=16)
     make_folder(folder, CIFAR100 if "100" in name else CIFAR10)
     imbalance = 0.1 if name.endswith("-lt") else None
-    return Options(out="", source=str(folder), imbalance=imbalance, allow_changed=True)
+    return replace(options, imbalance=imbalance, allow_changed=True)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -23,6 +43,42 @@ def test_every_data_set_of_the_help_has_a_reader(tmp_path, name):
     source = read_source(name, complete(name, tmp_path))
     assert source.name == name.replace("-", "_")
     assert {"train", "eval"} <= set(source.splits)
+    for split in source.splits.values():
+        assert len(split.labels) == len(split.keys) == len(set(split.keys)) > 0
+        image = pickle.loads(pickle.dumps(split)).image(0)
+        assert image.shape == (source.image_size, source.image_size, source.channels)
+        assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("imagenet-lt", ["--list", "list.txt"]), ("cub200", ["--bounding-box"]), ("celeba5", [])],
+)
+def test_the_commands_write_shards_of_files(tmp_path, monkeypatch, name, extra):
+    complete(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = [name, "--source", ".", "--out", "shards", "--resolution", "16", *extra]
+    assert main([*words, "--allow-missing", "2", "--no-classifier"]) == 0
+    manifest = read_manifest("shards", name)
+    assert (manifest.image_size, manifest.channels) == (16, 3)
+    assert "16x16, centre crop as in ADM" in manifest.source
+
+
+@pytest.mark.parametrize("resolution", ["0", "5000"])
+@pytest.mark.parametrize("name", ["imagenet-lt", "cub200", "celeba5"])
+def test_a_wrong_resolution_is_told_by_every_reader_of_files(tmp_path, name, resolution):
+    options = replace(complete(name, tmp_path), resolution=int(resolution))
+    with pytest.raises(ValueError, match=rf"--resolution \({resolution}\) must be 1 to 4096"):
+        read_source(name, options)
+
+
+@pytest.mark.parametrize("name", sorted({dataset for dataset, _ in PRESETS}))
+def test_the_command_that_training_prints_has_all_that_is_needed(name):
+    words = prep_command("ROOT", name).split()
+    assert words[:3] == ["python", "-m", "data_prep"]
+    arguments = vars(make_parser().parse_args(words[3:]))
+    entry = DATASETS[arguments.pop("dataset")]
+    assert {option for option in READER_OPTIONS if arguments[option]} == set(entry.needs)
 
 
 def given(option):
