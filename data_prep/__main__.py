@@ -54,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="go on without up to N images that are missing or bad (default 0)",
     )
+    _add_own(parser)
     add("--seed", type=int, default=0, help="which images stay, and their order (default 0)")
     add("--samples-per-shard", type=int, default=1000, metavar="N", help="default 1000")
     add("--format", default="png", metavar="F", help="png (default), webp (lossless) or jpeg")
@@ -74,6 +75,20 @@ def make_parser() -> argparse.ArgumentParser:
         help="leave out the small feature classifier that FID without Inception needs",
     )
     return parser
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    """What is for folder, webdataset and synthetic, and for long tails."""
+    add = parser.add_argument
+    add("--name", metavar="NAME", help="folder, webdataset, synthetic: what to call it")
+    add("--channels", type=int, choices=(1, 3), help="3 for RGB (default), 1 for grey")
+    add("--eval-source", metavar="DIR", help="balanced images that metrics compare with")
+    add("--label-from", metavar="X", help="webdataset: cls (default) or json:FIELD")
+    add("--classes", type=int, metavar="K", help="webdataset, synthetic: how many classes")
+    add("--counts", metavar="N", help="synthetic: imagenet_lt, images a class, or a,b,c")
+    add("--eval-per-class", type=int, metavar="N", help="synthetic: default up to 50")
+    add("--long-tail", type=float, metavar="X", help="cut a tail: smallest class over largest")
+    add("--profile", choices=("exp", "step"), help="of the long tail (default exp)")
 
 
 def _dashes(word: str) -> str:

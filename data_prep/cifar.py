@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.long_tail import long_tail_counts, long_tail_rows
+from data_prep.long_tail import describe_tail, long_tail_counts, long_tail_rows
+from data_prep.options import Profile
 from data_prep.pickles import load_batch
 from data_prep.source import Source, Split
 
@@ -86,6 +87,7 @@ def read_cifar(
     imbalance: float | None,
     seed: int,
     allow_changed: bool,
+    profile: Profile = "exp",
 ) -> Source:
     """Long-tailed unless ``imbalance`` is None; eval is the full training set either way."""
     folder, is_python = _find_folder(variant, Path(source).expanduser())
@@ -103,9 +105,9 @@ def read_cifar(
     train, made = full, f"{variant.title}"
     if imbalance is not None:
         largest = int(np.bincount(train_labels, minlength=variant.num_classes).max())
-        counts = long_tail_counts(largest, variant.num_classes, imbalance)
+        counts = long_tail_counts(largest, variant.num_classes, imbalance, profile=profile)
         train = full.take(long_tail_rows(train_labels, counts, seed))
-        made += f", exponential long tail {imbalance} from {largest}, seed {seed}"
+        made += f", {describe_tail(profile, imbalance, largest)}, seed {seed}"
     if changed:
         made += f", with files that differ from the published ones: {', '.join(changed)}"
     return Source(

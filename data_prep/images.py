@@ -40,6 +40,8 @@ FILTER = (
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit, a quarter of a GB."""
 MAX_RESOLUTION = 4096
+RESOLUTION = 64
+"""Default of --resolution."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What is opened; others of Pillow's start foreign programs (EPS) or are hardly images."""
 ORIENTATION = 0x0112  # the EXIF tag
@@ -98,8 +100,10 @@ class ImageFiles:
             raise BadImage(f"{path}: {error}") from error
 
 
-def check_resolution(resolution: int) -> int:
-    """The option --resolution, or an error."""
+def check_resolution(resolution: int | None) -> int:
+    """The option --resolution, or RESOLUTION, or an error."""
+    if resolution is None:
+        return RESOLUTION
     if not 1 <= resolution <= MAX_RESOLUTION:
         raise ValueError(
             f"--resolution ({resolution}) must be 1 to {MAX_RESOLUTION} pixels. "

@@ -61,10 +61,12 @@ class Listing:
             boxes=None if self.boxes is None else tuple(self.boxes[i] for i in rows),
         )
 
-    def split(self, resolution: int) -> Split:
+    def split(self, resolution: int, channels: int = 3) -> Split:
         paths = tuple(path for path in self.paths if path is not None)
         assert len(paths) == len(self.paths), "missing images are left out before"
-        image = ImageFiles(paths=paths, resolution=resolution, boxes=self.boxes)
+        image = ImageFiles(
+            paths=paths, resolution=resolution, channels=channels, boxes=self.boxes
+        )
         return Split(labels=self.labels, keys=make_keys(self.names), image=image)
 
 
@@ -77,8 +79,9 @@ def listed_source(
     made: str,
     notes: Iterable[str],
     options: Options,
+    channels: int = 3,
 ) -> Source:
-    """RGB images of files, without those that are missing; every class keeps one, or an error.
+    """Images of files, without those that are missing; every class keeps one, or an error.
 
     A split without images is left out.
     """
@@ -105,8 +108,10 @@ def listed_source(
         name=name,
         class_names=class_names,
         image_size=resolution,
-        channels=3,
-        splits={s: part.split(resolution) for s, part in splits.items() if part.names},
+        channels=channels,
+        splits={
+            s: part.split(resolution, channels) for s, part in splits.items() if part.names
+        },
         made=made,
         mirrors=True,
         notes=tuple(notes),

@@ -1,32 +1,56 @@
-"""The exponential long tail of the literature, and the images that it keeps.
+"""The long tails of the literature, and the images that they keep.
 
-Cui et al., "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019); the subset
-is drawn as LDAM-DRW (Cao et al., NeurIPS 2019) and those after it do. K = number of classes.
+The exponential profile is that of Cui et al., "Class-Balanced Loss Based on Effective Number of
+Samples" (CVPR 2019); the step profile that of Buda et al., "A systematic study of the class
+imbalance problem" (2018), as Cao et al. (LDAM-DRW, NeurIPS 2019) use it. The subset is drawn as
+LDAM-DRW and those after it do. K = number of classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.options import Profile
+from data_prep.source import Source
+
+NAMES = {"exp": "exponential", "step": "step"}
+UNBALANCED = 2.0
+"""Largest class over smallest from which on a source no longer counts as balanced."""
+
 
 def long_tail_counts(
-    largest: int, num_classes: int, imbalance: float, at_least: int = 0
+    largest: int,
+    num_classes: int,
+    imbalance: float,
+    at_least: int = 0,
+    *,
+    profile: Profile = "exp",
+    option: str = "--imbalance",
 ) -> tuple[int, ...]:
-    """Class c keeps int(largest * imbalance ** (c / (K - 1))) images, (K,)."""
+    """How many images each class keeps, (K,); class 0 keeps the ``largest`` number.
+
+    exp: class c keeps int(largest * imbalance ** (c / (K - 1))). step: the first K // 2 classes
+    keep ``largest``, the others int(largest * imbalance); with an odd K the middle class is one
+    of the small ones. ``option`` is what errors call the imbalance.
+    """
+    if num_classes < 2:
+        raise ValueError(f"{option} ({imbalance}) needs at least 2 classes, not {num_classes}")
     if not 0 < imbalance <= 1:
         raise ValueError(
-            f"--imbalance ({imbalance}) is the smallest class over the largest: "
+            f"{option} ({imbalance}) is the smallest class over the largest: "
             "a number above 0 and up to 1, such as 0.01."
         )
-    counts = tuple(
-        max(at_least, int(largest * imbalance ** (c / (num_classes - 1))))
-        for c in range(num_classes)
-    )
+    if profile == "step":
+        shares = [imbalance if c >= num_classes // 2 else 1.0 for c in range(num_classes)]
+    else:
+        shares = [imbalance ** (c / (num_classes - 1)) for c in range(num_classes)]
+    counts = tuple(max(at_least, int(largest * share)) for share in shares)
     if min(counts) < 1:
         raise ValueError(
-            f"--imbalance ({imbalance}) leaves class {counts.index(0)} without an image. "
-            f"Try --imbalance {1.01 / largest:.4f}."
+            f"{option} ({imbalance}) leaves class {counts.index(0)} without an image. "
+            f"Try {option} {1.01 / largest:.4f}."
         )
     return counts
 
@@ -48,3 +72,41 @@ def long_tail_rows(
         generator.shuffle(rows)
         kept.append(rows[:n])
     return np.concatenate(kept)
+
+
+def describe_tail(profile: Profile, imbalance: float, largest: int) -> str:
+    """A clause of ``Source.made``."""
+    return f"{NAMES[profile]} long tail {imbalance} from {largest}"
+
+
+def long_tailed(source: Source, imbalance: float, profile: Profile, seed: int) -> Source:
+    """A balanced source with a long tail cut into its training split; the others stay.
+
+    The largest class keeps as many images as every class has. ValueError if the source has a
+    long tail already: cutting another into it would mean nothing.
+    """
+    train = source.splits["train"]
+    k = len(source.class_names)
+    per_class = np.bincount(train.labels, minlength=k)
+    smallest, largest = int(per_class.min()), int(per_class.max())
+    rarest = source.class_names[int(per_class.argmin())]
+    if largest > UNBALANCED * smallest:
+        raise ValueError(
+            f"--long-tail ({imbalance}) needs a balanced source, but its classes have from "
+            f"{smallest} ({rarest!r}) to {largest} images. "
+            "Leave it out: the source is long-tailed as it is."
+        )
+    counts = long_tail_counts(smallest, k, imbalance, profile=profile, option="--long-tail")
+    notes = source.notes
+    if smallest < largest:
+        notes += (
+            f"the classes have {smallest} to {largest} images; the long tail starts from the "
+            f"{smallest} that every class has",
+        )
+    return replace(
+        source,
+        splits=source.splits
+        | {"train": train.take(long_tail_rows(train.labels, counts, seed))},
+        made=f"{source.made}, {describe_tail(profile, imbalance, smallest)}, seed {seed}",
+        notes=notes,
+    )

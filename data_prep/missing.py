@@ -13,7 +13,12 @@ def missing_file(out: str, name: str) -> tuple[Target, str]:
     return folder, f"{name}.missing.txt"
 
 
-def allow_missing(missing: Sequence[str], name: str, options: Options) -> int:
+def allow_missing(
+    missing: Sequence[str],
+    name: str,
+    options: Options,
+    what: str = "images that the lists name",
+) -> int:
     """Name what is missing in a file, and give how many images may still turn out bad.
 
     ``missing`` are file names as the lists write them, each counted once. More than
@@ -32,7 +37,7 @@ def allow_missing(missing: Sequence[str], name: str, options: Options) -> int:
     folder.write(file, "".join(f"{line}\n" for line in unique).encode())
     if len(unique) > allowed:
         raise ValueError(
-            f"--source ({options.source}) lacks {len(unique):,} images that the lists name, "
+            f"--source ({options.source}) lacks {len(unique):,} {what}, "
             f"--allow-missing is {allowed}. {folder.path(file)} names them all, the first is "
             f"{unique[0]}. "
             f"Add them, or go on without them by --allow-missing {len(unique)}."

@@ -1,6 +1,9 @@
 """The options of python -m data_prep; its --help says what they mean."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Profile = Literal["exp", "step"]
 
 from data_prep.encode import Format
 
@@ -11,10 +14,19 @@ class Options:
 
     out: str
     source: str | None = None
+    name: str | None = None
     train_list: str | None = None
     eval_list: str | None = None
+    eval_source: str | None = None
+    label_from: str | None = None
+    classes: int | None = None
+    counts: str | None = None
+    eval_per_class: int | None = None
     resolution: int | None = None
+    channels: int | None = None
     imbalance: float | None = None
+    long_tail: float | None = None
+    profile: Profile | None = None
     bounding_box: bool = False
     clean: bool = False
     allow_missing: int | None = None
@@ -30,10 +42,19 @@ class Options:
 
 READER_OPTIONS = {
     "source": "--source",
+    "name": "--name",
     "train_list": "--list",
     "eval_list": "--eval-list",
+    "eval_source": "--eval-source",
+    "label_from": "--label-from",
+    "classes": "--classes",
+    "counts": "--counts",
+    "eval_per_class": "--eval-per-class",
     "resolution": "--resolution",
+    "channels": "--channels",
     "imbalance": "--imbalance",
+    "long_tail": "--long-tail",
+    "profile": "--profile",
     "bounding_box": "--bounding-box",
     "clean": "--clean",
     "allow_missing": "--allow-missing",

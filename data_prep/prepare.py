@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cbdm_scale.data.manifest import Manifest, canonical_name, parse_manifest, read_manifest
+from cbdm_scale.data.manifest import Manifest, parse_manifest, read_manifest
 from cbdm_scale.labels import GROUPS
 from data_prep.encode import Encoding
 from data_prep.fit import CLASSIFIER, fit_classifier
 from data_prep.options import Options
-from data_prep.readers import read_source
+from data_prep.readers import name_of, read_source
 from data_prep.shards import RECORDS, write_dataset
 from data_prep.source import Source
 from data_prep.staging import put_in_place, staging
@@ -36,6 +36,7 @@ def prepare(
         manifest = _write(source, target, RemoteTarget(options.out), options, say)
     if options.classifier and target.size(CLASSIFIER) is None:
         fit_classifier(source, target, say)
+    source.done()
     _say_outcome(manifest, where, options.out, written, say)
     return manifest
 
@@ -44,7 +45,7 @@ def _prepare_locally(
     dataset: str, options: Options, only_if_missing: bool, say: Say
 ) -> Manifest:
     out = Path(options.out).expanduser()
-    folder = out / canonical_name(dataset)
+    folder = out / name_of(dataset, options)
 
     def is_whole() -> bool:
         due = options.classifier and not (folder / CLASSIFIER).exists()
@@ -62,6 +63,7 @@ def _prepare_locally(
         written = put_in_place(hidden, folder, options.force_overwrite)
     if options.classifier and not (folder / CLASSIFIER).exists():
         fit_classifier(source, LocalTarget(folder), say)
+    source.done()
     _say_outcome(manifest, str(folder), str(out), written, say)
     return manifest
 

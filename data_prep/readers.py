@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from data_prep.names import own_name
 from data_prep.options import READER_OPTIONS, Options
 
 if TYPE_CHECKING:  # readers import numpy and more: only the chosen one does, so --help is quick
@@ -24,6 +25,22 @@ class Dataset:
     """Fields of Options that must be given -> what to give."""
     takes: tuple[str, ...] = ()
     """Fields of READER_OPTIONS that may be given."""
+    is_own: bool = False
+    """Whether it reads the user's own images, whose name is for the user to choose."""
+
+
+def name_of(dataset: str, options: Options) -> str:
+    """The data set's folder below --out, which is also its name for training."""
+    if not DATASETS[dataset].is_own:
+        return dataset.replace("-", "_")
+    published = [n.replace("-", "_") for n, entry in DATASETS.items() if not entry.is_own]
+    return own_name(
+        options.name,
+        options.source,
+        dataset,
+        long_tail=options.long_tail is not None,
+        known=published,
+    )
 
 
 def read_source(dataset: str, options: Options) -> "Source":
@@ -43,13 +60,13 @@ def read_source(dataset: str, options: Options) -> "Source":
             raise ValueError(
                 f"{word}{shown} means nothing for {dataset}. Leave it out; it is for {others}."
             )
-    return entry.read(dataset.replace("-", "_"), options)
+    return entry.read(name_of(dataset, options), options)
 
 
 def _digits(name: str, options: Options) -> "Source":
     from data_prep.digits import read_digits_lt
 
-    return read_digits_lt(_imbalance(options), options.seed)
+    return read_digits_lt(_imbalance(options), options.seed, options.profile or "exp")
 
 
 def _cifar(name: str, options: Options) -> "Source":
@@ -63,6 +80,7 @@ def _cifar(name: str, options: Options) -> "Source":
         imbalance=_imbalance(options) if name.endswith("_lt") else None,
         seed=options.seed,
         allow_changed=options.allow_changed,
+        profile=options.profile or "exp",
     )
 
 
@@ -84,6 +102,38 @@ def _celeba(name: str, options: Options) -> "Source":
     return read_celeba5(name, options)
 
 
+def _folder(name: str, options: Options) -> "Source":
+    from data_prep.folder import read_folder
+
+    return _with_tail(read_folder(name, options), options)
+
+
+def _webdataset(name: str, options: Options) -> "Source":
+    from data_prep.foreign_shards import read_webdataset
+
+    return _with_tail(read_webdataset(name, options), options)
+
+
+def _synthetic(name: str, options: Options) -> "Source":
+    from data_prep.synthetic import read_synthetic
+
+    return _with_tail(read_synthetic(name, options), options)
+
+
+def _with_tail(source: "Source", options: Options) -> "Source":
+    """The source as it is, or with the long tail that --long-tail cuts into it."""
+    from data_prep.long_tail import long_tailed
+
+    if options.long_tail is not None:
+        return long_tailed(source, options.long_tail, options.profile or "exp", options.seed)
+    if options.profile is not None:
+        raise ValueError(
+            f"--profile ({options.profile}) is the profile of --long-tail, which is missing. "
+            "Add --long-tail 0.01, or leave it out."
+        )
+    return source
+
+
 def _imbalance(options: Options) -> float:
     return LONG_TAIL if options.imbalance is None else options.imbalance
 
@@ -94,23 +144,24 @@ CIFAR10_FOLDER = {
 CIFAR100_FOLDER = {
     "source": "the folder of CIFAR-100 as published, cifar-100-python or cifar-100-binary"
 }
+TAIL = ("long_tail", "profile")
 DATASETS = {
     "digits-lt": Dataset(
         about="scikit-learn's real digits, 8x8, long-tailed (no --source)",
         read=_digits,
-        takes=("imbalance",),
+        takes=("imbalance", "profile"),
     ),
     "cifar10-lt": Dataset(
         about="CIFAR-10, long-tailed: the literature's seed-0 subset",
         read=_cifar,
         needs=CIFAR10_FOLDER,
-        takes=("imbalance", "allow_changed"),
+        takes=("imbalance", "profile", "allow_changed"),
     ),
     "cifar100-lt": Dataset(
         about="CIFAR-100, long-tailed in the same way",
         read=_cifar,
         needs=CIFAR100_FOLDER,
-        takes=("imbalance", "allow_changed"),
+        takes=("imbalance", "profile", "allow_changed"),
     ),
     "cifar10": Dataset(
         about="CIFAR-10, whole", read=_cifar, needs=CIFAR10_FOLDER, takes=("allow_changed",)
@@ -140,5 +191,29 @@ DATASETS = {
             "source": "the folder with CelebA's img_align_celeba and the five classes' lists"
         },
         takes=("resolution", "clean", "allow_missing"),
+    ),
+    "folder": Dataset(
+        about="your images: one folder a class, or a .csv or .parquet of path,label",
+        read=_folder,
+        needs={"source": "the folder with one folder a class, or the table"},
+        takes=("name", "eval_source", "resolution", "channels", *TAIL, "allow_missing"),
+        is_own=True,
+    ),
+    "webdataset": Dataset(
+        about="your shards: 'URL-{000000..000123}.tar', img2dataset's too",
+        read=_webdataset,
+        needs={"source": "tars, such as 'URL-{000000..000123}.tar'", "name": "what to call it"},
+        takes=(
+            *("eval_source", "label_from", "classes", "resolution", "channels"),
+            *(*TAIL, "allow_missing"),
+        ),
+        is_own=True,
+    ),
+    "synthetic": Dataset(
+        about="procedural images, of any number, for load tests (no --source)",
+        read=_synthetic,
+        needs={"counts": "imagenet_lt, a number for each of --classes, or numbers a,b,c"},
+        takes=("name", "classes", "eval_per_class", "resolution", *TAIL),
+        is_own=True,
     ),
 }

@@ -56,6 +56,10 @@ class _Chosen:
         return self.image(int(self.rows[i]))
 
 
+def _nothing() -> None:
+    """What most sources have to do when they are done with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A whole data set before it is written."""
@@ -73,3 +77,5 @@ class Source:
     """What the user should know, printed and not stored."""
     allow_missing: int = 0
     """How many images may still turn out bad while writing, before that is an error."""
+    done: Callable[[], None] = _nothing
+    """Called once the data set is in place: copies made for reading may go."""

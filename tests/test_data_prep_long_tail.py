@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from data_prep.long_tail import long_tail_counts, long_tail_rows
+from data_prep.long_tail import long_tail_counts, long_tail_rows, long_tailed
+from data_prep.options import Options
+from data_prep.synthetic import read_synthetic
 
 
 def test_counts_are_those_of_the_literature():
@@ -62,3 +64,41 @@ def test_another_seed_keeps_other_images_in_the_same_numbers():
 def test_class_with_too_few_images_is_named():
     with pytest.raises(ValueError, match="class 1 has 2 images, fewer than the 3"):
         long_tail_rows(np.array([0, 0, 0, 1, 1]), (3, 3), 0)
+
+
+def test_step_profile_keeps_half_of_the_classes_whole():
+    assert long_tail_counts(500, 4, 0.1, profile="step") == (500, 500, 50, 50)
+    assert long_tail_counts(500, 5, 0.1, profile="step") == (500, 500, 50, 50, 50)
+    assert long_tail_counts(500, 2, 0.1, profile="step") == (500, 50)
+    assert long_tail_counts(500, 2, 0.1) == (500, 50)
+
+
+def test_one_class_has_no_tail():
+    with pytest.raises(
+        ValueError, match=r"--long-tail \(0.1\) needs at least 2 classes, not 1"
+    ):
+        long_tail_counts(10, 1, 0.1, option="--long-tail")
+
+
+def synthetic(counts):
+    return read_synthetic("x", Options(out="", counts=counts, resolution=8))
+
+
+@pytest.mark.parametrize(("profile", "kept"), [("exp", [40, 12, 4]), ("step", [40, 4, 4])])
+def test_a_balanced_source_gets_a_long_tail_and_keeps_its_other_splits(profile, kept):
+    whole = synthetic("40,41,43")
+    tailed = long_tailed(whole, 0.1, profile, seed=3)
+    train = tailed.splits["train"]
+    assert np.bincount(train.labels).tolist() == kept
+    assert tailed.splits["eval"] is whole.splits["eval"]
+    assert set(train.keys) < set(whole.splits["train"].keys)
+    row = whole.splits["train"].keys.index(train.keys[-1])
+    np.testing.assert_array_equal(train.image(-1), whole.splits["train"].image(row))
+    assert tailed.made.startswith(whole.made)
+    assert f"{'exponential' if profile == 'exp' else 'step'} long tail 0.1" in tailed.made
+    assert "the classes have 40 to 43 images" in tailed.notes[-1]
+
+
+def test_a_source_that_has_a_long_tail_gets_no_other():
+    with pytest.raises(ValueError, match=r"--long-tail \(0.1\) needs a balanced source.*4 "):
+        long_tailed(synthetic("40,20,4"), 0.1, "exp", seed=0)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_tools import own_options
 from test_data_prep_celeba import make_celeba
 from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 from test_data_prep_cub import make_cub
 from test_data_prep_imagenet import make_imagenet
 
-from cbdm_scale.data.manifest import prep_command, read_manifest
+from cbdm_scale.data.manifest import PUBLISHED, prep_command, read_manifest
 from cbdm_scale.presets import PRESETS
 from data_prep.__main__ import main, make_parser
 from data_prep.options import READER_OPTIONS, Options
@@ -21,6 +22,8 @@ from data_prep.readers import DATASETS, read_source
 def complete(name: str, folder: Path) -> Options:
     """Options with which a small data set of this name is read, its files made on the way."""
     options = Options(out=str(folder / "out"), source=str(folder))
+    if DATASETS[name].is_own:
+        return own_options(name, folder)
     match name:
         case "digits-lt":
             return replace(options, source=None)
@@ -105,6 +108,10 @@ def test_an_option_that_is_needed_says_what_to_give(name):
         others = {o: "x" for o in DATASETS[name].needs if o != option}
         with pytest.raises(ValueError, match=f"{READER_OPTIONS[option]} is missing: {what}"):
             read_source(name, Options(out="", **others))
+
+
+def test_names_that_are_published_are_those_with_a_reader_of_their_own():
+    assert {n.replace("-", "_") for n, d in DATASETS.items() if not d.is_own} == set(PUBLISHED)
 
 
 def test_every_option_of_the_readers_is_used_by_one():

@@ -18,6 +18,11 @@ from cbdm_scale.labels import GROUPS, Group
 from cbdm_scale.remote import Store, StoreError, open_url
 
 FORMAT_VERSION = 1
+PUBLISHED = (
+    *("digits_lt", "cifar10_lt", "cifar100_lt", "cifar10", "cifar100"),
+    *("imagenet_lt", "cub200", "celeba5"),
+)
+"""Data sets that have a reader of their own; any other name is a user's."""
 SMALLEST_TELLING_SHARD = 20
 """Samples from which on a shard of a single class is worth a warning."""
 
@@ -125,7 +130,9 @@ def dataset_folder(root: str, name: str) -> str:
 
 
 def prep_command(root: str, name: str) -> str:
-    """The command that makes a data set."""
+    """The command that makes a data set: a published one, or one of the user's own."""
+    if canonical_name(name) not in PUBLISHED:
+        return f"python -m data_prep folder --source DIR --name {name} --out {root}"
     dashed = canonical_name(name).replace("_", "-")
     source = "" if dashed == "digits-lt" else " --source DIR"
     if dashed == "imagenet-lt":
