@@ -7,6 +7,7 @@ images, as the ablations do (Table 6: DDIM 6.27, ancestral 6.26 on CIFAR100-LT).
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from cbdm_scale.cluster import ClusterConfig
@@ -140,6 +141,36 @@ PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
     ("digits_lt", "cbdm"): partial(digits, "cbdm"),
     ("digits_lt", "ddpm"): partial(digits, "ddpm"),
 }
+
+
+def custom(dataset: str, row: str, size: int) -> Config:
+    """A row for a data set that is in no table, of images of size x size pixels.
+
+    cbdm and ddpm are the paper's rows for CIFAR, small the one for CPUs. Of their networks the
+    levels stay that halve the images evenly, down to 4 pixels. Attention is at the first level
+    of at most 16 pixels (small: 8), or else at the last level if that has at most 32.
+    """
+    rows: dict[str, Callable[[], Config]] = {
+        "cbdm": partial(paper, dataset, "cbdm", "cbdm", 48, 1.0),
+        "ddpm": partial(paper, dataset, "ddpm", "ddpm", 64, 0.8),
+        "small": partial(small, dataset),
+    }
+    if row not in rows:
+        raise ValueError(
+            f"preset ({row}) is no row of {dataset}. Choose from: {', '.join(rows)}."
+        )
+    config = rows[row]()
+    model = config.model
+    widest = 32 >> model.attention[0]  # the side at which the row for 32 px attends
+    sides = [size >> level for level in range(len(model.multipliers)) if size % 2**level == 0]
+    sides = sides[:1] + [side for side in sides[1:] if side >= 4]
+    levels = [level for level, side in enumerate(sides) if side <= widest]
+    if not levels and sides[-1] <= 32:
+        levels = [len(sides) - 1]
+    model = replace(
+        model, multipliers=model.multipliers[: len(sides)], attention=tuple(levels[:1])
+    )
+    return replace(config, model=model)
 
 
 def preset(dataset: str, row: str = "cbdm") -> Config:

@@ -19,8 +19,9 @@ import tyro
 
 from cbdm_scale import __version__
 from cbdm_scale.config import Config, flatten, is_runtime
-from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
-from cbdm_scale.presets import preset
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
+from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
 
@@ -32,9 +33,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
 
     The data set and the preset decide the defaults of everything else, so they are read first.
     """
-    base = preset(
-        find_option(argv, "dataset", "digits_lt"), find_option(argv, "preset", "cbdm")
-    )
+    base = starting_point(argv)
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
@@ -48,6 +47,23 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
         return config, dry_run
 
     return tyro.cli(command, args=list(argv), prog="python -m cbdm_scale.train")
+
+
+def starting_point(argv: Sequence[str]) -> Config:
+    """The preset of the data set, or for one that is in no table a row that fits its images."""
+    dataset = find_option(argv, "dataset", "digits_lt")
+    row = find_option(argv, "preset", "cbdm")
+    known = sorted({name for name, _ in PRESETS})
+    if canonical_name(dataset) in known:
+        return preset(dataset, row)
+    try:
+        manifest = read_manifest(find_option(argv, "data.root", DataConfig().root), dataset)
+    except ValueError as error:
+        raise ValueError(
+            f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
+            f"{error}"
+        ) from None
+    return custom(manifest.name, row, manifest.image_size)
 
 
 def find_option(argv: Sequence[str], name: str, default: str) -> str:

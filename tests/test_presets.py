@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cbdm_scale.models import build, num_parameters
-from cbdm_scale.presets import PRESETS, preset
+from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.training.ema import EMA
 
 CLASSES = {
@@ -107,6 +109,36 @@ def test_digits_are_not_mirrored():
 
 def test_names_take_dashes_and_underscores():
     assert preset("cifar100-lt") == preset("cifar100_lt")
+
+
+@pytest.mark.parametrize("row", ["cbdm", "ddpm", "small"])
+@pytest.mark.parametrize("size", [1, 4, 8, 25, 28, 32, 48, 64, 100, 128, 256])
+def test_a_data_set_of_ones_own_gets_a_network_that_fits_its_images(row, size):
+    config = custom("mine", row, size)
+    assert (config.dataset, config.preset) == ("mine", row)
+    assert config.loss.name == ("ddpm" if row == "ddpm" else "cbdm")
+    with torch.device("meta"):
+        build(config.model, image_channels=3, image_size=size, num_classes=7)
+    levels = len(config.model.multipliers)
+    assert size >> (levels - 1) >= min(4, size)
+
+
+def test_rows_of_ones_own_are_the_papers_at_32_pixels():
+    """Above, attention stays at 16x16, as in the rows of Table 7."""
+    assert custom("x", "cbdm", 32) == replace(preset("cifar10_lt"), dataset="x")
+    assert custom("x", "ddpm", 32) == replace(preset("cifar10_lt", "ddpm"), dataset="x")
+    assert custom("x", "small", 32) == replace(preset("cifar10_lt", "small"), dataset="x")
+    assert custom("x", "cbdm", 64).model == preset("celeba5").model
+    assert custom("x", "cbdm", 128).model == preset("cub200").model
+    assert custom("x", "cbdm", 8).model.multipliers == (1, 2)
+    assert custom("x", "cbdm", 256).model.attention == (3,)
+    assert custom("x", "small", 64).model.attention == (2,)
+    assert custom("x", "cbdm", 101).model.attention == ()
+
+
+def test_a_row_that_no_data_set_has_names_those_that_are():
+    with pytest.raises(ValueError, match=r"preset \(big\) is no row of mine.*ddpm, small"):
+        custom("mine", "big", 32)
 
 
 def test_a_data_set_that_is_not_known_names_those_that_are():

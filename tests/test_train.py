@@ -1,6 +1,7 @@
 """The train command up to where it would start Ray."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.presets import preset
+from cbdm_scale.presets import custom, preset
 from cbdm_scale.storage import Storage
 from cbdm_scale.train import claim_run, describe, main, parse, resolve
+from data_prep.options import Options
+from data_prep.prepare import prepare
 from data_prep.shards import write_dataset
 from data_prep.source import Source, Split
 
@@ -117,7 +120,10 @@ def failure(capsys, *words):
 @pytest.mark.parametrize(
     "words, parts",
     [
-        (["--dataset", "mnist"], ["dataset (mnist)", "digits_lt"]),
+        (
+            ["--dataset", "mnist"],
+            ["dataset (mnist) is none of", "folder --source DIR"],
+        ),
         (["--dataset", "imagenet_lt"], ["python -m data_prep imagenet-lt --source"]),
         (["--dataset", "imagenet-lt"], ["python -m data_prep imagenet-lt --source"]),
         (["--preset", "big"], ["preset (big)", "cbdm, ddpm"]),
@@ -153,6 +159,41 @@ def test_a_data_set_that_is_not_there_names_its_command(capsys, tmp_path):
     error = failure(capsys, "--dataset", "cifar10-lt", "--data.root", str(tmp_path))
     assert f"data.root ({tmp_path})" in error
     assert f"python -m data_prep cifar10-lt --source DIR --out {tmp_path}" in error
+
+
+@pytest.fixture(scope="module")
+def own_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("own")
+    options = Options(
+        out=str(root), name="my-shapes", counts="9,5,2", resolution=16, classifier=False
+    )
+    prepare("synthetic", options, say=lambda line: None)
+    return str(root)
+
+
+def test_a_data_set_of_ones_own_is_trained_by_its_name(capsys, own_root):
+    words = ["--dataset", "my-shapes", "--data.root", own_root, "--eval.extractor", "none"]
+    assert main([*words, "--preset", "small", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "dataset = my_shapes" in said and "model.multipliers = [1, 2, 2]" in said
+    assert "\ntraining images: 16\n" in said
+    config, _ = parse([*words, "--model.channels", "64"])
+    assert config == replace(
+        custom("my_shapes", "cbdm", 16),
+        data=replace(config.data, root=own_root),
+        eval=replace(config.eval, extractor="none"),
+        model=replace(config.model, channels=64),
+    )
+    assert "cbdm, ddpm, small" in failure(capsys, *words, "--preset", "big")
+
+
+def test_a_damaged_data_set_of_ones_own_says_so(capsys, own_root, tmp_path):
+    shutil.copytree(own_root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "my_shapes/dataset.json").write_text("{")
+    error = failure(capsys, "--dataset", "my_shapes", "--data.root", str(tmp_path))
+    assert "dataset.json is cut short" in error
+    command = f"folder --source DIR --name my_shapes --out {tmp_path} --force-overwrite"
+    assert command in error
 
 
 # ----------------------------------------------------------------------------
