@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Profile = Literal["exp", "step"]
-
 from data_prep.encode import Format
+
+Profile = Literal["exp", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def test_names_take_dash_and_underscore():
 @pytest.mark.parametrize("name", ["imagenet-lt", "cifar10_lt", "cub200"])
 def test_missing_data_set_names_its_command(root, name):
     dashed = name.replace("_", "-")
-    with pytest.raises(ValueError, match=rf"data_prep {dashed} --source DIR --out {root}"):
+    with pytest.raises(ValueError, match=rf"data_prep {dashed} --source DIR .*--out {root}"):
         read_manifest(str(root), name)
 
 
