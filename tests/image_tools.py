@@ -1,6 +1,8 @@
 """Small images as files, and what a written source holds."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 def jpeg(colour=(200, 30, 30), size=(20, 16)):
     """A file of one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "JPEG", quality=95)
-    return file.getvalue()
+    return encoded(Image.new("RGB", size, colour), "JPEG", quality=95)
 
 
 def put(path, data=None):
@@ -24,3 +24,19 @@ def put(path, data=None):
 
 def counts(source, split="train"):
     return np.bincount(source.splits[split].labels, minlength=len(source.class_names)).tolist()
+
+
+def encoded(image, form="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def png_header(width, height, depth=8, colour=2):
+    """A PNG that says what it is and holds no pixel."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = b""
+    for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+        crc = struct.pack(">I", zlib.crc32(name + body))
+        chunks += struct.pack(">I", len(body)) + name + body + crc
+    return b"\x89PNG\r\n\x1a\n" + chunks

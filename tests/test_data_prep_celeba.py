@@ -139,6 +139,7 @@ def real(tmp_path_factory):
     if not archive.exists():
         pytest.skip("the real CelebA-5 (shared/data) is not beside this checkout")
     folder = tmp_path_factory.mktemp("celeba")
+    (folder / "celeba" / "img_align_celeba").mkdir(parents=True)
     with tarfile.open(archive) as tar:
         for member in tar:
             if not member.name.endswith(".jpg") or int(member.name[-10:-4]) % 50 == 0:
