@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data clean
+.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data bench-scale clean
 
 setup: $(READY)
 
@@ -46,6 +46,9 @@ bench-ray: $(READY)
 
 bench-data: $(READY)
 	$(BIN)/python -m benchmarks.data
+
+bench-scale: $(READY)
+	$(BIN)/python -m benchmarks.scale
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -43,6 +43,17 @@ RUNTIME = (
 )
 """Options that may differ when a run goes on: they do not change what is learnt."""
 
+YOUNGER = (
+    "data.resample_power",
+    "data.balanced_fraction",
+    "data.augment",
+    "data.augment_p",
+)
+"""Options that the first runs did not have: at their defaults they leave a run's name alone."""
+
+FORMER = {"model.augment": False}
+"""Options that are gone, with the value that means what their absence means now."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -86,7 +97,11 @@ class Config:
     def run_name(self) -> str:
         if self.name:
             return self.name
-        text = json.dumps(self.science(), sort_keys=True)
+        usual, science = Config().flat(), self.science() | FORMER
+        for option in YOUNGER:
+            if science[option] == usual[option]:
+                del science[option]
+        text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.dataset}-{self.loss.name}-{digest}"
 
@@ -117,14 +132,24 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def upgraded(before: dict[str, Any]) -> dict[str, Any]:
+    """The flat options of an older run as they would be written now.
+
+    An option that did not exist had the value that is its default; a former one drops out.
+    """
+    kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
+    return Config().flat() | kept
+
+
 def from_dict(tree: dict[str, Any]) -> Config:
-    """The inverse of ``dataclasses.asdict`` after a trip through JSON."""
+    """The inverse of ``dataclasses.asdict`` after a trip through JSON, of older runs too."""
 
     def tuples(value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     def part(cls: Any, name: str) -> Any:
-        return cls(**{k: tuples(v) for k, v in tree[name].items()})
+        kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
+        return cls(**{k: tuples(v) for k, v in kept.items()})
 
     return Config(
         dataset=tree["dataset"],

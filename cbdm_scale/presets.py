@@ -36,6 +36,7 @@ def paper(
     size: int = 32,
     tau: float = 1.0,
     augment: AugmentName = "none",
+    power: float = 1.0,
 ) -> Config:
     """Section 4.1: the paper's U-Net, 300,000 steps (500,000 with ADA), warm-up over 5,000.
 
@@ -45,7 +46,7 @@ def paper(
     return Config(
         dataset=dataset,
         preset=preset,
-        data=DataConfig(augment=augment),
+        data=DataConfig(augment=augment, resample_power=power),
         model=UNetConfig(attention=(int(math.log2(size // 16)),)),
         loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm", tau=tau),
         train=TrainConfig(
@@ -119,10 +120,14 @@ PAPER = (
     partial(paper, "cifar100_lt", "cbdm_ada", "cbdm", 48, 1.4, augment="ada"),  # 5.81
     partial(paper, "cifar100_lt", "ada",      "ddpm", 64, 0.8, augment="ada"),  # 6.16
     partial(paper, "cifar100_lt", "diffaug",  "ddpm", 64, 0.8, augment="diffaug"),  # 9.19
+    partial(paper, "cifar100_lt", "rs",       "ddpm", 64, 0.8, power=0.0),  # 10.50
+    partial(paper, "cifar100_lt", "sqrt_rs",  "ddpm", 64, 0.8, power=0.5),  # 9.72
     partial(paper, "cifar100",    "cbdm",  "cbdm",  48,  0.8),              # 2.72
     partial(paper, "cifar100",    "ddpm",  "ddpm",  64,  0.8),              # 3.11
     partial(paper, "cifar10_lt",  "cbdm",  "cbdm",  48,  1.0),              # 5.46
     partial(paper, "cifar10_lt",  "ddpm",  "ddpm",  64,  0.8),              # 5.76
+    partial(paper, "cifar10_lt",  "rs",       "ddpm", 64, 0.8, power=0.0),  # none
+    partial(paper, "cifar10_lt",  "sqrt_rs",  "ddpm", 64, 0.8, power=0.5),  # none
     partial(paper, "cifar10",     "cbdm",  "cbdm",  48,  0.8),              # 3.03
     partial(paper, "cifar10",     "ddpm",  "ddpm",  64,  0.8),              # 3.16
     partial(paper, "celeba5",     "cbdm",  "cbdm",  48,  1.0,  64,   0.05), # 8.69

@@ -19,7 +19,7 @@ from cbdm_scale.config import Config
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.data.plan import SamplePlan
+from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.examine import Examiner
@@ -132,7 +132,12 @@ class Run:
     def make_task(self) -> Task:
         config = self.config
         index = open_index(config.data.root, config.dataset, "train")
-        plan = SamplePlan(index.shard_sizes.tolist(), config.seed)
+        plan = make_plan(
+            index,
+            config.seed,
+            power=config.data.resample_power,
+            balanced_fraction=config.data.balanced_fraction,
+        )
         open_at_once = max(8, plan.num_streams + 1)
         cache = config.data.open_cache()
         reader = ShardReader(

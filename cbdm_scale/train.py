@@ -18,9 +18,10 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, flatten, is_runtime
+from cbdm_scale.config import Config, flatten, is_runtime, upgraded
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
+from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
@@ -106,7 +107,10 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
                 root = stack.enter_context(TemporaryDirectory())
             with nullcontext() if write else redirect_stdout(StringIO()):
                 prepare_digits(root, classifier=write)
-        return read_manifest(root, config.dataset)
+        manifest = read_manifest(root, config.dataset)
+    data = config.data
+    check_resampling(manifest.num_images("train"), data.resample_power, data.balanced_fraction)
+    return manifest
 
 
 def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
     run = storage.child(config.run_name)
     if run.exists("config.json"):
         try:
-            before = flatten(run.read_json("config.json"))
+            before = upgraded(flatten(run.read_json("config.json")))
         except ValueError as error:
             raise ValueError(
                 f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "

@@ -31,6 +31,8 @@ class Expected:
     num_bytes: int | None = None
     sha256: str | None = None
     row_group: int | None = None
+    index_file: str = "index.parquet"
+    """The file of the index that holds this row group."""
 
 
 @dataclass
@@ -109,7 +111,9 @@ class ShardCheck:
         if expected.row_group is None:
             return None
         try:
-            table = read_index_rows(self.root, self.name, expected.row_group)
+            table = read_index_rows(
+                self.root, self.name, expected.row_group, expected.index_file
+            )
             rows: list[dict[str, Any]] = table.to_pylist()
             by_key = {row["key"]: row for row in rows}
         except (ValueError, KeyError, OSError) as error:  # pyarrow's errors are ValueErrors
@@ -227,24 +231,25 @@ def _walk(path: Path, found: Findings) -> Iterator[_Sample]:
 # The one place here that knows index.parquet.
 
 
-def num_index_groups(root: str, name: str) -> int:
-    with _open_index(root, name) as index:
+def num_index_groups(root: str, name: str, file: str) -> int:
+    """Row groups of index.parquet, or of one of its parts."""
+    with _open_index(root, name, file) as index:
         return int(index.num_row_groups)
 
 
-def read_index_rows(root: str, name: str, row_group: int) -> Any:
+def read_index_rows(root: str, name: str, row_group: int, file: str) -> Any:
     """The rows of one shard, a pyarrow table."""
-    with _open_index(root, name) as index:
+    with _open_index(root, name, file) as index:
         return index.read_row_group(row_group, use_threads=False)
 
 
 @contextmanager
-def _open_index(root: str, name: str) -> Iterator[Any]:
+def _open_index(root: str, name: str, file: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     store, folder = open_folder(root, name)
     with (
-        store.open(f"{folder}/index.parquet") as stream,
+        store.open(f"{folder}/{file}") as stream,
         pq.ParquetFile(stream, page_checksum_verification=True) as index,
     ):
         yield index

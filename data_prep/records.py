@@ -65,19 +65,3 @@ def parse_record(raw: bytes) -> ShardRecord:
         bad=tuple(Bad(*b) for b in text["bad"]),
         rows=table.replace_schema_metadata(None),
     )
-
-
-def index_schema() -> Any:
-    import pyarrow as pa
-
-    return pa.schema(
-        {
-            "split": pa.string(),
-            "shard": pa.string(),
-            "key": pa.string(),
-            "label": pa.int64(),
-            "offset": pa.int64(),
-            "length": pa.int64(),
-            "crc32": pa.uint32(),
-        }
-    )

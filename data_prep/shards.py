@@ -62,7 +62,7 @@ def write_dataset(
     _make_shards(maker, shards, workers, reads, say)
     left_out = LeftOut(source)
     with tempfile.TemporaryDirectory(prefix="data_prep-") as scratch:
-        write_tables(_records(maker, shards, left_out), Path(scratch))
+        write_tables(_records(maker, shards, left_out), Path(scratch), len(shards))
         bad_list = LocalTarget(bad_list) if isinstance(bad_list, Path) else bad_list
         left_out.judge(bad_list, say)
         digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()

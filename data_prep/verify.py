@@ -8,12 +8,14 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.data.index_files import part_name
 from cbdm_scale.data.manifest import (
     Manifest,
     dataset_folder,
@@ -107,25 +109,34 @@ def _expected(
         verdict.wrong.append("shards.parquet: has another sha256 than dataset.json says")
     names = {shard["file"] for shard in shards}
     verdict.wrong += [f"{f}: is not in shards.parquet" for f in tars if f not in names]
-    num_groups = 0
+    files = [part_name(s["part"]) if "part" in s else "index.parquet" for s in shards]
+    counts = Counter(files) or Counter({"index.parquet": 0})
+    groups = {f: _count_groups(root, name, f, n, verdict) for f, n in counts.items()}
+    seen: Counter[str] = Counter()
+    expected = []
+    for shard, file in zip(shards, files, strict=True):
+        group = seen[file] if seen[file] < groups[file] else None
+        seen[file] += 1
+        sizes = shard["samples"], shard["bytes"], shard["sha256"]
+        expected.append(Expected(shard["file"], *sizes, group, file))
+    return expected
+
+
+def _count_groups(root: str, name: str, file: str, num_shards: int, verdict: Verdict) -> int:
+    """Row groups of a file of the index, 0 if it cannot be read."""
     try:
-        num_groups = num_index_groups(root, name)
-        if num_groups != len(shards):
-            verdict.wrong.append(
-                f"index.parquet: has {num_groups} row groups for {len(shards)} shards"
-            )
+        num_groups = num_index_groups(root, name, file)
     except FileNotFoundError:
-        verdict.wrong.append("index.parquet: is missing")
+        verdict.wrong.append(f"{file}: is missing")
+        return 0
     except StoreError:
         raise
     except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
-        verdict.wrong.append(f"index.parquet: cannot be read ({error})")
-    return [
-        Expected(
-            s["file"], s["samples"], s["bytes"], s["sha256"], i if i < num_groups else None
-        )
-        for i, s in enumerate(shards)
-    ]
+        verdict.wrong.append(f"{file}: cannot be read ({error})")
+        return 0
+    if num_groups != num_shards:
+        verdict.wrong.append(f"{file}: has {num_groups} row groups for {num_shards} shards")
+    return num_groups
 
 
 def _judge_counts(manifest: Manifest, found: list[Findings], verdict: Verdict) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import DataConfig, PlannedImages, load_batches
 from cbdm_scale.data.plan import SamplePlan
+from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import ShardReader
 from data_prep.digits import read_digits_lt
 from data_prep.shards import write_dataset
@@ -34,6 +35,12 @@ def open_images(root, *, flip=False, augment="none", num_streams=None, seed=SEED
     plan = SamplePlan(reader.index.shard_sizes.tolist(), seed, num_streams=num_streams)
     config = DataConfig(flip=flip, augment=augment)
     return PlannedImages(reader, plan, config.augmentation(seed))
+
+
+def open_resampled(root, *, power=0.0, balanced=0.25):
+    images = open_images(root)
+    images.plan = ResampledPlan(images.reader.index, SEED, power, balanced)
+    return images
 
 
 def load(images, steps, *, start=0, rank=0, world_size=1, **options):

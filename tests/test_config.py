@@ -9,7 +9,7 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
 from cbdm_scale.models import UNetConfig
-from cbdm_scale.presets import PRESETS
+from cbdm_scale.presets import PRESETS, preset
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.training.loop import TrainConfig
 
@@ -61,7 +61,7 @@ def test_science_in_words_changes_the_name_too(option, value):
 
 
 SCIENCE = """
-dataset seed data.flip data.augment data.augment_p
+dataset seed data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
 diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
@@ -73,6 +73,12 @@ train.precision
 
 def test_what_a_run_learns_is_science_and_nothing_else_is():
     assert sorted(Config().science()) == sorted(SCIENCE.split())
+
+
+def test_options_that_came_later_leave_the_names_of_older_runs_as_they_were():
+    """Hashes written down before there was resampling: the same command finds its run."""
+    assert preset("cifar100_lt").run_name == "cifar100_lt-cbdm-366cb482"
+    assert preset("digits_lt").run_name == "digits_lt-cbdm-30e9a605"
 
 
 def test_every_runtime_option_exists():
@@ -113,6 +119,9 @@ def test_flat_names_are_dotted_paths():
         (lambda: ClusterConfig(cpus_per_worker=-1), r"cluster.cpus_per_worker.*got -1. Try"),
         (lambda: ClusterConfig(timeout_s=0), r"cluster.timeout_s.*got 0. Try"),
         (lambda: DataConfig(max_bad=2), r"data.max_bad.*got 2. Try"),
+        (lambda: DataConfig(resample_power=-1), r"data.resample_power.*got -1. Try 1"),
+        (lambda: DataConfig(resample_power=2), r"data.resample_power.*got 2. Try 1"),
+        (lambda: DataConfig(balanced_fraction=1.5), r"balanced_fraction.*got 1.5. Try 0"),
         (lambda: DataConfig(processes=-1), r"data.processes.*got -1. Try"),
         (
             lambda: DataConfig(augment="mixup"),

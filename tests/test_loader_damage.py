@@ -5,7 +5,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from loader_tools import BATCH, SHARD, N, damage, load, open_images, shard_path, write_digits
+from loader_tools import (
+    BATCH,
+    SHARD,
+    N,
+    damage,
+    load,
+    open_images,
+    open_resampled,
+    shard_path,
+    write_digits,
+)
 
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import _LocalFile
@@ -96,6 +106,25 @@ def test_every_sample_is_still_planned_once_and_the_next_one_is_seen_twice(root)
     assert len(rows) == N - 1
     assert sorted(counts) == [1] * (N - 2) + [2]
     assert len(batch.substitutions) == 1
+
+
+def test_a_resampled_image_is_replaced_by_one_of_its_class(made, root):
+    """The classes of a batch stay what the plan says, in this process and in another."""
+    whole, images = open_resampled(made), open_resampled(root)
+    bad = bad_rows(root, "missing shard")
+    for processes in (0, 1):
+        before, after = (load(i, 8, processes=processes) for i in (whole, images))
+        hit = 0
+        for a, b in zip(before, after, strict=True):
+            assert torch.equal(a.y, b.y) and torch.equal(a.images, b.images)
+            rows = whole.plan.rows(a.images.numpy())
+            lost = np.isin(rows, list(bad))
+            assert [s.image for s in b.substitutions] == a.images[lost].tolist()
+            assert all(
+                (x == y) != gone for x, y, gone in zip(a.keys, b.keys, lost, strict=True)
+            )
+            hit += lost.sum()
+        assert hit > 20
 
 
 def test_substitutions_are_the_same_for_every_number_of_workers(root):

@@ -19,7 +19,7 @@ CLASSES = {
 }
 SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
 PAPER = [row for row in PRESETS if row[0] != "digits_lt" and row[1] != "small"]
-PLAIN = ("ddpm", "ada", "diffaug")
+PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs")
 """Rows whose objective is DDPM's, in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
@@ -71,6 +71,8 @@ def test_the_papers_settings(row):
     assert (loss.tau, loss.gamma, loss.label_power, loss.p_uncond) == (tau, 0.25, 1, 0.1)
     assert loss.reg_share == 1 and config.model.dropout == 0.1 and config.data.flip
     assert config.diffusion.num_steps == 1000
+    assert config.data.resample_power == {"rs": 0, "sqrt_rs": 0.5}.get(row[1], 1)
+    assert config.data.balanced_fraction == 0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cbdm_scale.config import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.presets import custom, preset
 from cbdm_scale.storage import Storage
@@ -272,6 +273,21 @@ def test_a_run_with_another_configuration_names_the_options_that_differ(claim):
     assert "loss.tau (1.0 there, 2.0 here)" in text and "seed (0 there, 3 here)" in text
     assert "workers" not in text
     assert run.read_bytes("config.json") == before
+
+
+def test_a_run_from_before_an_option_existed_goes_on(claim):
+    """An option that its config.json lacks had the value that is the default now."""
+    run = claim()
+    config = json.loads(run.read_bytes("config.json"))
+    for option in ("resample_power", "balanced_fraction", "augment", "augment_p"):
+        del config["data"][option]
+    config["model"]["augment"] = False  # which was an option then
+    assert from_dict(config) == from_dict(json.loads(run.read_bytes("config.json")))
+    run.write_json("config.json", config)
+    with pytest.raises(ValueError, match=r"data.resample_power \(1.0 there, 0.5 here\)"):
+        claim("--data.resample-power", "0.5")
+    claim()
+    assert json.loads(run.read_bytes("config.json"))["data"]["resample_power"] == 1.0
 
 
 def test_a_run_on_other_data_is_another_run(claim, root):

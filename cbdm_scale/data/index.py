@@ -1,33 +1,35 @@
 """The sample index of one split, memory-mapped: where each image lies and what its label is.
 
 index.parquet is read once per node and split, and kept as an Arrow IPC file whose columns are
-mapped into memory, so that any number of processes share one copy in the page cache.
+mapped into memory, so that any number of processes share one copy in the page cache. One in
+parts (very many shards) is read and kept part by part: ``parted.py``.
 N = samples of the split, in the order of shards and, within one, of the tar.
 """
 
 import json
-import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.index_files import in_split, index_types, is_parted, parse_shards
 from cbdm_scale.data.manifest import (
     Manifest,
     open_folder,
     prep_command,
     read_manifest,
-    read_shards,
 )
+from cbdm_scale.data.mapped import map_batch, write_batch
+from cbdm_scale.data.parted import PartedIndex
 
 
-class Index:
-    """A compact view of one split; pickles as the path of its cached file.
+class Index(Protocol):
+    """A compact view of one split. Columns take a row or an array of rows.
 
     num_samples  N
     labels       (N,) int64
@@ -38,16 +40,37 @@ class Index:
     shard_sizes  (number of shards,) int64, samples per shard
     """
 
-    def __init__(self, path: str) -> None:
-        import pyarrow as pa
+    split: str
+    num_samples: int
+    shard_sizes: NDArray[np.int64]
 
+    @property
+    def labels(self) -> Any: ...
+    @property
+    def shard_of(self) -> Any: ...
+    @property
+    def offsets(self) -> Any: ...
+    @property
+    def lengths(self) -> Any: ...
+    @property
+    def crc32(self) -> Any: ...
+
+    def key(self, row: int) -> str: ...
+
+    def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]: ...
+
+    def shard_name(self, shard: int) -> str:
+        """The shard's file within the data set's folder, such as "train/000000.tar"."""
+        ...
+
+
+class MappedIndex:
+    """The whole index of a split in one mapped file, as arrays; pickles as its path."""
+
+    def __init__(self, path: str) -> None:
         self.path = path
         self.split = Path(path).stem.rpartition("-")[2]
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        source = pa.BufferReader(pa.py_buffer(mapped))  # pa.memory_map would start threads
-        one_thread = pa.ipc.IpcReadOptions(use_threads=False)
-        table = pa.ipc.open_file(source, options=one_thread).get_batch(0)
+        table = map_batch(path)
         shards = json.loads(table.schema.metadata[b"shards"])
         self._shard_names: list[str] = [file for file, _ in shards]
         self.shard_sizes: NDArray[np.int64] = np.array([n for _, n in shards], np.int64)
@@ -59,8 +82,8 @@ class Index:
         self.lengths: NDArray[np.int64] = table["length"].to_numpy()
         self.crc32: NDArray[np.uint32] = table["crc32"].to_numpy()
 
-    def __reduce__(self) -> tuple[type["Index"], tuple[str]]:
-        return Index, (self.path,)
+    def __reduce__(self) -> tuple[type["MappedIndex"], tuple[str]]:
+        return MappedIndex, (self.path,)
 
     def key(self, row: int) -> str:
         return str(self._keys[int(row)].as_py())
@@ -97,17 +120,31 @@ def open_index(root: str, name: str, split: str) -> Index:
             f"data set {manifest.name} has no split {split}; it has "
             f"{', '.join(manifest.counts)}"
         )
-    file = f"{manifest.name}-{manifest.fingerprint}-{split}.arrow"
-    path = cache_folder() / file
-    if path.exists():
+    path = cache_folder() / f"{manifest.name}-{manifest.fingerprint}-{split}.arrow"
+    found = _open_cached(root, manifest, split, path)
+    if found is None:
+        with one_at_a_time(path):
+            found = _open_cached(root, manifest, split, path)
+            if found is None:
+                _write_cache(root, manifest, split, path)
+                found = _open_cached(root, manifest, split, path)
+    assert found is not None, f"{path} vanished"
+    return found
+
+
+def _open_cached(root: str, manifest: Manifest, split: str, path: Path) -> Index | None:
+    """What this node holds of an index, if it is whole."""
+    parted = path.with_suffix(".shards")
+    for file in (path, parted):
         try:
-            return Index(str(path))
+            if file == parted:
+                return PartedIndex(root, manifest.name, split, str(parted))
+            return MappedIndex(str(path))
+        except FileNotFoundError:
+            continue
         except (ValueError, KeyError, TypeError, OSError):  # a node that lost power, say
-            path.unlink(missing_ok=True)
-    with one_at_a_time(path):
-        if not path.exists():
-            _write_cache(root, manifest, split, path)
-    return Index(str(path))
+            file.unlink(missing_ok=True)
+    return None
 
 
 @contextmanager
@@ -121,10 +158,12 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _write_cache(root: str, manifest: Manifest, split: str, path: Path) -> None:
-    import pyarrow as pa
-
     fs, folder = open_folder(root, manifest.name)
-    _, shards = read_shards(fs, folder)
+    all_shards = parse_shards(fs.cat_file(f"{folder}/shards.parquet"))
+    if is_parted(all_shards):
+        write_batch(path.with_suffix(".shards"), in_split(all_shards, split))
+        return
+    shards = all_shards.to_pylist()
     chosen = [i for i, shard in enumerate(shards) if shard["file"].startswith(split + "/")]
     table = _read_row_groups(fs, folder, shards, chosen)
     counts = np.bincount(table["label"].to_numpy(), minlength=manifest.num_classes)
@@ -135,18 +174,7 @@ def _write_cache(root: str, manifest: Manifest, split: str, path: Path) -> None:
             f"{prep_command(root, manifest.name)} --force-overwrite"
         )
     names = [(shards[i]["file"], shards[i]["samples"]) for i in chosen]
-    schema = table.schema.with_metadata({b"shards": json.dumps(names).encode()})
-    batch = table.combine_chunks().to_batches()[0]
-    batch = pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        with pa.OSFile(partial, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(batch)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_batch(path, table.replace_schema_metadata({b"shards": json.dumps(names).encode()}))
 
 
 def _read_row_groups(
@@ -156,15 +184,9 @@ def _read_row_groups(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        "key": pa.large_string(),
-        "label": pa.int64(),
-        "offset": pa.int64(),
-        "length": pa.int64(),
-        "crc32": pa.uint32(),
-    }
+    types = index_types()
     parts = []
-    raw = pa.BufferReader(fs.cat_file(f"{folder}/index.parquet"))  # see read_shards
+    raw = pa.BufferReader(fs.cat_file(f"{folder}/index.parquet"))  # see parse_shards
     with pq.ParquetFile(raw, page_checksum_verification=True) as index:
         for position, i in enumerate(chosen):
             try:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from cbdm_scale.data.augment import Augmentation, AugmentName
 from cbdm_scale.data.cache import GB, CacheFolder
 from cbdm_scale.data.index import cache_folder
-from cbdm_scale.data.plan import SamplePlan, slots
+from cbdm_scale.data.plan import Plan, slots
 from cbdm_scale.data.processes import batches_of_processes
 from cbdm_scale.data.shards import BadSample, ShardReader
 
@@ -38,6 +38,12 @@ class DataConfig:
 
     augment_p: float = 0.12
     """Probability of each of ADA's transformations; `flip` keeps its own 1/2."""
+
+    resample_power: float = 1.0
+    """Classes are sampled with probability counts ** power: 1 none, 0.5 SQRT-RS, 0 RS."""
+
+    balanced_fraction: float = 0.0
+    """Share of every batch that is drawn uniformly over classes."""
 
     processes: int = 0
     """Processes that read and decode, per worker; 0 is a thread of the worker."""
@@ -60,6 +66,16 @@ class DataConfig:
     """Share of the planned images that may be replaced because they are damaged."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.resample_power <= 1:
+            raise ValueError(
+                f"data.resample_power must lie in [0, 1], got {self.resample_power}. "
+                "Try 1 (no resampling), 0.5 or 0 (uniform classes)."
+            )
+        if not 0 <= self.balanced_fraction <= 1:
+            raise ValueError(
+                f"data.balanced_fraction must lie in [0, 1], got {self.balanced_fraction}. "
+                "Try 0."
+            )
         if self.processes < 0:
             raise ValueError(f"data.processes must be 0 or more, got {self.processes}. Try 0.")
         if self.prefetch < 1:
@@ -122,7 +138,7 @@ class Batch:
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
 
 
-def shards_at_once(plan: SamplePlan) -> int:
+def shards_at_once(plan: Plan) -> int:
     """Shards that a step may read, and as many that the next ones go on to."""
     return 2 * plan.num_streams if len(plan.sizes) > 1 else sys.maxsize
 
@@ -130,22 +146,9 @@ def shards_at_once(plan: SamplePlan) -> int:
 class PlannedImages:
     """The images of a plan by their numbers: a map-style dataset whose items are batches."""
 
-    def __init__(self, reader: ShardReader, plan: SamplePlan, augmentation: Augmentation):
+    def __init__(self, reader: ShardReader, plan: Plan, augmentation: Augmentation):
         self.reader, self.plan, self.augmentation = reader, plan, augmentation
         reader.check_cache(shards_at_once(plan))
-
-    def __getstate__(self) -> dict[str, Any]:
-        plan = self.plan
-        return {
-            "reader": self.reader,
-            "plan": (plan.sizes.tolist(), plan.seed, plan.num_streams),
-            "augmentation": self.augmentation,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        sizes, seed, num_streams = state.pop("plan")
-        self.__dict__.update(state)
-        self.plan = SamplePlan(sizes, seed, num_streams=num_streams)
 
     def __getitem__(self, images: Tensor) -> Batch:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""

@@ -3,6 +3,7 @@
     <root>/<name>/dataset.json      written last: a folder without it is an unfinished one
     <root>/<name>/shards.parquet    one row a shard: file, samples, bytes, sha256
     <root>/<name>/index.parquet     one row a sample, one row group a shard, in the same order
+                                    (a folder of parts where there are thousands of shards)
     <root>/<name>/<split>/*.tar     WebDataset tars; splits are train, eval and often test
 
 The root is a local path or any URL that fsspec opens. K = number of classes.
@@ -14,6 +15,14 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from cbdm_scale.data.index_files import (
+    check_one_file,
+    check_parted,
+    in_split,
+    is_parted,
+    parse_shards,
+    part_name,
+)
 from cbdm_scale.labels import GROUPS, Group
 from cbdm_scale.remote import Store, StoreError, open_url
 
@@ -23,8 +32,8 @@ PUBLISHED = (
     *("imagenet_lt", "cub200", "celeba5"),
 )
 """Data sets that have a reader of their own; any other name is a user's."""
-SMALLEST_TELLING_SHARD = 20
-"""Samples from which on a shard of a single class is worth a warning."""
+SIZES_LOOKED_AT = 16
+"""Tars whose size is looked at in a data set whose index is in parts; else all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,23 +156,17 @@ def open_folder(root: str, name: str) -> tuple[Store, str]:
 
 
 def read_shards(fs: Store, folder: str) -> tuple[bytes, list[dict[str, Any]]]:
-    """shards.parquet as bytes and as rows {file, samples, bytes, sha256}.
-
-    Here and for the index: from memory and without Arrow's threads. Those may outlive the call
-    and then abort the process, or hang it, at exit (apache/arrow issues 33975 and 50482).
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """shards.parquet as bytes and as rows {file, samples, bytes, sha256}."""
     raw: bytes = fs.cat_file(f"{folder}/shards.parquet")
-    with pq.ParquetFile(pa.BufferReader(raw)) as table:
-        return raw, table.read(use_threads=False).to_pylist()
+    return raw, parse_shards(raw, with_sha256=True).to_pylist()
 
 
 def read_manifest(root: str, name: str) -> Manifest:
     """Read dataset.json and check shards.parquet, index.parquet and the tars' sizes against it.
 
-    Reads no sample and lists each folder once, so it is quick on a store far away too.
+    Reads no sample and lists each folder once, so it is quick on a store far away too. Where
+    the index is in parts, nothing is listed: some tars are looked at, a part of the index is
+    checked when it is first read, and a tar that is short or gone is found on reading.
     """
     fs, folder = open_folder(root, name)
     where = dataset_folder(root, name)
@@ -193,7 +196,8 @@ def read_manifest(root: str, name: str) -> Manifest:
 
 def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
     try:
-        raw, shards = read_shards(fs, folder)
+        raw: bytes = fs.cat_file(f"{folder}/shards.parquet")
+        table = parse_shards(raw)
     except FileNotFoundError:
         raise ValueError("shards.parquet is missing") from None
     except StoreError:
@@ -202,62 +206,22 @@ def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
         raise ValueError(f"shards.parquet cannot be read ({error})") from None
     if hashlib.sha256(raw).hexdigest() != manifest.shards_sha256:
         raise ValueError("shards.parquet does not have the sha256 that dataset.json names")
-    if fs.has_listings:  # elsewhere a shard is checked when it arrives
-        _check_sizes(fs, folder, shards)
-    _check_index(fs, folder, manifest, shards)
-
-
-def _check_sizes(fs: Store, folder: str, shards: list[dict[str, Any]]) -> None:
-    listed = fs.find(folder)
-    sizes = {path.removeprefix(folder + "/"): info["size"] for path, info in listed.items()}
-    for shard in shards:
-        size = sizes.get(shard["file"])
-        if size != shard["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise ValueError(
-                f"{shard['file']} {found}, shards.parquet says {shard['bytes']} bytes"
-            )
-
-
-def _check_index(
-    fs: Store, folder: str, manifest: Manifest, shards: list[dict[str, Any]]
-) -> None:
-    """Compare index.parquet's footer (rows and label range per row group) with the rest."""
-    import pyarrow.parquet as pq
-
-    try:
-        stream = fs.open(f"{folder}/index.parquet", "rb")
-    except FileNotFoundError:
-        raise ValueError("index.parquet is missing") from None
-    with stream, pq.ParquetFile(stream) as index:
-        meta = index.metadata
-        column = index.schema_arrow.get_field_index("label")
-        if column < 0 or meta.num_row_groups != len(shards):
-            raise ValueError(
-                f"index.parquet has {meta.num_row_groups} row groups and "
-                f"{'no' if column < 0 else 'a'} label column; expected one per shard "
-                f"({len(shards)})"
-            )
-        one_class = []
-        for i, shard in enumerate(shards):
-            group = meta.row_group(i)
-            if group.num_rows != shard["samples"]:
-                raise ValueError(
-                    f"index.parquet has {group.num_rows} samples of {shard['file']}, "
-                    f"shards.parquet {shard['samples']}"
-                )
-            low, high = _label_range(index, i, group.column(column).statistics)
-            if low < 0 or high >= manifest.num_classes:
-                raise ValueError(
-                    f"index.parquet has label {low if low < 0 else high} in {shard['file']}, "
-                    f"outside 0..{manifest.num_classes - 1}"
-                )
-            if low == high and group.num_rows >= SMALLEST_TELLING_SHARD:
-                one_class.append(shard["file"])
-        if one_class:
-            _warn_of_one_class(folder, one_class)
+    if is_parted(table):
+        _check_some_sizes(fs, folder, table)
+        one_class = check_parted(table, manifest.num_classes, list(manifest.counts))
+    else:
+        shards = table.to_pylist()
+        if fs.has_listings:  # elsewhere a shard is checked when it arrives
+            _check_sizes(fs, folder, shards)
+        try:
+            stream = fs.open(f"{folder}/index.parquet", "rb")
+        except FileNotFoundError:
+            raise ValueError("index.parquet is missing") from None
+        one_class = check_one_file(stream, shards, manifest.num_classes)
+    if one_class:
+        _warn_of_one_class(folder, one_class)
     for split in manifest.counts:
-        rows = sum(s["samples"] for s in shards if s["file"].startswith(split + "/"))
+        rows = int(in_split(table, split)["samples"].to_numpy().sum())
         if rows != manifest.num_images(split):
             raise ValueError(
                 f"the shards hold {rows} {split} samples, dataset.json says "
@@ -265,11 +229,37 @@ def _check_index(
             )
 
 
-def _label_range(index: Any, row_group: int, statistics: Any) -> tuple[int, int]:
-    if statistics is not None and statistics.has_min_max:
-        return int(statistics.min), int(statistics.max)
-    labels = index.read_row_group(row_group, columns=["label"], use_threads=False)["label"]
-    return min(labels.to_pylist()), max(labels.to_pylist())
+def _check_sizes(fs: Store, folder: str, shards: list[dict[str, Any]]) -> None:
+    listed = fs.find(folder)
+    sizes = {path.removeprefix(folder + "/"): info["size"] for path, info in listed.items()}
+    for shard in shards:
+        _compare_size(shard, sizes.get(shard["file"]))
+
+
+def _check_some_sizes(fs: Store, folder: str, table: Any) -> None:
+    """Look at tars over the whole data set, and at the first and the last part of the index."""
+    step = max(1, (table.num_rows - 1) // (SIZES_LOOKED_AT - 1))
+    some = table.slice(0).take(list(range(0, table.num_rows, step)))
+    for shard in some.to_pylist():
+        _compare_size(shard, _size_of(fs, f"{folder}/{shard['file']}"))
+    parts = table["part"].to_numpy()
+    for part in (int(parts.min()), int(parts.max())):
+        if _size_of(fs, f"{folder}/{part_name(part)}") is None:
+            raise ValueError(f"{part_name(part)} is missing")
+
+
+def _compare_size(shard: dict[str, Any], size: int | None) -> None:
+    if size != shard["bytes"]:
+        found = "is missing" if size is None else f"has {size} bytes"
+        raise ValueError(f"{shard['file']} {found}, shards.parquet says {shard['bytes']} bytes")
+
+
+def _size_of(fs: Store, path: str) -> int | None:
+    try:
+        size = fs.size(path)
+    except FileNotFoundError:
+        return None
+    return None if size is None else int(size)
 
 
 def _warn_of_one_class(folder: str, files: list[str]) -> None:

@@ -14,26 +14,54 @@ Shapes: N = samples, S = streams, B = blocks (shards, or one block of everything
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from cbdm_scale import draws
 
 MIX_ROWS = 2_000_000
+SUCCESSORS_AT_ONCE = 64
+
+Rows = NDArray[np.int64]
+
+
+class Plan(Protocol):
+    """What the loader asks of a plan; it pickles small."""
+
+    num_samples: int
+    num_streams: int
+    sizes: Rows
+    """Samples of each block, (B,): what is read together is one block."""
+
+    def epoch(self, image: int) -> int: ...
+
+    def rows(self, images: Rows) -> Rows:
+        """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
+        ...
+
+    def successors(self, image: int) -> Iterator[int]:
+        """Rows that stand in for an image whose sample cannot be read, in their order."""
+        ...
 
 
 class SamplePlan:
-    """The order of all samples of a split, for ever. Memory: one permutation a stream."""
+    """The order of all samples of a split, for ever: every one once an epoch.
+
+    Memory: the order of the shards of two epochs, and two permutations a stream.
+    """
 
     def __init__(
         self,
-        shard_sizes: Sequence[int],
+        shard_sizes: ArrayLike,
         seed: int,
         *,
         num_streams: int | None = None,
     ):
         """``shard_sizes`` (B,) samples per shard; ``num_streams`` None chooses by size."""
+        self._recipe = (shard_sizes, seed, num_streams)
         sizes = np.asarray(shard_sizes, dtype=np.int64)
         self.num_samples = int(sizes.sum())
         if self.num_samples == 0:
@@ -45,49 +73,65 @@ class SamplePlan:
         self.seed = seed
         self.sizes = sizes  # (B,)
         self.num_streams = num_streams
-        self.first_row = np.concatenate([[0], np.cumsum(sizes)[:-1]])  # (B,)
-        self._rows_of_block = lru_cache(maxsize=num_streams + 1)(self._permute_block)
+        self.first_row = np.cumsum(sizes) - sizes  # (B,)
+        # While a step takes one stream to its next shard, another has not left its last one.
+        self._rows_of_block = lru_cache(maxsize=2 * num_streams + 1)(self._permute_block)
         self._order_of_blocks = lru_cache(maxsize=2)(self._permute_blocks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        sizes, seed, num_streams = self._recipe
+        return _sample_plan, (np.asarray(sizes), seed, num_streams)
 
     def epoch(self, image: int) -> int:
         return image // self.num_samples
 
-    def rows(self, images: np.ndarray) -> np.ndarray:
+    def rows(self, images: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
-        return np.array([self._row(*self._place(int(g))) for g in images], dtype=np.int64)
+        epochs, positions = np.divmod(np.asarray(images, np.int64), self.num_samples)
+        elements, streams = np.divmod(positions, self.num_streams)
+        rows = np.empty(len(positions), np.int64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            rows[here] = self._rows_of(epoch, streams[here], elements[here])
+        return rows
 
     def successors(self, image: int) -> Iterator[int]:
         """Rows that stand in for an unreadable sample: the next elements of its stream."""
-        epoch, stream, element = self._place(image)
-        length = self._stream_length(stream)
-        for step in range(1, length):
-            yield self._row(epoch, stream, (element + step) % length)
-
-    def _place(self, image: int) -> tuple[int, int, int]:
-        """(epoch, stream, element in the stream) of an image."""
-        epoch, position = divmod(image, self.num_samples)
-        return epoch, position % self.num_streams, position // self.num_streams
-
-    def _stream_length(self, stream: int) -> int:
+        epoch, position = divmod(int(image), self.num_samples)
+        element, stream = divmod(position, self.num_streams)
         short, longer = divmod(self.num_samples, self.num_streams)
-        return short + (stream < longer)
+        length = short + (stream < longer)
+        for first in range(1, length, SUCCESSORS_AT_ONCE):
+            steps = np.arange(first, min(first + SUCCESSORS_AT_ONCE, length))
+            yield from self._rows_of(epoch, stream, (element + steps) % length).tolist()
 
-    def _row(self, epoch: int, stream: int, element: int) -> int:
+    def _rows_of(self, epoch: int, streams: Rows | int, elements: Rows) -> Rows:
+        """Rows of elements (n,) of their streams (n,), or of one stream, in one epoch."""
         short, longer = divmod(self.num_samples, self.num_streams)
-        position = stream * short + min(stream, longer) + element
+        places = streams * short + np.minimum(streams, longer) + elements  # in the long row
         order, ends = self._order_of_blocks(epoch)
-        slot = int(np.searchsorted(ends, position, side="right"))
-        block = int(order[slot])
-        inside = position - int(ends[slot] - self.sizes[block])
-        return int(self.first_row[block] + self._rows_of_block(epoch, block)[inside])
+        slots = np.searchsorted(ends, places, side="right")
+        blocks = order[slots]
+        inside = places - (ends[slots] - self.sizes[blocks])
+        rows = self.first_row[blocks]
+        for block in np.unique(blocks).tolist():
+            here = blocks == block
+            rows[here] += self._rows_of_block(epoch, block)[inside[here]]
+        return rows
 
-    def _permute_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _permute_blocks(self, epoch: int) -> tuple[Rows, Rows]:
+        """Blocks in their order, and where each ends in the long row: 2 x (B,)."""
         order = draws.permutation(self.seed, f"shards/{epoch}", len(self.sizes)).numpy()
         return order, np.cumsum(self.sizes[order])
 
-    def _permute_block(self, epoch: int, block: int) -> np.ndarray:
+    def _permute_block(self, epoch: int, block: int) -> NDArray[np.int32]:
         purpose = f"samples/{epoch}/{block}"
-        return draws.permutation(self.seed, purpose, int(self.sizes[block])).numpy()
+        order = draws.permutation(self.seed, purpose, int(self.sizes[block])).numpy()
+        return order.astype(np.int32)
+
+
+def _sample_plan(sizes: Sequence[int], seed: int, num_streams: int | None) -> SamplePlan:
+    return SamplePlan(sizes, seed, num_streams=num_streams)
 
 
 def slots(start: int, batch_size: int, rank: int, world_size: int) -> torch.Tensor:
