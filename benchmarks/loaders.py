@@ -89,9 +89,8 @@ def ours(folder: Path, processes: int, *, cached: bool) -> Batches:
     if cached:
         for start in range(0, NUM_IMAGES, BATCH):
             reader.load_batch(np.arange(start, start + BATCH))
-    images = PlannedImages(
-        reader, SamplePlan(index.shard_sizes.tolist(), 0), Augmentation(flip=True)
-    )
+    plan = SamplePlan(index.shard_sizes.tolist(), 0)
+    images = PlannedImages(reader, plan, Augmentation(flip=True))
     config = DataConfig(processes=processes)
     where = {"start": 0, "batch_size": BATCH, "rank": 0, "world_size": 1}
     for batch in load_batches(images, config, **where):
