@@ -142,6 +142,7 @@ def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What a decoder raises about its input is a BadImage; what it warns of is not said."""
+    from PIL import UnidentifiedImageError
     from PIL.Image import DecompressionBombError
 
     with warnings.catch_warnings():
@@ -152,6 +153,8 @@ def _refusals() -> Iterator[None]:
             raise
         except DecompressionBombError as error:  # from its header, twice the limit of _decode
             raise BadImage(f"too large: more than {MAX_PIXELS:,} pixels") from error
+        except UnidentifiedImageError:  # its text holds an address in memory
+            raise BadImage("it is no kind of image that Pillow knows") from None
         except Exception as error:  # decoders fail in too many ways to list
             raise BadImage(f"it does not decode: {error or type(error).__name__}") from error
 

@@ -64,6 +64,7 @@ def _run_on_ray(
     from cbdm_scale.cluster.connect import set_environment
 
     set_environment()  # before ray is imported
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls beside one that failed
     import ray
 
     is_ours = not ray.is_initialized()

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import source_tools
 from ray_tools import wait_for
 from shard_tools import contents, make_digits
 from source_tools import watched
 
+from cbdm_scale.cluster import ClusterConfig, connect
 from cbdm_scale.data.manifest import read_manifest
 from data_prep.digits import read_digits_lt
 from data_prep.encode import Encoding
@@ -170,8 +172,20 @@ def test_shard_of_bad_images_alone_is_no_shard(tmp_path):
 # Workers.
 
 
+@pytest.fixture
+def cluster(work):
+    """Connected to the tests' cluster, whose workers unpickle sources of this folder."""
+    import ray
+
+    connect(ClusterConfig(workers=1))
+    ray.cloudpickle.register_pickle_by_value(source_tools)
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(source_tools)
+    ray.shutdown()
+
+
 @pytest.mark.ray
-def test_any_number_of_workers_gives_the_same_bytes(work, tmp_path, monkeypatch):
+def test_any_number_of_workers_gives_the_same_bytes(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bad = {"bad": (3, 700), "allow_missing": 2}
     for workers in (0, 1, 3):

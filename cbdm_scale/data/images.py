@@ -56,7 +56,7 @@ def _is_whole_png(data: bytes) -> bool:
 
 def _decode_any(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
     """(H, W, C) or (H, W) of whatever Pillow reads."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -64,5 +64,7 @@ def _decode_any(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8
                 raise ValueError(f"is {image.size} pixels, not {image_size} x {image_size}")
             mode = "L" if channels == 1 else "RGB"
             return np.array(image if image.mode == mode else image.convert(mode), np.uint8)
+    except UnidentifiedImageError:  # its text holds an address in memory
+        raise ValueError("does not decode: it is no kind of image that Pillow knows") from None
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise ValueError(f"does not decode: {error}") from error
