@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray clean
+.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-eval clean
 
 setup: $(READY)
 
@@ -43,6 +43,9 @@ bench-step: $(READY)
 
 bench-ray: $(READY)
 	$(BIN)/python -m benchmarks.ray_overhead
+
+bench-eval: $(READY)
+	$(BIN)/python -m benchmarks.evaluation
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

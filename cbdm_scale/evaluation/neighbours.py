@@ -83,7 +83,8 @@ class _Side:
 
     def block(self, begin: int) -> Tensor:
         """Centred features of a block, in the precision of the screen."""
-        return (self.x[begin : begin + BLOCK].float() - self.origin).to(self.dtype)
+        block: Tensor = self.x[begin : begin + BLOCK].float() - self.origin
+        return block.to(self.dtype)
 
     def error(self, other: "_Side", limit: Tensor) -> Tensor:
         """Bound on the error of screened squared distances to the other side, near limit (N,).
@@ -128,7 +129,8 @@ def _tiles(screened: Tensor) -> Tensor:
     missing = -screened.shape[1] % TILE
     if missing:
         screened = pad(screened, (0, missing), value=torch.inf)
-    return screened.unflatten(1, (-1, TILE))
+    tiles: Tensor = screened.unflatten(1, (-1, TILE))
+    return tiles
 
 
 def squared_distance(a: Tensor, b: Tensor, pairs: Pairs) -> Tensor:
