@@ -5,8 +5,9 @@
 Every case runs in a fresh process, and its peak memory is that of the process. The textbook
 code is what the papers' own does: numpy's covariance and scipy's sqrtm; full matrices of
 torch.cdist in float64, one for each radius and one for each score; scikit-learn's
-MiniBatchKMeans with 10 starts in each of 10 runs. It does not fit into memory at 50,000 images: its two
-smaller cases are extrapolated, and printed beside it.
+MiniBatchKMeans with 10 starts in each of 10 runs. It does not fit into memory at 50,000
+images: its two smaller cases are extrapolated, and printed beside it. CPU seconds are those of
+all threads; on a machine that others use too they are the steadier ones.
 """
 
 import argparse
@@ -36,6 +37,7 @@ class Case:
     code: str
     num_images: int
     seconds: dict[str, float]
+    cpu: dict[str, float]
     scores: dict[str, list[float]]
     peak_gb: float
     start_gb: float
@@ -131,13 +133,20 @@ def run_case(code: str, n: int, num_classes: int) -> Case:
     real, fake = features(1, n, num_classes), features(2, n, num_classes)
     fake.mul_(0.97)
     parts = our_parts(num_classes) if code == "ours" else textbook_parts(20 * num_classes)
-    start, seconds, scores = memory_gb("VmRSS"), {}, {}
+    start = memory_gb("VmRSS")
+    seconds: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    scores: dict[str, list[float]] = {}
     for name, part in parts.items():
-        begin = time.perf_counter()
+        wall, busy = time.perf_counter(), time.process_time()
         scores[name] = part(real, fake)
-        seconds[name] = time.perf_counter() - begin
-        print(f"{code} {n:,} {name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
-    return Case(code, n, seconds, scores, memory_gb("VmHWM"), start)
+        seconds[name] = time.perf_counter() - wall
+        cpu[name] = time.process_time() - busy
+        shown = (
+            f"{seconds[name]:.1f} s, CPU {cpu[name]:.1f} s, peak {memory_gb('VmHWM'):.2f} GB"
+        )
+        print(f"{code} {n:,} {name}: {shown}", file=sys.stderr, flush=True)
+    return Case(code, n, seconds, cpu, scores, memory_gb("VmHWM"), start)
 
 
 def fresh(code: str, n: int, args: argparse.Namespace) -> Case:
@@ -153,31 +162,39 @@ def extrapolate(small: Case, large: Case, n: int) -> Case:
     """FID and PRD along the line through both cases; distances and memory as n squared."""
     step = (n - large.num_images) / (large.num_images - small.num_images)
     square = (n / large.num_images) ** 2
-    seconds = {
-        name: s * square
-        if name == "precision / recall"
-        else s + step * max(0.0, s - small.seconds[name])
-        for name, s in large.seconds.items()
-    }
+
+    def at_n(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+        lines = {name: b[name] + step * max(0.0, b[name] - a[name]) for name in PARTS}
+        return lines | {PARTS[2]: b[PARTS[2]] * square}
+
+    seconds, cpu = at_n(small.seconds, large.seconds), at_n(small.cpu, large.cpu)
     curve = (large.peak_gb - small.peak_gb) / (large.num_images**2 - small.num_images**2)
     peak = large.peak_gb + curve * (n**2 - large.num_images**2)
-    return Case("textbook, extrapolated", n, seconds, {}, peak, 0.0)
+    return Case("textbook, extrapolated", n, seconds, cpu, {}, peak, 0.0)
 
 
 def table(cases: list[Case], ours: Case) -> str:
-    """Markdown: seconds of each part, sum, peak memory, and both over ours."""
+    """Markdown: wall (CPU) seconds of each part, their sum, peak memory; ratios to ours."""
     lines = [
         "| | images a side | FID s | PRD s | precision / recall s | sum s | peak GB |",
         "|---" * 7 + "|",
     ]
     for c in cases:
-        cells = [c.code, f"{c.num_images:,}", *(f"{c.seconds[p]:.1f}" for p in PARTS)]
-        cells += [f"{sum(c.seconds.values()):.0f}", f"{c.peak_gb:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = [f"{c.seconds[p]:.1f} ({c.cpu[p]:.1f})" for p in PARTS]
+        cells += [f"{sum(c.seconds.values()):.0f} ({sum(c.cpu.values()):.0f})"]
+        lines.append(
+            f"| {c.code} | {c.num_images:,} | " + " | ".join(cells) + f" | {c.peak_gb:.2f} |"
+        )
     theirs = cases[-1]
-    ratios = [f"{theirs.seconds[p] / ours.seconds[p]:.1f}" for p in PARTS]
-    total = sum(theirs.seconds.values()) / sum(ours.seconds.values())
-    ratios += [f"**{total:.1f}**", f"**{theirs.peak_gb / ours.peak_gb:.1f}**"]
+    ratios = [
+        f"{theirs.seconds[p] / ours.seconds[p]:.1f} ({theirs.cpu[p] / ours.cpu[p]:.1f})"
+        for p in PARTS
+    ]
+    wall, busy = (
+        sum(getattr(theirs, kind).values()) / sum(getattr(ours, kind).values())
+        for kind in ("seconds", "cpu")
+    )
+    ratios += [f"**{wall:.1f} ({busy:.1f})**", f"**{theirs.peak_gb / ours.peak_gb:.1f}**"]
     lines.append("| textbook / ours | | " + " | ".join(ratios) + " |")
     return "\n".join(lines)
 
@@ -199,11 +216,15 @@ def main() -> None:
         return
     small, large = (int(n) for n in args.textbook.split(","))
     load = os.getloadavg()[0]
-    ours = [fresh("ours", n, args) for n in (small, large, args.images)]
-    theirs = [fresh("textbook", n, args) for n in (small, large)]
-    cases = [*ours, *theirs, extrapolate(theirs[0], theirs[1], args.images)]
-    if args.raw:
-        Path(args.raw).write_text(json.dumps([asdict(c) for c in cases], indent=1) + "\n")
+    wanted = [("ours", n) for n in (small, large, args.images)]
+    wanted += [("textbook", n) for n in (small, large)]
+    cases: list[Case] = []
+    for code, n in wanted:
+        cases.append(fresh(code, n, args))
+        if args.raw:
+            Path(args.raw).write_text(json.dumps([asdict(c) for c in cases], indent=1) + "\n")
+    ours, theirs = cases[:3], cases[3:]
+    cases.append(extrapolate(theirs[0], theirs[1], args.images))
     print(f"processor: {processor()}\nthreads: {args.threads}\ntorch: {torch.__version__}")
     print(f"classes: {args.classes}\nload average before: {load}\n")
     print(table(cases, ours[-1]) + "\n\nThe same numbers, up to the seeds of the clusters:\n")

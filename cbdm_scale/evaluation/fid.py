@@ -68,14 +68,18 @@ def _distance(a: Moments, b: Moments, root: Tensor) -> float:
 
 
 class FrechetTo:
-    """The Frechet distance of sets of features to one reference, prepared once."""
+    """The Frechet distance of sets of features to one reference, prepared once.
+
+    With at most D / 2 images on a side its features are a factor of its covariance, and the
+    D x D root is not needed.
+    """
 
     def __init__(self, reference: Tensor):
         """reference: features (N, D)."""
         self.count, self.dim = reference.shape
         _check((("first", self.count, self.dim), ("second", 2, self.dim)))
         self.moments = self.factor = self.root = None
-        if self.count <= self.dim:
+        if self.count <= self.dim // 2:
             self.mean, self.factor = _factor(reference)
         else:
             self.moments = moments_of(reference)
@@ -84,7 +88,7 @@ class FrechetTo:
     def __call__(self, features: Tensor) -> float:
         """Distance of features (M, D)."""
         _check((("first", self.count, self.dim), ("second", *features.shape)))
-        if len(features) > self.dim:
+        if len(features) > self.dim // 2:  # singular values would cost more than roots
             return self.to_moments(moments_of(features))
         mean, factor = _factor(features)
         mine = self.factor if self.factor is not None else self.root

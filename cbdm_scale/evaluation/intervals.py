@@ -107,7 +107,7 @@ def fid_interval(real: Tensor, fake: Tensor, num_groups: int = 20, seed: int = 0
     distance = FrechetTo(real)
     rng = torch.Generator().manual_seed(seed)
     group = torch.randperm(len(fake), generator=rng).to(fake.device) % num_groups
-    if len(fake) - len(fake) // num_groups <= fake.shape[1]:  # few images: cheap as they are
+    if len(fake) <= fake.shape[1] // 2:  # few images: cheap as they are
         value = distance(fake)
         found = [distance(fake[group != g]) for g in range(num_groups)]
     else:

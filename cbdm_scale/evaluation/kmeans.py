@@ -7,9 +7,10 @@ Shapes: N = images, D = features, K = clusters, Q = candidates for the first cen
 import torch
 from torch import Tensor
 
-BATCH = 2048
+BATCH = 1024
 STEPS = 100
 BLOCK = 4096
+CANDIDATES = 2048  # at least, for the first centres
 
 
 def nearest_centre(x: Tensor, centres: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def kmeans(x: Tensor, num_clusters: int, seed: int = 0) -> Tensor:
     if not 1 <= num_clusters <= len(x):
         raise ValueError(f"{num_clusters} clusters cannot be made of {len(x)} images")
     rng = torch.Generator().manual_seed(seed)
-    candidates = torch.randperm(len(x), generator=rng)[: max(3 * num_clusters, BATCH)]
+    candidates = torch.randperm(len(x), generator=rng)[: max(3 * num_clusters, CANDIDATES)]
     centres = first_centres(x[candidates.to(x.device)], num_clusters, rng)
     given = torch.zeros(num_clusters, 1, device=x.device)
     order = torch.zeros(0, dtype=torch.int64)
