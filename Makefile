@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data bench-scale clean
+.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data bench-scale bench-eval clean
 
 setup: $(READY)
 
@@ -49,6 +49,9 @@ bench-data: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale
+
+bench-eval: $(READY)
+	$(BIN)/python -m benchmarks.evaluation
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

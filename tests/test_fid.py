@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from cbdm_scale.evaluation.fid import frechet_distance
-from cbdm_scale.evaluation.moments import Moments
+from cbdm_scale.evaluation.fid import FrechetTo, fid, frechet_distance
+from cbdm_scale.evaluation.moments import Moments, moments_of
 
 
 def moments(features):
@@ -57,6 +58,58 @@ def test_fewer_images_than_dimensions_are_no_trouble():
     traces = xa.square().sum() + xb.square().sum() - 2 * torch.linalg.svdvals(xa @ xb.T).sum()
     expected = (a.mean(0) - b.mean(0)).square().sum() + traces
     assert frechet_distance(moments(a), moments(b)) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_distance_is_torch_fidelitys():
+    a, b = normal(0, 300, 16) @ normal(1, 16, 16), normal(2, 200, 16) + 0.3
+    sides = [fid_features_to_statistics(x) for x in (a, b)]
+    known = fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]
+    assert fid(a, b) == pytest.approx(known, rel=1e-9)
+
+
+@pytest.mark.parametrize("num_real", [5, 40])
+@pytest.mark.parametrize("num_fake", [8, 50])
+def test_few_and_many_images_on_either_side_give_one_distance(num_real, num_fake):
+    """20 dimensions: by singular values, by roots of covariances, and by one of each."""
+    a, b = normal(0, num_real, 20), 0.5 * normal(1, num_fake, 20) + 0.2
+    expected = frechet_distance(moments(a), moments(b))
+    assert fid(a, b) == pytest.approx(expected, rel=1e-6)
+    assert fid(b, a) == pytest.approx(expected, rel=1e-6)
+    assert FrechetTo(a).to_moments(moments(b)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_many_images_are_compared_by_moments_bit_for_bit():
+    a, b = normal(0, 60, 5), normal(1, 70, 5)
+    assert fid(a, b) == frechet_distance(moments(a), moments(b))
+
+
+def test_a_damaged_covariance_is_an_error_and_never_a_complex_number():
+    good, bad = moments(normal(0, 50, 4)), moments(normal(1, 50, 4))
+    bad.outer[0, 0] = -100.0
+    with pytest.raises(ValueError, match="first side is not positive semi-definite: its small"):
+        frechet_distance(bad, good)
+    with pytest.raises(ValueError, match="second side is not positive semi-definite"):
+        frechet_distance(good, bad)
+
+
+def test_the_distance_of_features_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="3 and of 4 dimensions"):
+        fid(normal(0, 9, 3), normal(0, 9, 4))
+    with pytest.raises(ValueError, match="each side; the second has 1"):
+        fid(normal(0, 9, 3), normal(0, 1, 3))
+    with pytest.raises(ValueError, match="each side; the first has 1"):
+        fid(normal(0, 1, 3), normal(0, 9, 3))
+    with pytest.raises(ValueError, match="non-finite"):
+        fid(normal(0, 9, 30), normal(0, 9, 30) / 0)
+
+
+def test_a_part_is_taken_away_again():
+    x = normal(0, 40, 3)
+    rest = moments_of(x, piece=7) - moments(x[:10])
+    assert rest.count == 30
+    torch.testing.assert_close(rest.covariance, moments(x[10:]).covariance)
+    with pytest.raises(ValueError, match="40 images of 3 dimensions are not a part of 30"):
+        rest - moments(x)
 
 
 def test_the_distance_is_symmetric_and_zero_to_itself():

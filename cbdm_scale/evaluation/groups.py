@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cbdm_scale.evaluation.features import Features
 from cbdm_scale.evaluation.fid import frechet_distance
+from cbdm_scale.evaluation.fidelity import label_hits
 from cbdm_scale.evaluation.moments import Moments
 from cbdm_scale.labels import GROUPS, Group
 
@@ -44,12 +45,7 @@ class GroupScores:
         self.images += torch.bincount(y, minlength=num_classes)
         if features.logits is None:
             return
-        if features.logits.shape[1] != num_classes:
-            raise ValueError(
-                f"the extractor knows {features.logits.shape[1]} classes and the data set has "
-                f"{num_classes}. Use the classifier.safetensors of this data set."
-            )
-        hit = features.logits.argmax(dim=1).cpu() == y
+        hit = label_hits(features.logits, y, num_classes)
         self.judged += torch.bincount(y, minlength=num_classes)
         self.hits += torch.bincount(y[hit], minlength=num_classes)
 

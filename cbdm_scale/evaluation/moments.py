@@ -39,6 +39,19 @@ class Moments:
         both.outer = self.outer + other.outer
         return both
 
+    def __sub__(self, part: "Moments") -> "Moments":
+        """Without a part of the images."""
+        if self.dim != part.dim or part.count > self.count:
+            raise ValueError(
+                f"{part.count} images of {part.dim} dimensions are not a part of {self.count} "
+                f"of {self.dim}"
+            )
+        rest = Moments(self.dim)
+        rest.count = self.count - part.count
+        rest.sum = self.sum - part.sum
+        rest.outer = self.outer - part.outer
+        return rest
+
     @property
     def mean(self) -> Tensor:
         """Mean feature, (D,)."""
@@ -72,3 +85,11 @@ class Moments:
         moments.sum = flat[1 : 1 + dim]
         moments.outer = flat[1 + dim :].view(dim, dim)
         return moments
+
+
+def moments_of(features: Tensor, piece: int = 8192) -> Moments:
+    """Moments of features (N, D), a piece at a time."""
+    moments = Moments(features.shape[1])
+    for part in features.split(piece):
+        moments.add(part)
+    return moments

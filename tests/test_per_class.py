@@ -1,0 +1,105 @@
+import pytest
+import torch
+from feature_tools import normal
+
+from cbdm_scale.evaluation.features import Features
+from cbdm_scale.evaluation.fid import fid
+from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.evaluation.kid import kid
+from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
+from cbdm_scale.labels import class_groups
+
+COUNTS = [300, 200, 150, 60, 50, 40, 15, 10, 5]  # three of each group
+
+
+def labelled(seed, sizes, hits=None):
+    y = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
+    y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
+    x = normal(seed, len(y), 3) + y[:, None]
+    return LabelledFeatures(x, y, hits)
+
+
+def test_every_class_and_group_has_a_row_in_order():
+    table = class_table(labelled(0, [60] * 9), labelled(1, [55] * 9), COUNTS)
+    assert [row.label for row in table.classes] == list(range(9))
+    assert [row.group for row in table.classes] == ["many"] * 3 + ["medium"] * 3 + ["few"] * 3
+    assert [row.group for row in table.pooled] == [None, "many", "medium", "few"]
+    assert [row.num_train for row in table.pooled] == [830, 650, 150, 30]
+    assert [row.num_fake for row in table.pooled] == [495, 165, 165, 165]
+
+
+def test_class_fid_is_of_equally_many_images_and_kid_of_all():
+    real, fake = labelled(0, [60, 80, 400] + [70] * 6), labelled(1, [90] * 9)
+    table = class_table(real, fake, COUNTS)
+    assert {row.fid_images for row in table.classes} == {(60, 60)}
+    only = torch.tensor([2])
+    x, y = real.of(only).x, fake.of(only).x
+    assert table.classes[2].kid.value == pytest.approx(kid(x, y), rel=1e-6)
+    rng = torch.Generator().manual_seed(0)
+    mine = x[torch.randperm(400, generator=rng)[:60]]
+    rng.manual_seed(0)
+    assert table.classes[2].fid == fid(mine, y[torch.randperm(90, generator=rng)[:60]])
+
+
+def test_below_50_images_there_is_no_fid_but_a_reason_and_a_kid():
+    real, fake = labelled(0, [49, 50] + [100] * 7), labelled(1, [100] * 9)
+    table = class_table(real, fake, COUNTS)
+    first, second, third, *_ = table.classes
+    assert first.fid is None and first.fid_images is None
+    assert "49 real and 100 generated images: FID needs at least 50" in first.fid_missing
+    assert first.kid is not None and first.kid.low < first.kid.high
+    assert second.fid is not None and second.fid_missing is None
+    assert third.fid_images == (50, 50)  # the 49 do not pull the others down
+    assert class_table(real, fake.of(torch.tensor([0, 1, 2])), COUNTS).classes[8].kid is None
+
+
+def test_pooled_fid_is_that_of_training():
+    groups = class_groups(COUNTS)
+    real, fake = labelled(0, [80] * 9), labelled(1, [60] * 9)
+    sums = []
+    for side in (real, fake):
+        scores = GroupScores(groups, 3)
+        scores.add(Features(side.x, None), side.y)
+        sums.append(scores)
+    known = fid_by_group(*sums)
+    pooled = {row.group: row for row in class_table(real, fake, COUNTS).pooled}
+    assert pooled[None].fid == pytest.approx(known["fid"], rel=1e-6)
+    for group in ("many", "medium", "few"):
+        assert pooled[group].fid == pytest.approx(known[f"fid_{group}"], rel=1e-6)
+
+
+def test_a_bad_class_stands_out():
+    real, fake = labelled(0, [60] * 9), labelled(1, [60] * 9)
+    fake.x[fake.y == 7] += 2
+    table = class_table(real, fake, COUNTS)
+    worst = max(table.classes, key=lambda row: row.kid.value)
+    assert worst.label == 7 == max(table.classes, key=lambda row: row.fid).label
+    others = [row.kid.high for row in table.classes if row.label != 7]
+    assert worst.kid.low > max(others)
+    assert table.pooled[3].kid.value > 10 * table.pooled[1].kid.value
+
+
+def test_fidelity_is_by_class_and_group_and_none_where_nobody_judged():
+    fake = labelled(1, [60] * 9)
+    judged = LabelledFeatures(fake.x, fake.y, fake.y != 4)
+    table = class_table(labelled(0, [60] * 9), judged, COUNTS)
+    assert [row.fidelity.value for row in table.classes] == [1] * 4 + [0] + [1] * 4
+    medium = table.pooled[2].fidelity
+    assert medium.value == pytest.approx(2 / 3)
+    plain = class_table(labelled(0, [60] * 9), fake, COUNTS)
+    assert all(row.fidelity is None for row in plain.classes + plain.pooled)
+
+
+def test_kid_of_large_groups_is_of_a_random_part():
+    real, fake = labelled(0, [60] * 9), labelled(1, [60] * 9)
+    part = class_table(real, fake, COUNTS, kid_images=100).pooled[0].kid
+    whole = class_table(real, fake, COUNTS).pooled[0].kid
+    assert part.value != whole.value and part.high - part.low > whole.high - whole.low
+
+
+def test_labels_that_do_not_fit_are_refused():
+    real = labelled(0, [60] * 9)
+    with pytest.raises(ValueError, match=r"generated labels must be in 0\.\.8"):
+        class_table(real, LabelledFeatures(real.x, real.y + 1), COUNTS)
+    with pytest.raises(ValueError, match=r"540 images but labels or hits \(3,\)"):
+        LabelledFeatures(real.x, real.y[:3])
