@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data bench-scale clean
+.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data bench-scale bench-sample clean
 
 setup: $(READY)
 
@@ -49,6 +49,9 @@ bench-data: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale
+
+bench-sample: $(READY)
+	$(BIN)/python -m benchmarks.sampling
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
