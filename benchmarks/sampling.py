@@ -3,8 +3,8 @@
     python -m benchmarks.sampling [--run RUN] [--repetitions 30] [--images 400] [--raw FILE]
 
 The interval is compared in this process, one thread, DDIM as the run configures it. The workers
-are Ray actors, one thread each; a repetition starts them, and counts from the moment they are
-all ready to the last image. Without ``--run`` the network is that of the digits' preset with
+are Ray actors, one thread each; a repetition starts them, and the speed is that from the
+moment they are all ready to the last image. Without ``--run`` the network is that of the digits' preset with
 fresh weights: the time does not depend on them.
 """
 
@@ -94,18 +94,29 @@ def make_one(make: Callable[[Chunk], object], chunk: Chunk) -> None:
 
 def on_workers(maker: ChunkMaker, images: int, repetitions: int) -> dict[str, Samples]:
     """Seconds for a set on one and on two workers, from when all are ready."""
-    samples = {f"{n} worker{'s' * (n > 1)}": Samples() for n in (1, 2)}
-    jobs = maker.plan.chunks(images)
+    samples = {"1 worker": Samples(), "2 workers": Samples()}
     for repetition in range(repetitions):
-        for n, name in enumerate(samples, start=1):
-            ready: list[float] = []
-            config = PoolConfig(workers=n, device="cpu")
-            list(run_jobs(maker, jobs, config, lambda line: ready.append(time.perf_counter())))
-            samples[name].wall.append(time.perf_counter() - ready[n - 1])
-            samples[name].cpu.append(0.0)  # spent elsewhere, not measured
+        for workers, s in enumerate(samples.values(), start=1):
+            s.wall.append(seconds_for_a_set(maker, images, workers))
+            s.cpu.append(0.0)  # spent elsewhere, not measured
         last = " | ".join(f"{name} {s.wall[-1]:.2f}" for name, s in samples.items())
         print(f"{repetition + 1:>3}/{repetitions} seconds: {last}", flush=True)
     return samples
+
+
+def seconds_for_a_set(maker: ChunkMaker, images: int, workers: int) -> float:
+    """At the speed from when the last worker was ready to the last image."""
+    ready: list[tuple[float, int]] = []
+    done = 0
+
+    def say(line: str) -> None:
+        ready.append((time.perf_counter(), done))
+
+    config = PoolConfig(workers=workers, device="cpu")
+    for (first, stop), _ in run_jobs(maker, maker.plan.chunks(images), config, say):
+        done += stop - first
+    began, before = ready[workers - 1]
+    return (time.perf_counter() - began) * images / (images - before)
 
 
 def main() -> None:

@@ -55,8 +55,6 @@ def test_as_many_workers_as_fit_and_no_more_than_jobs():
 def test_killed_workers_are_replaced_and_what_a_job_raises_is_raised_here(
     work: Path, tmp_path: Path
 ) -> None:
-    import ray
-
     config, said = PoolConfig(workers=2, cpus_per_worker=0.5), []
     folder = str(tmp_path)
 
@@ -86,6 +84,9 @@ def test_killed_workers_are_replaced_and_what_a_job_raises_is_raised_here(
         RuntimeError, match=r"2 workers died, more than cluster.max_failures \(1"
     ):
         list(run_jobs(hopeless, [1], few, said.append))
+    import ray
+
+    ray.shutdown()  # this process alone leaves the cluster
 
 
 @pytest.mark.ray
