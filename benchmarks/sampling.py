@@ -3,9 +3,9 @@
     python -m benchmarks.sampling [--run RUN] [--repetitions 30] [--images 400] [--raw FILE]
 
 The interval is compared in this process, one thread, DDIM as the run configures it. The workers
-are Ray actors, one thread each; a repetition starts them, and the speed is that from the
-moment they are all ready to the last image. Without ``--run`` the network is that of the digits' preset with
-fresh weights: the time does not depend on them.
+are Ray actors, one thread each; a repetition starts them, and the speed is that from the moment
+they are all ready to the last image. Without ``--run`` the network is that of the digits'
+preset with fresh weights: the time does not depend on them.
 """
 
 import argparse
@@ -51,6 +51,7 @@ def digits_maker() -> ChunkMaker:
         sample=config.sample,
         shape=(1, 8, 8),
         num_classes=10,
+        augment=False,
         omega=config.eval.omegas[0],
         seed=0,
         labels="cyclic",

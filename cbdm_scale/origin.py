@@ -42,6 +42,8 @@ class Origin:
     channels: int
     image_size: int
     num_classes: int
+    augment: bool
+    """Whether the network has an embedding of ADA's nine numbers."""
     fingerprint: str
     """Of the data set that it learnt, "" where nothing says it."""
     samples: str
@@ -146,12 +148,13 @@ def _of_run(
 
 
 def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
-    """The configuration, and image_size, channels, num_classes and fingerprint."""
+    """The configuration, and those fields of an ``Origin`` that follow from the file."""
     try:
         about = json.loads(text)
         config, image = from_dict(about), about["image"]
         sizes = {"channels": image["channels"], "image_size": image["size"]}
         more = {"num_classes": image["num_classes"], "fingerprint": image["fingerprint"]}
+        more["augment"] = config.data.tells_augmentation
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"run ({where}): its config.json is damaged or of another version of cbdm_scale "
@@ -217,6 +220,7 @@ def _open_foreign(run: str, weights: Weights, resolution: int | None) -> Origin:
         channels=read.image_channels,
         image_size=size,
         num_classes=read.num_classes,
+        augment=read.augment,
         fingerprint="",
         samples=Storage(SAMPLES).url,
         notes=read.report,

@@ -142,6 +142,7 @@ def make_plan(options: SampleOptions, origin: Origin, real: Manifest | None) -> 
         sample=options.sample,
         shape=(origin.channels, origin.image_size, origin.image_size),
         num_classes=origin.num_classes,
+        augment=origin.augment,
         omega=options.guidance,
         seed=options.seed,
         labels=options.labels,

@@ -20,6 +20,7 @@ PLAN = SetPlan(
     sample=SamplerConfig(),
     shape=(1, 8, 8),
     num_classes=3,
+    augment=False,
     omega=1.5,
     seed=0,
     labels="cyclic",

@@ -32,6 +32,7 @@ class ChunkMaker:
             image_size=size,
             num_classes=plan.num_classes,
             num_steps=plan.diffusion.num_steps,
+            augment=plan.augment,
         )
         net.load_state_dict(load(self.weights))
         net.to(device).eval()

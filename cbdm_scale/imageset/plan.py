@@ -42,6 +42,8 @@ class SetPlan:
     """Channels, height and width."""
     num_classes: int
     """K."""
+    augment: bool
+    """Whether the network has an embedding of ADA's nine numbers."""
     omega: float
     seed: int
     labels: str
