@@ -66,6 +66,7 @@ def test_the_name_of_a_run_is_taken_from_a_url_too(run):
     assert open_origin(there.url).weights == open_origin(run).weights
 
 
+@pytest.mark.slow
 def test_a_model_of_mlflow_is_its_average_weights(run, tmp_path, monkeypatch):
     from cbdm_scale.tracking.client import make_client
     from cbdm_scale.tracking.models import register
