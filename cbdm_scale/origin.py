@@ -16,8 +16,9 @@ from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config, from_dict
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.remote import split_scheme
 from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.storage import Storage, split_scheme
+from cbdm_scale.storage import Storage
 from cbdm_scale.training.state import list_checkpoints, read_checkpoint
 
 Weights = Literal["ema", "raw"]

@@ -71,6 +71,7 @@ MAY_IMPORT = {
         "data",
         "diffusion",
         "models",
+        "remote",
         "sampling",
         "storage",
         "tracking",
