@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-.PHONY: setup demo test check test-slow test-kills test-all bench-step bench-ray bench-data bench-scale bench-eval clean
+BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval
+.PHONY: setup demo test check test-slow test-kills test-all $(BENCHES) clean
 
 setup: $(READY)
 
@@ -49,6 +50,9 @@ bench-data: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale
+
+bench-sample: $(READY)
+	$(BIN)/python -m benchmarks.sampling
 
 bench-eval: $(READY)
 	$(BIN)/python -m benchmarks.evaluation

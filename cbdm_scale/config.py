@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -139,6 +140,16 @@ def upgraded(before: dict[str, Any]) -> dict[str, Any]:
     """
     kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
     return Config().flat() | kept
+
+
+def find_option(argv: Sequence[str], name: str, default: str) -> str:
+    """The value of --name VALUE or --name=VALUE; names take - and _ alike."""
+    value = default
+    for i, word in enumerate(argv):
+        option, mark, rest = word.partition("=")
+        if option.replace("_", "-") == f"--{name}" and (mark or i + 1 < len(argv)):
+            value = rest if mark else argv[i + 1]
+    return value
 
 
 def from_dict(tree: dict[str, Any]) -> Config:

@@ -3,6 +3,8 @@
 Connects the plain parts of sampling and evaluation to a run: configuration, ranks, storage.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import nn
 
@@ -122,8 +124,7 @@ class Examiner:
         world, sizes = self.world, self.config.eval.num_images
         key = {
             "num_images": sizes,
-            "sampler": self.config.sample.name,
-            "num_steps": self.config.sample.num_steps,
+            "sample": asdict(self.config.sample),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
         }

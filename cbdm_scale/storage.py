@@ -192,6 +192,14 @@ class Storage:
                 names = [entry.rpartition("/")[2] for entry in found if entry != path]
         return sorted(n for n in names if not (n.startswith(".") and n.endswith(".tmp")))
 
+    def put_file(self, name: str, source: Path) -> None:
+        """Upload a local file piece by piece; on a store it appears whole at the end."""
+        assert not self.is_local, "local files are moved"
+        with self.name_the_cause():
+            fs, path = self._remote(name)
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            fs.put_file(str(source), path)
+
     def remove(self, name: str) -> None:
         """Delete a file or a whole folder; one that is missing is fine."""
         if not self.is_local:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, flatten, is_runtime, upgraded
+from cbdm_scale.config import Config, find_option, flatten, is_runtime, upgraded
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
@@ -65,17 +65,6 @@ def starting_point(argv: Sequence[str]) -> Config:
             f"{error}"
         ) from None
     return custom(manifest.name, row, manifest.image_size)
-
-
-def find_option(argv: Sequence[str], name: str, default: str) -> str:
-    """The value of --name VALUE or --name=VALUE."""
-    value = default
-    for i, word in enumerate(argv):
-        if word == f"--{name}" and i + 1 < len(argv):
-            value = argv[i + 1]
-        elif word.startswith(f"--{name}="):
-            value = word.partition("=")[2]
-    return value
 
 
 def resolve(config: Config) -> Config:

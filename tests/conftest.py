@@ -27,4 +27,4 @@ def digits_root(tmp_path_factory):
     return str(root)
 
 
-pytest_plugins = ["ray_tools"]
+pytest_plugins = ["ray_tools", "sampling_tools"]

@@ -65,6 +65,38 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "origin": {
+        "cluster",
+        "config",
+        "data",
+        "diffusion",
+        "models",
+        "remote",
+        "sampling",
+        "storage",
+        "tracking",
+        "training",
+    },
+    "imageset": {
+        "data",
+        "data_prep",
+        "diffusion",
+        "draws",
+        "evaluation",
+        "labels",
+        "models",
+        "sampling",
+        "storage",
+    },
+    "sample": {
+        "cluster",
+        "config",
+        "data",
+        "imageset",
+        "origin",
+        "sampling",
+        "storage",
+    },
     "train": {
         "cluster",
         "config",
@@ -89,7 +121,7 @@ OWNER = {
     "ray": {"cbdm_scale/cluster/", "data_prep/pool.py"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
-    "tyro": {"cbdm_scale/train.py"},
+    "tyro": {"cbdm_scale/train.py", "cbdm_scale/sample.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
 }
 
@@ -166,10 +198,11 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-def test_the_command_line_imports_neither_ray_nor_mlflow():
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_the_command_line_imports_neither_ray_nor_mlflow(command):
     """Or --help would take several times as long as importing torch."""
     heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]
-    code = f"import sys, cbdm_scale.train; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, cbdm_scale.{command}; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE
     )

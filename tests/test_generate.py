@@ -15,6 +15,7 @@ SAMPLERS = [
     SamplerConfig(num_steps=5),
     SamplerConfig(num_steps=5, eta=0.7),
     SamplerConfig(name="ddpm", num_steps=20),
+    SamplerConfig(name="dpm", num_steps=5, guidance_from=0.2, guidance_to=0.7),
 ]
 
 
@@ -90,6 +91,11 @@ def test_the_options_reach_the_sampler():
         *SAMPLERS,
         SamplerConfig(num_steps=6),
         SamplerConfig(name="ddpm", num_steps=20, variance="fixed_small"),
+        SamplerConfig(name="dpm", num_steps=5),
+        SamplerConfig(name="dpm", num_steps=5, spacing="uniform"),
+        SamplerConfig(num_steps=5, spacing="log_snr"),
+        SamplerConfig(num_steps=5, guidance_from=0.3),
+        SamplerConfig(num_steps=5, guidance_to=0.6),
     ]
     sets = [make(samples, config) for config in configs]
     sets += [make(samples, omega=0.0), make(samples, seed=1)]
@@ -147,10 +153,20 @@ def test_uint8_rounds_to_the_nearest_and_undoes_the_model_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "euler"}, "sample.name must be ddpm or ddim, got 'euler'"),
+        ({"name": "euler"}, "sample.name must be ddpm, ddim or dpm, got 'euler'"),
         ({"num_steps": 0}, "sample.num_steps must be at least 1, got 0"),
         ({"eta": 1.5}, "sample.eta must be between 0 and 1, got 1.5"),
         ({"name": "ddpm", "eta": 0.5}, r"sample.eta \(0.5\) acts with sample.name ddim only"),
+        (
+            {"name": "dpm", "eta": 0.5},
+            r"sample.eta \(0.5\) acts with .* ddim only, not with dpm",
+        ),
+        ({"spacing": "karras"}, "sample.spacing must be .* got 'karras'"),
+        (
+            {"guidance_from": 0.6, "guidance_to": 0.5},
+            r"sample.guidance_from \(0.6\) and sample.guidance_to \(0.5\) must .* Try 0 and 1",
+        ),
+        ({"guidance_to": 1.5}, r"sample.guidance_to \(1.5\) must satisfy"),
         ({"variance": "learned"}, "sample.variance must be .* got 'learned'"),
     ],
 )

@@ -1,6 +1,6 @@
 import torch
 
-from cbdm_scale.sampling.guidance import classifier_free
+from cbdm_scale.sampling.guidance import Interval, classifier_free
 
 
 def net(x, level, y, omega=None, augment=None):
@@ -48,3 +48,39 @@ def test_guidance_costs_one_call():
 
     classifier_free(counting, omega=1.0, null_label=7)(X, LEVEL, Y)
     assert calls == [6]
+
+
+def test_outside_the_interval_guidance_is_off_and_the_edges_are_inside():
+    guided = classifier_free(net, 1.6, 7, Interval(num_levels=10, low=0.1, high=0.5))
+    always = classifier_free(net, 1.6, 7)
+    out, plain, full = guided(X, LEVEL, Y), net(X, LEVEL, Y), always(X, LEVEL, Y)
+    assert torch.equal(out[:2], full[:2])  # levels 1 and 5 of 10
+    assert torch.equal(out[2], plain[2]) and not torch.equal(out[2], full[2])  # level 9
+
+
+def test_outside_the_interval_half_of_the_work_is_saved():
+    calls = []
+
+    def counting(x, level, y, omega=None, augment=None):
+        calls.append(len(x))
+        return x
+
+    guided = classifier_free(counting, 1.0, 7, Interval(num_levels=10, low=0.1, high=0.5))
+    for level in (0, 1, 5, 6):
+        guided(X, torch.full_like(LEVEL, level), Y)
+    assert calls == [3, 6, 6, 3]
+
+
+def test_an_interval_of_all_levels_is_guidance_to_the_bit():
+    whole, none = Interval(num_levels=10), Interval(num_levels=10, low=0.95, high=0.99)
+    always = classifier_free(net, 1.6, 7)
+    assert torch.equal(classifier_free(net, 1.6, 7, whole)(X, LEVEL, Y), always(X, LEVEL, Y))
+    assert torch.equal(classifier_free(net, 1.6, 7, none)(X, LEVEL, Y), net(X, LEVEL, Y))
+
+
+def test_omega_and_augment_reach_both_predictions_inside_the_interval():
+    guided = classifier_free(net, 0.5, 7, Interval(num_levels=10, low=0.2, high=1.0))
+    omega, augment = torch.tensor([0.1, 0.2, 0.3]), torch.arange(27.0).view(3, 9)
+    e, e_null = net(X, LEVEL, Y, omega, augment), net(X, LEVEL, NULL, omega, augment)
+    expected = torch.cat([e[:1], (1.5 * e - 0.5 * e_null)[1:]])
+    torch.testing.assert_close(guided(X, LEVEL, Y, omega, augment), expected)

@@ -6,7 +6,8 @@ import torch
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
-from cbdm_scale.sampling.steps import subsequence
+from cbdm_scale.sampling.dpm import dpm_solver
+from cbdm_scale.sampling.steps import log_snr_subsequence, subsequence
 
 MU, S = 0.3, 0.5
 SCHEDULE = LinearSchedule()
@@ -211,7 +212,63 @@ def test_subsequences_are_even_and_hold_both_ends():
         assert max(gaps) - min(gaps) <= 1
 
 
-@pytest.mark.parametrize("sampler", [ancestral, ddim])
+@pytest.mark.parametrize("schedule", [SCHEDULE, SHORT, LONG])
+def test_log_snr_steps_are_distinct_even_where_levels_allow_and_hold_both_ends(schedule):
+    last = schedule.num_steps - 1
+    for num_steps in (2, 7, 20):
+        steps = log_snr_subsequence(schedule.alpha_bar, num_steps)
+        assert len(steps) == num_steps and steps[0] == last and steps[-1] == 0
+        assert all(a > b for a, b in zip(steps[:-1], steps[1:], strict=True))
+    assert log_snr_subsequence(schedule.alpha_bar, 1) == [last]
+    every = log_snr_subsequence(schedule.alpha_bar, schedule.num_steps)
+    assert every == list(reversed(range(schedule.num_steps)))
+    ab = schedule.alpha_bar[log_snr_subsequence(schedule.alpha_bar, 7)]
+    gaps = torch.log(ab / (1 - ab)).diff()
+    assert gaps.max() / gaps.min() < (1.5 if schedule is not SHORT else 3)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_dpm_solver_is_the_transcription(clip):
+    """Lu et al., Algorithm 2, one number at a time; the last step goes to sigma = 0."""
+    noise, y = normal(0), torch.tensor([0, 1, 0, 1])
+    sample = dpm_solver(
+        wild, noise, y, schedule=SHORT, num_steps=7, clip=clip, spacing="uniform"
+    )
+    x, before = noise, None
+    steps = subsequence(20, 7)
+    lam = {
+        t: torch.log(SHORT.alpha_bar[t].sqrt() / (1 - SHORT.alpha_bar[t]).sqrt()) for t in steps
+    }
+    for i, t in enumerate(steps):
+        alpha, sigma = SHORT.alpha_bar[t].sqrt(), (1 - SHORT.alpha_bar[t]).sqrt()
+        x0 = (x - sigma * wild(x, torch.full((4,), t), y)) / alpha
+        x0 = x0.clamp(-1, 1) if clip else x0
+        if i == len(steps) - 1:
+            break
+        t_next = steps[i + 1]
+        h = lam[t_next] - lam[t]
+        d = x0
+        if before is not None:
+            r = (lam[t] - lam[steps[i - 1]]) / h
+            d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * before
+        alpha_next = SHORT.alpha_bar[t_next].sqrt()
+        sigma_next = (1 - SHORT.alpha_bar[t_next]).sqrt()
+        x = sigma_next / sigma * x - alpha_next * (torch.exp(-h) - 1) * d
+        before = x0
+    torch.testing.assert_close(sample, x0, rtol=1e-9, atol=1e-9)
+
+
+def test_one_and_two_steps_of_dpm_solver_are_ddims():
+    noise = normal(0)
+    for num_steps in (1, 2):
+        options = {"schedule": SHORT, "num_steps": num_steps, "spacing": "uniform"}
+        a, b = (
+            sampler(wild, noise, labels(noise), **options) for sampler in (ddim, dpm_solver)
+        )
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [ancestral, ddim, dpm_solver])
 @pytest.mark.parametrize("num_steps", [0, 21])
 def test_a_number_of_steps_that_cannot_be_taken_is_named(sampler, num_steps):
     noise = normal(0)

@@ -1,14 +1,25 @@
 """The only import of ray in the package: the loop on Ray Train workers.
 
 config.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it) -> group.py
-(their process group); console.py brings what they say to the driver.
+(their process group); console.py brings what they say to the driver. pool.py: independent jobs,
+such as chunks of images, on as many workers as there are.
 
 What Ray does here: place the processes, and start them again when one dies. Checkpoints are
 ours; Ray is told of them and never copies them. Importing this folder does not import ray.
 """
 
-from cbdm_scale.cluster.config import ClusterConfig, Published, RankMain, Say
+from cbdm_scale.cluster.config import ClusterConfig, PoolConfig, Published, RankMain, Say
 from cbdm_scale.cluster.connect import connect
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.pool import run_jobs
 
-__all__ = ["ClusterConfig", "Published", "RankMain", "Say", "connect", "launch"]
+__all__ = [
+    "ClusterConfig",
+    "PoolConfig",
+    "Published",
+    "RankMain",
+    "Say",
+    "connect",
+    "launch",
+    "run_jobs",
+]

@@ -49,3 +49,35 @@ class ClusterConfig:
     @property
     def threads(self) -> int:
         return max(1, int(self.cpus_per_worker))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    workers: int | None = None
+    """Processes over all nodes, one GPU each where there are any. None: as many as the cluster
+    has room for. 0: this process alone, without Ray."""
+
+    cpus_per_worker: float = 1
+    """Logical CPUs reserved for each worker; its number of threads (at least one), on which
+    the last bits of a result may depend."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where the network runs; auto is gpu if the cluster has any."""
+
+    max_failures: int = 10
+    """How many workers may die and be replaced."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(
+                f"cluster.workers must be at least 0, got {self.workers}. Try 0, which is this "
+                "process alone."
+            )
+        if self.cpus_per_worker <= 0:
+            raise ValueError(
+                f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
+            )
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus_per_worker))

@@ -24,10 +24,21 @@ def set_environment() -> None:
 
 
 def connect(config: ClusterConfig) -> None:
+    """Join a cluster (``join``) that the workers fit into.
+
+    ValueError if they could never be placed: at once, instead of waiting for ever.
+    """
+    join()
+    import ray
+
+    check_resources(config, ray.cluster_resources())
+    say_if_busy(config.workers * config.cpus_per_worker)
+
+
+def join() -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, or start one on loopback.
 
-    RAY_ADDRESS=local always starts one. ValueError if the workers could never be placed: at
-    once, instead of waiting for ever.
+    RAY_ADDRESS=local always starts one.
     """
     set_environment()
     import ray
@@ -47,12 +58,16 @@ def connect(config: ClusterConfig) -> None:
                     "unset it to use this machine."
                 ) from error
             start_local()
-    check_resources(config, ray.cluster_resources())
+
+
+def say_if_busy(num_cpus: float) -> None:
+    import ray
+
     free = ray.available_resources().get("CPU", 0)
-    if free < config.workers * config.cpus_per_worker:
+    if free < num_cpus:
         print(
-            f"waiting for CPUs: {config.workers * config.cpus_per_worker:g} needed, {free:g} "
-            f"of the cluster's {ray.cluster_resources().get('CPU', 0):g} are free now",
+            f"waiting for CPUs: {num_cpus:g} needed, {free:g} of the cluster's "
+            f"{ray.cluster_resources().get('CPU', 0):g} are free now",
             flush=True,
         )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.sampling.steps import Draw, predict_x0, walk
+from cbdm_scale.sampling.steps import Draw, Spacing, predict_x0, walk
 from cbdm_scale.types import Net
 
 
@@ -21,6 +21,7 @@ def ddim(
     num_steps: int = 100,
     eta: float = 0.0,
     clip: bool = True,
+    spacing: Spacing = "uniform",
     draw: Draw | None = None,
 ) -> Tensor:
     """Move along the noise direction from level to level; eta = 1 is ancestral, fixed_small.
@@ -29,7 +30,7 @@ def ddim(
     clipped x_0 to x_t, so that both still describe the same x_t.
     """
     x = noise  # (N, C, H, W)
-    for i, (t, ab, ab_prev) in enumerate(walk(schedule, num_steps)):
+    for i, (t, ab, ab_prev) in enumerate(walk(schedule, num_steps, spacing)):
         x0 = predict_x0(net, x, t, ab, y, clip)
         e = (x - ab**0.5 * x0) / (1 - ab) ** 0.5
         var = eta**2 * (1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)

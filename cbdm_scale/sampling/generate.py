@@ -8,7 +8,7 @@ give the same bits. Shapes: n = images, C = channels, H = height, W = width.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,18 +17,22 @@ from cbdm_scale import draws
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import Variance, ancestral
-from cbdm_scale.sampling.guidance import classifier_free
+from cbdm_scale.sampling.dpm import dpm_solver
+from cbdm_scale.sampling.guidance import Interval, classifier_free
+from cbdm_scale.sampling.steps import Spacing
 from cbdm_scale.types import Net
+
+SamplerName = Literal["ddpm", "ddim", "dpm"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
-    name: Literal["ddpm", "ddim"] = "ddim"
-    """Ancestral sampling (ddpm) or DDIM."""
+    name: SamplerName = "ddim"
+    """Ancestral sampling (ddpm), DDIM, or DPM-Solver++(2M) (dpm)."""
 
     num_steps: int = 100
     """Network calls an image, at most diffusion.num_steps. The paper: 1,000 with ddpm (its
-    main tables), 100 with ddim (Table 6)."""
+    main tables), 100 with ddim (Table 6). dpm needs some 20."""
 
     eta: float = 0.0
     """Share of ddim's noise in 0..1: 0 is deterministic, 1 is ancestral. ddim only."""
@@ -36,24 +40,51 @@ class SamplerConfig:
     variance: Variance = "fixed_large"
     """Variance of ddpm's steps: beta_t, or that of the posterior. ddpm only."""
 
+    spacing: Literal["auto", "uniform", "log_snr"] = "auto"
+    """Which steps are taken: evenly spaced in t (uniform), or in the logarithm of signal over
+    noise, which dpm needs to be second order. auto is log_snr for dpm, uniform otherwise."""
+
+    guidance_from: float = 0.0
+    """Guidance acts only where t / T is at least this (0 is the image, 1 is noise)."""
+
+    guidance_to: float = 1.0
+    """Guidance acts only where t / T is at most this. Outside, a step costs half."""
+
     def __post_init__(self) -> None:
-        if self.name not in ("ddpm", "ddim"):
-            raise ValueError(f"sample.name must be ddpm or ddim, got {self.name!r}.")
+        if self.name not in get_args(SamplerName):
+            raise ValueError(f"sample.name must be ddpm, ddim or dpm, got {self.name!r}.")
         if self.num_steps < 1:
             raise ValueError(
                 f"sample.num_steps must be at least 1, got {self.num_steps}. Try 100."
             )
         if not 0 <= self.eta <= 1:
             raise ValueError(f"sample.eta must be between 0 and 1, got {self.eta}. Try 0.")
-        if self.name == "ddpm" and self.eta:
+        if self.name != "ddim" and self.eta:
             raise ValueError(
-                f"sample.eta ({self.eta}) acts with sample.name ddim only, not with ddpm. "
-                "Leave it at 0 or try --sample.name ddim."
+                f"sample.eta ({self.eta}) acts with sample.name ddim only, not with "
+                f"{self.name}. Leave it at 0 or try --sample.name ddim."
             )
         if self.variance not in ("fixed_large", "fixed_small"):
             raise ValueError(
                 f"sample.variance must be fixed_large or fixed_small, got {self.variance!r}."
             )
+        if self.spacing not in ("auto", "uniform", "log_snr"):
+            raise ValueError(
+                f"sample.spacing must be auto, uniform or log_snr, got {self.spacing!r}."
+            )
+        if not 0 <= self.guidance_from <= self.guidance_to <= 1:
+            raise ValueError(
+                f"sample.guidance_from ({self.guidance_from}) and sample.guidance_to "
+                f"({self.guidance_to}) must satisfy 0 <= from <= to <= 1, in units of t / T. "
+                "Try 0 and 1, which is guidance at every step."
+            )
+
+    @property
+    def steps(self) -> Spacing:
+        """The spacing that auto stands for."""
+        if self.spacing == "auto":
+            return "log_snr" if self.name == "dpm" else "uniform"
+        return self.spacing
 
 
 def chunks(num_samples: int, chunk_size: int, rank: int, world: int) -> list[Tensor]:
@@ -81,7 +112,8 @@ def generate(
     They are made ``chunk_size`` at a time on the device of ``samples``; shape is (C, H, W).
     """
     assert samples.shape == y.shape, "one label for every sample"
-    guided = classifier_free(net, omega, null_label)
+    interval = Interval(schedule.num_steps, config.guidance_from, config.guidance_to)
+    guided = classifier_free(net, omega, null_label, interval)
     images = [
         _generate_chunk(guided, part, y_part, config, schedule, shape, seed)
         for part, y_part in zip(samples.split(chunk_size), y.split(chunk_size), strict=True)
@@ -103,19 +135,33 @@ def _generate_chunk(
         numbers = draws.normal(seed, purpose, samples, math.prod(shape), stream=stream)
         return numbers.view(-1, *shape)  # (n, C, H, W)
 
-    sampler = (
-        partial(ancestral, variance=config.variance)
-        if config.name == "ddpm"
-        else partial(ddim, eta=config.eta)
-    )
-    x = sampler(
-        net,
-        normal("sample", 0),
-        y,
-        schedule=schedule,
-        num_steps=config.num_steps,
-        draw=partial(normal, "sample step"),
-    )
+    noise, draw = normal("sample", 0), partial(normal, "sample step")
+    n, space = config.num_steps, config.steps
+    match config.name:
+        case "ddpm":
+            x = ancestral(
+                net,
+                noise,
+                y,
+                schedule=schedule,
+                num_steps=n,
+                variance=config.variance,
+                spacing=space,
+                draw=draw,
+            )
+        case "ddim":
+            x = ddim(
+                net,
+                noise,
+                y,
+                schedule=schedule,
+                num_steps=n,
+                eta=config.eta,
+                spacing=space,
+                draw=draw,
+            )
+        case "dpm":
+            x = dpm_solver(net, noise, y, schedule=schedule, num_steps=n, spacing=space)
     bad = int((~x.isfinite()).flatten(1).any(dim=1).sum())  # syncs, once a chunk
     if bad:
         raise ValueError(

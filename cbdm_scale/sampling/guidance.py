@@ -1,22 +1,46 @@
 """Guidance turns a network into another network with the same call."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from cbdm_scale.types import Net
 
 
+@dataclass(frozen=True)
+class Interval:
+    """Noise levels at which guidance acts (Kynkäänniemi et al., 2024): low <= t / T <= high."""
+
+    num_levels: int
+    """T."""
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def is_everything(self) -> bool:
+        return self.low <= 0 and self.high >= 1
+
+    def holds(self, level: Tensor) -> Tensor:
+        """Steps t (N,) -> (N,) bool."""
+        share = level.double() / self.num_levels
+        return (share >= self.low) & (share <= self.high)
+
+
 def _twice(v: Tensor | None) -> Tensor | None:
     return None if v is None else torch.cat([v, v])
 
 
-def classifier_free(net: Net, omega: float, null_label: int) -> Net:
+def classifier_free(
+    net: Net, omega: float, null_label: int, interval: Interval | None = None
+) -> Net:
     """Push the prediction away from the unconditional one (Ho & Salimans, 2022).
 
         (1 + omega) e - omega e_null
 
     omega = 0 is plain conditional sampling, and the network itself. Papers that write w = 1
-    for that case use w = 1 + omega. Costs one forward of twice the batch.
+    for that case use w = 1 + omega. Costs one forward of twice the batch; images whose level
+    lies outside the interval (None: all levels) are not guided, and cost one of their number.
     """
     strength = omega
 
@@ -38,4 +62,26 @@ def classifier_free(net: Net, omega: float, null_label: int) -> Net:
         e, e_null = out.chunk(2)  # 2 x (N, C, H, W)
         return e + strength * (e - e_null)
 
-    return guided if strength else net
+    def guided_inside(
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        assert interval is not None
+        inside = interval.holds(level)  # (N,); indexing by it syncs, once a step
+        out = net(  # everybody, then the guided ones again without their label
+            torch.cat([x, x[inside]]),
+            torch.cat([level, level[inside]]),
+            torch.cat([y, torch.full_like(y[inside], null_label)]),
+            None if omega is None else torch.cat([omega, omega[inside]]),
+            None if augment is None else torch.cat([augment, augment[inside]]),
+        )
+        e, e_null = out[: len(x)].clone(), out[len(x) :]
+        e[inside] += strength * (e[inside] - e_null)
+        return e
+
+    if not strength:
+        return net
+    return guided if interval is None or interval.is_everything else guided_inside

@@ -4,6 +4,7 @@ Shapes: N = batch, C = channels, H = height, W = width, T = number of noise leve
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,24 +15,56 @@ from cbdm_scale.types import Net
 Draw = Callable[[int], Tensor]
 """Standard normal numbers like x for the i-th step taken, i = 0 the noisiest."""
 
+Spacing = Literal["uniform", "log_snr"]
 
-def subsequence(num_levels: int, num_steps: int) -> list[int]:
-    """Evenly spaced steps t from T - 1 down to 0, both included (only T - 1 for one step)."""
+
+def check_num_steps(num_levels: int, num_steps: int) -> None:
     if not 1 <= num_steps <= num_levels:
         raise ValueError(
             f"sample.num_steps ({num_steps}) must be between 1 and diffusion.num_steps "
             f"({num_levels}). Try --sample.num-steps {min(max(num_steps, 1), num_levels)}."
         )
+
+
+def subsequence(num_levels: int, num_steps: int) -> list[int]:
+    """Evenly spaced steps t from T - 1 down to 0, both included (only T - 1 for one step)."""
+    check_num_steps(num_levels, num_steps)
     if num_steps == 1:
         return [num_levels - 1]
     gap = (num_levels - 1) / (num_steps - 1)
     return [round(i * gap) for i in reversed(range(num_steps))]
 
 
-def walk(schedule: LinearSchedule, num_steps: int) -> list[tuple[int, float, float]]:
+def log_snr_subsequence(alpha_bar: Tensor, num_steps: int) -> list[int]:
+    """Steps whose log-SNR is nearest to evenly spaced, T - 1 down to 0, no step twice.
+
+    alpha_bar (T,). Where the levels lie wider apart than the spacing (near t = 0) every level
+    is taken once, and those above make room.
+    """
+    num_levels = len(alpha_bar)
+    check_num_steps(num_levels, num_steps)
+    half_log_snr = 0.5 * torch.log(alpha_bar / (1 - alpha_bar)).cpu()  # (T,) falls with t
+    wanted = torch.linspace(
+        half_log_snr[-1].item(), half_log_snr[0].item(), num_steps, dtype=torch.float64
+    )
+    nearest = (half_log_snr.unsqueeze(0) - wanted.unsqueeze(1)).abs().argmin(dim=1)
+    steps: list[int] = nearest.tolist()
+    for i in reversed(range(num_steps - 1)):  # from the cleanest step up
+        steps[i] = max(steps[i], steps[i + 1] + 1)
+    for i in range(num_steps):
+        steps[i] = min(steps[i], num_levels - 1 - i)
+    return steps
+
+
+def walk(
+    schedule: LinearSchedule, num_steps: int, spacing: Spacing = "uniform"
+) -> list[tuple[int, float, float]]:
     """(t, alpha_bar at t, alpha_bar at the next step taken) of every step; 1 after the last."""
-    steps = subsequence(schedule.num_steps, num_steps)
     alpha_bar: list[float] = schedule.alpha_bar.tolist()  # syncs, once a call
+    if spacing == "uniform":
+        steps = subsequence(schedule.num_steps, num_steps)
+    else:
+        steps = log_snr_subsequence(schedule.alpha_bar, num_steps)
     levels = [alpha_bar[t] for t in steps] + [1.0]
     return list(zip(steps, levels[:-1], levels[1:], strict=True))
 

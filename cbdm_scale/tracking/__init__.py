@@ -5,6 +5,7 @@ runs.py: one MLflow run per run folder; models.py and served_model.py: a checkpo
 ``mlflow`` itself is imported by the functions that need it: importing this folder is free.
 """
 
+from cbdm_scale.tracking.models import fetch_model
 from cbdm_scale.tracking.runs import TrackConfig, default_tracking_uri, end_run, start_run
 from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
@@ -15,5 +16,6 @@ __all__ = [
     "Tracker",
     "default_tracking_uri",
     "end_run",
+    "fetch_model",
     "start_run",
 ]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import hide_password, make_client
 
 REQUIREMENTS = "mlflow", "torch", "safetensors", "numpy"
+ARTIFACTS = "config.json", "ema.safetensors"
 log = logging.getLogger(__name__)
 
 
@@ -76,3 +78,38 @@ def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
         signature=ModelSignature(Schema(list(inputs)), Schema([images])),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
     )
+
+
+def _source(client: Any, uri: str) -> str:
+    """Where the files of a version are; left to itself MLflow asks its global registry."""
+    name, mark, alias = uri.removeprefix("models:/").partition("@")
+    if mark:
+        found = client.get_model_version_by_alias(name, alias)
+    else:
+        name, _, number = name.rpartition("/")
+        found = client.get_model_version(name, number)
+    return str(found.source)
+
+
+def fetch_model(uri: str, tracking_uri: str) -> dict[str, bytes]:
+    """config.json and ema.safetensors of models:/NAME@ALIAS, models:/NAME/3, runs:/ID/PATH."""
+    client = make_client(tracking_uri)
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            source = _source(client, uri) if uri.startswith("models:/") else uri
+            download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=tracking_uri)
+        except Exception as error:  # each kind of store raises its own
+            raise ValueError(
+                f"run ({uri}) is not to be had from {hide_password(tracking_uri)}: "
+                f"{hide_password(str(error))}. Look the name up in `mlflow ui`, or give the "
+                "right server or database with --tracking-uri."
+            ) from error
+        found = {f.name: f for f in Path(scratch).rglob("*") if f.name in ARTIFACTS}
+        if lacking := sorted(set(ARTIFACTS) - set(found)):
+            raise ValueError(
+                f"run ({uri}) holds no {' and no '.join(lacking)}, so it is no model of this "
+                "project's train command. Try models:/<run name>@newest."
+            )
+        return {name: file.read_bytes() for name, file in found.items()}

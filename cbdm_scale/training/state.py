@@ -103,8 +103,13 @@ def list_checkpoints(folder: Storage) -> list[str]:
     return [f"checkpoints/{name}" for name in names if not name.startswith(".")]
 
 
-def read_checkpoint(folder: Storage, name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """state.json and the files of a checkpoint; a ValueError names what is damaged."""
+def read_checkpoint(
+    folder: Storage, name: str, only: str | None = None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """state.json and the files of a checkpoint; a ValueError names what is damaged.
+
+    ``only`` reads, and so checks, a single file.
+    """
     where = folder.path(name)
     try:
         about = json.loads(folder.read_bytes(f"{name}/state.json"))
@@ -112,7 +117,7 @@ def read_checkpoint(folder: Storage, name: str) -> tuple[dict[str, Any], dict[st
         if about["format_version"] > FORMAT_VERSION:
             raise ValueError(f"format version {about['format_version']} is newer than ours")
         files = {}
-        for file, expected in listing.items():
+        for file, expected in listing.items() if only is None else [(only, listing[only])]:
             files[file] = folder.read_bytes(f"{name}/{file}")
             if hashlib.sha256(files[file]).hexdigest() != expected["sha256"]:
                 raise ValueError(

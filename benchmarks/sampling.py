@@ -1,0 +1,157 @@
+"""Guided sampling in images a second: a guidance interval against none, 2 workers against 1.
+
+    python -m benchmarks.sampling [--run RUN] [--repetitions 30] [--images 400] [--raw FILE]
+
+The interval is compared in this process, one thread, DDIM as the run configures it. The workers
+are Ray actors, one thread each; a repetition starts them, and the speed is that from the moment
+they are all ready to the last image. Without ``--run`` the network is that of the digits'
+preset with fresh weights: the time does not depend on them.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from safetensors.torch import save
+
+from benchmarks.timing import (
+    Samples,
+    interleave,
+    median,
+    processor,
+    ratio_of_medians,
+    write_raw,
+)
+from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.imageset.make import ChunkMaker
+from cbdm_scale.imageset.plan import Chunk, SetPlan
+from cbdm_scale.models import build
+from cbdm_scale.origin import open_origin
+from cbdm_scale.presets import preset
+from cbdm_scale.sample import SampleOptions, make_plan
+
+INTERVAL = 0.2, 0.7
+"""In units of t / T: half of the steps."""
+ALWAYS, INSIDE, PLAIN = "guided", f"guided inside {INTERVAL}", "not guided"
+
+
+def digits_maker() -> ChunkMaker:
+    config = preset("digits_lt")
+    torch.manual_seed(0)
+    net = build(config.model, image_channels=1, image_size=8, num_classes=10)
+    plan = SetPlan(
+        checkpoint="fresh",
+        weights_sha256="",
+        model=config.model,
+        diffusion=config.diffusion,
+        sample=config.sample,
+        shape=(1, 8, 8),
+        num_classes=10,
+        augment=False,
+        omega=config.eval.omegas[0],
+        seed=0,
+        labels="cyclic",
+        classes=tuple(range(10)),
+        probs=(),
+        chunk_size=100,
+        precision="fp32",
+    )
+    return ChunkMaker(plan, save(net.state_dict()))
+
+
+def run_maker(run: str) -> ChunkMaker:
+    origin = open_origin(run)
+    options = SampleOptions(
+        run=run, sample=origin.config.sample, guidance=origin.config.eval.omegas[0]
+    )
+    return ChunkMaker(make_plan(options, origin, None), origin.weights)
+
+
+def in_process(maker: ChunkMaker, repetitions: int) -> dict[str, Samples]:
+    """Seconds of one chunk: guided at all levels, inside the interval, and not at all."""
+    torch.set_num_threads(1)
+    low, high = INTERVAL
+    inside = replace(maker.plan.sample, guidance_from=low, guidance_to=high)
+    plans = {
+        ALWAYS: maker.plan,
+        INSIDE: replace(maker.plan, sample=inside),
+        PLAIN: replace(maker.plan, omega=0.0),
+    }
+    cpu, chunk = torch.device("cpu"), (0, maker.plan.chunk_size)
+    makers = {name: ChunkMaker(plan, maker.weights)(cpu) for name, plan in plans.items()}
+    variants = {name: partial(make_one, make, chunk) for name, make in makers.items()}
+    for warm_up in variants.values():
+        warm_up()
+    return interleave(variants, repetitions, lambda samples: None)
+
+
+def make_one(make: Callable[[Chunk], object], chunk: Chunk) -> None:
+    make(chunk)
+
+
+def on_workers(maker: ChunkMaker, images: int, repetitions: int) -> dict[str, Samples]:
+    """Seconds for a set on one and on two workers, from when all are ready."""
+    samples = {"1 worker": Samples(), "2 workers": Samples()}
+    for repetition in range(repetitions):
+        for workers, s in enumerate(samples.values(), start=1):
+            s.wall.append(seconds_for_a_set(maker, images, workers))
+            s.cpu.append(0.0)  # spent elsewhere, not measured
+        last = " | ".join(f"{name} {s.wall[-1]:.2f}" for name, s in samples.items())
+        print(f"{repetition + 1:>3}/{repetitions} seconds: {last}", flush=True)
+    return samples
+
+
+def seconds_for_a_set(maker: ChunkMaker, images: int, workers: int) -> float:
+    """At the speed from when the last worker was ready to the last image."""
+    ready: list[tuple[float, int]] = []
+    done = 0
+
+    def say(line: str) -> None:
+        ready.append((time.perf_counter(), done))
+
+    config = PoolConfig(workers=workers, device="cpu")
+    for (first, stop), _ in run_jobs(maker, maker.plan.chunks(images), config, say):
+        done += stop - first
+    began, before = ready[workers - 1]
+    return (time.perf_counter() - began) * images / (images - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", default="", help="a run, as the sample command takes it")
+    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("--worker-repetitions", type=int, default=30)
+    parser.add_argument("--images", type=int, default=400, help="per repetition, on workers")
+    parser.add_argument("--raw", default="", help="JSON file for every single figure")
+    args = parser.parse_args()
+    maker = run_maker(args.run) if args.run else digits_maker()
+    sampler, size = maker.plan.sample, maker.plan.chunk_size
+    about: dict[str, object] = {
+        "processor": processor(),
+        "torch": torch.__version__,
+        "sampler": f"{sampler.name}, {sampler.num_steps} steps, omega {maker.plan.omega:g}",
+        "images at once": size,
+        "repetitions": f"{args.repetitions} here, {args.worker_repetitions} on workers",
+        "load average before": os.getloadavg()[0],
+    }
+    here = in_process(maker, args.repetitions)
+    away = on_workers(maker, args.images, args.worker_repetitions)
+    about["load average after"] = os.getloadavg()[0]
+    if args.raw:
+        write_raw(args.raw, about, here | away)
+    for key, value in about.items():
+        print(f"{key}: {value}")
+    print("\n| | images/s (median) | times the first |\n|---|---|---|")
+    for samples, images in ((here, size), (away, args.images)):
+        first = next(iter(samples.values()))
+        for name, s in samples.items():
+            speed = images / median(torch.tensor(s.wall)).item()
+            print(f"| {name} | {speed:.1f} | {ratio_of_medians(first.wall, s.wall)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A chunk of a set, made wherever there is a worker. Shapes: n = images, (C, H, W) an image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.imageset.plan import Chunk, SetPlan
+from cbdm_scale.models import build, null_label
+from cbdm_scale.sampling.generate import generate, to_uint8
+
+
+@dataclass(frozen=True)
+class ChunkMaker:
+    """Loads the network on a worker: what ``cluster.run_jobs`` sets workers up with."""
+
+    plan: SetPlan
+    weights: bytes
+    """A safetensors file."""
+
+    def __call__(self, device: torch.device) -> Callable[[Chunk], NDArray[np.uint8]]:
+        """A function from a chunk to its images (n, C, H, W)."""
+        plan = self.plan
+        channels, size, _ = plan.shape
+        net = build(
+            plan.model,
+            image_channels=channels,
+            image_size=size,
+            num_classes=plan.num_classes,
+            num_steps=plan.diffusion.num_steps,
+            augment=plan.augment,
+        )
+        net.load_state_dict(load(self.weights))
+        net.to(device).eval()
+        schedule = LinearSchedule(plan.diffusion).to(device)
+
+        def make(chunk: Chunk) -> NDArray[np.uint8]:
+            return to_uint8(make_chunk(plan, net, schedule, chunk, device)).cpu().numpy()
+
+        return make
+
+
+def make_chunk(
+    plan: SetPlan,
+    net: torch.nn.Module,
+    schedule: LinearSchedule,
+    chunk: Chunk,
+    device: torch.device,
+) -> torch.Tensor:
+    """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1]."""
+    samples = torch.arange(*chunk)
+    bf16 = plan.precision == "bf16"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        return generate(
+            net,
+            samples.to(device),
+            plan.labels_of(samples).to(device),
+            config=plan.sample,
+            schedule=schedule,
+            shape=plan.shape,
+            omega=plan.omega,
+            null_label=null_label(plan.num_classes),
+            seed=plan.seed,
+            chunk_size=len(samples),
+        )

@@ -1,0 +1,256 @@
+"""Where a network comes from: a run, a checkpoint, a model in MLflow, the paper's own code.
+
+<run>                             the newest whole checkpoint of a run folder, local or URL
+<run>/checkpoints/000000072000    this one
+models:/NAME@ALIAS, runs:/ID/..   a model that the train command registered
+FILE.pt                           a checkpoint of the paper's own code
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.config import Config, from_dict
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.remote import split_scheme
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.storage import Storage
+from cbdm_scale.training.state import list_checkpoints, read_checkpoint
+
+Weights = Literal["ema", "raw"]
+FILES: dict[Weights, str] = {"ema": "ema.safetensors", "raw": "model.safetensors"}
+FOREIGN = ".pt", ".pth", ".ckpt"
+MLFLOW = "models:/", "runs:/"
+SAMPLES = "~/cbdm_scale/samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A trained network and what is known of it."""
+
+    url: str
+    """What was found: a checkpoint's folder, a file, an address in MLflow."""
+    checkpoint: str
+    """A short name of it: images shown in training, or what the file is called."""
+    weights: bytes
+    """A safetensors file."""
+    config: Config
+    """The run's configuration; of the paper's code, what its file says."""
+    channels: int
+    image_size: int
+    num_classes: int
+    augment: bool
+    """Whether the network has an embedding of ADA's nine numbers."""
+    fingerprint: str
+    """Of the data set that it learnt, "" where nothing says it."""
+    samples: str
+    """Folder or URL that its sets of images belong in."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+    @property
+    def weights_sha256(self) -> str:
+        return hashlib.sha256(self.weights).hexdigest()
+
+
+def open_origin(
+    run: str, *, weights: Weights = "ema", resolution: int | None = None, tracking_uri: str = ""
+) -> Origin:
+    """Find and read it; ValueError says what is not there, and the way out."""
+    if not run:
+        raise ValueError(
+            "run is missing. Give --run the folder that the train command printed after 'run', "
+            "a checkpoint in it, models:/NAME@ALIAS, or a .pt file of the paper's code."
+        )
+    if run.startswith(MLFLOW):
+        return _open_mlflow(run, weights, tracking_uri)
+    if run.endswith(FOREIGN):
+        return _open_foreign(run, weights, resolution)
+    try:
+        folder = Storage(run)
+        is_there = folder.exists()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"run ({run}) cannot be opened: {error}") from error
+    above, _, name = folder.url.rpartition("/")
+    if above.rpartition("/")[2] == "checkpoints":
+        return _open_checkpoint(
+            Storage(above.rpartition("/")[0]), run, f"checkpoints/{name}", weights
+        )
+    if not is_there:
+        raise ValueError(
+            f"run ({run}) does not exist. Give --run the folder that the train command printed "
+            "after 'run'."
+        )
+    if not folder.exists("config.json"):
+        raise ValueError(
+            f"run ({run}) is no run: it has no config.json. Give --run the folder that the "
+            f"train command printed after 'run'{_runs_in(folder)}."
+        )
+    return _open_newest(folder, run, weights)
+
+
+def _runs_in(folder: Storage) -> str:
+    """A hint for somebody who named the folder of all runs."""
+    names = [name for name in folder.list() if folder.exists(f"{name}/config.json")]
+    return f", such as {folder.path(names[0])}" if names else ""
+
+
+def _open_newest(folder: Storage, run: str, weights: Weights) -> Origin:
+    notes: list[str] = []
+    names = list_checkpoints(folder)
+    for name in reversed(names):
+        try:
+            about, files = read_checkpoint(folder, name, FILES[weights])
+        except ValueError as error:
+            notes.append(f"skipped: {error}")
+            continue
+        return _of_run(folder, name, about, files[FILES[weights]], notes)
+    if names:
+        raise ValueError(
+            f"run ({run}): none of its {len(names)} checkpoints is whole. {notes[0]}"
+        )
+    raise ValueError(
+        f"run ({run}) has no checkpoint yet. Let the train command go on until it has saved "
+        "one (--train.save-every), or stop it with Ctrl-C, which saves."
+    )
+
+
+def _open_checkpoint(folder: Storage, run: str, name: str, weights: Weights) -> Origin:
+    if not folder.exists(f"{name}/state.json"):
+        names = [there.rpartition("/")[2] for there in list_checkpoints(folder)]
+        raise ValueError(
+            f"run ({run}) is no finished checkpoint: it has no state.json. "
+            + (f"There are {', '.join(names)}." if names else f"{folder.url} has none.")
+        )
+    about, files = read_checkpoint(folder, name, FILES[weights])
+    return _of_run(folder, name, about, files[FILES[weights]], [])
+
+
+def _of_run(
+    folder: Storage, name: str, about: dict[str, Any], weights: bytes, notes: list[str]
+) -> Origin:
+    config, image = _read_config(folder.url, folder.read_bytes("config.json"))
+    images, total = about["progress"]["images"], config.train.total_images
+    if images < total:
+        notes = [*notes, f"note: the network has seen {images:,} of the run's {total:,} images"]
+    return Origin(
+        url=folder.path(name),
+        checkpoint=name.rpartition("/")[2],
+        weights=weights,
+        config=config,
+        **image,
+        samples=folder.path("samples"),
+        notes=tuple(notes),
+    )
+
+
+def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
+    """The configuration, and those fields of an ``Origin`` that follow from the file."""
+    try:
+        about = json.loads(text)
+        config, image = from_dict(about), about["image"]
+        sizes = {"channels": image["channels"], "image_size": image["size"]}
+        more = {"num_classes": image["num_classes"], "fingerprint": image["fingerprint"]}
+        more["augment"] = config.data.tells_augmentation
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"run ({where}): its config.json is damaged or of another version of cbdm_scale "
+            f"({error!r}). Use the version that trained it."
+        ) from error
+    return config, sizes | more
+
+
+def _open_mlflow(run: str, weights: Weights, tracking_uri: str) -> Origin:
+    from cbdm_scale.tracking import default_tracking_uri, fetch_model
+
+    if weights != "ema":
+        raise ValueError(
+            f"weights ({weights}) are not in a model of MLflow, which holds the averaged ones. "
+            "Leave --weights out, or give --run the run's folder."
+        )
+    uri = tracking_uri or default_tracking_uri(Storage(ClusterConfig().storage))
+    files = fetch_model(run, uri)
+    config, image = _read_config(run, files["config.json"])
+    name = "".join(c if c.isalnum() else "_" for c in run.partition(":/")[2].strip("/"))
+    return Origin(
+        url=run,
+        checkpoint=name,
+        weights=files["ema.safetensors"],
+        config=config,
+        **image,
+        samples=Storage(SAMPLES).url,
+    )
+
+
+def _open_foreign(run: str, weights: Weights, resolution: int | None) -> Origin:
+    from safetensors.torch import save
+
+    from cbdm_scale.models.foreign import load_foreign
+
+    if split_scheme(run)[0]:
+        raise ValueError(f"run ({run}) must be a local file. Copy it here first.")
+    path = Path(run).expanduser()
+    if not path.is_file():
+        raise ValueError(f"run ({run}) does not exist, or is no file. Give --run a .pt file.")
+    read = load_foreign(path, which="ema" if weights == "ema" else "net")
+    size = resolution or read.image_size
+    if size is None:
+        raise ValueError(
+            f"run ({run}) does not say how large its images are. Give their height in pixels: "
+            "--resolution 32."
+        )
+    if read.image_size is not None and size != read.image_size:
+        raise ValueError(
+            f"resolution ({resolution}) is not that of {run}, {read.image_size}. Leave it out."
+        )
+    config = Config(
+        dataset="",
+        model=read.config,
+        diffusion=ScheduleConfig(num_steps=read.num_steps),
+        sample=SamplerConfig(num_steps=min(100, read.num_steps)),
+    )
+    return Origin(
+        url=str(path.resolve()),
+        checkpoint=path.stem if read.step is None else f"step{read.step}",
+        weights=save({name: t.contiguous() for name, t in read.state_dict.items()}),
+        config=config,
+        channels=read.image_channels,
+        image_size=size,
+        num_classes=read.num_classes,
+        augment=read.augment,
+        fingerprint="",
+        samples=Storage(SAMPLES).url,
+        notes=read.report,
+    )
+
+
+def find_data(origin: Origin, data_root: str) -> tuple[Manifest | None, str]:
+    """What it learnt from: the data set's manifest and root, None where it is not to be had.
+
+    ``data_root`` says where the data set is now; then it must be there, and be the same.
+    """
+    config = origin.config
+    if not config.dataset:
+        return None, ""
+    root = data_root or config.data.root
+    if data_root and not split_scheme(root)[0]:
+        root = Storage(root).url
+    try:
+        manifest = read_manifest(root, config.dataset)
+    except (ValueError, OSError) as error:
+        if data_root:
+            raise ValueError(f"data_root: {error}") from error
+        return None, ""
+    if manifest.fingerprint != origin.fingerprint:
+        if data_root:
+            raise ValueError(
+                f"data_root ({data_root}): {config.dataset} there has fingerprint "
+                f"{manifest.fingerprint}, the run learnt from {origin.fingerprint}. Leave it "
+                "out, or make the data set as it was."
+            )
+        return None, ""
+    return manifest, root

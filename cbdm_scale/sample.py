@@ -1,0 +1,287 @@
+"""python -m cbdm_scale.sample: images from a trained network, on all workers of a cluster.
+
+Parse, check everything that can be checked, then one call each: make what is missing of the
+set, draw its grid, give it out in the form that was asked for.
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import tyro
+
+from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.config import find_option
+from cbdm_scale.data.manifest import Manifest, canonical_name
+from cbdm_scale.imageset import export
+from cbdm_scale.imageset.make import ChunkMaker
+from cbdm_scale.imageset.plan import SetPlan, label_probs, parse_classes
+from cbdm_scale.imageset.store import ChunkStore
+from cbdm_scale.origin import Origin, Weights, find_data, open_origin
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.steps import check_num_steps
+from cbdm_scale.storage import Storage
+
+SAY_EVERY_S = 5.0
+PROG = "python -m cbdm_scale.sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """The run's own configuration decides the defaults, once --run is given."""
+
+    run: str = ""
+    """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
+    (models:/NAME@ALIAS, runs:/ID/PATH), or a checkpoint of the paper's own code (.pt)."""
+
+    num_images: int = 10_000
+    """Images of the set. Section 4.1: 50,000. More of the same set later keeps these."""
+
+    guidance: float = 1.0
+    """omega of (1 + omega) e - omega e_null: 0 is none. In the other convention, s e +
+    (1 - s) e_null, it is s = 1 + omega."""
+
+    labels: str = "cyclic"
+    """cyclic: the classes in turn, equally many of each. train, sqrt, bal or a number: drawn,
+    with probabilities proportional to the training counts to the power 1, 1/2, 0 or that."""
+
+    classes: str = ""
+    """Only these classes, by number, such as 3,7; "" is all."""
+
+    seed: int = 0
+    """Every image's random numbers follow from the seed and its number in the set."""
+
+    chunk_size: int = 100
+    """Images made at once. Another size changes an image's last bits, no more."""
+
+    format: export.Format = "png"
+    """png: a folder a class. npz: arr_0 (N, H, W, C) uint8 and arr_1, the layout of ADM.
+    shards: a data set to train on."""
+
+    weights: Weights = "ema"
+    """The weights' average, or the raw ones."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast, faster where the hardware has it, another rounding."""
+
+    out: str = ""
+    """Folder or URL of sets; "" is samples/ in the run, ~/cbdm_scale/samples without a run."""
+
+    dataset: str = ""
+    """Name of the data set that --format shards makes; "" is the run's own."""
+
+    data_root: str = ""
+    """Where the training set is now (class names and counts); "" is where the run found it."""
+
+    resolution: int | None = None
+    """Height of the images, for a .pt file that does not say it."""
+
+    tracking_uri: str = ""
+    """MLflow server or database of a model; "" is MLFLOW_TRACKING_URI, else mlflow.db in
+    ~/cbdm_scale/runs."""
+
+    sample: SamplerConfig = field(default_factory=SamplerConfig)
+    cluster: PoolConfig = field(default_factory=PoolConfig)
+
+    def __post_init__(self) -> None:
+        for name, value in [("num_images", self.num_images), ("chunk_size", self.chunk_size)]:
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}. Try 1000.")
+        if self.guidance < 0:
+            raise ValueError(
+                f"guidance must be at least 0, got {self.guidance}: 0 is no guidance, the "
+                "paper uses 0.8 to 1.6."
+            )
+
+
+def parse(argv: Sequence[str]) -> tuple[SampleOptions, Origin | None]:
+    """The options and where the network comes from, which decides the options' defaults."""
+    base, origin = SampleOptions(), None
+    run = find_option(argv, "run", "")
+    if run and not {"-h", "--help"} & set(argv):
+        resolution = find_option(argv, "resolution", "")
+        origin = open_origin(
+            run,
+            weights="raw" if find_option(argv, "weights", "ema") == "raw" else "ema",
+            resolution=int(resolution) if resolution.isdecimal() else None,
+            tracking_uri=find_option(argv, "tracking-uri", ""),
+        )
+        config = origin.config
+        base = replace(
+            base,
+            run=run,
+            num_images=config.eval.num_images,
+            guidance=config.eval.omegas[0],
+            seed=config.seed,
+            chunk_size=config.eval.chunk_size,
+            sample=config.sample,
+        )
+
+    def command(
+        options: Annotated[SampleOptions, tyro.conf.arg(name="")] = base,
+    ) -> SampleOptions:
+        """Make images from a trained network. The same command goes on where it stopped."""
+        return options
+
+    return tyro.cli(command, args=list(argv), prog=PROG), origin
+
+
+def make_plan(options: SampleOptions, origin: Origin, real: Manifest | None) -> SetPlan:
+    """Everything that decides the images; ValueError if options do not fit the network."""
+    check_num_steps(origin.config.diffusion.num_steps, options.sample.num_steps)
+    classes = parse_classes(options.classes, origin.num_classes)
+    counts = real.counts["train"] if real else None
+    return SetPlan(
+        checkpoint=origin.checkpoint,
+        weights_sha256=origin.weights_sha256,
+        model=origin.config.model,
+        diffusion=origin.config.diffusion,
+        sample=options.sample,
+        shape=(origin.channels, origin.image_size, origin.image_size),
+        num_classes=origin.num_classes,
+        augment=origin.augment,
+        omega=options.guidance,
+        seed=options.seed,
+        labels=options.labels,
+        classes=classes,
+        probs=label_probs(options.labels, classes, counts),
+        chunk_size=options.chunk_size,
+        precision=options.precision,
+    )
+
+
+@dataclass
+class Meter:
+    """Says now and then how far it is, and how long the rest will take."""
+
+    kept: int
+    """Images that were there before."""
+    todo: int
+    done: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    said: float = field(default_factory=time.perf_counter)
+
+    def say(self, text: str) -> None:
+        """A line of the workers; while none has made anything, they are only starting."""
+        print(text, flush=True)
+        if not self.done:
+            self.began = time.perf_counter()
+
+    def add(self, num_images: int) -> None:
+        now = time.perf_counter()
+        self.done += num_images
+        if now - self.said >= SAY_EVERY_S or self.done == self.todo:
+            self.said = now
+            left = int((self.todo - self.done) / self.rate(now))
+            print(
+                f"{self.kept + self.done:>9,}/{self.kept + self.todo:,} images | "
+                f"{self.rate(now):.1f}/s | {left // 60}:{left % 60:02d} left",
+                flush=True,
+            )
+
+    def rate(self, now: float) -> float:
+        """Images a second since the last worker was ready that began before the first image."""
+        return self.done / max(now - self.began, 1e-9)
+
+
+def make_missing(store: ChunkStore, origin: Origin, options: SampleOptions) -> Meter:
+    """Make the chunks that are not there yet."""
+    todo = store.missing(store.plan.chunks(options.num_images))
+    total = sum(stop - first for first, stop in todo)
+    meter = Meter(kept=options.num_images - total, todo=total)
+    if meter.kept:
+        print(f"{meter.kept:,} of {options.num_images:,} images are there already", flush=True)
+    maker = ChunkMaker(store.plan, origin.weights)
+    for chunk, images in run_jobs(maker, todo, options.cluster, meter.say):
+        store.write(chunk, images)
+        meter.add(chunk[1] - chunk[0])
+    meter.said = time.perf_counter()
+    return meter
+
+
+def same_command(argv: Sequence[str], form: export.Format) -> str:
+    """The command with another --format: its images are there already."""
+    words, skip = [PROG], False
+    for word in argv:
+        if not skip and not word.startswith("--format"):
+            words.append(shlex.quote(word))
+        skip = word == "--format"
+    return " ".join([*words, "--format", form])
+
+
+def give_out(
+    store: ChunkStore,
+    options: SampleOptions,
+    origin: Origin,
+    real: Manifest | None,
+    root: str,
+    argv: Sequence[str],
+) -> tuple[str, str]:
+    """Write the form that was asked for; its place, and the next command."""
+    chunks = store.plan.chunks(options.num_images)
+    name = {
+        "png": f"png-{options.num_images}",
+        "npz": f"images-{options.num_images}.npz",
+        "shards": f"shards-{options.num_images}",
+    }[options.format]
+    following = same_command(argv, "npz")
+    with export.staging(store.folder, name) as target:
+        match options.format:
+            case "png":
+                names = real.class_names if real else None
+                export.write_png(store, chunks, target, names)
+            case "npz":
+                export.write_npz(store, chunks, target)
+                following = same_command(argv, "shards")
+            case "shards":
+                dataset = canonical_name(options.dataset or origin.config.dataset or "made")
+                export.write_shards(
+                    store, chunks, target, name=dataset, real=real, root=root, say=print
+                )
+                following = (
+                    f"python -m cbdm_scale.train --dataset {dataset} "
+                    f"--data.root {store.folder.path(name)} --name on-generated"
+                )
+    return store.folder.path(name), following
+
+
+def start(options: SampleOptions, origin: Origin, argv: Sequence[str]) -> int:
+    """Check, make, give out, and say how it went. The exit status."""
+    real, root = find_data(origin, options.data_root)
+    plan = make_plan(options, origin, real)
+    out = Storage(options.out or origin.samples)
+    out.check_writable()
+    store = ChunkStore(out.child(plan.name), plan)
+    store.claim()
+    for note in origin.notes:
+        print(note)
+    print(f"network  {origin.url}\nset      {store.folder.url}", flush=True)
+    meter = make_missing(store, origin, options)
+    counts = real.counts["train"] if real else None
+    grid = f"grid-{options.num_images}.png"
+    store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), counts))
+    place, following = give_out(store, options, origin, real, root, argv)
+    speed = f", {meter.rate(meter.said):.1f}/s" if meter.done else ""
+    print(f"\nimages   {place} ({options.num_images:,} images, {meter.done:,} made now{speed})")
+    print(f"grid     {store.folder.path(grid)}")
+    print(f"next     {following}")
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        options, origin = parse(argv)
+        return start(options, origin or open_origin(options.run), argv)
+    except KeyboardInterrupt:
+        print("\nstopped: what is finished is kept, the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""A run folder with a checkpoint of a small network whose weights are noise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.models import UNetConfig
+from cbdm_scale.presets import preset
+from cbdm_scale.run import build_state
+from cbdm_scale.storage import Storage
+from cbdm_scale.train import claim_run
+from cbdm_scale.training.state import save_checkpoint
+
+MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
+
+
+def make_run(runs: Path, root: str, images: tuple[int, ...] = (48,)) -> str:
+    """The folder of a run on the digits, with a checkpoint after each number of images."""
+    base = preset("digits_lt")
+    config = replace(
+        base,
+        name="noise",
+        model=MODEL,
+        data=replace(base.data, root=root),
+        train=replace(base.train, total_images=480),
+        sample=replace(base.sample, num_steps=3),
+        eval=replace(base.eval, num_images=30, chunk_size=8),
+        cluster=replace(base.cluster, storage=str(runs)),
+    )
+    manifest = read_manifest(root, "digits_lt")
+    run = claim_run(config, manifest)
+    for seen in images:
+        state = build_state(config, manifest, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(seen)
+        with torch.no_grad():
+            for weights in (state.net, state.ema.net):
+                for parameter in weights.parameters():
+                    parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        state.progress.images = seen
+        save_checkpoint(run, state, {})
+    return run.url
+
+
+@pytest.fixture
+def run(tmp_path: Path, digits_root: str) -> str:
+    return make_run(tmp_path / "runs", digits_root)
+
+
+def only_set(samples: str) -> Storage:
+    """The one set in a folder of sets."""
+    folder = Storage(samples)
+    [name] = [name for name in folder.list() if folder.exists(f"{name}/set.json")]
+    return folder.child(name)

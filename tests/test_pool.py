@@ -1,0 +1,128 @@
+"""Jobs on real Ray workers, which are really killed."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ray_tools import run, start, wait_for
+from sampling_tools import make_run, only_set
+
+from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.cluster.pool import place
+
+
+def squares(device):
+    """Nested, so that it travels by value: workers do not know the tests."""
+    import torch
+
+    threads = torch.get_num_threads()
+
+    def square(job):
+        return job * job, threads
+
+    return lambda job: square(job)
+
+
+def test_jobs_are_done_here_without_ray_on_the_threads_that_were_asked_for():
+    import torch
+
+    before = torch.get_num_threads()
+    config = PoolConfig(workers=0, cpus_per_worker=2, device="cpu")
+    assert list(run_jobs(squares, [3, 1], config)) == [(3, (9, 2)), (1, (1, 2))]
+    assert torch.get_num_threads() == before
+    assert list(run_jobs(squares, [], PoolConfig())) == []
+
+
+def test_as_many_workers_as_fit_and_no_more_than_jobs():
+    four = {"CPU": 4.0}
+    assert place(PoolConfig(), four, 100) == (4, False)
+    assert place(PoolConfig(), four, 3) == (3, False)
+    assert place(PoolConfig(cpus_per_worker=0.5), four, 100) == (8, False)
+    assert place(PoolConfig(workers=2), four, 100) == (2, False)
+    assert place(PoolConfig(), four | {"GPU": 2.0}, 100) == (2, True)
+    assert place(PoolConfig(device="cpu"), four | {"GPU": 2.0}, 100) == (4, False)
+    with pytest.raises(ValueError, match=r"cluster.workers \(5\) x .* the cluster has 4 CPUs"):
+        place(PoolConfig(workers=5), four, 100)
+    with pytest.raises(ValueError, match="and 1 GPUs, the cluster has 4 CPUs and 0 GPUs"):
+        place(PoolConfig(workers=1, device="gpu"), four, 100)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_killed_workers_are_replaced_and_what_a_job_raises_is_raised_here(
+    work: Path, tmp_path: Path
+) -> None:
+    config, said = PoolConfig(workers=2, cpus_per_worker=0.5), []
+    folder = str(tmp_path)
+
+    def setup(device):
+        def do(job):
+            first_time = os.path.join(folder, str(job))
+            if job % 4 == 3 and not os.path.exists(first_time):
+                open(first_time, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if job == 99:
+                raise ValueError("job 99 is wrong")
+            return job * job
+
+        return do
+
+    done = dict(run_jobs(setup, list(range(12)), config, said.append))
+    assert done == {job: job * job for job in range(12)}
+    assert sum("a worker died and is replaced" in line for line in said) == 3
+    with pytest.raises(ValueError, match="^job 99 is wrong$"):
+        list(run_jobs(setup, [99], config, said.append))
+
+    def hopeless(device):
+        return lambda job: os.kill(os.getpid(), signal.SIGKILL)
+
+    few = PoolConfig(workers=1, cpus_per_worker=0.5, max_failures=1)
+    with pytest.raises(
+        RuntimeError, match=r"2 workers died, more than cluster.max_failures \(1"
+    ):
+        list(run_jobs(hopeless, [1], few, said.append))
+    import ray
+
+    ray.shutdown()  # this process alone leaves the cluster
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_workers_kills_and_restarts_change_no_bit_of_a_set(work: Path, tmp_path: Path) -> None:
+    """kill -9 of a worker, then of the driver; then the same command on more workers."""
+    origin = make_run(tmp_path / "runs", str(work / "shards"))
+
+    def command(out: str, workers: int) -> list[str]:
+        options = ("--num-images", "240", "--sample.num-steps", "40", "--format", "npz")
+        place = ("--out", str(tmp_path / out), "--cluster.workers", str(workers))
+        few = ("--cluster.cpus-per-worker", "0.5")
+        words = (sys.executable, "-m", "cbdm_scale.sample", "--run", origin)
+        return [*words, *options, *place, *few]
+
+    def made(out: str) -> int:
+        return len(list((tmp_path / out).glob("*/chunks/*.safetensors")))
+
+    run(command("here", 0))
+    assert "240 made now" in run(command("one", 1))
+
+    log = tmp_path / "log"
+    driver = start(command("killed", 2), log)
+    wait_for(lambda: made("killed") >= 2)
+    lines = [line for line in log.read_text().splitlines() if line.startswith("worker (")]
+    os.kill(int(lines[0].rpartition(":")[2]), signal.SIGKILL)
+    wait_for(lambda: "a worker died and is replaced" in log.read_text())
+    seen = made("killed")
+    wait_for(lambda: made("killed") > seen)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(1)
+    assert 3 <= made("killed") < 30
+    assert "images are there already" in run(command("killed", 3))
+
+    sets = [only_set(str(tmp_path / out)) for out in ("here", "one", "killed")]
+    bytes_of = [s.read_bytes("images-240.npz") for s in sets]
+    assert bytes_of[0] == bytes_of[1] == bytes_of[2]
