@@ -13,7 +13,7 @@ from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.evaluation.features import Extractor, load_extractor
+from cbdm_scale.evaluation.features import Extractor
 from cbdm_scale.evaluation.groups import GroupScores
 from cbdm_scale.evaluation.score import (
     GRID_COLUMNS,
@@ -55,12 +55,10 @@ class Examiner:
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
             folder = Storage(dataset_folder(config.data.root, config.dataset))
-            self.extractor = load_extractor(
-                config.eval.extractor,
-                folder.url,
-                read=lambda path: folder.read_bytes(path.removeprefix(folder.url + "/")),
-                device=world.device,
+            recipe = config.eval.recipe(
+                folder.url, lambda path: folder.read_bytes(path.removeprefix(folder.url + "/"))
             )
+            self.extractor = recipe.load(world.device)
         self._real: GroupScores | None = None
 
     def _autocast(self) -> torch.autocast:

@@ -166,16 +166,13 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
 
 def check_extractor(config: Config, manifest: Manifest) -> None:
     """ValueError at the start, not at the first evaluation hours later."""
-    from cbdm_scale.evaluation.features import load_extractor
-
     if config.eval.extractor == "none":
         return
     folder = Storage(dataset_folder(config.data.root, manifest.name))
-    load_extractor(
-        config.eval.extractor,
-        folder.url,
-        read=lambda path: folder.read_bytes(path.removeprefix(folder.url + "/")),
+    recipe = config.eval.recipe(
+        folder.url, lambda path: folder.read_bytes(path.removeprefix(folder.url + "/"))
     )
+    recipe.load("cpu")
 
 
 def git_commit() -> str:

@@ -102,7 +102,6 @@ MAY_IMPORT = {
         "config",
         "data",
         "data_prep",
-        "evaluation",
         "models",
         "presets",
         "remote",
@@ -122,6 +121,7 @@ OWNER = {
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {"cbdm_scale/train.py", "cbdm_scale/sample.py"},
+    "torch_fidelity": {"cbdm_scale/evaluation/inception.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
 }
 

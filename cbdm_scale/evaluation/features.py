@@ -1,10 +1,12 @@
 """Features of images: extracted once, by a network chosen by name; metrics see only these.
 
+A recipe is what a worker needs to load an extractor: found and checked once, sent anywhere.
 Shapes: N = images, C = channels, H = height, W = width, D = features, K = classes.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +20,12 @@ from cbdm_scale.evaluation.classifier import (
     load_classifier,
     missing_classifier,
 )
+from cbdm_scale.evaluation.resize import Resize, check_rule
 
 Read = Callable[[str], bytes]
 """The bytes at a path or URL; raises FileNotFoundError where there is nothing."""
+
+EXTRACTORS = "classifier", "classifier:PATH", "inception", "dinov2", "none"
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,14 @@ class Features:
     """(N, D) penultimate layer."""
 
     logits: Tensor | None
-    """(N, K) class scores, or None for a network without classes."""
+    """(N, K) scores of the data set's classes; None for a network that does not know them."""
+
+    imagenet: Tensor | None = None
+    """(N, 1008) scores of Inception's own classes, for the Inception Score; None without."""
 
 
 class Extractor(Protocol):
-    """Images (N, C, H, W) in [-1, 1] -> Features."""
+    """Images (N, C, H, W), uint8 or in [-1, 1] -> Features, always in float32."""
 
     @property
     def name(self) -> str: ...
@@ -45,10 +53,24 @@ class Extractor(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the weights' sha256: features compare only where equal."""
+        """A short word for weights and preprocessing: features compare only where equal."""
         ...
 
     def __call__(self, x: Tensor) -> Features: ...
+
+
+class Recipe(Protocol):
+    """How to load an extractor; holds the weights' bytes, so that it works on any machine."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def has_imagenet_classes(self) -> bool:
+        """Whether an Inception Score can be had."""
+        ...
+
+    def load(self, device: torch.device | str) -> Extractor: ...
 
 
 @dataclass(frozen=True)
@@ -70,8 +92,28 @@ class ClassifierExtractor:
                 f"{tuple(x.shape[1:])}. Use the classifier.safetensors of this data set."
             )
         weights = self.net.logits.weight
-        pool, logits = self.net(x.to(weights.device, weights.dtype))
+        x = to_model_range(x) if x.dtype == torch.uint8 else x
+        with full_precision(weights.device):
+            pool, logits = self.net(x.to(weights.device, weights.dtype))
         return Features(pool, logits)
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    data: bytes
+    path: str
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+    @property
+    def has_imagenet_classes(self) -> bool:
+        return False
+
+    def load(self, device: torch.device | str) -> Extractor:
+        net = load_classifier(self.data, name=self.path).to(device)
+        return ClassifierExtractor(net, self.fingerprint)
 
 
 def to_model_range(images: Tensor) -> Tensor:
@@ -79,31 +121,73 @@ def to_model_range(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 127.5 - 1
 
 
+def as_levels(x: Tensor) -> Tensor:
+    """Images as a file holds them: float32 whole numbers in 0..255."""
+    if x.dtype == torch.uint8:
+        return x.to(torch.float32)
+    return ((x.to(torch.float32) + 1) * 127.5).round().clamp(0, 255)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Features are float32, also where a network is being evaluated under bf16 autocast."""
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
 def read_local(path: str) -> bytes:
     """Read a file of this machine."""
-    return Path(path).read_bytes()
+    return Path(path).expanduser().read_bytes()
 
 
-def _load_classifier(folder: str, read: Read, device: torch.device | str) -> Extractor:
-    path = f"{folder.rstrip('/')}/classifier.safetensors"
-    try:
-        data = read(path)
-    except FileNotFoundError as error:
-        raise missing_classifier(path) from error
-    net = load_classifier(data, name=path).to(device)
-    return ClassifierExtractor(net, hashlib.sha256(data).hexdigest()[:16])
+def find_extractor(
+    name: str,
+    folder: str,
+    read: Read = read_local,
+    *,
+    weights: str = "",
+    allow_weights: bool = False,
+    resize: Resize = "bilinear",
+) -> Recipe:
+    """The recipe of extractor ``name``, its files found and checked.
 
+    ``folder`` is that of the data set, where ``classifier`` lies; ``weights``, ``resize`` and
+    ``allow_weights`` are for the networks that others have published.
+    """
+    check_rule(resize)
+    kind, _, path = name.partition(":")
+    if kind == "classifier":
+        path = path or f"{folder.rstrip('/')}/classifier.safetensors"
+        try:
+            return ClassifierRecipe(
+                (read if path.startswith(folder) else read_local)(path), path
+            )
+        except FileNotFoundError as error:
+            raise missing_classifier(path) from error
+    if name == "inception":
+        from cbdm_scale.evaluation.inception import find_inception
 
-EXTRACTORS: dict[str, Callable[[str, Read, torch.device | str], Extractor]] = {
-    "classifier": _load_classifier,
-}
+        return find_inception(weights, allow_weights, resize)
+    if name == "dinov2":
+        from cbdm_scale.evaluation.dinov2 import find_dinov2
+
+        return find_dinov2(weights, allow_weights, resize)
+    known = ", ".join(EXTRACTORS)
+    raise ValueError(f"eval.extractor {name!r} is not known. Choose from: {known}.")
 
 
 def load_extractor(
-    name: str, folder: str, read: Read = read_local, device: torch.device | str = "cpu"
+    name: str,
+    folder: str,
+    read: Read = read_local,
+    device: torch.device | str = "cpu",
+    *,
+    weights: str = "",
+    allow_weights: bool = False,
+    resize: Resize = "bilinear",
 ) -> Extractor:
-    """The extractor called ``name``; its weights lie in ``folder``, that of the data set."""
-    if name not in EXTRACTORS:
-        known = ", ".join(EXTRACTORS)
-        raise ValueError(f"eval.extractor {name!r} is not known. Choose from: {known}.")
-    return EXTRACTORS[name](folder, read, device)
+    """The same, loaded here."""
+    recipe = find_extractor(
+        name, folder, read, weights=weights, allow_weights=allow_weights, resize=resize
+    )
+    return recipe.load(device)

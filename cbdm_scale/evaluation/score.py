@@ -13,9 +13,10 @@ from torch import Tensor
 from cbdm_scale.data.index import Index
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.evaluation.features import Extractor
+from cbdm_scale.evaluation.features import Extractor, Read, Recipe, find_extractor
 from cbdm_scale.evaluation.grid import class_grid, png_bytes
 from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.evaluation.resize import Resize, check_rule
 from cbdm_scale.labels import Group, class_cyclic
 from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
 from cbdm_scale.types import Net
@@ -27,7 +28,19 @@ GRID_COLUMNS = 10
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     extractor: str = "classifier"
-    """Network whose features FID compares: classifier (stored beside the shards)."""
+    """Network whose features FID compares: classifier (stored beside the shards),
+    classifier:PATH, inception (as in the literature), dinov2, or none."""
+
+    weights: str = ""
+    """Weights of inception or dinov2. Empty: CBDM_SCALE_INCEPTION or CBDM_SCALE_DINOV2, or a
+    download."""
+
+    allow_weights: bool = False
+    """Take weights that nobody published. Their numbers compare with no others."""
+
+    resize: Resize = "bilinear"
+    """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
+    tf1 (torch-fidelity), bicubic (clean-fid)."""
 
     num_images: int = 10_000
     """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
@@ -46,8 +59,20 @@ class EvalConfig:
                 f"eval.omegas must be one or more strengths of at least 0, got {self.omegas}: "
                 "0 is no guidance, the paper uses 0.8 to 1.6."
             )
+        check_rule(self.resize)
         if self.chunk_size < 1:
             raise ValueError(f"eval.chunk_size must be at least 1, got {self.chunk_size}.")
+
+    def recipe(self, folder: str, read: Read) -> Recipe:
+        """The extractor that these options name; ``folder`` is that of the data set."""
+        return find_extractor(
+            self.extractor,
+            folder,
+            read,
+            weights=self.weights,
+            allow_weights=self.allow_weights,
+            resize=self.resize,
+        )
 
 
 @dataclass(frozen=True)

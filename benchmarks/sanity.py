@@ -1,0 +1,168 @@
+"""Distances between real images and damaged ones: does each number move as its paper says?
+
+    python -m benchmarks.sanity --train SET --test SET --cache DIR [--number 5000]
+
+SET is an .npz in the layout of ADM, a folder of images, or DATASET:SPLIT. The sides are the
+first images of each class, equally many a class. Features are kept in DIR, so that another
+metric or another damage needs no network. Damages: blurred (Gaussian, sigma 1 pixel), one class
+missing, five classes only, and half of each class (its features' nearer half to one of two
+centres: modes are missing although every class is there).
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cbdm_scale.evaluation.extract import FeatureSet, extract
+from cbdm_scale.evaluation.features import Recipe, find_extractor
+from cbdm_scale.evaluation.sources import Chosen, Images, open_images
+from cbdm_scale.evaluation.moments import Moments
+
+SIGMA = 1.0
+
+
+@dataclass(frozen=True)
+class Blurred:
+    """Images after a Gaussian blur, quantised again."""
+
+    images: Images
+    sigma: float = SIGMA
+
+    @property
+    def count(self) -> int:
+        return self.images.count
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.images.fingerprint}-blurred-{self.sigma:g}"
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.images.labels
+
+    def read(self, numbers: range) -> NDArray[np.uint8]:
+        from scipy.ndimage import gaussian_filter
+
+        pixels = self.images.read(numbers).astype(np.float32)
+        return gaussian_filter(pixels, (0, 0, self.sigma, self.sigma)).round().astype(np.uint8)
+
+
+def balanced(images: Images, number: int) -> Chosen:
+    """The first images of each class, equally many, in their order."""
+    labels = images.labels
+    classes = np.unique(labels)
+    each = number // len(classes)
+    rows = [np.flatnonzero(labels == c)[:each] for c in classes]
+    if min(map(len, rows)) < each:
+        raise ValueError(f"--number {number} needs {each} images a class. Take a smaller one.")
+    return Chosen(images, tuple(np.sort(np.concatenate(rows)).tolist()))
+
+
+def halves_of_classes(pool: Tensor, labels: Tensor) -> Tensor:
+    """Rows (n,) of one of the two clusters of each class, filled up to half of the class."""
+    from sklearn.cluster import KMeans
+
+    rows = []
+    for c in labels.unique():
+        members = torch.where(labels == c)[0]
+        distances = KMeans(2, n_init=4, random_state=0).fit_transform(pool[members].numpy())
+        leaning = torch.from_numpy(distances[:, 0] - distances[:, 1])
+        rows.append(members[leaning.argsort()[: len(members) // 2]])
+    return torch.cat(rows).sort().values
+
+
+def moments_of_rows(pool: Tensor) -> Moments:
+    moments = Moments(pool.shape[1])
+    for part in pool.split(1024):
+        moments.add(part)
+    return moments
+
+
+def versions(test: FeatureSet, blurred: FeatureSet, seed: int = 0) -> dict[str, Tensor]:
+    """Name -> features, all of half as many images as there are in ``test``."""
+    pool, labels = test.pool, test.labels
+    half = len(pool) // 2
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(keep: Tensor) -> Tensor:
+        rows = torch.where(keep)[0]
+        return pool[rows[torch.randperm(len(rows), generator=generator)[:half]]]
+
+    everything = torch.ones(len(pool), dtype=torch.bool)
+    blurred_rows = torch.randperm(len(blurred.pool), generator=generator)[:half]
+    return {
+        "real, as they are": some(everything),
+        "blurred": blurred.pool[blurred_rows],
+        "one class missing": some(labels != labels[0]),
+        "five classes": some(labels < 5),
+        "half of each class": pool[halves_of_classes(pool, labels)][:half],
+    }
+
+
+Metric = Callable[[Tensor, Tensor], float]
+
+
+def metrics(num_classes: int) -> dict[str, Metric]:
+    """Column -> distance of (real, other)."""
+    from cbdm_scale.evaluation.fid import frechet_distance
+
+    def fid(real: Tensor, fake: Tensor) -> float:
+        return frechet_distance(moments_of_rows(real), moments_of_rows(fake))
+
+    return {"FID": fid}
+
+
+def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> FeatureSet:
+    began = time.perf_counter()
+    first: list[tuple[int, float]] = []
+
+    def say(done: int, total: int) -> None:
+        now = time.perf_counter()
+        first[:] = first or [(done, now)]
+        rate = (done - first[0][0]) / max(now - first[0][1], 1e-9)
+        print(f"{name}: {done:,}/{total:,}, {rate:.2f} images/s", flush=True)
+
+    found = extract(images, recipe, cache, say=say)
+    print(f"{name}: {images.count:,} images, {time.perf_counter() - began:.1f} s", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--train", required=True, metavar="SET")
+    parser.add_argument("--test", required=True, metavar="SET")
+    parser.add_argument("--cache", required=True, metavar="DIR")
+    parser.add_argument("--number", type=int, default=5000, help="images a side (5000)")
+    parser.add_argument("--extractor", default="inception")
+    parser.add_argument("--weights", default="", help="their path, as --eval.weights")
+    parser.add_argument("--resize", default="bilinear")
+    args = parser.parse_args()
+    recipe = find_extractor(args.extractor, "", weights=args.weights, resize=args.resize)
+    sides = {s: balanced(open_images(getattr(args, s)), args.number) for s in ("test", "train")}
+    test, train = (features_of(s, sides[s], recipe, args.cache) for s in ("test", "train"))
+    blurred = features_of("blurred test", Blurred(sides["test"]), recipe, args.cache)
+    columns = metrics(len(test.labels.unique()))
+    print(
+        f"\n{args.extractor} {recipe.fingerprint}, {args.resize}; real: {args.number:,} train"
+    )
+    print("| other side | images | " + " | ".join(columns) + " |")
+    print("|---|---" * 1 + "|---" * len(columns) + "|")
+    rows = {"test, all of them": test.pool} | versions(test, blurred)
+    shuffled = train.pool[torch.randperm(len(train.pool), generator=torch.Generator())]
+    for name, other in rows.items():
+        values = " | ".join(f"{metric(train.pool, other):.4g}" for metric in columns.values())
+        print(f"| {name} | {len(other):,} | {values} |", flush=True)
+    half = len(shuffled) // 2
+    values = " | ".join(f"{m(shuffled[:half], shuffled[half:]):.4g}" for m in columns.values())
+    print(f"| train against train, halves | {half:,} | {values} |")
+
+
+if __name__ == "__main__":
+    main()

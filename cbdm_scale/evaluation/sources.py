@@ -1,0 +1,235 @@
+"""Images to extract features of, read by their number: on any worker, a part at a time.
+
+Shapes: n = images asked for, N = images in all, (C, H, W) an image.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbdm_scale.data.index import Index, open_index
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.data.shards import ShardReader
+
+SUFFIXES = ".png", ".jpg", ".jpeg", ".webp", ".bmp"
+
+
+class Images(Protocol):
+    """A set of labelled images. Pickles small: a worker opens the files by itself."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any byte of any image, and with the labels."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,); -1 where there is none."""
+        ...
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W)"""
+        ...
+
+
+class SplitImages:
+    """A split of a data set in shards, real or generated, in the order of its index."""
+
+    def __init__(self, root: str, name: str, split: str):
+        self.index: Index = open_index(root, name, split)
+        self.reader = ShardReader(root, name, self.index)
+        self.fingerprint = f"{read_manifest(root, name).fingerprint}-{split}"
+
+    @property
+    def count(self) -> int:
+        return self.index.num_samples
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return np.array(self.index.labels)
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        return np.stack([self.reader.load(row) for row in numbers])
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some images of a set."""
+
+    images: Images
+    numbers: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def fingerprint(self) -> str:
+        listed = np.array(self.numbers, np.int64).tobytes()
+        return f"{self.images.fingerprint}-{hashlib.sha256(listed).hexdigest()[:16]}"
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.images.labels[list(self.numbers)]
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        return self.images.read([self.numbers[i] for i in numbers])
+
+
+class FolderImages:
+    """Image files below a folder, in the order of their paths.
+
+    A folder of images one level down is a class: its label is the number that its name begins
+    with, or else its place among the folders. All images must have one size and one mode.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = Path(folder).expanduser()
+        found = (p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        self.files = sorted(p.relative_to(self.folder).as_posix() for p in found)
+        if not self.files:
+            raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+
+    @property
+    def count(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(f"{file}\n".encode())
+            digest.update(hashlib.sha256((self.folder / file).read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        classes = [file.partition("/")[0] if "/" in file else "" for file in self.files]
+        places = {name: i for i, name in enumerate(sorted(set(classes) - {""}))}
+        numbers = {name: _leading_number(name) for name in places}
+        if None not in numbers.values():
+            return np.array([numbers[c] if c else -1 for c in classes], np.int64)
+        return np.array([places[c] if c else -1 for c in classes], np.int64)
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        images = [self._load(self.files[i]) for i in numbers]
+        for i, image in zip(numbers, images, strict=True):
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f"{self.folder / self.files[i]} is {image.shape} (channels, height, "
+                    f"width), others are {images[0].shape}. Scale them to one size first."
+                )
+        return np.stack(images)
+
+    def _load(self, file: str) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO((self.folder / file).read_bytes())) as image:
+                grey = image.mode in ("L", "1")
+                pixels = np.array(image.convert("L" if grey else "RGB"), np.uint8)
+        except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
+            raise ValueError(f"{self.folder / file} does not decode: {error}") from error
+        return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _leading_number(name: str) -> int | None:
+    digits = name[: len(name) - len(name.lstrip("0123456789"))]
+    return int(digits) if digits else None
+
+
+class NpzImages:
+    """The layout of ADM: ``arr_0`` (N, H, W, C) uint8 and, if it is there, ``arr_1`` labels."""
+
+    def __init__(self, path: str):
+        self.path = str(Path(path).expanduser())
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                self.names = archive.namelist()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not an .npz file: {error}") from error
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
+            raise ValueError(
+                f"{path}: arr_0 must be (N, H, W, C) uint8, got {self.pixels.shape} "
+                f"{self.pixels.dtype}"
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k != "pixels"}
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Mapped into memory where it is stored as it is, else unpacked."""
+        if "arr_0.npy" not in self.names:
+            raise ValueError(f"{self.path} has no arr_0: it is not in the layout of ADM")
+        return _mapped(self.path, "arr_0.npy")
+
+    @property
+    def count(self) -> int:
+        return len(self.pixels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        if "arr_1.npy" not in self.names:
+            return np.full(self.count, -1, np.int64)
+        with np.load(self.path, allow_pickle=False) as file:
+            return np.asarray(file["arr_1"], np.int64).reshape(-1)
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(self.pixels[list(numbers)].transpose(0, 3, 1, 2))
+
+
+def _mapped(path: str, member: str) -> NDArray[np.uint8]:
+    """An array of an .npz, without reading it where the zip stores it uncompressed."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(member)
+        if info.compress_type == zipfile.ZIP_STORED:
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, fortran, dtype = read(stream)
+                header = stream.tell()
+            if not fortran and dtype == np.uint8:
+                with open(path, "rb") as file:  # the local header has lengths of its own
+                    file.seek(info.header_offset + 26)
+                    name, extra = np.frombuffer(file.read(4), "<u2").tolist()
+                start = info.header_offset + 30 + name + extra + header
+                return np.memmap(path, np.uint8, "r", start, shape)
+    with np.load(path, allow_pickle=False) as arrays:
+        return np.asarray(arrays[member.removesuffix(".npy")])
+
+
+def open_images(where: str) -> Images:
+    """Images by their place: FILE.npz, a folder of images, or DATASET:SPLIT for shards."""
+    if where.endswith(".npz"):
+        return NpzImages(where)
+    folder, mark, split = where.rpartition(":")
+    if mark and not split.startswith("//"):
+        root, _, name = folder.rstrip("/").rpartition("/")
+        return SplitImages(root or ".", name, split)
+    if not Path(where).expanduser().is_dir():
+        raise ValueError(
+            f"{where} is not there. Give an .npz file, a folder of images, or DATASET:SPLIT, "
+            "the folder of a data set in shards with one of its splits."
+        )
+    return FolderImages(where)

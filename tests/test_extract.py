@@ -1,0 +1,138 @@
+"""Features are extracted once, whoever does it, and never of other images than asked for."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from extractor_tools import TinyRecipe, write_npz
+
+from cbdm_scale.evaluation.extract import Extraction, extract, feature_key, run_here
+from cbdm_scale.evaluation.sources import Chosen, NpzImages
+
+
+def pool(images, seed=0):
+    extractor = TinyRecipe(seed).load("cpu")
+    return extractor(torch.from_numpy(images.read(range(images.count)))).pool
+
+
+def workers(number):
+    """Jobs in the order in which so many workers might finish them."""
+
+    def run(work, chunks):
+        does = [work(torch.device("cpu")) for _ in range(number)]
+        order = sorted(range(len(chunks)), key=lambda i: (i % number, -i))
+        for i in order:
+            yield chunks[i], does[i % number](chunks[i])
+
+    return run
+
+
+def never(work, chunks):
+    raise AssertionError(f"{len(chunks)} chunks were computed again")
+    yield
+
+
+@pytest.fixture
+def images(tmp_path):
+    return NpzImages(write_npz(tmp_path / "images.npz"))
+
+
+def test_features_labels_and_moments_are_those_of_the_images(images, tmp_path):
+    found = extract(images, TinyRecipe(), tmp_path / "kept", chunk_size=5)
+    torch.testing.assert_close(found.pool, pool(images))
+    torch.testing.assert_close(found.logits, pool(images)[:, :2])
+    assert found.imagenet is None
+    assert found.labels.tolist() == [i % 3 for i in range(23)]
+    assert found.moments.count == 23
+    torch.testing.assert_close(found.moments.covariance, found.pool.double().T.cov())
+
+
+def files(folder):
+    return {f.name: f.read_bytes() for f in sorted(folder.iterdir())}
+
+
+def test_any_number_of_workers_gives_the_same_bytes(images, tmp_path):
+    runs = [run_here, workers(2), workers(7)]
+    sets = [
+        extract(images, TinyRecipe(), tmp_path / str(i), run, chunk_size=4)
+        for i, run in enumerate(runs)
+    ]
+    assert files(sets[0].folder) == files(sets[1].folder) == files(sets[2].folder)
+
+
+def test_a_second_run_computes_nothing(images, tmp_path):
+    first = extract(images, TinyRecipe(), tmp_path / "kept")
+    again = extract(NpzImages(images.path), TinyRecipe(), tmp_path / "kept", never)
+    assert torch.equal(first.pool, again.pool)
+
+
+def one_pixel(images, labels):
+    images[11, 3, 3, 1] ^= 1
+
+
+def one_label(images, labels):
+    labels[11] = 2 - labels[11]
+
+
+@pytest.mark.parametrize("change", [one_pixel, one_label])
+def test_another_image_or_label_is_another_key(change, images, tmp_path):
+    write_npz(tmp_path / "other.npz", change=change)
+    other = NpzImages(tmp_path / "other.npz")
+    assert feature_key(other, TinyRecipe()) != feature_key(images, TinyRecipe())
+    kept = tmp_path / "kept"
+    extract(images, TinyRecipe(), kept)
+    torch.testing.assert_close(extract(other, TinyRecipe(), kept).pool, pool(other))
+
+
+def test_weights_number_and_choice_are_part_of_the_key(images):
+    keys = {
+        feature_key(images, TinyRecipe(0)),
+        feature_key(images, TinyRecipe(1)),
+        feature_key(Chosen(images, tuple(range(22))), TinyRecipe(0)),
+        feature_key(Chosen(images, tuple(range(1, 23))), TinyRecipe(0)),
+    }
+    assert len(keys) == 4
+
+
+def test_an_interrupted_extraction_goes_on(images, tmp_path):
+    def dies(work, chunks):
+        for i, result in enumerate(run_here(work, chunks)):
+            if i == 2:
+                raise KeyboardInterrupt
+            yield result
+
+    seen = []
+
+    def rest(work, chunks):
+        seen.extend(chunks)
+        return run_here(work, chunks)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(images, TinyRecipe(), tmp_path / "kept", dies, chunk_size=5)
+    found = extract(images, TinyRecipe(), tmp_path / "kept", rest, chunk_size=5)
+    assert seen == [(10, 15), (15, 20), (20, 23)]
+    torch.testing.assert_close(found.pool, pool(images))
+
+
+@pytest.mark.parametrize("file", ["pool.npy", "about.json", "moments.npy"])
+def test_a_damaged_cache_is_made_again(file, images, tmp_path):
+    found = extract(images, TinyRecipe(), tmp_path / "kept")
+    damaged = found.folder / file
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    again = extract(images, TinyRecipe(), tmp_path / "kept")
+    torch.testing.assert_close(again.pool, pool(images))
+    assert json.loads((again.folder / "about.json").read_text())["count"] == 23
+
+
+def test_a_piece_is_computed_from_its_chunk_alone(images):
+    work = Extraction(images, TinyRecipe())(torch.device("cpu"))
+    np.testing.assert_allclose(work((3, 9))["pool"], pool(images).numpy()[3:9], rtol=1e-5)
+
+
+def test_progress_counts_images(images, tmp_path):
+    said = []
+    extract(
+        images, TinyRecipe(), tmp_path, chunk_size=10, say=lambda *counts: said.append(counts)
+    )
+    assert said == [(10, 23), (20, 23), (23, 23)]

@@ -1,0 +1,111 @@
+"""Images by number, from every form they are kept in, and fingerprints that miss no change."""
+
+import pickle
+
+import numpy as np
+import pytest
+from extractor_tools import write_npz
+from PIL import Image
+from shard_tools import make_digits
+
+from cbdm_scale.evaluation.sources import (
+    Chosen,
+    FolderImages,
+    NpzImages,
+    SplitImages,
+    open_images,
+)
+
+
+def save_folder(folder, names):
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_is_read_stored_or_compressed(save, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    save(tmp_path / "a.npz", arr_0=pixels, arr_1=np.arange(6))
+    images = NpzImages(tmp_path / "a.npz")
+    assert isinstance(images.pixels, np.memmap) == (save is np.savez)
+    np.testing.assert_array_equal(images.read([4, 1]), pixels[[4, 1]].transpose(0, 3, 1, 2))
+    assert images.labels.tolist() == list(range(6)) and images.count == 6
+
+
+def test_an_npz_travels_without_its_pixels(tmp_path):
+    images = NpzImages(write_npz(tmp_path / "a.npz"))
+    expected = images.read(range(23))
+    sent = pickle.dumps(images)
+    assert len(sent) < 1000
+    np.testing.assert_array_equal(pickle.loads(sent).read(range(23)), expected)
+
+
+def test_an_npz_without_labels_or_images_says_so(tmp_path):
+    np.savez(tmp_path / "a.npz", arr_0=np.zeros((2, 8, 8, 3), np.uint8))
+    assert NpzImages(tmp_path / "a.npz").labels.tolist() == [-1, -1]
+    np.savez(tmp_path / "b.npz", images=np.zeros(3))
+    with pytest.raises(ValueError, match="b.npz has no arr_0"):
+        NpzImages(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 8, 8, 3)))
+    with pytest.raises(ValueError, match=r"c.npz: arr_0 must be \(N, H, W, C\) uint8.*float64"):
+        NpzImages(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["03-cat/a.png", "10/b.png", "3/c.png"], [3, 10, 3]),
+        (["cat/a.png", "dog/b.png", "dog/c.png"], [0, 1, 1]),
+        (["a.png", "b.png"], [-1, -1]),
+    ],
+)
+def test_a_folders_classes_are_its_numbers_or_its_names_in_order(names, labels, tmp_path):
+    images = FolderImages(save_folder(tmp_path, names))
+    assert images.labels.tolist() == labels
+    assert images.read(range(images.count)).shape == (len(names), 3, 8, 8)
+
+
+def test_a_folders_fingerprint_sees_bytes_and_names(tmp_path):
+    folder = save_folder(tmp_path, ["0/a.png", "1/b.png"])
+    first = FolderImages(folder).fingerprint
+    assert FolderImages(folder).fingerprint == first
+    (folder / "0" / "a.png").rename(folder / "1" / "a.png")
+    second = FolderImages(folder).fingerprint
+    save_folder(tmp_path, ["1/b.png"])
+    assert len({first, second, FolderImages(folder).fingerprint}) == 3
+
+
+def test_a_folder_of_mixed_sizes_names_the_image(tmp_path):
+    folder = save_folder(tmp_path, ["a.png", "b.png"])
+    Image.new("RGB", (9, 8)).save(folder / "b.png")
+    with pytest.raises(ValueError, match=r"b.png is \(3, 8, 9\).*Scale them"):
+        FolderImages(folder).read([0, 1])
+
+
+def test_a_split_is_read_from_its_shards(tmp_path):
+    make_digits(tmp_path)
+    images = open_images(f"{tmp_path}/digits_lt:eval")
+    assert isinstance(images, SplitImages)
+    assert images.read([2, 0]).shape == (2, 1, 8, 8)
+    train = open_images(f"{tmp_path}/digits_lt:train")
+    assert train.fingerprint != images.fingerprint
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(images)).read([2]), images.read([2])
+    )
+
+
+def test_chosen_images_are_those_of_their_numbers(tmp_path):
+    images = NpzImages(write_npz(tmp_path / "a.npz"))
+    some = Chosen(images, (7, 2, 11))
+    np.testing.assert_array_equal(some.read([0, 2]), images.read([7, 11]))
+    assert some.labels.tolist() == [1, 2, 2] and some.count == 3
+
+
+def test_a_place_that_is_not_there_says_what_may_be(tmp_path):
+    with pytest.raises(
+        ValueError, match="none is not there. Give an .npz file, a folder of im"
+    ):
+        open_images(str(tmp_path / "none"))
