@@ -21,8 +21,8 @@ from torch import Tensor
 
 from cbdm_scale.evaluation.extract import FeatureSet, extract
 from cbdm_scale.evaluation.features import Recipe, find_extractor
-from cbdm_scale.evaluation.sources import Chosen, Images, open_images
 from cbdm_scale.evaluation.moments import Moments
+from cbdm_scale.evaluation.sources import Chosen, Images, open_images
 
 SIGMA = 1.0
 

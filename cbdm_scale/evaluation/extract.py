@@ -31,8 +31,8 @@ from torch import Tensor
 
 from cbdm_scale.data.index import one_at_a_time
 from cbdm_scale.evaluation.features import Recipe
-from cbdm_scale.evaluation.sources import Images
 from cbdm_scale.evaluation.moments import Moments
+from cbdm_scale.evaluation.sources import Images
 
 FORMAT = 1
 CHUNK_SIZE = 64
