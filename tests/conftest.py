@@ -23,7 +23,8 @@ def cache_of_the_tests(tmp_path_factory):
 def digits_root(tmp_path_factory):
     """A data root with the long-tailed digits, without the feature classifier. Read only."""
     root = tmp_path_factory.mktemp("digits")
-    prepare("digits-lt", Options(out=str(root), classifier=False), say=lambda line: None)
+    options = Options(out=str(root), classifier=False, workers=0)
+    prepare("digits-lt", options, say=lambda line: None)
     return str(root)
 
 

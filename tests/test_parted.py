@@ -16,7 +16,7 @@ from shard_tools import contents, make_digits
 
 from cbdm_scale.data import index_files, parted
 from cbdm_scale.data.index import MappedIndex, open_index
-from cbdm_scale.data.index_files import part_name
+from cbdm_scale.data.index_files import TableWriter, part_name
 from cbdm_scale.data.loader import DataConfig, PlannedImages
 from cbdm_scale.data.manifest import parse_manifest, read_manifest
 from cbdm_scale.data.parted import PartedIndex
@@ -30,19 +30,38 @@ SIZES = {"train": 428, "eval": 1797}
 REMAKE = "make the data set again with python -m data_prep digits-lt"
 
 
-def make_parted(out):
-    """112 shards of 20 digits, four shards a part: 6 parts of train, 23 of eval."""
+def small_parts(patch):
+    patch.setattr(index_files, "MOST_GROUPS", 10)
+    patch.setattr(index_files, "GROUPS_A_PART", 4)
+
+
+def split_tables(folder):
+    """Write the tables of a data set again, its index in parts; dataset.json names them."""
+    shards = pq.read_table(folder / "shards.parquet").to_pylist()
+    with pq.ParquetFile(folder / "index.parquet") as index:
+        rows = [index.read_row_group(i) for i in range(index.num_row_groups)]
+    (folder / "index.parquet").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_files, "MOST_GROUPS", 10)
-        patch.setattr(index_files, "GROUPS_A_PART", 4)
-        return make_digits(out, samples_per_shard=20)
+        small_parts(patch)
+        with TableWriter(folder, len(shards)) as tables:
+            for shard, table in zip(shards, rows, strict=True):
+                tables.add(shard["file"], table, shard["bytes"], shard["sha256"])
+    name_tables(folder)
+
+
+def name_tables(folder):
+    text = json.loads((folder / "dataset.json").read_text())
+    digest = hashlib.sha256((folder / "shards.parquet").read_bytes()).hexdigest()
+    (folder / "dataset.json").write_text(json.dumps(text | {"shards_sha256": digest}))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
+    """112 shards of 20 digits, in one file and in parts of four shards: 6 train, 23 eval."""
     root = tmp_path_factory.mktemp("shards")
-    make_parted(root / "parts")
     make_digits(root / "one", samples_per_shard=20)
+    shutil.copytree(root / "one", root / "parts")
+    split_tables(root / "parts/digits_lt")
     return root
 
 
@@ -76,9 +95,7 @@ def rewrite_shards(root, change):
     folder = root / "digits_lt"
     table = pq.read_table(folder / "shards.parquet")
     pq.write_table(pa.table(change(table.to_pydict()), table.schema), folder / "shards.parquet")
-    text = json.loads((folder / "dataset.json").read_text())
-    digest = hashlib.sha256((folder / "shards.parquet").read_bytes()).hexdigest()
-    (folder / "dataset.json").write_text(json.dumps(text | {"shards_sha256": digest}))
+    name_tables(folder)
 
 
 # ----------------------------------------------------------------------------
@@ -104,20 +121,20 @@ def test_parts_have_few_row_groups_one_a_shard_of_one_split(made):
     assert place == len(shards) == 22 + 90
 
 
-def test_a_part_is_bounded_in_rows_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_files, "ROWS_A_PART", 50)
-    make_parted(tmp_path)
-    parts = pq.read_table(tmp_path / "digits_lt/shards.parquet")["part"].to_numpy()
-    assert np.bincount(parts).max() == 2
-
-
-def test_only_the_tables_depend_on_the_parts(made):
-    parts, one = contents(made / "parts"), contents(made / "one")
-    assert {n for n in one if parts.get(n) != one[n]} == {
-        f"digits_lt/{f}" for f in ("index.parquet", "shards.parquet", "dataset.json")
-    }
-    shards = [pq.read_table(made / d / "digits_lt/shards.parquet") for d in ("parts", "one")]
-    assert shards[0].select(shards[1].schema.names).equals(shards[1])
+def test_data_prep_writes_parts_bounded_in_rows_too(tmp_path, monkeypatch):
+    """23 shards of 100: the same images, and up to 250 rows a part."""
+    make_digits(tmp_path / "one")
+    small_parts(monkeypatch)
+    monkeypatch.setattr(index_files, "ROWS_A_PART", 250)
+    make_digits(tmp_path / "parts")
+    parts, one = contents(tmp_path / "parts"), contents(tmp_path / "one")
+    tables = {f"digits_lt/{f}" for f in ("index.parquet", "shards.parquet", "dataset.json")}
+    assert {n for n in one if parts.get(n) != one[n]} == tables
+    shards = pq.read_table(tmp_path / "parts/digits_lt/shards.parquet")
+    assert np.bincount(shards["part"].to_numpy()).tolist() == [2, 3] + [2] * 9
+    index = open_parts(tmp_path / "parts")
+    whole = open_index(str(tmp_path / "one"), "digits_lt", "train")
+    np.testing.assert_array_equal(index.crc32[np.arange(428)], whole.crc32)
 
 
 def test_the_manifest_agrees_and_nothing_warns(made):
