@@ -52,5 +52,5 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
     path = Path(root).expanduser().resolve()
     turn = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     with one_at_a_time(cache_folder() / f"prepare-{turn}"):
-        options = Options(out=str(path), classifier=classifier)
+        options = Options(out=str(path), classifier=classifier, workers=0)
         prepare("digits-lt", options, only_if_missing=True)

@@ -31,16 +31,19 @@ def run(
 ) -> Iterator[Result]:
     """The results, in whatever order they come; an error of a call stops the others.
 
-    ``workers`` 0 is this process. None makes the first item here and takes Ray, with as many
-    workers as CPUs, if the rest would then take longer than ``WORTH_RAY_S``. Other nodes get
+    ``workers`` 0 is this process. None makes the first two items here (the first also
+    pays for imports) and takes Ray, with as many workers as CPUs, if the rest would take longer
+    than ``WORTH_RAY_S`` by the second. Other nodes get
     work only if all of them see what ``sees`` asks for.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"--workers ({workers}) must be 0 or more. Try --workers 0.")
-    if workers is None and items:
+    if workers is None:
         began = time.monotonic()
-        yield call(items[0])
-        items = items[1:]
+        for item in items[:2]:
+            began = time.monotonic()
+            yield call(item)
+        items = items[2:]
         left = (time.monotonic() - began) * len(items)
         workers = os.cpu_count() if left > WORTH_RAY_S else 0
         if workers == 1:

@@ -41,7 +41,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from data_prep.options import Options
     from data_prep.prepare import prepare
 
-    prepare("digits-lt", Options(out=str(folder / "shards")))
+    prepare("digits-lt", Options(out=str(folder / "shards"), workers=0))
     keeper = subprocess.Popen(
         [sys.executable, "-c", KEEP_CLUSTER],
         stdin=subprocess.PIPE,

@@ -30,7 +30,7 @@ def test_same_content_is_left_as_it_is(tmp_path):
     said = []
     prepare(
         "digits-lt",
-        Options(out=str(tmp_path), classifier=False, samples_per_shard=100),
+        Options(out=str(tmp_path), classifier=False, samples_per_shard=100, workers=0),
         say=said.append,
     )
     assert any("already there with the same content" in line for line in said)
@@ -81,7 +81,9 @@ def test_folder_of_the_user_is_never_replaced(tmp_path):
     with pytest.raises(ValueError, match="not a data set of ours .it holds thesis.tex"):
         make_digits(tmp_path, force_overwrite=True)
     make_folder(tmp_path / "cifar10", CIFAR10)
-    options = Options(out=str(tmp_path), source=str(tmp_path / "cifar10"), force_overwrite=True)
+    options = Options(
+        out=str(tmp_path), source=str(tmp_path / "cifar10"), force_overwrite=True, workers=0
+    )
     with pytest.raises(ValueError, match="it holds --source"):
         prepare("cifar10", replace(options, allow_changed=True), say=quiet)
     assert (tmp_path / "cifar10/data_batch_1").exists()
@@ -151,7 +153,9 @@ def test_two_processes_may_prepare_digits_at_once(tmp_path):
 
 def test_classifier_is_fitted_once_and_is_no_part_of_the_data_set(tmp_path):
     make_folder(tmp_path / "in", CIFAR10)
-    options = Options(out=str(tmp_path), source=str(tmp_path / "in"), allow_changed=True)
+    options = Options(
+        out=str(tmp_path), source=str(tmp_path / "in"), allow_changed=True, workers=0
+    )
     without = prepare("cifar10", replace(options, classifier=False), say=quiet)
     said = []
     assert prepare("cifar10", options, say=said.append) == without

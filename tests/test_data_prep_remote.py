@@ -44,7 +44,9 @@ def stored(bucket):
 def write(url, **changes):
     said = []
     options = {"classifier": False, "samples_per_shard": 500} | changes
-    manifest = prepare("digits-lt", Options(out=url, **options), say=said.append)
+    manifest = prepare(
+        "digits-lt", Options(out=url, **{"workers": 0} | options), say=said.append
+    )
     return manifest, said
 
 
