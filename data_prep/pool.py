@@ -173,7 +173,8 @@ class Progress:
         self.last = now
         rate = self.done / (now - self.began)
         left = math.ceil((self.total - self.done) / rate)
+        rounded = f"{rate:,.{1 if rate < 10 else 0}f}"
         self.say(
-            f"{self.done:,} of {self.total:,} {self.what}, {rate:,.0f} a second, "
+            f"{self.done:,} of {self.total:,} {self.what}, {rounded} a second, "
             f"{left // 60} min {left % 60} s left"
         )
