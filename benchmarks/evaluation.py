@@ -158,6 +158,13 @@ def fresh(code: str, n: int, args: argparse.Namespace) -> Case:
     return Case(**json.loads(done.stdout))
 
 
+def read_raw(path: str) -> list[Case]:
+    """The cases of a run that was broken off."""
+    if not path or not Path(path).exists():
+        return []
+    return [Case(**case) for case in json.loads(Path(path).read_text())]
+
+
 def extrapolate(small: Case, large: Case, n: int) -> Case:
     """FID and PRD along the line through both cases; distances and memory as n squared."""
     step = (n - large.num_images) / (large.num_images - small.num_images)
@@ -205,7 +212,7 @@ def main() -> None:
     parser.add_argument("--textbook", default="10000,20000", help="a side, two cases")
     parser.add_argument("--classes", type=int, default=10, help="20 clusters for each")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--raw", default="", help="JSON file for every figure")
+    parser.add_argument("--raw", default="", help="JSON file of every figure; continues it")
     parser.add_argument("--case", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
 
@@ -218,9 +225,11 @@ def main() -> None:
     load = os.getloadavg()[0]
     wanted = [("ours", n) for n in (small, large, args.images)]
     wanted += [("textbook", n) for n in (small, large)]
+    before = read_raw(args.raw)
     cases: list[Case] = []
     for code, n in wanted:
-        cases.append(fresh(code, n, args))
+        known = [c for c in before if (c.code, c.num_images) == (code, n)]
+        cases.append(known[0] if known else fresh(code, n, args))
         if args.raw:
             Path(args.raw).write_text(json.dumps([asdict(c) for c in cases], indent=1) + "\n")
     ours, theirs = cases[:3], cases[3:]

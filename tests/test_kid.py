@@ -53,6 +53,8 @@ def test_subsets_average_to_the_distance_of_all_pairs():
     x, y = normal(0, 400, 6), normal(1, 300, 6) + 0.3
     found = subset_kid(x, y, num_subsets=100, size=100)
     assert found.mean == pytest.approx(kid(x, y), abs=4 * found.std / 100**0.5)
+    one, two = (subset_kid(x, y, num_subsets=n, size=100) for n in (1, 2))
+    assert two.std == pytest.approx(abs(one.mean - two.mean), rel=1e-6)  # halves the gap
     assert found == subset_kid(x, y, num_subsets=100, size=100)
     assert found != subset_kid(x, y, num_subsets=100, size=100, seed=1)
 

@@ -94,6 +94,18 @@ def test_the_bound_of_the_screen_holds():
         assert wrong.max() > 0
 
 
+def test_the_bound_knows_that_a_bfloat16_product_is_rounded_once_more():
+    """Whole numbers below 256 are exact in bfloat16, their products are not."""
+    x = (normal(0, 60, 2) * 50).round().clamp(-255, 255)
+    x = torch.cat([x, -x])  # the mean is 0
+    exact = torch.cdist(x.double(), x.double()).square()
+    side, same = neighbours._sides(x, x, torch.bfloat16)
+    (_, _, screened), *_ = neighbours._blocks(side, same, upper=False)
+    wrong = (screened - exact).abs()
+    assert wrong.max() > 10
+    assert all((wrong[:, j] <= side.error(same, exact[:, j])).all() for j in range(120))
+
+
 def test_what_cannot_be_searched_is_refused():
     x = normal(0, 5, 3)
     with pytest.raises(ValueError, match=r"k must be in 1\.\.4 for so many images, got 5"):

@@ -85,6 +85,12 @@ def test_ball_radius_is_the_distance_to_the_kth_other_image():
     assert ball_radius(x, 2).tolist() == [3, 2, 3, 6]
 
 
+def test_the_edge_of_a_ball_belongs_to_it():
+    real, fake = torch.tensor([[0.0], [1], [3], [7]]), torch.tensor([[-1.0], [11], [11.01]])
+    scores = manifold_scores(real, fake, k=1)  # real radii 1, 1, 2, 4
+    assert (scores.precision, scores.coverage) == (2 / 3, 2 / 4)
+
+
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="more than 5 images on each side; there are 5 gener"):
         manifold_scores(normal(0, 6, 2), normal(0, 5, 2))

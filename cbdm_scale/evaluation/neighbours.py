@@ -89,15 +89,16 @@ class _Side:
     def error(self, other: "_Side", limit: Tensor) -> Tensor:
         """Bound on the error of screened squared distances to the other side, near limit (N,).
 
-        Rounding of the inputs, of the sum over D, and of the product that is handed out.
+        Rounding of the inputs, of the sum over D, and of the product that is handed out, which
+        is |x|^2 + |y|^2 - limit. 1.01: the bound is used a little beside the limit, too.
         """
         norm, residual = other.norm.max(), other.residual.max()
         inputs = self.norm * residual + self.residual * norm + self.residual * residual
         total = self.x.shape[1] * 2.0**-24 * self.norm * norm
-        unit = 2.0**-9 if self.dtype == torch.bfloat16 else 2.0**-24
+        unit = 2.0**-8 if self.dtype == torch.bfloat16 else 2.0**-24
         largest = self.square + other.square.max()
-        handed = 1.01 * unit * (largest - limit.double()).clamp_min(0) + 2.0**-21 * largest
-        bound: Tensor = 2 * (inputs + total) + handed
+        product = torch.maximum(largest - limit.double(), limit.double() - self.square)
+        bound: Tensor = 1.01 * (2 * (inputs + total) + unit * product + 2.0**-21 * largest)
         return bound
 
 
