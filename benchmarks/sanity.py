@@ -11,7 +11,6 @@ centres: modes are missing although every class is there).
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,10 @@ from torch import Tensor
 
 from cbdm_scale.evaluation.extract import FeatureSet, extract
 from cbdm_scale.evaluation.features import Recipe, find_extractor
-from cbdm_scale.evaluation.moments import Moments
+from cbdm_scale.evaluation.fid import fid
+from cbdm_scale.evaluation.kid import kid
+from cbdm_scale.evaluation.prd import prd
+from cbdm_scale.evaluation.precision_recall import manifold_scores
 from cbdm_scale.evaluation.sources import Chosen, Images, open_images
 
 SIGMA = 1.0
@@ -77,13 +79,6 @@ def halves_of_classes(pool: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(rows).sort().values
 
 
-def moments_of_rows(pool: Tensor) -> Moments:
-    moments = Moments(pool.shape[1])
-    for part in pool.split(1024):
-        moments.add(part)
-    return moments
-
-
 def versions(test: FeatureSet, blurred: FeatureSet, seed: int = 0) -> dict[str, Tensor]:
     """Name -> features, all of half as many images as there are in ``test``."""
     pool, labels = test.pool, test.labels
@@ -97,7 +92,7 @@ def versions(test: FeatureSet, blurred: FeatureSet, seed: int = 0) -> dict[str, 
     everything = torch.ones(len(pool), dtype=torch.bool)
     blurred_rows = torch.randperm(len(blurred.pool), generator=generator)[:half]
     return {
-        "real, as they are": some(everything),
+        "half of them": some(everything),
         "blurred": blurred.pool[blurred_rows],
         "one class missing": some(labels != labels[0]),
         "five classes": some(labels < 5),
@@ -105,17 +100,28 @@ def versions(test: FeatureSet, blurred: FeatureSet, seed: int = 0) -> dict[str, 
     }
 
 
-Metric = Callable[[Tensor, Tensor], float]
+COLUMNS = "FID", "KID x 1000", "precision", "recall", "density", "coverage", "F_8", "F_1/8"
 
 
-def metrics(num_classes: int) -> dict[str, Metric]:
-    """Column -> distance of (real, other)."""
-    from cbdm_scale.evaluation.fid import frechet_distance
+def scores(real: Tensor, other: Tensor, num_classes: int) -> list[float]:
+    """What the columns say of (real, other)."""
+    manifold = manifold_scores(real, other)
+    curve = prd(real, other, num_classes)
+    return [
+        fid(real, other),
+        1000 * kid(real, other),
+        manifold.precision,
+        manifold.recall,
+        manifold.density,
+        manifold.coverage,
+        curve.f8,
+        curve.f_eighth,
+    ]
 
-    def fid(real: Tensor, fake: Tensor) -> float:
-        return frechet_distance(moments_of_rows(real), moments_of_rows(fake))
 
-    return {"FID": fid}
+def row(name: str, real: Tensor, other: Tensor, num_classes: int) -> str:
+    values = " | ".join(f"{value:.3g}" for value in scores(real, other, num_classes))
+    return f"| {name} | {len(real):,} | {len(other):,} | {values} |"
 
 
 def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> FeatureSet:
@@ -128,7 +134,7 @@ def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> Featur
         rate = (done - first[0][0]) / max(now - first[0][1], 1e-9)
         print(f"{name}: {done:,}/{total:,}, {rate:.2f} images/s", flush=True)
 
-    found = extract(images, recipe, cache, say=say)
+    found = extract(images, recipe, cache, chunk_size=25, say=say)
     print(f"{name}: {images.count:,} images, {time.perf_counter() - began:.1f} s", flush=True)
     return found
 
@@ -148,20 +154,16 @@ def main() -> None:
     sides = {s: balanced(open_images(getattr(args, s)), args.number) for s in ("test", "train")}
     test, train = (features_of(s, sides[s], recipe, args.cache) for s in ("test", "train"))
     blurred = features_of("blurred test", Blurred(sides["test"]), recipe, args.cache)
-    columns = metrics(len(test.labels.unique()))
-    print(
-        f"\n{args.extractor} {recipe.fingerprint}, {args.resize}; real: {args.number:,} train"
-    )
-    print("| other side | images | " + " | ".join(columns) + " |")
-    print("|---|---" * 1 + "|---" * len(columns) + "|")
-    rows = {"test, all of them": test.pool} | versions(test, blurred)
-    shuffled = train.pool[torch.randperm(len(train.pool), generator=torch.Generator())]
-    for name, other in rows.items():
-        values = " | ".join(f"{metric(train.pool, other):.4g}" for metric in columns.values())
-        print(f"| {name} | {len(other):,} | {values} |", flush=True)
-    half = len(shuffled) // 2
-    values = " | ".join(f"{m(shuffled[:half], shuffled[half:]):.4g}" for m in columns.values())
-    print(f"| train against train, halves | {half:,} | {values} |")
+    num_classes = len(test.labels.unique())
+    print(f"\n{args.extractor} {recipe.fingerprint}, {args.resize}; real side: train")
+    print("| other side | real | other | " + " | ".join(COLUMNS) + " |")
+    print("|---" * (3 + len(COLUMNS)) + "|")
+    order = torch.randperm(len(train.pool), generator=torch.Generator().manual_seed(1))
+    first, second = train.pool[order].chunk(2)
+    print(row("train, the other half", first, second, num_classes))
+    print(row("test", train.pool, test.pool, num_classes))
+    for name, other in versions(test, blurred).items():
+        print(row(f"test, {name}", train.pool, other, num_classes), flush=True)
 
 
 if __name__ == "__main__":

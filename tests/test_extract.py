@@ -1,13 +1,18 @@
 """Features are extracted once, whoever does it, and never of other images than asked for."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from extractor_tools import TinyRecipe, write_npz
 
+from cbdm_scale.cluster.config import PoolConfig
+from cbdm_scale.cluster.pool import run_jobs
+from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
 from cbdm_scale.evaluation.extract import Extraction, extract, feature_key, run_here
+from cbdm_scale.evaluation.features import ClassifierRecipe
 from cbdm_scale.evaluation.sources import Chosen, NpzImages
 
 
@@ -128,6 +133,35 @@ def test_a_damaged_cache_is_made_again(file, images, tmp_path):
 def test_a_piece_is_computed_from_its_chunk_alone(images):
     work = Extraction(images, TinyRecipe())(torch.device("cpu"))
     np.testing.assert_allclose(work((3, 9))["pool"], pool(images).numpy()[3:9], rtol=1e-5)
+
+
+def by_pool(images, folder, workers):
+    """With an extractor that Ray's workers can import."""
+    net = SmallClassifier(image_channels=3, image_size=8, num_classes=3)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(net.penultimate.weight)
+    recipe = ClassifierRecipe(save_classifier(net), "tiny")
+    run = partial(
+        run_jobs, config=PoolConfig(workers=workers, device="cpu"), say=lambda s: None
+    )
+    here = extract(images, recipe, folder / "here", chunk_size=5)
+    return files(here.folder), files(extract(images, recipe, folder, run, chunk_size=5).folder)
+
+
+def test_a_pool_without_workers_gives_the_same_bytes(images, tmp_path):
+    here, there = by_pool(images, tmp_path, workers=0)
+    assert here == there
+
+
+@pytest.mark.ray
+def test_rays_workers_give_the_same_bytes(work, images, tmp_path):
+    import ray
+
+    try:
+        here, there = by_pool(images, tmp_path, workers=2)
+    finally:
+        ray.shutdown()  # this process alone leaves the cluster
+    assert here == there
 
 
 def test_progress_counts_images(images, tmp_path):
