@@ -6,7 +6,6 @@ Everything that only one process may do (printing, MLflow, files) is done by ran
 import json
 import os
 import socket
-import threading
 import time
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from cbdm_scale import __version__, draws
-from cbdm_scale.cluster import Published, Say
+from cbdm_scale.cluster import Published, Say, StopFile
 from cbdm_scale.config import Config
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
@@ -273,24 +272,3 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.train.lr, fused=True)
     return State(net, ema, optimizer, Progress(substitutions=[0] * manifest.num_classes))
-
-
-class StopFile:
-    """Looks once a second for a file "stop" in the run folder, off the training thread."""
-
-    def __init__(self, folder: Storage):
-        self._found, self._closed = threading.Event(), threading.Event()
-
-        def watch() -> None:
-            while not self._closed.wait(1.0):
-                if folder.exists("stop"):
-                    self._found.set()
-                    return
-
-        self._thread = threading.Thread(target=watch, daemon=True, name="stop file")
-        self._thread.start()
-        self.is_set = self._found.is_set
-
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join(5)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -126,6 +127,7 @@ OWNER = {
 }
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Dotted names imported anywhere in the file, lazy imports included."""
     found = set()

@@ -1,8 +1,9 @@
 """The only import of ray in the package: the loop on Ray Train workers.
 
 config.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it) -> group.py
-(their process group); console.py brings what they say to the driver. pool.py: independent jobs,
-such as chunks of images, on as many workers as there are.
+(their process group); console.py brings what they say to the driver, stop.py the request to
+stop to them. pool.py: independent jobs, such as chunks of images, on as many workers as there
+are.
 
 What Ray does here: place the processes, and start them again when one dies. Checkpoints are
 ours; Ray is told of them and never copies them. Importing this folder does not import ray.
@@ -12,6 +13,7 @@ from cbdm_scale.cluster.config import ClusterConfig, PoolConfig, Published, Rank
 from cbdm_scale.cluster.connect import connect
 from cbdm_scale.cluster.launch import launch
 from cbdm_scale.cluster.pool import run_jobs
+from cbdm_scale.cluster.stop import StopFile
 
 __all__ = [
     "ClusterConfig",
@@ -19,6 +21,7 @@ __all__ = [
     "Published",
     "RankMain",
     "Say",
+    "StopFile",
     "connect",
     "launch",
     "run_jobs",

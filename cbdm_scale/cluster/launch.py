@@ -1,12 +1,8 @@
 """A run on Ray Train workers: started, started again after a failure, stopped by a signal."""
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +10,7 @@ from cbdm_scale.cluster.config import ClusterConfig, RankMain, Say
 from cbdm_scale.cluster.connect import LOOPBACK
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
+from cbdm_scale.cluster.stop import stop_on_signal
 
 if TYPE_CHECKING:
     from cbdm_scale.storage import Storage
@@ -101,29 +98,3 @@ def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     finally:
         dist.destroy_process_group()
     return returned
-
-
-@contextmanager
-def stop_on_signal(run: "Storage") -> Iterator[None]:
-    """Turn the first SIGTERM or SIGINT into a request to save and stop."""
-    run.remove("stop")
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked: list[int] = []
-
-    def handler(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        run.write_bytes("stop", f"{signal.Signals(number).name}\n".encode())
-        print("stopping: the workers save a checkpoint first (once more: at once)", flush=True)
-
-    signals = (signal.SIGTERM, signal.SIGINT)  # ray.init has set its own before
-    before = [signal.signal(s, handler) for s in signals]
-    try:
-        yield
-    finally:
-        for s, old in zip(signals, before, strict=True):
-            signal.signal(s, old)
-        run.remove("stop")
