@@ -70,7 +70,7 @@ class Examiner:
         """The PNG of ten images a class, rows by class frequency (rank 0; None elsewhere)."""
         world, counts = self.world, self.manifest.counts["train"]
         num_images = GRID_COLUMNS * self.manifest.num_classes
-        with self._autocast():
+        with world.uneven(), self._autocast():
             made = self.generator.share(
                 net, num_images, self.config.eval.omegas[0], world.rank, world.size
             )
@@ -93,14 +93,15 @@ class Examiner:
             known = self.run.read_bytes(kept) if self.run.exists(kept) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=self.config.data.open_cache())
-                mine = real_scores(
-                    reader,
-                    index,
-                    self.manifest.groups,
-                    self.extractor,
-                    self.world.rank,
-                    self.world.size,
-                )
+                with self.world.uneven():
+                    mine = real_scores(
+                        reader,
+                        index,
+                        self.manifest.groups,
+                        self.extractor,
+                        self.world.rank,
+                        self.world.size,
+                    )
                 self._real = reduce_scores(mine, self.world.sum)
                 if self.world.rank == 0:
                     self.run.write_bytes(kept, self._real.state().numpy().tobytes())
@@ -132,7 +133,7 @@ class Examiner:
         for omega in omegas:
             if str(float(omega)) in scores:
                 continue
-            with self._autocast():
+            with world.uneven(), self._autocast():
                 mine = fake_scores(
                     net,
                     self.generator,

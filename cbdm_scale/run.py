@@ -62,7 +62,7 @@ def run_rank(
     try:
         outcome = Run(config, world, run, tracker, published, say).go()
     except (RunError, ValueError) as error:
-        texts = sorted(set(world.gather(str(error))))
+        texts = sorted(set(world.gather(str(error))) - {""})
         outcome = {"error": " ".join(texts)}
     outcome["unsent"] = tracker.close(LAST_WORDS_S)
     return outcome
@@ -224,23 +224,25 @@ class Run:
         is_best = state.progress.best_images == images
         if images == self.saved and not is_best:
             return
-        fingerprint = self.manifest.fingerprint
-        if self.world.rank == 0:
-            self.tracker.flush()
-            about = {
-                "cbdm_scale": __version__,
-                "dataset": fingerprint,
-                "seed": self.config.seed,
-            }
-            save_checkpoint(self.folder, state, about)
-            drop_old_checkpoints(
-                self.folder, self.config.train.keep, state.progress.best_images
-            )
-            if is_best:
-                self.tracker.model(images, self.newest_path(), ["newest", "best"])
+        with self.world.uneven():  # nobody goes on before the checkpoint is whole
+            if self.world.rank == 0:
+                self.write(state, is_best)
         self.saved = images
-        self.world.gather(images)  # nobody goes on before the checkpoint is whole
         self.published(self.newest_path(), {"images": float(images)})
+
+    def write(self, state: State, is_best: bool) -> None:
+        """The checkpoint and its place in MLflow, after all that was reported before it."""
+        self.tracker.flush()
+        about = {
+            "cbdm_scale": __version__,
+            "dataset": self.manifest.fingerprint,
+            "seed": self.config.seed,
+        }
+        save_checkpoint(self.folder, state, about)
+        progress = state.progress
+        drop_old_checkpoints(self.folder, self.config.train.keep, progress.best_images)
+        if is_best:
+            self.tracker.model(progress.images, self.newest_path(), ["newest", "best"])
 
     def outcome(self, how: str) -> dict[str, Any]:
         progress = asdict(self.state.progress)

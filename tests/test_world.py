@@ -1,3 +1,8 @@
+import multiprocessing
+import os
+import signal
+import time
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -39,3 +44,74 @@ def test_a_sum_leaves_the_summands_alone(alone):
     mine = torch.tensor([1.0])
     alone.sum(mine).add_(1)
     assert mine.item() == 1
+
+
+# ----------------------------------------------------------------------------
+# Work that takes one rank much longer than the other. The time-out is 2 seconds.
+
+
+def work(case, rank):
+    """Rank 1 has nothing to do, rank 0 is slow, fails or dies."""
+    if rank:
+        return
+    if case == "is slow":
+        time.sleep(5)
+    elif case == "fails":
+        raise ValueError("my part failed")
+    elif case == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif case == "is stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def rank_main(case, rank, meeting, said):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = dist.FileStore(str(meeting), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    world = Processes(torch.device("cpu"), timeout_s=2)
+    try:
+        with world.uneven():
+            work(case, rank)
+        said.put((rank, "together"))
+    except (ValueError, RuntimeError) as error:
+        said.put((rank, f"{type(error).__name__}: {error}"[:200]))
+    said.close()
+    said.join_thread()
+    os._exit(0)
+
+
+def meet(case, folder):
+    """What each rank says in the end; a rank that can say nothing is not in it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "cbdm_scale.training.world"])
+    said = context.Queue()
+    ranks = [
+        context.Process(target=rank_main, args=(case, r, folder / "meeting", said))
+        for r in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        ranks[1].join(60)
+        if case != "is stopped":
+            ranks[0].join(60)
+        silent = {"dies", "is stopped"}
+        return dict(said.get(timeout=10) for _ in range(1 if case in silent else 2))
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+
+
+def test_a_rank_that_is_done_waits_beyond_the_time_out_for_one_that_lives(tmp_path):
+    assert meet("is slow", tmp_path) == {0: "together", 1: "together"}
+
+
+def test_a_rank_that_fails_takes_the_others_along_and_has_the_word(tmp_path):
+    assert meet("fails", tmp_path) == {0: "ValueError: my part failed", 1: "ValueError: "}
+
+
+@pytest.mark.parametrize("case", ["dies", "is stopped"])
+def test_a_rank_that_is_gone_is_not_waited_for(tmp_path, case):
+    said = meet(case, tmp_path)
+    assert said.keys() == {1} and "did not answer within cluster.timeout_s" in said[1]

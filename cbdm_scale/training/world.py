@@ -4,6 +4,7 @@ Ray Train (`cbdm_scale.cluster`), torchrun and the tests start the processes and
 group; here alone the group is used, and the loop sees a `World`.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,6 +38,16 @@ class World(Protocol):
         """A small plain value of every rank, in rank order."""
         ...
 
+    @contextmanager
+    def uneven(self) -> Iterator[None]:
+        """Work that may take some ranks long: all leave together, once all have done it.
+
+        A rank that has done its part waits for as long as the others are alive, not for the
+        time-out of a single reduction. If the work fails on a rank, the others raise a
+        ValueError without words there: theirs is the message.
+        """
+        ...
+
 
 class OneProcess:
     """The world of a laptop, a notebook and the tests."""
@@ -59,6 +70,14 @@ class OneProcess:
     def gather(self, value: Any) -> list[Any]:
         return [value]
 
+    @contextmanager
+    def uneven(self) -> Iterator[None]:
+        yield
+
+
+PULSE_S = 0.5
+"""Seconds between two signs of life while some ranks still work."""
+
 
 class Processes:
     """One rank of an initialised torch.distributed group."""
@@ -72,6 +91,8 @@ class Processes:
             if dist.get_backend() == "gloo"
             else dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
         )
+        # Signs of life come from another thread, so their reductions need a group of their own.
+        self._pulse: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
     def wrap(self, net: nn.Module) -> nn.Module:
         if self.size == 1:
@@ -98,3 +119,36 @@ class Processes:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self._cpu)
         return values
+
+    @contextmanager
+    def uneven(self) -> Iterator[None]:
+        over, failed = threading.Event(), threading.Event()
+        heard: list[Tensor | Exception] = []
+
+        def beat() -> None:
+            try:
+                ranks = torch.zeros(2)  # that are over, that failed
+                while ranks[0] < self.size:
+                    over.wait(PULSE_S)
+                    ranks = torch.tensor([over.is_set(), failed.is_set()]).float()
+                    dist.all_reduce(ranks, group=self._pulse)
+                heard.append(ranks)
+            except Exception as error:
+                heard.append(error)
+
+        thread = threading.Thread(target=beat, daemon=True, name="pulse")
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            over.set()
+            thread.join()
+        if isinstance(heard[0], Exception):
+            raise RuntimeError(
+                f"a worker did not answer within cluster.timeout_s: {heard[0]}"
+            ) from heard[0]
+        if heard[0][1]:
+            raise ValueError("")
