@@ -4,15 +4,16 @@
 
 The interval is compared in this process, one thread, DDIM as the run configures it. The workers
 are Ray actors, one thread each; a repetition starts them, and the speed is that from the moment
-they are all ready to the last image. Without ``--run`` the network is that of the digits'
-preset with fresh weights: the time does not depend on them.
+they are all ready to the last image. Medians; images a second of CPU time do not depend on who
+else uses the machine (less so: they share its caches). Without ``--run`` the network is that of
+the digits' preset with fresh weights: the time does not depend on them.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -93,31 +94,49 @@ def make_one(make: Callable[[Chunk], object], chunk: Chunk) -> None:
     make(chunk)
 
 
+@dataclass(frozen=True)
+class TimedMaker:
+    """A chunk of images, and back comes the CPU time that it took its worker."""
+
+    maker: ChunkMaker
+
+    def __call__(self, device: torch.device) -> Callable[[Chunk], float]:
+        make = self.maker(device)
+
+        def timed(chunk: Chunk) -> float:
+            before = time.process_time()
+            make(chunk)
+            return time.process_time() - before
+
+        return timed
+
+
 def on_workers(maker: ChunkMaker, images: int, repetitions: int) -> dict[str, Samples]:
     """Seconds for a set on one and on two workers, from when all are ready."""
     samples = {"1 worker": Samples(), "2 workers": Samples()}
     for repetition in range(repetitions):
         for workers, s in enumerate(samples.values(), start=1):
-            s.wall.append(seconds_for_a_set(maker, images, workers))
-            s.cpu.append(0.0)  # spent elsewhere, not measured
-        last = " | ".join(f"{name} {s.wall[-1]:.2f}" for name, s in samples.items())
-        print(f"{repetition + 1:>3}/{repetitions} seconds: {last}", flush=True)
+            wall, cpu = seconds_for_a_set(maker, images, workers)
+            s.wall.append(wall)
+            s.cpu.append(cpu)
+        last = " | ".join(f"{n} {s.wall[-1]:.2f} ({s.cpu[-1]:.2f})" for n, s in samples.items())
+        print(f"{repetition + 1:>3}/{repetitions} wall (CPU) seconds: {last}", flush=True)
     return samples
 
 
-def seconds_for_a_set(maker: ChunkMaker, images: int, workers: int) -> float:
-    """At the speed from when the last worker was ready to the last image."""
+def seconds_for_a_set(maker: ChunkMaker, images: int, workers: int) -> tuple[float, float]:
+    """Wall time at the speed from when the last worker was ready, and CPU time of them all."""
     ready: list[tuple[float, int]] = []
-    done = 0
+    done, cpu = 0, 0.0
 
     def say(line: str) -> None:
         ready.append((time.perf_counter(), done))
 
-    config = PoolConfig(workers=workers, device="cpu")
-    for (first, stop), _ in run_jobs(maker, maker.plan.chunks(images), config, say):
-        done += stop - first
+    jobs, config = maker.plan.chunks(images), PoolConfig(workers=workers, device="cpu")
+    for (first, stop), seconds in run_jobs(TimedMaker(maker), jobs, config, say):
+        done, cpu = done + stop - first, cpu + seconds
     began, before = ready[workers - 1]
-    return (time.perf_counter() - began) * images / (images - before)
+    return (time.perf_counter() - began) * images / (images - before), cpu
 
 
 def main() -> None:
@@ -147,12 +166,17 @@ def main() -> None:
         write_raw(args.raw, about, here | away)
     for key, value in about.items():
         print(f"{key}: {value}")
-    print("\n| | images/s (median) | times the first |\n|---|---|---|")
+    print("\n| | images/s | times the first | images a CPU second | times the first |")
+    print("|---|---|---|---|---|")
     for samples, images in ((here, size), (away, args.images)):
         first = next(iter(samples.values()))
         for name, s in samples.items():
-            speed = images / median(torch.tensor(s.wall)).item()
-            print(f"| {name} | {speed:.1f} | {ratio_of_medians(first.wall, s.wall)} |")
+            wall, cpu = (images / median(torch.tensor(t)).item() for t in (s.wall, s.cpu))
+            faster, cheaper = (
+                ratio_of_medians(first.wall, s.wall),
+                ratio_of_medians(first.cpu, s.cpu),
+            )
+            print(f"| {name} | {wall:.1f} | {faster} | {cpu:.1f} | {cheaper} |")
 
 
 if __name__ == "__main__":
