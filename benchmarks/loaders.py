@@ -21,8 +21,8 @@ from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import DataConfig, PlannedImages, load_batches
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import ShardReader
-from data_prep.shards import write_dataset
 from data_prep.source import Source, Split
+from data_prep.writing.shards import write_dataset
 
 NAME, NUM_CLASSES, NUM_IMAGES, BATCH, SHARD = "bench", 10, 4096, 64, 1024
 Batches = Iterator[tuple[Tensor, Tensor]]

@@ -154,7 +154,7 @@ def take_turns(args: argparse.Namespace, folder: Path, alive: threading.Event) -
 def run_both(args: argparse.Namespace, folder: Path) -> None:
     from cbdm_scale import cluster
     from cbdm_scale.storage import Storage
-    from data_prep.digits import prepare_digits
+    from data_prep.prepare import prepare_digits
 
     prepare_digits(str(folder / "shards"))
     ray_config = make_config(args, folder, RAY)

@@ -89,7 +89,7 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
     root = config.data.root
     with ExitStack() as stack:
         if config.dataset == "digits_lt":
-            from data_prep.digits import prepare_digits
+            from data_prep.prepare import prepare_digits
 
             made = Storage(dataset_folder(root, config.dataset)).exists("dataset.json")
             if not write and not made:

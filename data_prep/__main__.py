@@ -101,7 +101,7 @@ def _dashes(word: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
-        return int(import_module(f"data_prep.{argv[0]}").main(argv[1:]))
+        return int(import_module(f"data_prep.checking.{argv[0]}").main(argv[1:]))
     arguments = vars(make_parser().parse_args([_dashes(word) for word in argv]))
     from data_prep.options import Options
     from data_prep.prepare import prepare  # after parsing, so that --help is quick

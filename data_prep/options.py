@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.encode import Format
+from data_prep.writing.encode import Format
 
 Profile = Literal["exp", "step"]
 

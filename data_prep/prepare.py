@@ -1,18 +1,19 @@
 """From a published folder to a finished data set, which appears whole or not at all."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, parse_manifest, read_manifest
 from cbdm_scale.labels import GROUPS
-from data_prep.encode import Encoding
-from data_prep.fit import CLASSIFIER, fit_classifier
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
-from data_prep.shards import RECORDS, write_dataset
 from data_prep.source import Source
-from data_prep.staging import put_in_place, staging
-from data_prep.target import LocalTarget, RemoteTarget, Target
+from data_prep.writing.encode import Encoding
+from data_prep.writing.fit import CLASSIFIER, fit_classifier
+from data_prep.writing.shards import RECORDS, write_dataset
+from data_prep.writing.staging import put_in_place, staging
+from data_prep.writing.target import LocalTarget, RemoteTarget, Target
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
 OURS |= {"train", "eval", "val", "test"}
@@ -39,6 +40,23 @@ def prepare(
     source.done()
     _say_outcome(manifest, where, options.out, written, say)
     return manifest
+
+
+def prepare_digits(root: str, *, classifier: bool = True) -> None:
+    """Make <root>/digits_lt if it is not there; several processes may do so at once.
+
+    On one node they take turns, so that the work is done once; between nodes the first to
+    finish wins. A root that is a URL is left alone: reading from it names the command.
+    """
+    from cbdm_scale.data.index import cache_folder, one_at_a_time
+
+    if "://" in str(root):
+        return
+    path = Path(root).expanduser().resolve()
+    turn = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    with one_at_a_time(cache_folder() / f"prepare-{turn}"):
+        options = Options(out=str(path), classifier=classifier, workers=0)
+        prepare("digits-lt", options, only_if_missing=True)
 
 
 def _prepare_locally(

@@ -10,8 +10,8 @@ from cbdm_scale.data.loader import DataConfig, PlannedImages, load_batches
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import ShardReader
-from data_prep.digits import read_digits_lt
-from data_prep.shards import write_dataset
+from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.shards import write_dataset
 
 N, SHARD, SEED = 64, 16, 11
 BATCH = 24  # of which 64 is no multiple: every third step crosses an epoch

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.digits import read_digits_lt
+from data_prep.readers.digits import read_digits_lt
 from data_prep.source import BadImage, Source, Split
 
 

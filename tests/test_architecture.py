@@ -118,7 +118,7 @@ PREP_MAY_IMPORT = {"cluster", "data", "draws", "evaluation", "labels", "remote"}
 
 # Files, or folders with a slash, that alone may import a library.
 OWNER = {
-    "ray": {"cbdm_scale/cluster/", "data_prep/pool.py"},
+    "ray": {"cbdm_scale/cluster/", "data_prep/writing/pool.py"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {"cbdm_scale/train.py", "cbdm_scale/sample.py"},

@@ -13,7 +13,7 @@ from cbdm_scale.evaluation.classifier import (
     load_classifier,
     save_classifier,
 )
-from data_prep.classifier import default_epochs, write_classifier
+from data_prep.writing.classifier import default_epochs, write_classifier
 
 
 def stripes(n=240, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from image_tools import encoded, png_header
 from PIL import Image
 
-from data_prep.images import load_image
+from data_prep.readers.images import load_image
 from data_prep.source import BadImage
 
 

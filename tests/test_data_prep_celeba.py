@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_tools import SHARED, counts, jpeg, put
 
-from data_prep.celeba import CLASSES, read_celeba5
 from data_prep.options import Options
+from data_prep.readers.celeba import CLASSES, read_celeba5
 
 ATTRIBUTES = ("Young", "Bald", "Black_Hair", "Smiling", "Blond_Hair", "Brown_Hair", "Gray_Hair")
 LISTS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.cifar import CIFAR10, CIFAR100, read_cifar
-from data_prep.pickles import load_batch
+from data_prep.readers.cifar import CIFAR10, CIFAR100, read_cifar
+from data_prep.readers.pickles import load_batch
 
 PER_FILE = {"cifar10": 40, "cifar100": 1000}
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -4,8 +4,8 @@ import unicodedata
 import numpy as np
 import pytest
 
-from data_prep.class_folders import find_splits, list_folder
-from data_prep.keys import make_keys
+from data_prep.readers.class_folders import find_splits, list_folder
+from data_prep.readers.keys import make_keys
 
 
 def fill(root, *files):

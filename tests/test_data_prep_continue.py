@@ -16,10 +16,10 @@ from source_tools import watched
 
 from cbdm_scale.cluster import ClusterConfig, connect
 from cbdm_scale.data.manifest import read_manifest
-from data_prep.digits import read_digits_lt
-from data_prep.encode import Encoding
-from data_prep.shards import write_dataset
-from data_prep.verify import verify
+from data_prep.checking.verify import verify
+from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.encode import Encoding
+from data_prep.writing.shards import write_dataset
 
 TESTS = Path(__file__).parent
 HANGING = """

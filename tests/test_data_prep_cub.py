@@ -6,8 +6,8 @@ import pytest
 from image_tools import SHARED, counts, jpeg, put
 from PIL import Image
 
-from data_prep.cub import read_cub200
 from data_prep.options import Options
+from data_prep.readers.cub import read_cub200
 
 BIRDS = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross"]
 GREEN = (0, 200, 0)

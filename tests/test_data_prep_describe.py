@@ -6,9 +6,9 @@ from PIL import Image
 from shard_tools import make_digits
 
 from data_prep.__main__ import main
-from data_prep.digits import read_digits_lt
-from data_prep.picture import choose_classes, sort_classes
-from data_prep.shards import write_dataset
+from data_prep.checking.picture import choose_classes, sort_classes
+from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.shards import write_dataset
 
 
 def test_table_names_counts_groups_totals_and_sizes(digits_root, tmp_path, monkeypatch, capsys):

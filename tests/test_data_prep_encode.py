@@ -7,8 +7,8 @@ from shard_tools import contents, make_digits
 
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import ShardReader, decode
-from data_prep.digits import read_digits_lt
-from data_prep.encode import FORMATS, Encoding
+from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.encode import FORMATS, Encoding
 
 
 def photo(channels):

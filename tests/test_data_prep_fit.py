@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from source_tools import watched
 
-from data_prep import fit
-from data_prep.fit import choose_rows, fit_classifier
-from data_prep.target import LocalTarget
+from data_prep.writing import fit
+from data_prep.writing.fit import choose_rows, fit_classifier
+from data_prep.writing.target import LocalTarget
 
 
 def test_up_to_the_limit_all_images_serve_in_their_order():
@@ -28,7 +28,7 @@ def test_subset_is_as_balanced_as_the_classes_allow(most):
 
 def test_bad_images_are_left_out_and_a_subset_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "MOST_IMAGES", 100)
-    monkeypatch.setattr("data_prep.classifier.default_epochs", lambda _: 1)
+    monkeypatch.setattr("data_prep.writing.classifier.default_epochs", lambda _: 1)
     source, images = watched()
     bad = int(choose_rows(source.splits["eval"].labels, 100)[7])
     source, images = watched(bad=(bad,))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from own_tools import make_images
 
-from data_prep.folder import read_folder
 from data_prep.options import Options
+from data_prep.readers.folder import read_folder
 from data_prep.source import BadImage
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -12,8 +12,8 @@ from PIL import Image
 from test_data_prep_foreign_tars import write_tar
 
 from cbdm_scale.data.index import cache_folder
-from data_prep.foreign_shards import read_webdataset
 from data_prep.options import Options
+from data_prep.readers.foreign_shards import read_webdataset
 from data_prep.source import BadImage
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.braces import expand_braces
-from data_prep.foreign_tars import list_members, read_range
+from data_prep.readers.braces import expand_braces
+from data_prep.readers.foreign_tars import list_members, read_range
 
 
 def write_tar(path, members, **options):

@@ -6,9 +6,9 @@ import tarfile
 import pytest
 from image_tools import SHARED, counts, put
 
-from data_prep.imagenet import PUBLISHED_LIST, git_blob_id, read_imagenet_lt
-from data_prep.imagenet_counts import imagenet_lt_counts
 from data_prep.options import Options
+from data_prep.readers.imagenet import PUBLISHED_LIST, git_blob_id, read_imagenet_lt
+from data_prep.readers.imagenet_counts import imagenet_lt_counts
 
 LINES = [
     "train/n01440764/n01440764_190.JPEG 0",

@@ -11,7 +11,7 @@ import pytest
 from image_tools import encoded, png_header
 from PIL import Image
 
-from data_prep.images import ImageFiles, check_resolution, load_image, square_around
+from data_prep.readers.images import ImageFiles, check_resolution, load_image, square_around
 from data_prep.source import BadImage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

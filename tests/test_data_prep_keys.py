@@ -7,7 +7,7 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.keys import LONGEST, make_keys
+from data_prep.readers.keys import LONGEST, make_keys
 
 HOSTILE = [
     "a.b.c.jpg",

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.label_tables import is_table, list_table
+from data_prep.readers.label_tables import is_table, list_table
 
 
 def write(path, text):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from data_prep.long_tail import long_tail_counts, long_tail_rows, long_tailed
 from data_prep.options import Options
-from data_prep.synthetic import read_synthetic
+from data_prep.readers.long_tail import long_tail_counts, long_tail_rows, long_tailed
+from data_prep.readers.synthetic import read_synthetic
 
 
 def test_counts_are_those_of_the_literature():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from data_prep.missing import allow_missing, missing_file
 from data_prep.options import Options
+from data_prep.readers.missing import allow_missing, missing_file
 
 
 def options(folder, allowed=None):

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.names import own_name
+from data_prep.readers.names import own_name
 
 KNOWN = ("cifar10", "imagenet_lt")
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from data_prep.pool import Progress, Sees, run
-from data_prep.target import LocalTarget
+from data_prep.writing.pool import Progress, Sees, run
+from data_prep.writing.target import LocalTarget
 
 
 @pytest.mark.parametrize("workers", [0, None])

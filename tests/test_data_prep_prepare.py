@@ -12,10 +12,9 @@ from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 import data_prep.prepare
 from cbdm_scale.data.manifest import read_manifest
 from data_prep.__main__ import main
-from data_prep.digits import prepare_digits
 from data_prep.options import Options
-from data_prep.prepare import CLASSIFIER, prepare
-from data_prep.shards import write_dataset
+from data_prep.prepare import CLASSIFIER, prepare, prepare_digits
+from data_prep.writing.shards import write_dataset
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -133,7 +132,7 @@ def test_finished_digits_are_left_alone(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_may_prepare_digits_at_once(tmp_path):
     environment = os.environ | {"CBDM_SCALE_CACHE": str(tmp_path / ".cache")}
-    code = f"from data_prep.digits import prepare_digits; prepare_digits({str(tmp_path)!r})"
+    code = f"from data_prep.prepare import prepare_digits; prepare_digits({str(tmp_path)!r})"
     children = [
         subprocess.Popen(
             [sys.executable, "-c", code],

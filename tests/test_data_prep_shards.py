@@ -6,8 +6,8 @@ import pytest
 from shard_tools import contents, make_digits
 
 from cbdm_scale.data.index import open_index
-from data_prep.digits import read_digits_lt
-from data_prep.shards import write_dataset
+from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.shards import write_dataset
 
 
 def test_digits_are_scaled_to_bytes_and_long_tailed():

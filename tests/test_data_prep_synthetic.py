@@ -4,9 +4,9 @@ import pickle
 import numpy as np
 import pytest
 
-from data_prep.imagenet_counts import imagenet_lt_counts
 from data_prep.options import Options
-from data_prep.synthetic import EVAL, paint, read_synthetic
+from data_prep.readers.imagenet_counts import imagenet_lt_counts
+from data_prep.readers.synthetic import EVAL, paint, read_synthetic
 
 
 def read(classes=None, counts="3", resolution=16, seed=0, **options):

@@ -12,9 +12,9 @@ from shard_tools import edit_index
 
 from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
 from data_prep.__main__ import main
-from data_prep.digits import read_digits_lt
-from data_prep.shards import write_dataset
-from data_prep.verify import verify
+from data_prep.checking.verify import verify
+from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.shards import write_dataset
 
 TAR = "eval/000001.tar"
 

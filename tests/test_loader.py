@@ -12,7 +12,7 @@ from loader_tools import BATCH, SEED, N, damage, load, open_images, write_digits
 from cbdm_scale import draws
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.plan import slots
-from data_prep.digits import read_digits_lt
+from data_prep.readers.digits import read_digits_lt
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from cbdm_scale.data.parted import PartedIndex
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import BadSample, ShardReader
-from data_prep.verify import verify
+from data_prep.checking.verify import verify
 
 COLUMNS = "labels", "shard_of", "offsets", "lengths", "crc32"
 SIZES = {"train": 428, "eval": 1797}

@@ -15,7 +15,7 @@ from shard_tools import make_digits
 
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import BadSample, ShardReader, _LocalFile, decode, iterate
-from data_prep.digits import read_digits_lt
+from data_prep.readers.digits import read_digits_lt
 
 
 @pytest.fixture(scope="module")

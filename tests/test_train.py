@@ -17,8 +17,8 @@ from cbdm_scale.storage import Storage
 from cbdm_scale.train import claim_run, describe, main, parse, resolve
 from data_prep.options import Options
 from data_prep.prepare import prepare
-from data_prep.shards import write_dataset
 from data_prep.source import Source, Split
+from data_prep.writing.shards import write_dataset
 
 CLASSES = 10
 

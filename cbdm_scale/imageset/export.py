@@ -135,7 +135,7 @@ def write_shards(
     Where the real data set is to be had, its eval split and its feature classifier come along,
     so that a network that learns from generated images is compared with real ones.
     """
-    from data_prep.shards import write_dataset
+    from data_prep.writing.shards import write_dataset
 
     plan = store.plan
     channels, size, _ = plan.shape

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.imagenet_counts import imagenet_lt_counts
-from data_prep.listing import Folders, Listing, listed_source, numbered_lines, shorten
 from data_prep.options import Options
+from data_prep.readers.imagenet_counts import imagenet_lt_counts
+from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines, shorten
 from data_prep.source import Source
 
 RESOLUTION = 64

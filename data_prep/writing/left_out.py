@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.records import Bad, ShardRecord
 from data_prep.source import Source
-from data_prep.target import Target
+from data_prep.writing.records import Bad, ShardRecord
+from data_prep.writing.target import Target
 
 
 class LeftOut:

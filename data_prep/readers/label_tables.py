@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.labelled import Labelled, number_classes
-from data_prep.listing import Folders, Listing
+from data_prep.readers.labelled import Labelled, number_classes
+from data_prep.readers.listing import Folders, Listing
 
 COLUMNS = ("path", "label")
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")

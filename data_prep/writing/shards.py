@@ -16,14 +16,14 @@ import numpy as np
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.draws import permutation
 from cbdm_scale.labels import class_groups
-from data_prep.encode import Encoding
-from data_prep.left_out import LeftOut
-from data_prep.pool import Progress, Sees, run
-from data_prep.records import ShardRecord, parse_record
 from data_prep.source import BadImage, Source
-from data_prep.tables import write_tables
-from data_prep.target import LocalTarget, Target
-from data_prep.tars import Shard, ShardMaker
+from data_prep.writing.encode import Encoding
+from data_prep.writing.left_out import LeftOut
+from data_prep.writing.pool import Progress, Sees, run
+from data_prep.writing.records import ShardRecord, parse_record
+from data_prep.writing.tables import write_tables
+from data_prep.writing.target import LocalTarget, Target
+from data_prep.writing.tars import Shard, ShardMaker
 
 MAX_SAMPLES_PER_SHARD = 1_000_000
 RECORDS = ".records"

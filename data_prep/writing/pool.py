@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from data_prep.target import Target
+from data_prep.writing.target import Target
 
 WORTH_RAY_S = 60.0
 """Seconds of work from which on Ray's start (some ten seconds) is worth it."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.long_tail import describe_tail, long_tail_counts, long_tail_rows
 from data_prep.options import Profile
-from data_prep.pickles import load_batch
+from data_prep.readers.long_tail import describe_tail, long_tail_counts, long_tail_rows
+from data_prep.readers.pickles import load_batch
 from data_prep.source import Source, Split
 
 IMAGE_BYTES = 3 * 32 * 32

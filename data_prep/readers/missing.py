@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.options import Options
-from data_prep.target import LocalTarget, RemoteTarget, Target
+from data_prep.writing.target import LocalTarget, RemoteTarget, Target
 
 
 def missing_file(out: str, name: str) -> tuple[Target, str]:

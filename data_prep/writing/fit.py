@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cbdm_scale.draws import permutation
 from data_prep.source import BadImage, Source
-from data_prep.target import Target
+from data_prep.writing.target import Target
 
 CLASSIFIER = "classifier.safetensors"
 MOST_IMAGES = 50_000
@@ -22,7 +22,7 @@ MOST_BYTES = 2 << 30
 
 def fit_classifier(source: Source, target: Target, say: Callable[[str], None]) -> None:
     """Fit to the eval images, or to a class-balanced subset of many, and store the weights."""
-    from data_prep.classifier import write_classifier
+    from data_prep.writing.classifier import write_classifier
 
     split = source.splits["eval"]
     size = source.channels * source.image_size**2

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cbdm_scale.data.manifest import parse_manifest
-from data_prep.shards import RECORDS
+from data_prep.writing.shards import RECORDS
 
 LOCK = ".lock"
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP

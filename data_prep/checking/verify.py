@@ -25,11 +25,11 @@ from cbdm_scale.data.manifest import (
 )
 from cbdm_scale.labels import class_groups
 from cbdm_scale.remote import Store, StoreError
-from data_prep.check_shard import Expected, Findings, ShardCheck, num_index_groups
-from data_prep.fit import CLASSIFIER
-from data_prep.pool import Progress, Sees, run
-from data_prep.sets import find_sets
-from data_prep.target import LocalTarget, RemoteTarget
+from data_prep.checking.check_shard import Expected, Findings, ShardCheck, num_index_groups
+from data_prep.checking.sets import find_sets
+from data_prep.writing.fit import CLASSIFIER
+from data_prep.writing.pool import Progress, Sees, run
+from data_prep.writing.target import LocalTarget, RemoteTarget
 
 SMALLEST_TELLING_SHARD = 20
 """Samples from which on a shard of a single class is worth a warning."""

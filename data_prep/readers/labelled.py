@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.listing import Listing
-from data_prep.long_tail import UNBALANCED
+from data_prep.readers.listing import Listing
+from data_prep.readers.long_tail import UNBALANCED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.listing import Folders, Listing, listed_source, numbered_lines
 from data_prep.options import Options
+from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines
 from data_prep.source import Source
 
 CLASSES = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.copies import Copies
-from data_prep.foreign_tars import read_range
-from data_prep.images import FILTER, check_resolution, load_image
-from data_prep.keys import make_keys
-from data_prep.labelled import check_same_classes, eval_notes, number_classes
-from data_prep.listing import shorten
-from data_prep.missing import allow_missing, missing_file
 from data_prep.options import Options
-from data_prep.samples import Pool, check_labels, scan
+from data_prep.readers.copies import Copies
+from data_prep.readers.foreign_tars import read_range
+from data_prep.readers.images import FILTER, check_resolution, load_image
+from data_prep.readers.keys import make_keys
+from data_prep.readers.labelled import check_same_classes, eval_notes, number_classes
+from data_prep.readers.listing import shorten
+from data_prep.readers.missing import allow_missing, missing_file
+from data_prep.readers.samples import Pool, check_labels, scan
 from data_prep.source import BadImage, Source, Split
 
 

@@ -13,9 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.imagenet_counts import imagenet_lt_counts
-from data_prep.images import check_resolution
 from data_prep.options import Options
+from data_prep.readers.imagenet_counts import imagenet_lt_counts
+from data_prep.readers.images import check_resolution
 from data_prep.source import Source, Split
 
 Floats = NDArray[np.float32]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 
-from data_prep.braces import expand_braces
-from data_prep.copies import Copies, is_remote
-from data_prep.foreign_tars import Member, list_members
-from data_prep.sample_labels import BadSample, label_reader
+from data_prep.readers.braces import expand_braces
+from data_prep.readers.copies import Copies, is_remote
+from data_prep.readers.foreign_tars import Member, list_members
+from data_prep.readers.sample_labels import BadSample, label_reader
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", flags=re.DOTALL)

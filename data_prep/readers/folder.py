@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from data_prep.class_folders import find_splits, list_folder
-from data_prep.images import RESOLUTION
-from data_prep.label_tables import is_table, list_table
-from data_prep.labelled import Labelled, check_same_classes, eval_notes
-from data_prep.listing import listed_source
 from data_prep.options import Options
+from data_prep.readers.class_folders import find_splits, list_folder
+from data_prep.readers.images import RESOLUTION
+from data_prep.readers.label_tables import is_table, list_table
+from data_prep.readers.labelled import Labelled, check_same_classes, eval_notes
+from data_prep.readers.listing import listed_source
 from data_prep.source import Source
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbdm_scale.data.index_files import index_schema
-from data_prep.encode import Encoding
-from data_prep.records import Bad, ShardRecord
 from data_prep.source import BadImage, Source
-from data_prep.target import Target
+from data_prep.writing.encode import Encoding
+from data_prep.writing.records import Bad, ShardRecord
+from data_prep.writing.target import Target
 
 TAR_BLOCK = 512
 

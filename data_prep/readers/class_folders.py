@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.labelled import Labelled, check_num_classes
-from data_prep.listing import Listing
+from data_prep.readers.labelled import Labelled, check_num_classes
+from data_prep.readers.listing import Listing
 
 SUFFIXES = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|p[pgbn]m|jp2|avif)", flags=re.IGNORECASE

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
 from cbdm_scale.labels import GROUPS
-from data_prep.sets import find_sets
+from data_prep.checking.sets import find_sets
 
 
 def table(root: str, manifest: Manifest) -> Iterator[str]:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         for name in names:
             manifest = read_manifest(root, name)
             print("\n".join(table(root, manifest)))
-            from data_prep.picture import draw
+            from data_prep.checking.picture import draw
 
             default = "describe.png" if len(names) == 1 else f"describe-{name}.png"
             path = Path(options.out or default)

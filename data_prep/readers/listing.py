@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.images import FILTER, Box, ImageFiles, check_resolution
-from data_prep.keys import make_keys
-from data_prep.missing import allow_missing, missing_file
 from data_prep.options import Options
+from data_prep.readers.images import FILTER, Box, ImageFiles, check_resolution
+from data_prep.readers.keys import make_keys
+from data_prep.readers.missing import allow_missing, missing_file
 from data_prep.source import Source, Split
 
 SHOWN = 5

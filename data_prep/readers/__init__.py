@@ -1,11 +1,17 @@
-"""Which reader makes which data set, and which options mean something to it."""
+"""Which reader makes which data set, and which options mean something to it.
+
+digits; cifar (through pickles); synthetic; long_tail (of any balanced source)
+images (any file as pixels), keys, missing <- listing (files that a list names)
+    <- imagenet, cub, celeba, folder (through class_folders or label_tables)
+foreign_shards <- samples <- foreign_tars, copies (of tars far away)
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from data_prep.names import own_name
 from data_prep.options import READER_OPTIONS, Options
+from data_prep.readers.names import own_name
 
 if TYPE_CHECKING:  # readers import numpy and more: only the chosen one does, so --help is quick
     from data_prep.source import Source
@@ -64,13 +70,13 @@ def read_source(dataset: str, options: Options) -> "Source":
 
 
 def _digits(name: str, options: Options) -> "Source":
-    from data_prep.digits import read_digits_lt
+    from data_prep.readers.digits import read_digits_lt
 
     return read_digits_lt(_imbalance(options), options.seed, options.profile or "exp")
 
 
 def _cifar(name: str, options: Options) -> "Source":
-    from data_prep.cifar import CIFAR10, CIFAR100, read_cifar
+    from data_prep.readers.cifar import CIFAR10, CIFAR100, read_cifar
 
     assert options.source is not None
     return read_cifar(
@@ -85,44 +91,44 @@ def _cifar(name: str, options: Options) -> "Source":
 
 
 def _imagenet(name: str, options: Options) -> "Source":
-    from data_prep.imagenet import read_imagenet_lt
+    from data_prep.readers.imagenet import read_imagenet_lt
 
     return read_imagenet_lt(name, options)
 
 
 def _cub(name: str, options: Options) -> "Source":
-    from data_prep.cub import read_cub200
+    from data_prep.readers.cub import read_cub200
 
     return read_cub200(name, options)
 
 
 def _celeba(name: str, options: Options) -> "Source":
-    from data_prep.celeba import read_celeba5
+    from data_prep.readers.celeba import read_celeba5
 
     return read_celeba5(name, options)
 
 
 def _folder(name: str, options: Options) -> "Source":
-    from data_prep.folder import read_folder
+    from data_prep.readers.folder import read_folder
 
     return _with_tail(read_folder(name, options), options)
 
 
 def _webdataset(name: str, options: Options) -> "Source":
-    from data_prep.foreign_shards import read_webdataset
+    from data_prep.readers.foreign_shards import read_webdataset
 
     return _with_tail(read_webdataset(name, options), options)
 
 
 def _synthetic(name: str, options: Options) -> "Source":
-    from data_prep.synthetic import read_synthetic
+    from data_prep.readers.synthetic import read_synthetic
 
     return _with_tail(read_synthetic(name, options), options)
 
 
 def _with_tail(source: "Source", options: Options) -> "Source":
     """The source as it is, or with the long tail that --long-tail cuts into it."""
-    from data_prep.long_tail import long_tailed
+    from data_prep.readers.long_tail import long_tailed
 
     if options.long_tail is not None:
         return long_tailed(source, options.long_tail, options.profile or "exp", options.seed)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cbdm_scale.data.index_files import TableWriter
-from data_prep.records import ShardRecord
+from data_prep.writing.records import ShardRecord
 
 
 def write_tables(records: Iterable[ShardRecord], folder: Path, num_shards: int) -> None:

@@ -1,0 +1,1 @@
+"""What was written, checked byte by byte (verify) or shown (describe)."""
