@@ -142,7 +142,9 @@ def by_pool(images, folder, workers):
     torch.nn.init.normal_(net.penultimate.weight)
     recipe = ClassifierRecipe(save_classifier(net), "tiny")
     run = partial(
-        run_jobs, config=PoolConfig(workers=workers, device="cpu"), say=lambda s: None
+        run_jobs,
+        config=PoolConfig(workers=workers, cpus_per_worker=0.5, device="cpu"),
+        say=lambda s: None,
     )
     here = extract(images, recipe, folder / "here", chunk_size=5)
     return files(here.folder), files(extract(images, recipe, folder, run, chunk_size=5).folder)
@@ -154,6 +156,7 @@ def test_a_pool_without_workers_gives_the_same_bytes(images, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_rays_workers_give_the_same_bytes(work, images, tmp_path):
     import ray
 
