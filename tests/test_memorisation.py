@@ -48,19 +48,18 @@ def test_a_copy_under_another_label_is_a_copy():
 
 def test_copies_within_the_training_set_do_not_hide_their_copies():
     train = images(0)
-    train[1] = train[0]
+    train[1] = train[0] + 1e-4
     near = train[:1] + 0.01
     result = memorisation(train, Y, near, Y[:1], COUNTS)
     assert result.ratio[0] < 0.1 and result.groups[0].copies == 1.0
 
 
 def test_distances_and_ratios_are_those_of_the_definition():
-    train = torch.tensor([[0.0], [3.0], [10.0]])
-    result = memorisation(
-        train, torch.tensor([0, 1, 2]), torch.tensor([[4.0]]), torch.tensor([0]), [1] * 3
-    )
-    assert (result.nearest.item(), result.distance.item()) == (1, 1.0)
-    assert result.ratio.item() == pytest.approx(1 / 3)
+    train, fake = torch.tensor([[0.0], [3], [10]]), torch.tensor([[4.0], [9]])
+    y = torch.arange(3)
+    result = memorisation(train, y, fake, y[:2], [1] * 3)
+    assert (result.nearest.tolist(), result.distance.tolist()) == ([1, 2], [1, 1])
+    assert result.ratio.tolist() == pytest.approx([1 / 3, 1 / 7])
 
 
 def test_a_training_set_of_one_image_has_no_yardstick():
