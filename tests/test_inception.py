@@ -125,7 +125,7 @@ def test_to_the_published_network_a_mirror_image_is_nearer_than_another_photo():
     if not path:
         pytest.skip(f"{VARIABLE} does not name the published weights")
     extractor = load_extractor("inception", "", weights=path)
-    photos = [torch.from_numpy(p[:420:14, :630:21]) for p in load_sample_images().images]
+    photos = [torch.from_numpy(p[:420:14, :630:21].copy()) for p in load_sample_images().images]
     x = torch.stack(photos).permute(0, 3, 1, 2)  # (2, 3, 30, 30)
     pool, mirrored = extractor(x).pool, extractor(x.flip(3)).pool
     assert pool.shape == (2, 2048) and bool((pool >= 0).all()), "means of rectified maps"
