@@ -69,6 +69,8 @@ def rank_main(case, rank, meeting, said):
     store = dist.FileStore(str(meeting), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     world = Processes(torch.device("cpu"), timeout_s=2)
+    store.set(f"{rank} is connected", "")
+    store.wait([f"{1 - rank} is connected"])  # or a death would meet the start, not the work
     try:
         with world.uneven():
             work(case, rank)

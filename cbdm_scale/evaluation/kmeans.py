@@ -16,8 +16,11 @@ CANDIDATES = 2048  # at least, for the first centres
 def nearest_centre(x: Tensor, centres: Tensor) -> Tensor:
     """Cluster of each image: (N, D), (K, D) -> (N,) int64."""
     square = centres.square().sum(1) / 2
-    parts = [torch.addmm(square, b, centres.T, alpha=-1).argmin(1) for b in x.split(BLOCK)]
-    return torch.cat(parts)
+    labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
+    for begin in range(0, len(x), BLOCK):
+        block = slice(begin, begin + BLOCK)
+        labels[block] = torch.addmm(square, x[block], centres.T, alpha=-1).argmin(1)
+    return labels
 
 
 def first_centres(x: Tensor, num_clusters: int, rng: torch.Generator) -> Tensor:

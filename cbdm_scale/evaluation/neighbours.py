@@ -71,15 +71,15 @@ class _Side:
         self.x = x
         self.origin = origin  # (D,) taken off before products, or they lose digits
         self.dtype = dtype
-        squares, residuals = [], []
+        self.square = torch.empty(len(x), dtype=torch.float64, device=x.device)  # |x|^2
+        self.residual = torch.empty_like(self.square)  # (N,) norm of what dtype cannot hold
         for begin in range(0, len(x), BLOCK):
             centred = x[begin : begin + BLOCK].float() - origin
             rest = centred - centred.to(dtype).float()
-            squares.append(torch.linalg.vecdot(centred, centred))
-            residuals.append(torch.linalg.vecdot(rest, rest))
-        self.square = torch.cat(squares).double()  # (N,) |x|^2
+            self.square[begin : begin + BLOCK] = torch.linalg.vecdot(centred, centred)
+            self.residual[begin : begin + BLOCK] = torch.linalg.vecdot(rest, rest)
         self.norm = self.square.sqrt()
-        self.residual = torch.cat(residuals).double().sqrt() + 2.0**-23 * self.norm
+        self.residual = self.residual.sqrt() + 2.0**-23 * self.norm
 
     def block(self, begin: int) -> Tensor:
         """Centred features of a block, in the precision of the screen."""
@@ -107,7 +107,7 @@ def _sides(a: Tensor, b: Tensor, screen: Screen) -> tuple[_Side, _Side]:
         raise ValueError(
             f"features must be (N, D) and (M, D), got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    origin, dtype = b.mean(0, dtype=torch.float64).float(), _choose(screen, b)
+    origin, dtype = b.float().mean(0), _choose(screen, b)
     sides = _Side(a, origin, dtype), _Side(b, origin, dtype)
     if not all(side.square.isfinite().all() for side in sides):
         raise ValueError("features hold non-finite numbers: look at the images they are of")
@@ -136,11 +136,13 @@ def _tiles(screened: Tensor) -> Tensor:
 
 def squared_distance(a: Tensor, b: Tensor, pairs: Pairs) -> Tensor:
     """|a_i - b_j|^2 of the pairs, from differences: relative error below 1e-6; (P,) float64."""
-    found = [torch.zeros(0, device=a.device)]
-    for i, j in zip(pairs[0].split(PAIRS), pairs[1].split(PAIRS), strict=True):
-        difference = a[i] - b[j]
-        found.append(torch.linalg.vecdot(difference, difference))
-    return torch.cat(found).double()
+    i, j = pairs
+    found = torch.empty(len(i), dtype=torch.float64, device=a.device)
+    for begin in range(0, len(i), PAIRS):  # small results kept in between would pin the memory
+        some = slice(begin, begin + PAIRS)
+        difference = a[i[some]] - b[j[some]]
+        found[some] = torch.linalg.vecdot(difference, difference)
+    return found
 
 
 class _Nearest:

@@ -101,9 +101,10 @@ def prd(
         )
     rng = torch.Generator().manual_seed(seed)
     both = torch.cat([_subsample(side, n, rng).float() for side in (real, fake)])
-    if not both.isfinite().all():
+    mean = both.mean(0)
+    if not mean.isfinite().all():
         raise ValueError("features hold non-finite numbers: look at the images they are of")
-    both -= both.mean(0)
+    both -= mean
     precision = recall = torch.zeros(NUM_ANGLES, dtype=torch.float64)
     for run in range(num_runs):
         labels = nearest_centre(both, kmeans(both, num_clusters, seed * num_runs + run))
