@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,3 +40,37 @@ def test_a_process_that_is_killed_or_hangs_stops_the_run(tmp_path, blow, option)
     for process in processes:
         process.join(10)
         assert process.exitcode == -signal.SIGKILL
+
+
+LOAD = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import torch
+from loader_tools import BATCH, open_images
+from cbdm_scale.data.loader import DataConfig, load_batches
+
+if __name__ == "__main__":
+    where = dict(start=0, batch_size=BATCH, rank=0, world_size=1)
+    batches = load_batches(open_images(Path({root!r})), DataConfig(processes=1), **where)
+    next(batches)
+    print(*[p.pid for p in torch.multiprocessing.active_children()], flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_worker_that_was_killed(tmp_path):
+    write_digits(tmp_path)
+    script = tmp_path / "load.py"
+    script.write_text(LOAD.format(tests=str(Path(__file__).parent), root=str(tmp_path)))
+    worker = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    [loader] = map(int, worker.stdout.readline().split())
+    assert Path(f"/proc/{loader}").exists()
+    worker.kill()
+    worker.wait()
+    end = time.monotonic() + 60
+    while Path(f"/proc/{loader}").exists():
+        assert time.monotonic() < end, "the loader process is still there"
+        time.sleep(0.1)
+    worker.stdout.close()

@@ -21,7 +21,7 @@ from cbdm_scale.data.augment import Augmentation, AugmentName
 from cbdm_scale.data.cache import GB, CacheFolder
 from cbdm_scale.data.index import cache_folder
 from cbdm_scale.data.plan import Plan, slots
-from cbdm_scale.data.processes import batches_of_processes
+from cbdm_scale.data.processes import batches_of_processes, leave_with_parent
 from cbdm_scale.data.shards import BadSample, ShardReader
 
 
@@ -138,6 +138,31 @@ class Batch:
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
 
 
+def to_range(pixels: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1]."""
+    return pixels.float().div_(127.5).sub_(1)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch as it comes from a loader process: as few bytes and tensors as there can be.
+
+    A tensor costs a file and its pages at both ends, small arrays go along in the message.
+    """
+
+    x: Tensor  # (n, C, H, W) uint8; float32 where an augmentation has made it so
+    y: NDArray[np.int64]
+    images: NDArray[np.int64]
+    keys: tuple[str, ...]
+    substitutions: tuple[Substitution, ...]
+    augment: Tensor | None
+
+    def unpack(self) -> Batch:
+        x0 = to_range(self.x) if self.x.dtype == torch.uint8 else self.x
+        y, images = torch.from_numpy(self.y), torch.from_numpy(self.images)
+        return Batch(x0, y, images, self.keys, self.substitutions, self.augment)
+
+
 def shards_at_once(plan: Plan) -> int:
     """Shards that a step may read, and as many that the next ones go on to."""
     return 2 * plan.num_streams if len(plan.sizes) > 1 else sys.maxsize
@@ -151,6 +176,9 @@ class PlannedImages:
         reader.check_cache(shards_at_once(plan))
 
     def __getitem__(self, images: Tensor) -> Batch:
+        return self.pack(images).unpack()
+
+    def pack(self, images: Tensor) -> Packed:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""
         index, rows, substitutions = self.reader.index, self.plan.rows(images.numpy()), []
         self.reader.want(rows)
@@ -163,10 +191,11 @@ class PlannedImages:
         mirrored = self.augmentation.mirrored(images)
         chosen = mirrored.numpy()
         pixels[chosen] = pixels[chosen, ..., ::-1]
-        x0 = torch.from_numpy(pixels).float().div_(127.5).sub_(1)
-        x0, augment = self.augmentation.after_mirror(x0, images, mirrored)
-        y = torch.from_numpy(index.labels[rows].astype(np.int64))
-        return Batch(x0, y, images, index.keys(rows), tuple(substitutions), augment)
+        x, augment = torch.from_numpy(pixels), None
+        if self.augmentation.name != "none":
+            x, augment = self.augmentation.after_mirror(to_range(x), images, mirrored)
+        y = index.labels[rows].astype(np.int64)
+        return Packed(x, y, images.numpy(), index.keys(rows), tuple(substitutions), augment)
 
     def _soon(self, images: Tensor) -> NDArray[np.int64]:
         """Rows, one a stream, of half a shard later: what comes next from a far store."""
@@ -189,6 +218,16 @@ class PlannedImages:
         )
 
 
+@dataclass(frozen=True)
+class PackedImages:
+    """The same for loader processes."""
+
+    dataset: PlannedImages
+
+    def __getitem__(self, images: Tensor) -> Packed:
+        return self.dataset.pack(images)
+
+
 def load_batches(
     dataset: PlannedImages,
     config: DataConfig,
@@ -209,15 +248,17 @@ def load_batches(
     if config.processes:
         server = torch.multiprocessing.get_context("forkserver")
         server.set_forkserver_preload([__name__])  # torch is imported once, not per process
-        loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
-            dataset,  # type: ignore[arg-type]
+        loader: torch.utils.data.DataLoader[Packed] = torch.utils.data.DataLoader(
+            PackedImages(dataset),  # type: ignore[arg-type]
             batch_size=None,
             sampler=steps(),
             num_workers=config.processes,
             prefetch_factor=config.prefetch,
             multiprocessing_context=server,
+            worker_init_fn=leave_with_parent,
         )
-        yield from batches_of_processes(loader, config.timeout_s)
+        for packed in batches_of_processes(loader, config.timeout_s):
+            yield packed.unpack()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
         ahead = (thread.submit(dataset.__getitem__, images) for images in steps())

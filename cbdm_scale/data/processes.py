@@ -1,5 +1,8 @@
 """Batches from processes that may die or hang: an error in bounded time, never silence."""
 
+import multiprocessing
+import multiprocessing.connection
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -57,6 +60,23 @@ class Watch:
     def close(self) -> None:
         self._end.set()
         self._thread.join()
+
+
+def leave_with_parent(_: int) -> None:
+    """In a loader process: end when the process that wants the batches is gone, even killed.
+
+    torch looks whether the parent process changed, which with a fork server it never does: the
+    server lives as long as its children.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a loader process has a parent"
+    sentinel = parent.sentinel
+
+    def wait() -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="parent watch").start()
 
 
 def batches_of_processes(
