@@ -117,7 +117,8 @@ class Block(nn.Module):
         x = x + gate_1.unsqueeze(1) * h
         h = self.hidden(modulate(self.norm(x), shift_2, scale_2))
         h = self.out(self.dropout(F.gelu(h, approximate="tanh")))
-        return x + gate_2.unsqueeze(1) * h
+        out: Tensor = x + gate_2.unsqueeze(1) * h
+        return out
 
 
 def zeros(layer: nn.Linear) -> nn.Linear:
@@ -155,6 +156,7 @@ class DiT(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.patches = nn.Conv2d(image_channels, width, config.patch, config.patch)
         nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
+        assert self.patches.bias is not None
         nn.init.zeros_(self.patches.bias)
         table = position_table(image_size // config.patch, width)
         self.register_buffer("positions", table, persistent=False)
