@@ -1,0 +1,125 @@
+"""The process of EDM (Karras et al., 2022): noise levels sigma, preconditioning, loss weight.
+
+The network F sees a scaled image and gives a unit-variance target; the denoiser is
+
+    D(x; sigma, y) = c_skip x + c_out F(c_in x; c_noise, y)            (Equation 7)
+
+and lambda(sigma) |D - x_0|^2 = |F - target|^2 with c_out^2 lambda = 1 (Equation 8), so that a
+loss compares raw outputs F with unit weight. Shapes: N = batch, C, H, W = image, T = levels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.diffusion.schedule import expand_as
+
+
+@dataclass(frozen=True, kw_only=True)
+class EDMConfig:
+    sigma_data: float = 0.5
+    """Standard deviation of the images in [-1, 1]."""
+
+    p_mean: float = -1.2
+    """Mean of ln(sigma) in training."""
+
+    p_std: float = 1.2
+    """Standard deviation of ln(sigma) in training."""
+
+    sigma_min: float = 0.002
+    """Smallest noise of the sampler, before 0."""
+
+    sigma_max: float = 80.0
+    """Noise that sampling starts from."""
+
+    rho: float = 7.0
+    """Exponent of the sampler's levels: larger puts more of them near sigma_min."""
+
+    def __post_init__(self) -> None:
+        for name, way_out in (
+            ("sigma_data", "0.5 for images in [-1, 1]"),
+            ("p_std", "the paper has 1.2"),
+            ("sigma_min", "the paper has 0.002"),
+            ("rho", "the paper has 7"),
+        ):
+            value = getattr(self, name)
+            if not (0 < value < math.inf):
+                raise ValueError(f"edm.{name} must be above 0, got {value}: {way_out}.")
+        if not math.isfinite(self.p_mean):
+            raise ValueError(f"edm.p_mean must be finite, got {self.p_mean}. Try -1.2.")
+        if not self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(
+                f"edm.sigma_max ({self.sigma_max}) must be above edm.sigma_min "
+                f"({self.sigma_min}). Try 80."
+            )
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Table 1, column "Ours", at levels sigma (N,): each (N,) float64."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+def scaling(sigma: Tensor, sigma_data: float) -> Scaling:
+    """c_skip and c_out keep the target at unit variance, c_in the input; sigma (N,) > 0."""
+    sigma = sigma.double()
+    total = sigma.square() + sigma_data**2
+    return Scaling(
+        c_skip=sigma_data**2 / total,
+        c_out=sigma * sigma_data / total.sqrt(),
+        c_in=total.rsqrt(),
+        c_noise=sigma.log() / 4,
+    )
+
+
+def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 = 1 / c_out^2."""
+    sigma = sigma.double()
+    return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+
+
+def training_sigma(normal: Tensor, config: EDMConfig) -> Tensor:
+    """ln(sigma) ~ N(p_mean, p_std^2): standard normal numbers (N,) -> sigma (N,) float64."""
+    return (config.p_mean + config.p_std * normal.double()).exp()
+
+
+def add_noise(x0: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
+    """x = x_0 + sigma eps."""
+    return x0 + expand_as(sigma, x0) * eps
+
+
+def target(x0: Tensor, x: Tensor, scale: Scaling) -> Tensor:
+    """What F should give: (x_0 - c_skip x) / c_out (Equation 8)."""
+    return (x0 - expand_as(scale.c_skip, x0) * x) / expand_as(scale.c_out, x0)
+
+
+def relative_step(sigma: Tensor, config: EDMConfig) -> Tensor:
+    """P(sigma' < sigma) under the training law, (N,) in [0, 1]: what t / T is for DDPM.
+
+    The weight of the class-balancing loss is tau times this, so that tau keeps its meaning.
+    """
+    z = (sigma.double().log() - config.p_mean) / config.p_std
+    share: Tensor = torch.special.ndtr(z)
+    return share
+
+
+def relative_step_of_levels(sigma: Tensor, levels: Tensor) -> Tensor:
+    """The same where the law is uniform over ascending levels (T,): t / T at the t-th."""
+    return torch.searchsorted(levels, sigma, side="left").double() / len(levels)
+
+
+def sampling_sigmas(num_steps: int, config: EDMConfig) -> list[float]:
+    """sigma_max down to sigma_min, evenly spaced to the power 1 / rho, then 0 (Equation 5)."""
+    if num_steps < 1:
+        raise ValueError(f"sample.num_steps must be at least 1, got {num_steps}. Try 18.")
+    if num_steps == 1:
+        return [config.sigma_max, 0.0]
+    high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
+    grid = torch.linspace(high, low, num_steps, dtype=torch.float64) ** config.rho
+    return [*grid.tolist(), 0.0]

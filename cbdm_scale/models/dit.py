@@ -1,0 +1,216 @@
+"""DiT (Peebles & Xie, 2023): a transformer over patches, told step and label by adaLN-Zero.
+
+Shapes: N = batch, C = channels, H = W = image size, P = patch size, L = (H / P)^2 tokens,
+D = width, K = classes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbdm_scale.models.embeddings import (
+    NUM_AUGMENT,
+    augment_embedding,
+    init_xavier,
+    label_embedding,
+    sinusoid,
+)
+
+DiTSize = Literal["S", "B", "L", "XL"]
+SIZES: dict[str, tuple[int, int, int]] = {
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+"""Table 1: blocks, width, heads."""
+FREQUENCIES = 256
+"""Numbers of the sinusoid of a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    size: DiTSize = "S"
+    """Blocks, width and heads of Table 1: S, B, L or XL."""
+
+    patch: int = 2
+    """Side of a patch in pixels: 2, 4 or 8 in the paper. Half of it is four times the work."""
+
+    dropout: float = 0.0
+    """Probability with which a block drops an activation of its perceptron. The paper: 0."""
+
+    def __post_init__(self) -> None:
+        if self.size not in get_args(DiTSize):
+            raise ValueError(f"model.size must be S, B, L or XL, got {self.size!r}.")
+        if self.patch < 1:
+            raise ValueError(f"model.patch must be at least 1, got {self.patch}. Try 2.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
+            )
+
+
+def position_table(side: int, width: int) -> Tensor:
+    """Fixed sines and cosines of column and row, half of the width each: (side^2, width)."""
+    place = torch.arange(side, dtype=torch.float64)
+    frequency = 10000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angle = torch.outer(place, frequency)  # (side, width / 4)
+    wave = torch.cat([angle.sin(), angle.cos()], 1)  # (side, width / 2)
+    column = wave.repeat(side, 1)
+    row = wave.repeat_interleave(side, 0)
+    return torch.cat([column, row], 1).float()
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (N, L, D), shift and scale (N, D)."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Without weights, in float32 under autocast too."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=1e-6, elementwise_affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x.float(), self.normalized_shape, eps=self.eps).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention over tokens: (N, L, D) -> same."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = init_xavier(nn.Linear(width, 3 * width))
+        self.out = init_xavier(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.unbind(0)  # 3 x (N, heads, L, D / heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Block(nn.Module):
+    """adaLN-Zero: shift, scale and gate of both branches from the embedding; the gates are 0
+    at the start, so that a new block is the identity."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.norm = LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.hidden = init_xavier(nn.Linear(width, 4 * width))
+        self.out = init_xavier(nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+        self.modulation = zeros(nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (N, L, D), emb (N, D) already through its SiLU."""
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(emb).chunk(6, 1)
+        h = self.attention(modulate(self.norm(x), shift_1, scale_1))
+        x = x + gate_1.unsqueeze(1) * h
+        h = self.hidden(modulate(self.norm(x), shift_2, scale_2))
+        h = self.out(self.dropout(F.gelu(h, approximate="tanh")))
+        out: Tensor = x + gate_2.unsqueeze(1) * h
+        return out
+
+
+def zeros(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class DiT(nn.Module):
+    """Predicts the noise eps in x_t: a ``types.Net``.
+
+    ``num_classes`` is K, and label K means "none". ``out_channels`` is C unless given: the
+    published networks predict a variance too, and have 2C.
+    """
+
+    positions: Tensor  # (L, D)
+
+    def __init__(
+        self,
+        config: DiTConfig,
+        *,
+        image_channels: int,
+        image_size: int,
+        num_classes: int,
+        augment: bool = False,
+        out_channels: int | None = None,
+    ):
+        super().__init__()
+        if image_size % config.patch:
+            raise ValueError(
+                f"model.patch ({config.patch}) must divide the image size ({image_size}). "
+                "Try --model.patch 2."
+            )
+        depth, width, heads = SIZES[config.size]
+        self.config, self.num_classes = config, num_classes
+        self.patches = nn.Conv2d(image_channels, width, config.patch, config.patch)
+        nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
+        assert self.patches.bias is not None
+        nn.init.zeros_(self.patches.bias)
+        table = position_table(image_size // config.patch, width)
+        self.register_buffer("positions", table, persistent=False)
+        self.time_1 = nn.Linear(FREQUENCIES, width)
+        self.time_2 = nn.Linear(width, width)
+        for layer in (self.time_1, self.time_2):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.label = label_embedding(num_classes, width)
+        with torch.no_grad():
+            self.label.weight[:num_classes].mul_(0.02)
+        self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
+        self.tail_norm = LayerNorm(width)
+        self.tail_modulation = zeros(nn.Linear(width, 2 * width))
+        self.tail = zeros(nn.Linear(width, config.patch**2 * (out_channels or image_channels)))
+        self.augment = augment_embedding(width) if augment else None
+
+    def embed(self, level: Tensor, y: Tensor, augment: Tensor | None) -> Tensor:
+        """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
+        if augment is not None and self.augment is None:
+            raise ValueError("this network has no augment layer. Try --data.augment ada.")
+        with torch.autocast(level.device.type, enabled=False):
+            waves = sinusoid(level, FREQUENCIES).to(self.time_1.weight.dtype)
+            emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
+            if self.augment is not None:
+                if augment is None:  # zeros add nothing, but keep the layer in DDP's graph
+                    augment = emb.new_zeros(len(emb), NUM_AUGMENT)
+                emb = emb + self.augment(augment.to(emb.dtype))
+            return F.silu(emb)
+
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
+        if omega is not None:
+            raise ValueError(
+                "omega was given, but this network has no omega-conditioned layer (TCFG). "
+                "Guide it with two predictions (CFG) instead."
+            )
+        emb = self.embed(level, y, augment)  # (N, D)
+        grid = self.patches(x)  # (N, D, H / P, W / P)
+        h = grid.flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
+        for block in self.blocks:
+            h = block(h, emb)
+        with torch.autocast(x.device.type, enabled=False):
+            h, emb = h.float(), emb.float()
+            shift, scale = self.tail_modulation(emb).chunk(2, 1)
+            pieces = self.tail(modulate(self.tail_norm(h), shift, scale))  # (N, L, P P C)
+        side, p = grid.shape[2], self.config.patch
+        pieces = pieces.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
+        out: Tensor = pieces.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, *x.shape[2:])
+        return out.to(x.dtype)  # (N, C, H, W)
