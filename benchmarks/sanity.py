@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.evaluation.extract import FeatureSet, extract
-from cbdm_scale.evaluation.features import Recipe, find_extractor
+from cbdm_scale.evaluation.extractors import find_extractor
+from cbdm_scale.evaluation.features import Recipe
 from cbdm_scale.evaluation.fid import fid
 from cbdm_scale.evaluation.kid import kid
 from cbdm_scale.evaluation.prd import prd

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cbdm_scale.evaluation.dinov2 import SIDE, transform
-from cbdm_scale.evaluation.features import find_extractor
+from cbdm_scale.evaluation.extractors import find_extractor
 
 D, DEPTH, SIDE_LEARNT = 128, 2, 37
 

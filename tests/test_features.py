@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
-from cbdm_scale.evaluation.features import load_extractor, to_model_range
+from cbdm_scale.evaluation.extractors import load_extractor
+from cbdm_scale.evaluation.features import to_model_range
 
 
 @pytest.fixture

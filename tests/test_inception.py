@@ -9,7 +9,8 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-from cbdm_scale.evaluation.features import find_extractor, load_extractor, to_model_range
+from cbdm_scale.evaluation.extractors import find_extractor, load_extractor
+from cbdm_scale.evaluation.features import to_model_range
 from cbdm_scale.evaluation.inception import VARIABLE
 
 

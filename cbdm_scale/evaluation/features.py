@@ -1,31 +1,19 @@
-"""Features of images: extracted once, by a network chosen by name; metrics see only these.
+"""Features of images: extracted once, by a network; metrics see only these.
 
 A recipe is what a worker needs to load an extractor: found and checked once, sent anywhere.
 Shapes: N = images, C = channels, H = height, W = width, D = features, K = classes.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from cbdm_scale.evaluation.classifier import (
-    NUM_FEATURES,
-    SmallClassifier,
-    load_classifier,
-    missing_classifier,
-)
-from cbdm_scale.evaluation.resize import Resize, check_rule
-
-Read = Callable[[str], bytes]
-"""The bytes at a path or URL; raises FileNotFoundError where there is nothing."""
-
-EXTRACTORS = "classifier", "classifier:PATH", "inception", "dinov2", "none"
+from cbdm_scale.evaluation.classifier import NUM_FEATURES, SmallClassifier, load_classifier
 
 
 @dataclass(frozen=True)
@@ -133,61 +121,3 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """Features are float32, also where a network is being evaluated under bf16 autocast."""
     with torch.autocast(device.type, enabled=False):
         yield
-
-
-def read_local(path: str) -> bytes:
-    """Read a file of this machine."""
-    return Path(path).expanduser().read_bytes()
-
-
-def find_extractor(
-    name: str,
-    folder: str,
-    read: Read = read_local,
-    *,
-    weights: str = "",
-    allow_weights: bool = False,
-    resize: Resize = "bilinear",
-) -> Recipe:
-    """The recipe of extractor ``name``, its files found and checked.
-
-    ``folder`` is that of the data set, where ``classifier`` lies; ``weights``, ``resize`` and
-    ``allow_weights`` are for the networks that others have published.
-    """
-    check_rule(resize)
-    kind, _, path = name.partition(":")
-    if kind == "classifier":
-        path = path or f"{folder.rstrip('/')}/classifier.safetensors"
-        try:
-            return ClassifierRecipe(
-                (read if path.startswith(folder) else read_local)(path), path
-            )
-        except FileNotFoundError as error:
-            raise missing_classifier(path) from error
-    if name == "inception":
-        from cbdm_scale.evaluation.inception import find_inception
-
-        return find_inception(weights, allow_weights, resize)
-    if name == "dinov2":
-        from cbdm_scale.evaluation.dinov2 import find_dinov2
-
-        return find_dinov2(weights, allow_weights, resize)
-    known = ", ".join(EXTRACTORS)
-    raise ValueError(f"eval.extractor {name!r} is not known. Choose from: {known}.")
-
-
-def load_extractor(
-    name: str,
-    folder: str,
-    read: Read = read_local,
-    device: torch.device | str = "cpu",
-    *,
-    weights: str = "",
-    allow_weights: bool = False,
-    resize: Resize = "bilinear",
-) -> Extractor:
-    """The same, loaded here."""
-    recipe = find_extractor(
-        name, folder, read, weights=weights, allow_weights=allow_weights, resize=resize
-    )
-    return recipe.load(device)

@@ -13,7 +13,8 @@ from torch import Tensor
 from cbdm_scale.data.index import Index
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.evaluation.features import Extractor, Read, Recipe, find_extractor
+from cbdm_scale.evaluation.extractors import Read, find_extractor
+from cbdm_scale.evaluation.features import Extractor, Recipe
 from cbdm_scale.evaluation.grid import class_grid, png_bytes
 from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
 from cbdm_scale.evaluation.resize import Resize, check_rule
