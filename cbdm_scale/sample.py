@@ -6,26 +6,23 @@ set, draw its grid, give it out in the form that was asked for.
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import tyro
 
-from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.cluster import PoolConfig
 from cbdm_scale.config import find_option
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.imageset import export
-from cbdm_scale.imageset.make import ChunkMaker
-from cbdm_scale.imageset.plan import SetPlan, label_probs, parse_classes
+from cbdm_scale.imageset.making import make_missing, plan_set
+from cbdm_scale.imageset.plan import SetPlan
 from cbdm_scale.imageset.store import ChunkStore
 from cbdm_scale.origin import Origin, Weights, find_data, open_origin
 from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.sampling.steps import check_num_steps
 from cbdm_scale.storage import Storage
 
-SAY_EVERY_S = 5.0
 PROG = "python -m cbdm_scale.sample"
 
 
@@ -131,75 +128,17 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, Origin | None]:
 
 def make_plan(options: SampleOptions, origin: Origin, real: Manifest | None) -> SetPlan:
     """Everything that decides the images; ValueError if options do not fit the network."""
-    check_num_steps(origin.config.diffusion.num_steps, options.sample.num_steps)
-    classes = parse_classes(options.classes, origin.num_classes)
-    counts = real.counts["train"] if real else None
-    return SetPlan(
-        checkpoint=origin.checkpoint,
-        weights_sha256=origin.weights_sha256,
-        model=origin.config.model,
-        diffusion=origin.config.diffusion,
-        sample=options.sample,
-        shape=(origin.channels, origin.image_size, origin.image_size),
-        num_classes=origin.num_classes,
-        augment=origin.augment,
+    return plan_set(
+        origin,
+        real,
         omega=options.guidance,
-        seed=options.seed,
         labels=options.labels,
-        classes=classes,
-        probs=label_probs(options.labels, classes, counts),
+        classes=options.classes,
+        seed=options.seed,
         chunk_size=options.chunk_size,
         precision=options.precision,
+        sample=options.sample,
     )
-
-
-@dataclass
-class Meter:
-    """Says now and then how far it is, and how long the rest will take."""
-
-    kept: int
-    """Images that were there before."""
-    todo: int
-    done: int = 0
-    began: float = field(default_factory=time.perf_counter)
-    said: float = field(default_factory=time.perf_counter)
-
-    def say(self, text: str) -> None:
-        """A line of the workers; while none has made anything, they are only starting."""
-        print(text, flush=True)
-        if not self.done:
-            self.began = time.perf_counter()
-
-    def add(self, num_images: int) -> None:
-        now = time.perf_counter()
-        self.done += num_images
-        if now - self.said >= SAY_EVERY_S or self.done == self.todo:
-            self.said = now
-            left = int((self.todo - self.done) / self.rate(now))
-            print(
-                f"{self.kept + self.done:>9,}/{self.kept + self.todo:,} images | "
-                f"{self.rate(now):.1f}/s | {left // 60}:{left % 60:02d} left",
-                flush=True,
-            )
-
-    def rate(self, now: float) -> float:
-        """Images a second since the last worker was ready that began before the first image."""
-        return self.done / max(now - self.began, 1e-9)
-
-
-def make_missing(store: ChunkStore, origin: Origin, options: SampleOptions) -> Meter:
-    """Make the chunks that are not there yet."""
-    todo = store.missing(store.plan.chunks(options.num_images))
-    total = sum(stop - first for first, stop in todo)
-    meter = Meter(kept=options.num_images - total, todo=total)
-    if meter.kept:
-        print(f"{meter.kept:,} of {options.num_images:,} images are there already", flush=True)
-    maker = ChunkMaker(store.plan, origin.weights)
-    for chunk, images in run_jobs(maker, todo, options.cluster, meter.say):
-        store.write(chunk, images)
-        meter.add(chunk[1] - chunk[0])
-    meter.said = time.perf_counter()
-    return meter
 
 
 def same_command(argv: Sequence[str], form: export.Format) -> str:
@@ -259,7 +198,7 @@ def start(options: SampleOptions, origin: Origin, argv: Sequence[str]) -> int:
     for note in origin.notes:
         print(note)
     print(f"network  {origin.url}\nset      {store.folder.url}", flush=True)
-    meter = make_missing(store, origin, options)
+    meter = make_missing(store, origin.weights, options.num_images, options.cluster)
     counts = real.counts["train"] if real else None
     grid = f"grid-{options.num_images}.png"
     store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), counts))

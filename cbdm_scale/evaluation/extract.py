@@ -9,6 +9,7 @@ that was interrupted goes on. A folder is named after everything that decides it
     <folder>/<key>/pool.npy        (N, D) float32
     <folder>/<key>/labels.npy      (N,) int64, -1 for none
     <folder>/<key>/logits.npy      (N, K) float32, of a classifier
+    <folder>/<key>/hashes.npy      (N,) int64, equal for equal pixels
     <folder>/<key>/imagenet.npy    (N, 1008) float32, of an Inception with classes
     <folder>/<key>/moments.npy     ``Moments.state``, float64
 
@@ -34,7 +35,7 @@ from cbdm_scale.evaluation.features import Recipe
 from cbdm_scale.evaluation.moments import Moments
 from cbdm_scale.evaluation.sources import Images
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_SIZE = 64
 """Images a job, and a forward pass."""
 SUM_SIZE = 1024
@@ -43,8 +44,8 @@ SUM_SIZE = 1024
 Chunk = tuple[int, int]
 """Numbers of its first image and of the one after its last."""
 
-Piece = dict[str, NDArray[np.float32]]
-"""pool (n, D), and logits or imagenet where the extractor gives them."""
+Piece = dict[str, NDArray[Any]]
+"""pool (n, D), hashes (n,), and logits or imagenet where the extractor gives them."""
 
 Work = Callable[[torch.device], Callable[[Chunk], Piece]]
 RunJobs = Callable[[Work, Sequence[Chunk]], Iterator[tuple[Chunk, Piece]]]
@@ -62,11 +63,19 @@ class Extraction:
         extractor = self.recipe.load(device)
 
         def work(chunk: Chunk) -> Piece:
-            found = extractor(torch.from_numpy(self.images.read(range(*chunk))))
+            images = self.images.read(range(*chunk))
+            found = extractor(torch.from_numpy(images))
             given = {"pool": found.pool, "logits": found.logits, "imagenet": found.imagenet}
-            return {k: v.cpu().float().numpy() for k, v in given.items() if v is not None}
+            piece = {k: v.cpu().float().numpy() for k, v in given.items() if v is not None}
+            return piece | {"hashes": pixel_hashes(images)}
 
         return work
+
+
+def pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """64 bits of BLAKE2 of every image (n, C, H, W): (n,)."""
+    digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in images]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
 
 
 def run_here(work: Work, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Piece]]:
@@ -95,6 +104,11 @@ class FeatureSet:
     def labels(self) -> Tensor:
         """(N,) int64"""
         return self._read("labels")
+
+    @property
+    def hashes(self) -> Tensor:
+        """(N,) int64, equal for equal pixels"""
+        return self._read("hashes")
 
     @property
     def logits(self) -> Tensor | None:
@@ -190,9 +204,10 @@ def _compute(
     os.replace(draft, home)
 
 
-def _store(path: Path, total: int, start: int, part: NDArray[np.float32]) -> None:
+def _store(path: Path, total: int, start: int, part: NDArray[Any]) -> None:
     if not path.exists():
-        fresh = np.lib.format.open_memmap(path, "w+", np.float32, (total, part.shape[1]))
+        shape = (total, *part.shape[1:])
+        fresh = np.lib.format.open_memmap(path, "w+", part.dtype, shape)
         del fresh
     whole = np.load(path, mmap_mode="r+")
     whole[start : start + len(part)] = part

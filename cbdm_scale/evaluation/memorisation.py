@@ -67,6 +67,7 @@ def memorisation(
     """Features train (M, D), fake (N, D), labels (M,), (N,); counts (K,) of the training set.
 
     The nearest training image may be of any class: a copy under a wrong label is one too.
+    A label of -1, not known, is in no group but in all.
     """
     if len(train) < 2:
         raise ValueError(f"memorisation needs at least 2 training images, got {len(train)}")
@@ -100,4 +101,5 @@ def memorisation(
 def _members(group_of: tuple[Group, ...], group: Group | None, labels: Tensor) -> Tensor:
     """Which labels (N,) belong to a group; None: all."""
     inside = torch.tensor([group in (None, g) for g in group_of])
-    return inside[labels.cpu()]
+    y = labels.cpu()
+    return inside[y.clamp_min(0)] & ((y >= 0) | (group is None))

@@ -73,6 +73,23 @@ class SetPlan:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {"format_version": FORMAT_VERSION, **plain}
 
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> "SetPlan":
+        """The inverse of ``to_dict``; KeyError, TypeError or ValueError where it is not one."""
+        if tree["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {tree['format_version']}, not {FORMAT_VERSION}")
+
+        def tuples(values: dict[str, Any]) -> dict[str, Any]:
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+        parts = {
+            "model": UNetConfig(**tuples(tree["model"])),
+            "diffusion": ScheduleConfig(**tree["diffusion"]),
+            "sample": SamplerConfig(**tree["sample"]),
+        }
+        plain = {k: v for k, v in tree.items() if k != "format_version"}
+        return cls(**(tuples(plain) | parts))
+
     @property
     def name(self) -> str:
         """Checkpoint, sampler, omega, labels and seed to read; a hash of everything."""

@@ -65,6 +65,31 @@ class ChunkStore:
                 lacking.append(chunk)
         return lacking
 
+    def finished(self) -> list[Chunk]:
+        """The longest row of whole chunks from the first image on."""
+        bounds: dict[int, int] = {}
+        for name in self.folder.child("chunks").list():
+            first, _, stop = name.removesuffix(".safetensors").partition("-")
+            if first.isdecimal() and stop.isdecimal():
+                bounds[int(first)] = max(int(stop), bounds.get(int(first), 0))
+        chunks: list[Chunk] = []
+        at = 0
+        while at in bounds and not self.missing([(at, bounds[at])]):
+            chunks.append((at, bounds[at]))
+            at = bounds[at]
+        return chunks
+
+    def checksum(self, chunk: Chunk) -> str:
+        """The one that stands in the file; ``read`` says whether it holds."""
+        name = self.name(chunk)
+        if self.folder.is_local:
+            with open(self.folder.local_path(name), "rb") as file:
+                data = file.read(8)
+                data += file.read(int.from_bytes(data, "little"))
+        else:
+            data = self.folder.read_bytes(name)
+        return str(_metadata(data)["crc32"])
+
     def write(self, chunk: Chunk, images: NDArray[np.uint8]) -> None:
         assert images.shape == (chunk[1] - chunk[0], *self.plan.shape), images.shape
         labels = self.plan.labels_of(torch.arange(*chunk)).numpy()
@@ -75,8 +100,7 @@ class ChunkStore:
         name = self.name(chunk)
         data = self.folder.read_bytes(name)
         try:
-            length = int.from_bytes(data[:8], "little")
-            about = json.loads(data[8 : 8 + length])["__metadata__"]
+            about = _metadata(data)
             tensors = load(data)
             images, labels = tensors["images"], tensors["labels"]
             if about["crc32"] != _crc32(images, labels):
@@ -93,6 +117,13 @@ class ChunkStore:
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Chunk after chunk, so that the whole set is never in memory."""
         return (self.read(chunk) for chunk in chunks)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself: 8 bytes of length, then JSON."""
+    length = int.from_bytes(data[:8], "little")
+    about: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return about
 
 
 def _crc32(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:

@@ -1,0 +1,238 @@
+"""All numbers of a set of generated images, from features; what cannot be had says why.
+
+Shapes: N = real images, M = generated images, T = training images, D = features, K = classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.evaluation.fidelity import label_hits
+from cbdm_scale.evaluation.inception_score import inception_score_of_logits
+from cbdm_scale.evaluation.intervals import (
+    Interval,
+    fid_interval,
+    fidelity_interval,
+    kid_interval,
+)
+from cbdm_scale.evaluation.memorisation import GroupMemorisation, memorisation
+from cbdm_scale.evaluation.per_class import ClassTable, LabelledFeatures, class_table
+from cbdm_scale.evaluation.prd import PRD, prd
+from cbdm_scale.evaluation.precision_recall import ManifoldScores, manifold_scores
+from cbdm_scale.evaluation.results import Missing, SetResult
+
+VERSION = 1
+"""Goes up when any number changes: what was computed before is then computed again."""
+NUM_NEIGHBOURS = 5
+KID_IMAGES = 10_000
+"""KID of all classes together is of at most so many random images a side."""
+HELD_OUT = 10_000
+"""Real images, at most, that memorisation is compared with."""
+
+T = TypeVar("T")
+
+
+class Extracted(Protocol):
+    """Features of some images, as ``extract.FeatureSet`` keeps them."""
+
+    @property
+    def pool(self) -> Tensor:
+        """(N, D)"""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, -1 for none"""
+        ...
+
+    @property
+    def hashes(self) -> Tensor:
+        """(N,) int64, equal for equal pixels"""
+        ...
+
+    @property
+    def logits(self) -> Tensor | None:
+        """(N, K)"""
+        ...
+
+    @property
+    def imagenet(self) -> Tensor | None:
+        """(N, 1008)"""
+        ...
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a set beside its features."""
+
+    images: str
+    """A path or URL."""
+    omega: float
+    guidance_mode: str
+
+
+@dataclass
+class _Gaps:
+    """Collects the numbers that are not there."""
+
+    missing: list[Missing] = field(default_factory=list)
+
+    def note(self, names: Sequence[str], reason: str) -> None:
+        self.missing += [Missing(name, reason) for name in names]
+
+    def attempt(self, names: Sequence[str], compute: Callable[[], T]) -> T | None:
+        """What ``compute`` gives; None, and a note for each name, if it cannot be had."""
+        try:
+            return compute()
+        except (ValueError, RuntimeError, MemoryError) as error:  # torch's are RuntimeErrors
+            self.note(names, str(error) or type(error).__name__)
+            return None
+
+
+def measure(
+    about: About,
+    real: Extracted,
+    fake: Extracted,
+    train: Extracted | None,
+    counts: Sequence[int],
+    seed: int = 0,
+) -> SetResult:
+    """Every number of ``SetResult``; counts (K,) are those of the training set.
+
+    ``train``: features of the training images, None where memorisation is not looked for.
+    """
+    gaps = _Gaps()
+    x, y = real.pool, fake.pool
+    hits = _hits(fake, len(counts), gaps)
+    kid_x, kid_y = _some(x, KID_IMAGES, seed), _some(y, KID_IMAGES, seed)
+    both = min(len(x), len(y))
+    scores: ManifoldScores | None = gaps.attempt(
+        ("precision", "recall", "density", "coverage"),
+        lambda: manifold_scores(_some(x, both, seed), _some(y, both, seed), NUM_NEIGHBOURS),
+    )
+    curve: PRD | None = gaps.attempt(
+        ("f8", "f_eighth"), lambda: prd(x, y, len(counts), seed=seed)
+    )
+    fid = gaps.attempt(("fid",), lambda: fid_interval(x, y, seed=seed))
+    kid = gaps.attempt(("kid",), lambda: kid_interval(kid_x, kid_y, seed=seed))
+    return SetResult(
+        images=about.images,
+        omega=about.omega,
+        guidance_mode=about.guidance_mode,
+        num_images=len(y),
+        fid=fid,
+        kid=kid,
+        inception_score=_inception_score(fake, gaps),
+        precision=scores.precision if scores else None,
+        recall=scores.recall if scores else None,
+        density=scores.density if scores else None,
+        coverage=scores.coverage if scores else None,
+        f8=curve.f8 if curve else None,
+        f_eighth=curve.f_eighth if curve else None,
+        prd_note=curve.note() if curve else "",
+        prd_precision=tuple(curve.precision.tolist()) if curve else (),
+        prd_recall=tuple(curve.recall.tolist()) if curve else (),
+        fidelity=_fidelity(hits, fake, seed, gaps),
+        table=_table(real, fake, hits, counts, seed, gaps),
+        memorisation=_memorisation(fake, train, counts, gaps),
+        missing=tuple(gaps.missing),  # last: the numbers above write into it
+    )
+
+
+def _some(x: Tensor, most: int, seed: int) -> Tensor:
+    """At most so many images, drawn by the seed; all of them in order if they are fewer."""
+    if len(x) <= most:
+        return x
+    rng = torch.Generator().manual_seed(seed)
+    return x[torch.randperm(len(x), generator=rng)[:most]]
+
+
+def _hits(fake: Extracted, num_classes: int, gaps: _Gaps) -> Tensor | None:
+    """Whether the classifier sees each label, (M,); None where there is no such classifier."""
+    logits, labels = fake.logits, fake.labels
+    if logits is None:
+        gaps.note(
+            ("fidelity",),
+            "the extractor does not know the classes of the data set; the classifier does",
+        )
+        return None
+    if (labels < 0).any():
+        gaps.note(("fidelity",), "the images have no labels")
+        return None
+    return gaps.attempt(("fidelity",), lambda: label_hits(logits, labels, num_classes))
+
+
+def _fidelity(hits: Tensor | None, fake: Extracted, seed: int, gaps: _Gaps) -> Interval | None:
+    if hits is None:
+        return None
+    return gaps.attempt(("fidelity",), lambda: fidelity_interval(hits, fake.labels, seed=seed))
+
+
+def _inception_score(fake: Extracted, gaps: _Gaps) -> Interval | None:
+    logits = fake.imagenet
+    if logits is None:
+        gaps.note(
+            ("inception_score",),
+            "the extractor has no ImageNet classes. Try --extractor inception with the state "
+            "dict pt_inception-2015-12-05-6726825d.pth",
+        )
+        return None
+    score = gaps.attempt(("inception_score",), lambda: inception_score_of_logits(logits))
+    if score is None:
+        return None
+    return Interval(score.mean, score.mean - score.std, score.mean + score.std)
+
+
+def _table(
+    real: Extracted,
+    fake: Extracted,
+    hits: Tensor | None,
+    counts: Sequence[int],
+    seed: int,
+    gaps: _Gaps,
+) -> ClassTable:
+    """A row a class and pooled ones; no rows where the images have no labels."""
+
+    def compute() -> ClassTable:
+        a = LabelledFeatures(real.pool, real.labels)
+        b = LabelledFeatures(fake.pool, fake.labels, hits)
+        return class_table(a, b, counts, kid_images=KID_IMAGES, seed=seed)
+
+    return gaps.attempt(("table",), compute) or ClassTable((), ())
+
+
+def _memorisation(
+    fake: Extracted, train: Extracted | None, counts: Sequence[int], gaps: _Gaps
+) -> tuple[GroupMemorisation, ...]:
+    if train is None:
+        gaps.note(("memorisation",), "it was not asked for (--no-memorisation)")
+        return ()
+    found = gaps.attempt(
+        ("memorisation",),
+        lambda: memorisation(train.pool, train.labels, fake.pool, fake.labels, counts),
+    )
+    return found.groups if found else ()
+
+
+def held_out(train: Extracted, real: Extracted, seed: int = 0) -> Tensor:
+    """Rows of real images that are no training images, by their pixels: (R,) int64."""
+    rows = (~torch.isin(real.hashes, train.hashes)).nonzero().flatten()
+    return _some(rows, HELD_OUT, seed).sort().values
+
+
+def held_out_copies(
+    train: Extracted, real: Extracted, counts: Sequence[int], seed: int = 0
+) -> tuple[GroupMemorisation, ...]:
+    """The memorisation check of real images that were not trained on: what chance gives.
+
+    Empty where all real images were trained on.
+    """
+    rows = held_out(train, real, seed)
+    if not len(rows) or len(train.pool) < 2:
+        return ()
+    return memorisation(
+        train.pool, train.labels, real.pool[rows], real.labels[rows], counts
+    ).groups
