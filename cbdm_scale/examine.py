@@ -55,9 +55,7 @@ class Examiner:
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
             folder = Storage(dataset_folder(config.data.root, config.dataset))
-            recipe = config.eval.recipe(
-                folder.url, lambda path: folder.read_bytes(path.removeprefix(folder.url + "/"))
-            )
+            recipe = config.eval.recipe(folder.url, folder.read_path)
             self.extractor = recipe.load(world.device)
         self._real: GroupScores | None = None
 

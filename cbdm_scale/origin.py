@@ -49,8 +49,17 @@ class Origin:
     """Of the data set that it learnt, "" where nothing says it."""
     samples: str
     """Folder or URL that its sets of images belong in."""
+    folder: str = ""
+    """The run's, "" of a network that comes without one."""
+    images: int | None = None
+    """Images shown in training, where that is known."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
+
+    @property
+    def name(self) -> str:
+        """The run's name, or else the checkpoint's."""
+        return self.folder.rpartition("/")[2] or self.checkpoint
 
     @property
     def weights_sha256(self) -> str:
@@ -144,6 +153,8 @@ def _of_run(
         config=config,
         **image,
         samples=folder.path("samples"),
+        folder=folder.url,
+        images=images,
         notes=tuple(notes),
     )
 
@@ -245,7 +256,7 @@ def find_data(origin: Origin, data_root: str) -> tuple[Manifest | None, str]:
         if data_root:
             raise ValueError(f"data_root: {error}") from error
         return None, ""
-    if manifest.fingerprint != origin.fingerprint:
+    if origin.fingerprint and manifest.fingerprint != origin.fingerprint:
         if data_root:
             raise ValueError(
                 f"data_root ({data_root}): {config.dataset} there has fingerprint "

@@ -119,6 +119,10 @@ class Storage:
         fs, path = self._remote(name)
         return bytes(fs.cat_file(path))
 
+    def read_path(self, path: str) -> bytes:
+        """A file below this folder, by its full path or URL."""
+        return self.read_bytes(path.removeprefix(f"{self.url.rstrip('/')}/"))
+
     def read_text(self, name: str) -> str:
         return self.read_bytes(name).decode()
 

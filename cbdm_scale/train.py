@@ -169,9 +169,7 @@ def check_extractor(config: Config, manifest: Manifest) -> None:
     if config.eval.extractor == "none":
         return
     folder = Storage(dataset_folder(config.data.root, manifest.name))
-    recipe = config.eval.recipe(
-        folder.url, lambda path: folder.read_bytes(path.removeprefix(folder.url + "/"))
-    )
+    recipe = config.eval.recipe(folder.url, folder.read_path)
     recipe.load("cpu")
 
 

@@ -1,0 +1,103 @@
+"""The evaluate command: parse, find what there is, compute what is not, write, log, say."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import tyro
+
+from cbdm_scale.config import find_option
+from cbdm_scale.evaluate import kept, tell
+from cbdm_scale.evaluate.compute import compute
+from cbdm_scale.evaluate.inputs import find_inputs
+from cbdm_scale.evaluate.options import EvaluateOptions
+from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.origin import Origin, open_origin
+
+
+def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, Origin | None]:
+    """The options and where the network comes from, which decides the options' defaults."""
+    base, origin = EvaluateOptions(), None
+    run = find_option(argv, "run", "")
+    if run and not {"-h", "--help"} & set(argv):
+        resolution = find_option(argv, "resolution", "")
+        origin = open_origin(
+            run,
+            weights="raw" if find_option(argv, "weights", "ema") == "raw" else "ema",
+            resolution=int(resolution) if resolution.isdecimal() else None,
+            tracking_uri=find_option(argv, "tracking-uri", ""),
+        )
+        config = origin.config
+        samples = find_option(argv, "samples", "")
+        omegas = config.eval.omegas[: 1 if samples else None]
+        known = config.eval.extractor != "none"
+        base = replace(
+            base,
+            run=run,
+            samples=samples,
+            num_images=0 if samples else config.eval.num_images,
+            guidance=",".join(f"{omega:g}" for omega in omegas),
+            extractor=config.eval.extractor if known else base.extractor,
+            extractor_weights=config.eval.weights,
+            allow_weights=config.eval.allow_weights,
+            resize=config.eval.resize,
+            seed=config.seed,
+            chunk_size=config.eval.chunk_size,
+            sample=config.sample,
+        )
+
+    def command(
+        options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = base,
+    ) -> EvaluateOptions:
+        """Every number of a run's images, with a report. The same command goes on where it
+        stopped, and says again what it found."""
+        return options
+
+    return tyro.cli(command, args=list(argv), prog=kept.PROG), origin
+
+
+def start(options: EvaluateOptions, origin: Origin, argv: Sequence[str]) -> int:
+    """Check, compute, write, log, and say how it went. The exit status."""
+    inputs = find_inputs(options, origin)
+    against = kept.find_against(inputs)
+    home = inputs.home
+    for note in origin.notes:
+        print(note)
+    print(f"network  {origin.url}\nnumbers  {home.url}", flush=True)
+    evaluation = kept.read(home)
+    if evaluation is None:
+        home.check_writable()
+        evaluation = compute(inputs)
+        kept.write(home, evaluation, argv)
+    if not kept.has_report(home, against):
+        kept.write_report_files(home, inputs, evaluation, against)
+    unlogged = kept.log(home, inputs, evaluation)
+    print("\n" + "\n".join(tell.table(evaluation)))
+    print(f"\nmetrics  {home.path(kept.METRICS)}\nreport   {home.path(kept.REPORT)}")
+    if unlogged:
+        print(f"waiting  {unlogged}; the same command logs them")
+    print(f"next     {following(options, evaluation, argv)}")
+    return 0
+
+
+def following(options: EvaluateOptions, evaluation: Evaluation, argv: Sequence[str]) -> str:
+    """The next command: compare, or make the set that was best."""
+    if not options.against:
+        words = [kept.PROG, *map(shlex.quote, argv), "--against", "OTHER_RUN"]
+        return " ".join(words)
+    best = f"--guidance {evaluation.best.omega:g}"
+    return f"python -m cbdm_scale.sample --run {shlex.quote(options.run)} {best}"
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        options, origin = parse(argv)
+        return start(options, origin or open_origin(options.run), argv)
+    except KeyboardInterrupt:
+        print("\nstopped: what is finished is kept, the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

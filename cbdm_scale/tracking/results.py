@@ -1,0 +1,66 @@
+"""Numbers and files of a finished evaluation into the run's MLflow run, in one go.
+
+They do not pass through the spool, which takes a name once for each number of images: another
+evaluation of the same checkpoint is news.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import clean_name, hide_password, make_client
+from cbdm_scale.tracking.runs import RUN_ID_FILE, SQLITE, default_tracking_uri
+from cbdm_scale.tracking.sender import METRICS_PER_CALL
+
+
+def run_id_of(run: Storage) -> str:
+    """The id of the folder's MLflow run, "" where it has none."""
+    return run.read_text(RUN_ID_FILE).strip() if run.exists(RUN_ID_FILE) else ""
+
+
+def log_results(
+    run: Storage,
+    uri: str,
+    images: int,
+    metrics: Mapping[str, float],
+    files: Mapping[str, bytes],
+    folder: str,
+) -> str:
+    """Log metrics at ``images`` and files under ``folder``; why not, or "" if it did.
+
+    ``uri`` "" is the server of MLFLOW_TRACKING_URI, else the database beside the run.
+    """
+    try:
+        uri = uri or default_tracking_uri(Storage(run.url.rpartition("/")[0]))
+        if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+            return f"there is no database {uri}: give its place with --tracking-uri"
+        _log(uri, run_id_of(run), images, metrics, files, folder)
+    except Exception as error:  # each kind of store raises its own
+        first_line = hide_password(str(error).strip().partition("\n")[0])
+        return f"{hide_password(uri)} does not take the results ({first_line})"
+    return ""
+
+
+def _log(
+    uri: str,
+    run_id: str,
+    images: int,
+    metrics: Mapping[str, float],
+    files: Mapping[str, bytes],
+    folder: str,
+) -> None:
+    client = make_client(uri)
+    from mlflow.entities import Metric
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, data in files.items():
+            path = Path(scratch, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        client.log_artifacts(run_id, scratch, folder)
+    now = time.time_ns() // 1_000_000
+    every = [Metric(clean_name(k), v, now, images) for k, v in metrics.items()]
+    for start in range(0, len(every), METRICS_PER_CALL):  # last, so that they say it is whole
+        client.log_batch(run_id, every[start : start + METRICS_PER_CALL])
