@@ -79,6 +79,7 @@ MAY_IMPORT = {
         "training",
     },
     "imageset": {
+        "cluster",
         "data",
         "data_prep",
         "diffusion",
@@ -86,6 +87,7 @@ MAY_IMPORT = {
         "evaluation",
         "labels",
         "models",
+        "origin",
         "sampling",
         "storage",
     },
@@ -97,6 +99,18 @@ MAY_IMPORT = {
         "origin",
         "sampling",
         "storage",
+    },
+    "evaluate": {
+        "cluster",
+        "config",
+        "data",
+        "evaluation",
+        "imageset",
+        "origin",
+        "report",
+        "sampling",
+        "storage",
+        "tracking",
     },
     "train": {
         "cluster",
@@ -121,7 +135,7 @@ OWNER = {
     "ray": {"cbdm_scale/cluster/", "data_prep/writing/pool.py"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
-    "tyro": {"cbdm_scale/train.py", "cbdm_scale/sample.py"},
+    "tyro": {"cbdm_scale/train.py", "cbdm_scale/sample.py", "cbdm_scale/evaluate/"},
     "torch_fidelity": {"cbdm_scale/evaluation/inception.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
 }
@@ -200,7 +214,7 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("command", ["train", "sample"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate.command"])
 def test_the_command_line_imports_neither_ray_nor_mlflow(command):
     """Or --help would take several times as long as importing torch."""
     heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]

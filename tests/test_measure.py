@@ -1,0 +1,123 @@
+"""All numbers of a set from features, on random ones."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from feature_tools import normal
+from torch import Tensor
+
+from cbdm_scale.evaluation.fid import fid
+from cbdm_scale.evaluation.inception_score import inception_score_of_logits
+from cbdm_scale.evaluation.kid import kid
+from cbdm_scale.evaluation.measure import About, held_out, held_out_copies, measure
+from cbdm_scale.evaluation.memorisation import memorisation
+from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
+from cbdm_scale.evaluation.prd import prd
+from cbdm_scale.evaluation.precision_recall import manifold_scores
+
+COUNTS = [200, 30, 10]
+ABOUT = About("here", 0.8, "cfg")
+
+
+@dataclass(frozen=True)
+class Some:
+    pool: Tensor
+    labels: Tensor
+    hashes: Tensor
+    logits: Tensor | None = None
+    imagenet: Tensor | None = None
+
+
+def some(seed, n, **more):
+    return Some(normal(seed, n, 4), torch.arange(n) % 3, torch.arange(n) + 1000 * seed, **more)
+
+
+REAL, TRAIN = some(1, 240), some(2, 90)
+FAKE = some(3, 180, logits=normal(4, 180, 3), imagenet=normal(5, 180, 1008))
+
+
+def names(found):
+    return {gap.name for gap in found.missing}
+
+
+def test_the_numbers_are_those_of_the_metrics():
+    found = measure(ABOUT, REAL, FAKE, TRAIN, COUNTS)
+    assert (found.images, found.omega, found.num_images) == ("here", 0.8, 180)
+    assert found.fid.value == pytest.approx(fid(REAL.pool, FAKE.pool), rel=1e-6)
+    assert found.kid.value == pytest.approx(kid(REAL.pool, FAKE.pool), rel=1e-4)
+    curve = prd(REAL.pool, FAKE.pool, 3)
+    assert (found.f8, found.f_eighth) == (curve.f8, curve.f_eighth)
+    assert len(found.prd_precision) == len(found.prd_recall) == 1001
+    assert found.prd_note == curve.note()
+    score = inception_score_of_logits(FAKE.imagenet)
+    assert found.inception_score.value == score.mean
+    assert found.inception_score.high == score.mean + score.std
+    hits = FAKE.logits.argmax(1) == FAKE.labels
+    assert found.fidelity.value == pytest.approx(hits.double().mean().item())
+    sides = (
+        LabelledFeatures(REAL.pool, REAL.labels),
+        LabelledFeatures(FAKE.pool, FAKE.labels, hits),
+    )
+    assert found.table == class_table(*sides, COUNTS)
+    copies = memorisation(TRAIN.pool, TRAIN.labels, FAKE.pool, FAKE.labels, COUNTS)
+    assert found.memorisation == copies.groups
+    assert found.missing == ()
+
+
+def test_precision_and_recall_are_of_equal_numbers_of_images():
+    found = measure(ABOUT, REAL, FAKE, None, COUNTS, seed=7)
+    rows = torch.randperm(240, generator=torch.Generator().manual_seed(7))[:180]
+    scores = manifold_scores(REAL.pool[rows], FAKE.pool, 5)
+    assert (found.precision, found.recall) == (scores.precision, scores.recall)
+    assert (found.density, found.coverage) == (scores.density, scores.coverage)
+
+
+def test_what_too_few_images_do_not_give_says_why_and_leaves_the_rest():
+    few = Some(FAKE.pool[:5], FAKE.labels[:5], FAKE.hashes[:5], FAKE.logits[:5])
+    found = measure(ABOUT, REAL, few, TRAIN, COUNTS)
+    assert names(found) == {
+        *("fid", "precision", "recall", "density", "coverage"),
+        *("f8", "f_eighth", "inception_score"),
+    }
+    reasons = {gap.name: gap.reason for gap in found.missing}
+    assert "2 groups or more" in reasons["fid"] and "more than 5" in reasons["recall"]
+    assert "no ImageNet classes" in reasons["inception_score"]
+    assert found.recall is None and found.f8 is None and found.prd_precision == ()
+    assert found.kid is not None and found.fidelity is not None
+    assert len(found.table.classes) == 3 and len(found.memorisation) == 4
+
+
+def test_images_without_labels_have_all_that_needs_none():
+    found = measure(ABOUT, REAL, replace(FAKE, labels=-torch.ones(180).long()), TRAIN, COUNTS)
+    assert names(found) == {"fidelity", "table"}
+    assert found.table.classes == found.table.pooled == ()
+    known = measure(ABOUT, REAL, FAKE, TRAIN, COUNTS)
+    assert found.fid == known.fid and found.memorisation[0] == known.memorisation[0]
+    assert [row.num_images for row in found.memorisation] == [180, 0, 0, 0]
+
+
+def test_a_classifier_of_other_classes_gives_no_fidelity_but_says_so():
+    found = measure(ABOUT, REAL, replace(FAKE, logits=normal(4, 180, 5)), TRAIN, COUNTS)
+    assert names(found) == {"fidelity"}
+    assert "knows 5 classes" in found.missing[0].reason
+    assert found.table.classes[0].fidelity is None
+
+
+def test_features_that_are_no_numbers_give_reasons_and_no_crash():
+    broken = replace(FAKE, pool=FAKE.pool.clone().index_fill_(0, torch.tensor([3]), torch.nan))
+    found = measure(ABOUT, REAL, broken, TRAIN, COUNTS)
+    assert {"fid", "kid", "recall", "f8", "table", "memorisation"} <= names(found)
+    assert any("non-finite" in gap.reason for gap in found.missing)
+
+
+def test_held_out_images_are_those_whose_pixels_were_not_trained_on():
+    hashes = torch.cat([TRAIN.hashes[:40], REAL.hashes[40:]])
+    real = replace(REAL, hashes=hashes)
+    rows = torch.arange(40, 240)
+    assert torch.equal(held_out(TRAIN, real), rows)
+    expected = memorisation(
+        TRAIN.pool, TRAIN.labels, REAL.pool[rows], REAL.labels[rows], COUNTS
+    )
+    assert held_out_copies(TRAIN, real, COUNTS) == expected.groups
+    assert held_out_copies(TRAIN, TRAIN, COUNTS) == ()
