@@ -85,3 +85,9 @@ def test_what_has_no_interval_is_refused():
         fid_interval(normal(0, 30, 2), normal(1, 30, 2))
     with pytest.raises(ValueError, match="at least one image"):
         fidelity_interval(torch.zeros(0).bool(), torch.zeros(0).long())
+
+
+def test_resamplings_without_a_pair_of_images_do_not_count():
+    """Of three images, one in nine resamplings holds one image three times."""
+    found = kid_interval(normal(1, 50, 4), normal(2, 3, 4))
+    assert found.low <= found.value <= found.high

@@ -43,12 +43,15 @@ def bootstrap_weights(num_images: int, draws: int, seed: int) -> Tensor:
 def _percentiles(value: float, replicates: Tensor) -> Interval:
     tail = (1 - LEVEL) / 2
     ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
-    low, high = replicates.double().cpu().quantile(ends).tolist()
+    low, high = replicates.double().cpu().nanquantile(ends).tolist()
     return Interval(value, low, high)
 
 
 def kid_interval(real: Tensor, fake: Tensor, draws: int = 200, seed: int = 0) -> Interval:
-    """KID over all pairs (N, D), (M, D); percentiles of B resamplings, in one pass."""
+    """KID over all pairs (N, D), (M, D); percentiles of B resamplings, in one pass.
+
+    A resampling that holds one image over and over has no pair, and does not count.
+    """
     ones = torch.ones(len(fake), 1)
     weights = torch.cat([ones, bootstrap_weights(len(fake), draws, seed)], 1)
     values = weighted_kid(real, fake, weights.to(fake.device))
