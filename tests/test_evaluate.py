@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray_tools
 import torch
 from sampling_tools import make_run, only_set
 from tracking_tools import begin, history
@@ -170,6 +172,23 @@ def test_too_few_images_are_no_crash(copy, classifier, capsys, tmp_path):
     assert evaluate(copy, classifier, *more, *QUICK) == 0
     out = capsys.readouterr().out
     assert re.search(r"no precision, recall, density, coverage: .* more than 5 images", out)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_two_ray_workers_find_the_same_bytes_as_one_process(work: Path, tmp_path: Path):
+    noise = make_run(tmp_path / "runs", str(work / "shards"))
+    words = [sys.executable, "-m", "cbdm_scale.evaluate", "--run", noise, "--num-images", "60"]
+    found = []
+    for workers in ("0", "2"):
+        place = tmp_path / workers
+        more = ["--out", str(place), "--features", str(place / "features")]
+        pool = ["--cluster.workers", workers, "--cluster.cpus-per-worker", "0.9"]
+        assert "metrics" in ray_tools.run([*words, *more, *pool])
+        [metrics_file] = place.glob("*/metrics.json")
+        found.append(metrics_file.read_bytes())
+        shutil.rmtree(f"{noise}/samples")
+    assert found[0] == found[1]
 
 
 # ----------------------------------------------------------------------------

@@ -173,3 +173,19 @@ def test_progress_counts_images(images, tmp_path):
         images, TinyRecipe(), tmp_path, chunk_size=10, say=lambda *counts: said.append(counts)
     )
     assert said == [(10, 23), (20, 23), (23, 23)]
+
+
+def test_equal_pixels_have_equal_hashes_and_others_do_not(tmp_path):
+    def twins(images, labels):
+        images[7] = images[2]
+
+    found = extract(
+        NpzImages(write_npz(tmp_path / "a.npz", change=twins)),
+        TinyRecipe(),
+        tmp_path,
+        chunk_size=5,
+    )
+    same = found.hashes[:, None] == found.hashes
+    expected = torch.eye(23, dtype=torch.bool)
+    expected[2, 7] = expected[7, 2] = True
+    assert found.hashes.dtype == torch.int64 and torch.equal(same, expected)
