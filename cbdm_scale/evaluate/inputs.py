@@ -144,7 +144,7 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
     where, number = options.samples, options.num_images
     [omega] = options.omegas
     images: Images
-    if "://" in where or Storage(where).exists("set.json"):
+    if Storage(where).exists("set.json"):
         images = open_set(where, number)
         omega = images.store.plan.omega
     else:

@@ -53,7 +53,7 @@ def write_report_files(
     home: Storage, inputs: Inputs, evaluation: Evaluation, against: Evaluation | None
 ) -> None:
     """The page, its pictures, and last the list of them."""
-    from cbdm_scale.report import write_report
+    from cbdm_scale.report.page import write_report
 
     pictures = report_images(inputs, evaluation)
     with tempfile.TemporaryDirectory(prefix="cbdm-report-") as scratch:
