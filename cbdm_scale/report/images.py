@@ -41,8 +41,13 @@ class ReportImages:
             good = images.ndim == 5 and len(images) == k and images.shape[2] in (1, 3)
             if not good or images.dtype != torch.uint8:
                 raise ValueError(
-                    f"ReportImages.{name} must be ({k}, n, 1 or 3, H, W) uint8 for {k} classes, "
-                    f"got {tuple(images.shape)} {images.dtype}"
+                    f"ReportImages.{name} must be ({k}, n, 1 or 3, H, W) uint8 for {k} "
+                    f"classes, got {tuple(images.shape)} {images.dtype}"
+                )
+            if images.shape[2:] != self.real.shape[2:]:
+                raise ValueError(
+                    f"ReportImages.{name} holds images {tuple(images.shape[2:])} and real "
+                    f"{tuple(self.real.shape[2:])}: they must be alike"
                 )
         if self.nearest is not None and self.nearest.shape[:2] != self.made.shape[:2]:
             raise ValueError(
