@@ -1,4 +1,4 @@
-"""Evaluations as they could be, made by rule and not by a network, and images to go with them."""
+"""Evaluations as they could be, made by rule and not by a network, and images for them."""
 
 import random
 
@@ -92,11 +92,13 @@ def one_set(counts, omega, *, level=1.0, scores=True, fidelity=True, images=100,
         num_images=images * len(counts),
         fid=around(fid, 0.06 * fid),
         kid=around(0.002 * level * bend, 0.0003),
-        inception_score=around(11 + 2 * omega - 0.5 * omega**2, 0.2) if scores else None,
-        precision=0.62 + 0.08 * omega,
-        recall=0.60 - 0.09 * omega,
-        density=0.7 + 0.1 * omega,
-        coverage=0.71 - 0.02 * omega,
+        inception_score=around(12 - level + 2 * omega - 0.5 * omega**2, 0.2)
+        if scores
+        else None,
+        precision=0.66 + 0.08 * omega - 0.04 * level,
+        recall=0.69 - 0.09 * omega - 0.09 * level,
+        density=0.8 + 0.1 * omega - 0.1 * level,
+        coverage=0.81 - 0.02 * omega - 0.1 * level,
         f8=f_beta(precision, recall, 8),
         f_eighth=f_beta(precision, recall, 1 / 8),
         prd_note=f"{20 * len(counts):,} clusters of {images * len(counts):,} images a side",
@@ -105,7 +107,9 @@ def one_set(counts, omega, *, level=1.0, scores=True, fidelity=True, images=100,
         fidelity=around(0.78 + 0.05 * omega - 0.05 * level, 0.008) if fidelity else None,
         table=table(counts, level=level * bend, fidelity=fidelity, images=images, seed=seed),
         memorisation=tuple(
-            GroupMemorisation(g, images * max(1, groups.count(g)), 0.93, share)
+            GroupMemorisation(
+                g, images * sum(g in (None, other) for other in groups), 0.93, share
+            )
             for g, share in zip((None, *GROUPS), (0.021, 0.006, 0.012, 0.055), strict=True)
         ),
         missing=tuple(missing),

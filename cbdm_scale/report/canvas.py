@@ -23,6 +23,8 @@ GROUP_MARKERS: dict[Group, str] = {"many": "o", "medium": "D", "few": "^"}
 OTHER = "#8a93a1"
 """The run that is compared with."""
 BEST = "#11806a"
+RUN = "#5546bd"
+"""The evaluated run, where no classes are told apart."""
 
 VARIABLES = {
     INK: "--ink",
@@ -31,6 +33,7 @@ VARIABLES = {
     PAPER: "--card",
     OTHER: "--other",
     BEST: "--best",
+    RUN: "--run",
     **{colour: f"--{group or 'all'}" for group, colour in GROUP_COLOURS.items()},
 }
 

@@ -42,15 +42,16 @@ Measure = Callable[[ClassScore], Interval | float | None]
 def class_picture(found: SetResult, against: SetResult | None) -> Picture | None:
     """KID, FID and label fidelity by class frequency; None where no class has any."""
     measures: tuple[tuple[str, Measure], ...] = (
-        ("KID × 1000 by class, lower is better", _kid),
-        ("FID by class, lower is better", lambda row: row.fid),
-        ("Label fidelity by class, %", _fidelity),
+        ("KID × 1000, lower is better", _kid),
+        ("FID, lower is better", lambda row: row.fid),
+        ("Label fidelity in %, higher is better", _fidelity),
     )
     panels = [
         Panel(
             title,
             _drawing(points, _points(against, measure), without),
-            height=3.2,
+            width=4.0,
+            height=3.1,
             legend_above=True,
         )
         for title, measure in measures
@@ -109,7 +110,7 @@ def _drawing(
                 ms=4,
                 transform=axes.get_xaxis_transform(),
                 clip_on=False,
-                label="no number",
+                label="none",
             )
         lowest = min(point.low for point in points)
         if lowest >= 0:
@@ -131,7 +132,7 @@ def _draw_points(axes: Any, points: Sequence[Point], crowded: bool) -> None:
             x += [_x(point.row), _x(point.row), float("nan")]
             y += [point.low, point.high, float("nan")]
         colour = GROUP_COLOURS[group]
-        axes.plot(x, y, color=colour, lw=0.8 if crowded else 1.4, alpha=0.35, zorder=2)
+        axes.plot(x, y, color=colour, lw=0.8 if crowded else 1.4, alpha=0.45, zorder=2)
         axes.plot(
             [_x(point.row) for point in mine],
             [point.value for point in mine],
@@ -188,7 +189,7 @@ def _middle(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 def _legend(axes: Any) -> None:
     """Above the drawing: groups first, then lines, then the other run."""
-    order = [*GROUPS, "median", "other run", "no number"]
+    order = [*GROUPS, "median", "other run", "none"]
     handles, labels = axes.get_legend_handles_labels()
     found = sorted(zip(handles, labels, strict=True), key=lambda pair: order.index(pair[1]))
     axes.legend(
@@ -197,7 +198,7 @@ def _legend(axes: Any) -> None:
         loc="lower left",
         bbox_to_anchor=(-0.04, 0.99),
         ncols=len(order),
-        columnspacing=0.9,
+        columnspacing=0.8,
         handletextpad=0.2,
         handlelength=1.5,
         borderpad=0.2,

@@ -14,6 +14,7 @@ from cbdm_scale.report.canvas import (
     MUTED,
     OTHER,
     PAPER,
+    RUN,
     Panel,
     Picture,
 )
@@ -37,9 +38,9 @@ MEASURES: tuple[tuple[str, bool, Measure], ...] = (
     ("KID × 1000", True, lambda s: scaled(s.kid, KID_SCALE) if s.kid else None),
     ("Inception Score", False, lambda s: s.inception_score),
     ("Recall", False, lambda s: s.recall),
-    ("F_8, diversity", False, lambda s: s.f8),
-    ("F_1/8, fidelity", False, lambda s: s.f_eighth),
-    ("Label fidelity, %", False, lambda s: scaled(s.fidelity, 100) if s.fidelity else None),
+    ("F_8 (diversity)", False, lambda s: s.f8),
+    ("F_1/8 (fidelity)", False, lambda s: s.f_eighth),
+    ("Label fidelity in %", False, lambda s: scaled(s.fidelity, 100) if s.fidelity else None),
     ("Precision", False, lambda s: s.precision),
 )
 """Title, whether lower is better, the number."""
@@ -56,7 +57,7 @@ def guidance_picture(evaluation: Evaluation, against: Evaluation | None) -> Pict
         if len(ours.omega) > 1:
             arrow = "lower is better" if lower else "higher is better"
             draw = _guidance(ours, theirs, lower, evaluation.best.omega)
-            panels.append(Panel(f"{title}, {arrow}", draw, width=3.4, height=2.2))
+            panels.append(Panel(f"{title}, {arrow}", draw, width=2.9, height=2.0))
     return Picture("guidance", tuple(panels), columns=4) if panels else None
 
 
@@ -83,7 +84,7 @@ def _guidance(
                 theirs.omega, theirs.low, theirs.high, color=OTHER, alpha=0.15, lw=0
             )
             axes.plot(theirs.omega, theirs.value, "o--", color=OTHER, ms=3, lw=1.3)
-        colour = GROUP_COLOURS["many"]
+        colour = RUN
         axes.fill_between(ours.omega, ours.low, ours.high, color=colour, alpha=0.18, lw=0)
         axes.plot(ours.omega, ours.value, "o-", color=colour, ms=4, lw=1.8, mec=PAPER, mew=0.6)
         pick = min if lower else max
@@ -110,10 +111,10 @@ def prd_picture(found: SetResult, against: SetResult | None) -> Picture | None:
                 against.prd_recall, against.prd_precision, "--", color=OTHER, lw=1.6,
                 label="other run",
             )  # fmt: skip
-        colour = GROUP_COLOURS["many"]
+        colour = RUN
         axes.plot(found.prd_recall, found.prd_precision, color=colour, lw=2.2, label="this run")
         axes.fill_between(found.prd_recall, found.prd_precision, color=colour, alpha=0.08, lw=0)
-        for label, beta, place in (("F_8", 8.0, (-8, -12)), ("F_1/8", 1 / 8, (-34, -10))):
+        for label, beta, place in (("F_8", 8.0, (-27, -3)), ("F_1/8", 1 / 8, (-14, -15))):
             recall, precision = _largest_f(found, beta)
             axes.plot(recall, precision, "o", ms=6, color=colour, mec=PAPER, zorder=5)
             axes.annotate(
@@ -122,7 +123,7 @@ def prd_picture(found: SetResult, against: SetResult | None) -> Picture | None:
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
         axes.legend(loc="lower left")
 
-    return Picture("prd", (Panel("Precision and recall of distributions", draw, 4.4, 3.4),))
+    return Picture("prd", (Panel("Precision and recall of distributions", draw, 4.6, 3.3),))
 
 
 def _largest_f(found: SetResult, beta: float) -> tuple[float, float]:
@@ -160,6 +161,8 @@ def copies_picture(
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.set_xlim(left=0)
-        axes.set_xlabel("% of images closer than a copy would be (grey: held-out real images)")
+        axes.set_xlabel("% of images as close to a training image as a copy")
 
-    return Picture("copies", (Panel("Near-copies of training images", draw, 4.4, 3.4),))
+    grey = "grey: real images that were not trained on" if chance else ""
+    title = f"Near-copies of training images, {grey}".removesuffix(", ")
+    return Picture("copies", (Panel(title, draw, 4.6, 3.3),))

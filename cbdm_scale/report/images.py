@@ -20,10 +20,10 @@ class ReportImages:
     """Their labels, the most frequent first; ``shown_classes`` picks them."""
 
     real: Tensor
-    """(k, n, C, H, W) uint8, of the eval split."""
+    """(k, n, C, H, W) uint8, the first of each class in the eval split."""
 
     made: Tensor
-    """(k, n, C, H, W) uint8, of the set with the smallest FID."""
+    """(k, n, C, H, W) uint8, the first of each class in the set with the smallest FID."""
 
     nearest: Tensor | None = None
     """(k, n, C, H, W) uint8, the training image nearest to each of ``made``, of any class;

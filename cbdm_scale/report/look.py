@@ -1,6 +1,6 @@
 """The style sheet of the page: light and dark, desktop and phone, nothing loaded."""
 
-from cbdm_scale.report.canvas import BEST, GROUP_COLOURS, INK, MUTED, OTHER, PAPER, RULE
+from cbdm_scale.report.canvas import BEST, GROUP_COLOURS, INK, MUTED, OTHER, PAPER, RULE, RUN
 
 LIGHT = {
     "page": "#f4f5f8",
@@ -10,6 +10,7 @@ LIGHT = {
     "rule": RULE,
     "other": OTHER,
     "best": BEST,
+    "run": RUN,
     "bad": "#b3362b",
     "all": GROUP_COLOURS[None],
     "many": GROUP_COLOURS["many"],
@@ -24,6 +25,7 @@ DARK = {
     "rule": "#2b3442",
     "other": "#8e99a9",
     "best": "#3fc7a3",
+    "run": "#a599ff",
     "bad": "#ff8a7a",
     "all": "#a9b6c8",
     "many": "#62aaf5",
@@ -35,12 +37,13 @@ RULES = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,
-"Segoe UI",Roboto,"Helvetica Neue",Arial,"Noto Sans",sans-serif;font-variant-numeric:tabular-nums}
+"Segoe UI",Roboto,"Helvetica Neue",Arial,"Noto Sans",sans-serif;
+font-variant-numeric:tabular-nums}
 main,header,footer{max-width:1216px;margin:0 auto;padding:0 28px}
 header{padding-top:40px}
 .eyebrow{margin:0;color:var(--muted);font-size:.86rem;overflow-wrap:anywhere}
 .eyebrow b{color:var(--ink)}
-h1{font-size:clamp(1.45rem,1rem + 1.9vw,2.3rem);line-height:1.22;letter-spacing:-.018em;
+h1{font-size:clamp(1.4rem,1rem + 1.6vw,2.05rem);line-height:1.22;letter-spacing:-.018em;
 font-weight:680;margin:.5rem 0 1rem;max-width:34em;text-wrap:pretty}
 h2{font-size:1.3rem;letter-spacing:-.01em;margin:2.9rem 0 .25rem;font-weight:660}
 h3{font-size:.95rem;margin:0;font-weight:640}
@@ -52,17 +55,20 @@ overflow-wrap:anywhere}
 .claims i{font-style:normal;font-weight:700;text-align:center;color:var(--muted)}
 .claims .good i{color:var(--best)}.claims .bad i{color:var(--bad)}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:14px;padding:16px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,172px),1fr));gap:12px;
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,210px),1fr));gap:12px;
 margin-top:1.7rem}
-.tile{padding:14px 16px;display:flex;flex-direction:column;min-height:128px}
-.tile .name{font-size:.84rem;font-weight:640}
-.tile .big{font-size:1.9rem;line-height:1.2;font-weight:680;letter-spacing:-.02em}
+.tiles.rest{grid-template-columns:repeat(auto-fit,minmax(min(100%,124px),1fr));margin-top:12px}
+.tile{padding:14px 16px;display:flex;flex-direction:column}
+.tile .name{font-size:.86rem;font-weight:640}
+.tile .big{font-size:2.1rem;line-height:1.2;font-weight:680;letter-spacing:-.02em}
+.rest .tile{padding:11px 13px}
+.rest .tile .big{font-size:1.3rem}
 .tile .ends{font-size:.84rem;color:var(--ink)}
 .tile .about{font-size:.78rem;color:var(--muted);margin-top:auto;padding-top:.35rem}
 .tile .beside{font-size:.8rem;color:var(--muted);margin-top:.3rem}
 .strip{position:relative;display:block;height:16px;margin:.4rem 0 0;border-left:1px solid
 var(--rule);border-right:1px solid var(--rule)}
-.strip u{position:absolute;height:5px;border-radius:3px;background:var(--many);top:2px;
+.strip u{position:absolute;height:5px;border-radius:3px;background:var(--run);top:2px;
 min-width:3px}
 .strip u+u{background:var(--other);top:9px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:14px}
@@ -88,17 +94,22 @@ th,td{padding:.42rem .8rem;text-align:right;white-space:nowrap;vertical-align:to
 border-bottom:1px solid var(--rule)}
 tr:last-child td{border-bottom:0}
 thead th{font-size:.78rem;color:var(--muted);font-weight:600;vertical-align:bottom}
-th:first-child,td:first-child{text-align:left;white-space:normal;min-width:9.5em;max-width:22em}
+th:first-child,td:first-child{text-align:left;white-space:normal;min-width:9.5em;max-width:26em;
+position:sticky;left:0;background:var(--card)}
+.who{display:flex;gap:.6em;align-items:baseline;justify-content:space-between}
+td:first-child small{margin:0}
 td small{color:var(--muted);font-size:.78rem;margin-left:.35em}
 td .bar{display:block;height:4px;border-radius:2px;margin:.18rem 0 .1rem auto;
 background:currentColor;width:var(--w);min-width:1px;opacity:.85}
 td .track{display:block;min-width:7.5em}
 .none{color:var(--muted);font-style:italic}
-.tables{display:grid;grid-template-columns:minmax(0,1fr);gap:14px}
+.tables{display:grid;grid-template-columns:minmax(0,1fr);gap:12px}
+.tables h3{margin-top:1rem}
+.gap{margin-top:14px}
 details{margin-top:14px}
 summary{cursor:pointer;font-weight:640;padding:.5rem 0}
 details .scroll{max-height:75vh;overflow-y:auto}
-details thead th{position:sticky;top:0;background:var(--card)}
+details thead th{position:sticky;top:0;background:var(--card);z-index:1}
 .heat rect{stroke:var(--card);stroke-width:.8}
 .h0{fill:color-mix(in srgb,var(--few) 95%,var(--card))}
 .h1{fill:color-mix(in srgb,var(--few) 62%,var(--card))}
@@ -118,8 +129,9 @@ ul.plain li{margin:.25rem 0;overflow-wrap:anywhere}
 footer{padding:2.4rem 28px 3rem;color:var(--muted);font-size:.82rem}
 @media (max-width:560px){main,header,footer{padding-left:14px;padding-right:14px}
 header{padding-top:22px}h2{margin-top:2.2rem}.card{padding:12px;border-radius:12px}
-.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:10px 12px;min-height:110px}
-.tile .big{font-size:1.55rem}.tile .ends{font-size:.78rem}th,td{padding:.4rem .55rem}
+.tiles,.tiles.rest{grid-template-columns:1fr 1fr;gap:8px}.tiles.rest{margin-top:8px}
+.tile,.rest .tile{padding:10px 12px}.tile .big{font-size:1.55rem}.tile .ends{font-size:.78rem}
+th,td{padding:.4rem .55rem}
 dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}.row{gap:2px}
 th:first-child,td:first-child{min-width:7.5em;max-width:10em}}
 @media print{body{background:#fff}.card,.scroll{break-inside:avoid}}

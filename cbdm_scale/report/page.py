@@ -98,21 +98,32 @@ def report_html(
 
 def _header(evaluation: Evaluation, against: Evaluation | None) -> str:
     claims: list[Claim] = []
-    other = ""
+    other = note = ""
     if against:
         claims += comparison(evaluation, against)
         other = f", beside <b>{escape(against.run)}</b>"
+        note = (
+            '<p class="sub">Here and there: the two runs, each at its best guidance '
+            f"({evaluation.best.omega:g} and {against.best.omega:g}). The intervals say what "
+            "another set of images would give, not another training run.</p>"
+        )
     copies = copying(evaluation)
     claims += [claim for claim in (copies, scope(evaluation)) if claim]
     items = "".join(
-        f'<li class="{claim.kind}"><i>{MARKS[claim.kind]}</i><span>{escape(claim.text)}</span>'
+        f'<li class="{claim.kind}"><i>{MARKS[claim.kind]}</i><span>{_text(claim.text)}</span>'
         for claim in claims
     )
     return (
         f'<header><p class="eyebrow">{escape(evaluation.dataset)}, run '
         f"<b>{escape(evaluation.run)}</b>{other}</p>"
-        f'<h1>{escape(headline(evaluation))}</h1><ul class="claims">{items}</ul></header>'
+        f'<h1>{_text(headline(evaluation))}</h1><ul class="claims">{items}</ul>{note}</header>'
     )
+
+
+def _text(sentence: str) -> str:
+    """A sentence for the page: numbers stay on the line of their units."""
+    together = sentence.replace(" × 1000 ", "\u00a0×\u00a01000\u00a0").replace(" %", "\u00a0%")
+    return escape(together)
 
 
 def _section(title: str, about: str, content: str) -> str:
@@ -145,13 +156,13 @@ def _images(evaluation: Evaluation, pictures: ReportImages | None) -> str:
     if pictures is None or not pictures.classes:
         return ""
     nearest = (
-        " Under each generated image stands the training image nearest to it."
+        " Under each generated image stands the training image nearest to it, of any class."
         if pictures.nearest is not None
         else ""
     )
     about = (
         "The most frequent classes, the middle ones and the rarest, at guidance "
-        f"{evaluation.best.omega:g}.{nearest} Not selected by looks."
+        f"{evaluation.best.omega:g}.{nearest} The first of each class, not selected."
     )
     return _section("What it makes", about, grids_html(evaluation, pictures))
 
@@ -166,14 +177,18 @@ def _by_class(evaluation: Evaluation, against: Evaluation | None, drawn: Drawn) 
         about += f" FID is of {images[1]:,} images of every class."
     content = _charts(drawn.get("per_class"))
     heat = fidelity_map(evaluation)
-    return _section("Rare and frequent classes", about, content + (heat and f"<p></p>{heat}"))
+    return _section(
+        "Rare and frequent classes",
+        about,
+        content + (heat and f'<div class="gap">{heat}</div>'),
+    )
 
 
 def _guidance(evaluation: Evaluation, drawn: Drawn) -> str:
     about = (
         f"Dashed: omega {evaluation.best.omega:g}, where FID is smallest. Ringed: the best of "
-        "each number. Bands are 95 % intervals; the Inception Score's is the deviation over its "
-        "splits."
+        "each number. Bands are 95 % intervals; that of the Inception Score is the deviation "
+        "over its splits."
     )
     return _section("Guidance strength", about, _charts(drawn.get("guidance"), "small"))
 
@@ -193,7 +208,7 @@ def _tables(evaluation: Evaluation, beside: Evaluation | None) -> str:
         "Every class",
         "Small figures are 95 % intervals. FIDs of groups are of all their images and do not "
         "compare with those of classes.",
-        f'<div class="tables">{pooled}</div><p></p>{classes}',
+        f'{pooled}<div class="gap">{classes}</div>',
     )
 
 

@@ -20,7 +20,7 @@ from cbdm_scale.report.words import (
 ALL_SHOWN = 40
 """Up to so many classes the table is not folded away."""
 WORST, BEST = 20, 10
-MAP_COLUMNS = 40
+MAP_COLUMNS = 60
 LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 
@@ -81,7 +81,8 @@ def _worst_first(rows: Sequence[ClassScore]) -> tuple[str, list[ClassScore]]:
 
 def _class_cell(evaluation: Evaluation, row: ClassScore) -> str:
     name = class_name(evaluation.class_names, row.label or 0)
-    return f'<span class="clamp name">{name_html(name)}</span>{badge(row.group)}'
+    shown = f'<span class="clamp name">{name_html(name)}</span>'
+    return f'<span class="who">{shown}{badge(row.group)}</span>'
 
 
 def _table(
@@ -155,7 +156,7 @@ def _bar(value: float, top: float, group: str | None) -> str:
 
 
 def fidelity_map(evaluation: Evaluation) -> str:
-    """A square a class, the most frequent first, coloured by label fidelity; for many classes."""
+    """Label fidelity, a square a class, the most frequent first; for many classes."""
     rows = evaluation.best.table.classes
     if len(rows) <= ALL_SHOWN or not any(row.fidelity for row in rows):
         return ""
@@ -175,7 +176,8 @@ def fidelity_map(evaluation: Evaluation) -> str:
         '<figure class="card heat"><figcaption><h3>Label fidelity, a square a class</h3>'
         "<small>row by row from the most frequent class to the rarest</small></figcaption>"
         f'<svg viewBox="0 0 {columns * 10} {height}" role="img" '
-        f'aria-label="Label fidelity of every class">{"".join(squares)}</svg>{_map_key()}</figure>'
+        f'aria-label="Label fidelity of every class">{"".join(squares)}</svg>'
+        f"{_map_key()}</figure>"
     )
 
 

@@ -28,10 +28,10 @@ class Tile:
 
 
 TILES = (
-    Tile("FID", "distance to real images, lower is better", lambda s: s.fid),
+    Tile("FID", "distance to the real images, lower is better", lambda s: s.fid),
     Tile(
         "KID × 1000",
-        "the same, unbiased for few images",
+        "the same, without bias for few images",
         lambda s: scaled(s.kid, KID_SCALE) if s.kid else None,
     ),
     Tile(
@@ -53,7 +53,7 @@ TILES = (
     Tile("F_1/8", "fidelity", lambda s: s.f_eighth),
     Tile(
         "Near-copies",
-        "images as close to a training image as a copy",
+        "of training images",
         lambda s: _copies(s),
         True,
     ),
@@ -65,13 +65,19 @@ def _copies(found: SetResult) -> float | None:
 
 
 def tiles_html(best: SetResult, other: SetResult | None) -> str:
-    """A tile a number that is there; with the other run's where that may stand beside it."""
-    tiles = []
+    """A tile a number that is there, those with intervals large; the other run's beside it."""
+    first: list[str] = []
+    rest: list[str] = []
     for tile in TILES:
         value = tile.value(best)
         if value is not None:
-            tiles.append(_tile(tile, value, tile.value(other) if other else None))
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+            row = first if isinstance(value, Interval) else rest
+            row.append(_tile(tile, value, tile.value(other) if other else None))
+    return "".join(
+        f'<div class="tiles {kind}">{"".join(tiles)}</div>'
+        for kind, tiles in (("first", first), ("rest", rest))
+        if tiles
+    )
 
 
 def _tile(tile: Tile, value: Value, beside: Value) -> str:
