@@ -48,12 +48,14 @@ def table(counts, *, level=1.0, fidelity=True, images=100, seed=0) -> ClassTable
             )
         )
     return ClassTable(
-        tuple(rows), tuple(pooled(rows, None if g is None else g) for g in (None, *GROUPS))
+        tuple(rows), tuple(pooled(rows, g) for g in (None, *GROUPS))
     )
 
 
 def pooled(rows, group) -> ClassScore:
     mine = [r for r in rows if group in (None, r.group)]
+    if not mine:
+        return ClassScore(None, group, 0, 0, 0, None, None, None, "no images", None)
     mean = sum(r.kid.value for r in mine) / len(mine)
     total = sum(r.num_fake for r in mine)
     shares = [r.fidelity.value for r in mine if r.fidelity]

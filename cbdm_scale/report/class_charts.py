@@ -23,6 +23,8 @@ from cbdm_scale.report.words import KID_SCALE, scaled
 
 CROWDED = 30
 """With more classes, lines through the middle of each frequency take the place of pairs."""
+DENSE = 200
+"""With more classes, whiskers are faint."""
 NUM_BINS = 8
 
 
@@ -132,13 +134,20 @@ def _draw_points(axes: Any, points: Sequence[Point], crowded: bool) -> None:
             x += [_x(point.row), _x(point.row), float("nan")]
             y += [point.low, point.high, float("nan")]
         colour = GROUP_COLOURS[group]
-        axes.plot(x, y, color=colour, lw=0.8 if crowded else 1.4, alpha=0.45, zorder=2)
+        axes.plot(
+            x,
+            y,
+            color=colour,
+            lw=0.8 if crowded else 1.4,
+            alpha=0.2 if len(points) > DENSE else 0.45,
+            zorder=2,
+        )
         axes.plot(
             [_x(point.row) for point in mine],
             [point.value for point in mine],
             GROUP_MARKERS[group],
             color=colour,
-            ms=3.2 if crowded else 6.5,
+            ms=3.6 if crowded else 6.5,
             mec=PAPER,
             mew=0.3 if crowded else 0.8,
             zorder=4,

@@ -52,6 +52,7 @@ p{margin:.35rem 0;max-width:66em}
 .claims{list-style:none;margin:1rem 0 0;padding:0;display:grid;gap:.45rem}
 .claims li{display:grid;grid-template-columns:1.5rem 1fr;gap:.45rem;max-width:66em;
 overflow-wrap:anywhere}
+.claims+.sub{margin:1rem 0 0}
 .claims i{font-style:normal;font-weight:700;text-align:center;color:var(--muted)}
 .claims .good i{color:var(--best)}.claims .bad i{color:var(--bad)}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:14px;padding:16px}
@@ -133,7 +134,8 @@ header{padding-top:22px}h2{margin-top:2.2rem}.card{padding:12px;border-radius:12
 .tile,.rest .tile{padding:10px 12px}.tile .big{font-size:1.55rem}.tile .ends{font-size:.78rem}
 th,td{padding:.4rem .55rem}
 dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}.row{gap:2px}
-th:first-child,td:first-child{min-width:7.5em;max-width:10em}}
+th:first-child,td:first-child{min-width:7.5em;max-width:10em}.who{display:block}
+.tile:last-child:nth-child(odd){grid-column:1/-1}}
 @media print{body{background:#fff}.card,.scroll{break-inside:avoid}}
 """
 

@@ -76,8 +76,8 @@ def report_html(
             "<main>",
             tiles_html(evaluation.best, other),
             _images(evaluation, pictures),
-            _by_class(evaluation, against, drawn),
-            _guidance(evaluation, drawn),
+            _by_class(evaluation, beside, drawn),
+            _guidance(evaluation, beside, drawn),
             _diversity(evaluation, drawn),
             _tables(evaluation, beside),
             _missing(evaluation),
@@ -110,7 +110,8 @@ def _header(evaluation: Evaluation, against: Evaluation | None) -> str:
     copies = copying(evaluation)
     claims += [claim for claim in (copies, scope(evaluation)) if claim]
     items = "".join(
-        f'<li class="{claim.kind}"><i>{MARKS[claim.kind]}</i><span>{_text(claim.text)}</span>'
+        f'<li class="{claim.kind}"><i>{MARKS[claim.kind]}</i>'
+        f"<span>{_text(claim.text)}</span></li>"
         for claim in claims
     )
     return (
@@ -167,14 +168,16 @@ def _images(evaluation: Evaluation, pictures: ReportImages | None) -> str:
     return _section("What it makes", about, grids_html(evaluation, pictures))
 
 
-def _by_class(evaluation: Evaluation, against: Evaluation | None, drawn: Drawn) -> str:
+def _by_class(evaluation: Evaluation, beside: Evaluation | None, drawn: Drawn) -> str:
     about = "Each mark is a class, coloured by its group; whiskers are 95 % intervals."
-    if against:
-        about += f" Grey: {escape(against.run)}, as far as the two compare."
+    if beside:
+        about += f" Grey: {escape(beside.run)}, as far as the two compare."
     best = evaluation.best.table
     images = next((row.fid_images for row in best.classes if row.fid_images), None)
     if images:
         about += f" FID is of {images[1]:,} images of every class."
+    if any(row.fid is None for row in best.classes):
+        about += " Crosses on the axis: classes without the number, for reasons given below."
     content = _charts(drawn.get("per_class"))
     heat = fidelity_map(evaluation)
     return _section(
@@ -184,12 +187,13 @@ def _by_class(evaluation: Evaluation, against: Evaluation | None, drawn: Drawn) 
     )
 
 
-def _guidance(evaluation: Evaluation, drawn: Drawn) -> str:
+def _guidance(evaluation: Evaluation, beside: Evaluation | None, drawn: Drawn) -> str:
     about = (
         f"Dashed: omega {evaluation.best.omega:g}, where FID is smallest. Ringed: the best of "
         "each number. Bands are 95 % intervals; that of the Inception Score is the deviation "
         "over its splits."
     )
+    about += " Grey: the other run." if beside else ""
     return _section("Guidance strength", about, _charts(drawn.get("guidance"), "small"))
 
 
@@ -213,7 +217,7 @@ def _tables(evaluation: Evaluation, beside: Evaluation | None) -> str:
 
 
 def _missing(evaluation: Evaluation) -> str:
-    lines = "".join(f"<li>{escape(line)}" for line in missing_words(evaluation))
+    lines = "".join(f"<li>{escape(line)}</li>" for line in missing_words(evaluation))
     return _section("Not computed", "", lines and f'<ul class="plain card">{lines}</ul>')
 
 
