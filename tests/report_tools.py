@@ -47,9 +47,7 @@ def table(counts, *, level=1.0, fidelity=True, images=100, seed=0) -> ClassTable
                 fidelity=wilson(round(share * images) / images, images) if fidelity else None,
             )
         )
-    return ClassTable(
-        tuple(rows), tuple(pooled(rows, g) for g in (None, *GROUPS))
-    )
+    return ClassTable(tuple(rows), tuple(pooled(rows, g) for g in (None, *GROUPS)))
 
 
 def pooled(rows, group) -> ClassScore:

@@ -62,6 +62,17 @@ def written(tmp_path, evaluation, images=None, against=None):
     return Page(paths[0].read_text("utf-8")), paths
 
 
+def bare(evaluation):
+    """The evaluation of one set without any number that can be drawn but FIDs of classes."""
+    numbers = "fid", "kid", "precision", "recall", "density", "coverage", "f8", "f_eighth"
+    curves = {"prd_precision": (), "prd_recall": (), "memorisation": ()}
+    table = evaluation.best.table
+    rows = tuple(replace(row, kid=None, fidelity=None) for row in table.classes)
+    table = replace(table, classes=rows)
+    found = replace(evaluation.best, **dict.fromkeys(numbers), **curves, table=table)
+    return replace(evaluation, sets=(found,))
+
+
 @pytest.fixture(scope="module")
 def strange(tmp_path_factory):
     """Two runs, strange names, two strengths, nearest images."""
@@ -81,6 +92,7 @@ def test_the_page_loads_nothing_and_runs_nothing(strange):
     text = paths[0].read_text("utf-8")
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style and "@import" not in style
+    assert "w3.org" not in text and "matplotlib" not in text
     assert all(found.startswith("url(#") for found in re.findall(r"url\([^)]*\)", text))
     policy = [value for tag, name, value in page.attributes if value and "default-src" in value]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
@@ -88,12 +100,39 @@ def test_the_page_loads_nothing_and_runs_nothing(strange):
 
 def test_names_from_strangers_are_text(strange):
     page, _ = strange
-    assert "i" in page.tags and "b" in page.tags  # ours
     for name in STRANGE[:1] + STRANGE[2:5] + STRANGE[6:]:
         assert " ".join(name.split()) in page.text
     assert "<i>run</i>" in page.text and "other & run" in page.text
     assert "class 5" in page.text  # where the name is empty
     assert "x" * 79 + "…" in page.text and "x" * 81 not in page.text
+
+
+def test_no_text_of_an_evaluation_can_become_an_element(tmp_path):
+    evil = "<b id=evil>' \" & $"
+    whole = bare(example(3, omegas=(1.0,), names=(evil,) * 3))
+    found = replace(
+        whole.best,
+        images=evil,
+        guidance_mode=evil,
+        prd_note=evil,
+        missing=(Missing("fid", evil), Missing(evil, evil)),
+        table=replace(
+            whole.best.table,
+            classes=tuple(
+                replace(row, fid=None, fid_missing=evil) for row in whole.best.table.classes
+            ),
+        ),
+    )
+    told = dict.fromkeys(
+        ("id", "run", "checkpoint", "dataset", "dataset_fingerprint", "extractor")
+        + ("extractor_fingerprint", "resize"),
+        evil,
+    )
+    ours = replace(whole, **told, sets=(found,))
+    for number, theirs in enumerate((ours, replace(ours, resize=f"{evil}2"))):
+        page, _ = written(tmp_path / str(number), ours, None, theirs)
+        assert not [value for _, name, value in page.attributes if name == "id"]
+        assert page.text.count(evil) > 15
 
 
 def test_every_class_is_in_the_table_with_its_numbers(strange):
@@ -141,22 +180,13 @@ def test_the_same_evaluation_gives_the_same_bytes(tmp_path):
 
 
 def test_a_number_that_is_missing_is_not_printed_and_its_reason_is(tmp_path):
-    whole = example(3, omegas=(1.0,), scores=False, fidelity=False, images=30)
-    numbers = "fid", "kid", "precision", "recall", "density", "coverage", "f8", "f_eighth"
-    curves = {"prd_precision": (), "prd_recall": (), "memorisation": ()}
-    nothing = dict.fromkeys(numbers) | curves
-    found = replace(
-        whole.best,
-        **nothing,
-        missing=(
-            *whole.best.missing,
-            Missing("fid", "the covariance <is> not positive"),
-            Missing("memorisation", "no training images are at hand"),
-        ),
+    whole = bare(example(3, omegas=(1.0,), scores=False, fidelity=False, images=30))
+    told = (
+        *whole.best.missing,
+        Missing("fid", "the covariance <is> not positive"),
+        Missing("memorisation", "no training images are at hand"),
     )
-    table = found.table
-    bare = tuple(replace(row, kid=None) for row in table.classes)
-    found = replace(found, table=replace(table, classes=bare))
+    found = replace(whole.best, missing=told)
     page, _ = written(
         tmp_path, replace(whole, sets=(found,), held_out_copies=(), trained_images=None)
     )
@@ -165,6 +195,7 @@ def test_a_number_that_is_missing_is_not_printed_and_its_reason_is(tmp_path):
     assert "FID: the covariance <is> not positive" in told
     assert "Near-copies of training images: no training images are at hand" in told
     assert "Inception Score: the network has no ImageNet classes" in told
+    assert "PRD curve: not computed" in told
     assert "Recall: not computed, and no reason was given" in told
     assert "FID of 3 classes: 30 real images: too few" in told
     assert "KID of 3 classes: fewer than 2 images" in told

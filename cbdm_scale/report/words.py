@@ -16,7 +16,7 @@ LONGEST_NAME = 80
 
 def number(x: float) -> str:
     """Three significant digits without exponent: 4.52, 0.0312, 1,280."""
-    if x == 0:
+    if abs(x) < 5e-7:
         return "0"
     decimals = 2 - floor(log10(abs(x)))
     return _fixed(x, min(max(decimals, 0), 6))
