@@ -107,10 +107,9 @@ def one_set(counts, omega, *, level=1.0, scores=True, fidelity=True, images=100,
         fidelity=around(0.78 + 0.05 * omega - 0.05 * level, 0.008) if fidelity else None,
         table=table(counts, level=level * bend, fidelity=fidelity, images=images, seed=seed),
         memorisation=tuple(
-            GroupMemorisation(
-                g, images * sum(g in (None, other) for other in groups), 0.93, share
-            )
+            GroupMemorisation(g, images * n, 0.93 if n else None, share if n else None)
             for g, share in zip((None, *GROUPS), (0.021, 0.006, 0.012, 0.055), strict=True)
+            for n in [sum(g in (None, other) for other in groups)]
         ),
         missing=tuple(missing),
     )

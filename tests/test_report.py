@@ -94,6 +94,8 @@ def test_the_page_loads_nothing_and_runs_nothing(strange):
     assert "url(" not in style and "@import" not in style
     assert "w3.org" not in text and "matplotlib" not in text
     assert all(found.startswith("url(#") for found in re.findall(r"url\([^)]*\)", text))
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert ids and len(set(ids)) == len(ids)
     policy = [value for tag, name, value in page.attributes if value and "default-src" in value]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
