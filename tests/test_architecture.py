@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "training": {"draws", "storage", "data", "losses"},
     "sampling": {"types", "draws", "diffusion"},
     "evaluation": {"types", "labels", "data", "diffusion", "sampling"},
+    "report": {"evaluation", "labels"},
     # On top: what connects the parts to a run, a cluster and a user.
     "tracking": {"storage", "serve"},
     "cluster": {"storage", "training"},

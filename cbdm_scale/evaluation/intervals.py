@@ -71,7 +71,7 @@ def fidelity_interval(
         raise ValueError("label fidelity needs at least one image")
     value = hit.double().mean().item()
     if value in (0.0, 1.0):
-        return _wilson(value, len(hit))
+        return wilson(value, len(hit))
     y = labels.cpu()
     size = torch.bincount(y)  # (K,)
     share = torch.bincount(y[hit], minlength=len(size)) / size.clamp_min(1)
@@ -81,7 +81,7 @@ def fidelity_interval(
     return _percentiles(value, drawn.sum(1) / len(hit))
 
 
-def _wilson(share: float, n: int) -> Interval:
+def wilson(share: float, n: int) -> Interval:
     """Wilson's score interval of a share of n images."""
     z = NORMAL**2 / n
     middle = (share + z / 2) / (1 + z)
