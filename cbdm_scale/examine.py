@@ -6,6 +6,8 @@ order: the scores have the same bits from all ranks together as from a process t
 share by itself (``evaluate_alone``).
 """
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -239,6 +241,7 @@ def evaluate_alone(
     config: Config,
     run: Storage,
     num_shares: int,
+    say: Callable[[str], None] = print,
 ) -> Scores:
     """What ``evaluate`` gives of a checkpoint on ``num_shares`` ranks, by one process."""
     manifest = read_manifest(config.data.root, config.dataset)
@@ -252,5 +255,6 @@ def evaluate_alone(
         made += num_images
         tell(made / config.eval.num_images)
 
+    say(f"evaluating {images:,} images beside training on {socket.gethostname()}:{os.getpid()}")
     examiner.generator = replace(examiner.generator, tell=count)
     return examiner.evaluate(examiner.load(images), images, config.eval.omegas[:1])

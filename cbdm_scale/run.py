@@ -150,7 +150,13 @@ class Run:
         config, world = self.config, self.world
         if world.rank or config.eval.beside == "never" or not in_cluster():
             return None
-        work = partial(evaluate_alone, config=config, run=self.folder, num_shares=world.size)
+        work = partial(
+            evaluate_alone,
+            config=config,
+            run=self.folder,
+            num_shares=world.size,
+            say=self.print_line,
+        )
         cluster, on_gpu = config.cluster, world.device.type == "cuda"
         cpus = 0 if config.eval.beside == "always" else cluster.cpus_per_worker
         return Beside(work, cpus, cluster.threads, on_gpu, self.print_line)

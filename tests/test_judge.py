@@ -140,7 +140,9 @@ def test_a_process_alone_writes_the_bytes_that_the_training_workers_write(run):
     assert "480 images | FID" in said[0]
     run.remove("evaluation")
     told = []
-    evaluate_alone(CPU, 480, told.append, config=config_of(run), run=run, num_shares=1)
+    config = config_of(run)
+    evaluate_alone(CPU, 480, told.append, config=config, run=run, num_shares=1, say=said.append)
+    assert said[-1].startswith("evaluating 480 images beside training on ")
     assert run.read_bytes(evaluation_file(480)) == there
     assert told[-1] == 1 and told == sorted(told)
 
