@@ -186,10 +186,11 @@ def test_without_room_the_training_workers_evaluate_and_always_does_not_ask(run)
 def test_after_a_failure_the_training_workers_make_that_one_and_all_that_follow(run):
     judge, book, said = make_judge(run, Table({480: "its process died 2 times: killed"}))
     judge.due(480, None)
+    judge.due(960, None)
     judge.helper.ready = True
-    judge.due(960, judge.examiner.load(960))
+    judge.due(1440, judge.examiner.load(1440))
     assert "evaluation of 480 images beside training failed: its process died 2 t" in said[0]
-    assert judged(run) == {480, 960} and list(book.by_images) == [480, 960]
+    assert judged(run) == {480, 960, 1440} and list(book.by_images) == [480, 960, 1440]
 
 
 def test_the_end_waits_for_the_one_under_way_and_makes_the_rest(run):
@@ -213,6 +214,7 @@ def test_the_end_does_not_wait_for_a_place(run):
 def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):
     judge, _, _ = make_judge(run)
     write(run, judge, fids((5, 9), (8, 8)))
+    write(run, judge, {1920: {"fid": 1.0}})
     judge, book, said = make_judge(run, Table({}))
     judge.begin(1440)
     assert judge.helper.began == [1440], "and 1,920 is not reached yet"
