@@ -3,9 +3,9 @@
     python -m benchmarks.beside --shards FOLDER --storage FOLDER [--workers 1]
 
 Runs the train command on the digits with --eval.beside never and auto in turn, half a logical
-CPU for each training worker, so that some are free, and reads from MLflow when each report was
-made. An interval between two reports in which an evaluation came due is set against the usual
-one, the median of those of the run with never in which none did.
+CPU for each training worker, so that some are free, and reads from MLflow how long the step loop
+stood still (``paused_s``: the checkpoint, and with never the evaluation) wherever an evaluation
+came due, against the seconds of training between two of them.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.timing import ratio_of_means, ratio_of_medians
+from benchmarks.timing import ratio_of_means
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking.client import make_client
 
-LOG, EVERY = 240, 2_400
+LOG = 120
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ class Measured:
     """Seconds of one run."""
 
     beside: str
-    struck: list[float]
-    """Intervals between reports in which an evaluation came due."""
-    others: list[float]
+    paused: list[float]
+    """How long the step loop stood still at each evaluation."""
     whole: float
-    """From the first report to the last."""
+    """From the first report to the last, pauses included."""
+    evaluated: float
+    """From the first report to the last evaluation's."""
 
 
 def command(args: argparse.Namespace, beside: str, name: str) -> list[str]:
@@ -41,7 +42,7 @@ def command(args: argparse.Namespace, beside: str, name: str) -> list[str]:
         *(sys.executable, "-m", "cbdm_scale.train", "--name", name, "--eval.beside", beside),
         *("--data.root", args.shards, "--cluster.storage", args.storage),
         *("--cluster.workers", str(args.workers), "--cluster.cpus-per-worker", "0.5"),
-        *("--train.total-images", str(args.images), "--train.eval-every", str(EVERY)),
+        *("--train.total-images", str(args.images), "--train.eval-every", str(args.every)),
         *("--train.log-every", str(LOG), "--train.sample-every", "0"),
         *("--eval.num-images", str(args.num_images)),
     ]
@@ -54,13 +55,11 @@ def measure(args: argparse.Namespace, beside: str, repetition: int) -> Measured:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     run_id = Storage(args.storage).child(name).read_text("mlflow_run_id").strip()
     client = make_client(f"sqlite:///{Storage(args.storage).local_path('mlflow.db')}")
-    reports = client.get_metric_history(run_id, "loss/total")
-    at = {report.step: report.timestamp / 1000 for report in reports}
-    steps = sorted(at)
-    gaps = {a: at[b] - at[a] for a, b in zip(steps, steps[1:], strict=False)}
-    struck = [gap for step, gap in gaps.items() if step % EVERY == 0]
-    others = [gap for step, gap in gaps.items() if step % EVERY]
-    return Measured(beside, struck, others, at[steps[-1]] - at[steps[0]])
+    history = client.get_metric_history(run_id, "paused_s")
+    times = [point.timestamp / 1000 for point in history]
+    paused = [p.value for p in history if (p.step - LOG) % args.every == 0 and p.step > LOG]
+    last = max(p.timestamp for p in client.get_metric_history(run_id, "eval/fid")) / 1000
+    return Measured(beside, paused, max(times) - min(times), last - min(times))
 
 
 def main() -> None:
@@ -69,6 +68,7 @@ def main() -> None:
     parser.add_argument("--storage", required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--images", type=int, default=9_600)
+    parser.add_argument("--every", type=int, default=2_400)
     parser.add_argument("--num-images", type=int, default=500)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--raw", default="")
@@ -79,10 +79,9 @@ def main() -> None:
         for beside in ("never", "auto") if repetition % 2 else ("auto", "never"):
             one = measure(args, beside, repetition)
             found.append(one)
+            words = " ".join(f"{seconds:.2f}" for seconds in one.paused)
             print(
-                f"{beside:>5}: whole {one.whole:.1f} s, usual interval "
-                f"{statistics.median(one.others):.2f} s, with an evaluation due "
-                f"{' '.join(f'{gap:.2f}' for gap in one.struck)} s",
+                f"{beside:>5}: {one.whole:.1f} s of training, stood still for {words} s",
                 flush=True,
             )
             if args.raw:
@@ -92,18 +91,19 @@ def main() -> None:
 
 
 def report(found: list[Measured]) -> None:
-    """Ratios with 95 % bootstrap intervals, over evaluations and over runs."""
+    """Means over evaluations and runs."""
     by = {b: [m for m in found if m.beside == b] for b in ("never", "auto")}
-    usual = statistics.median(gap for m in by["never"] for gap in m.others)
-    struck = {b: [gap / usual for m in by[b] for gap in m.struck] for b in by}
-    ones = [1.0] * len(struck["never"])
-    for beside, ratios in struck.items():
+    for beside, runs in by.items():
+        paused, whole = sum(sum(m.paused) for m in runs), sum(m.whole for m in runs)
         print(
-            f"{beside:>5}: {len(ratios)} evaluations, interval with one due / usual interval "
-            f"{ratio_of_medians(ratios, ones)}"
+            f"{beside:>5}: stood still for {paused / whole:.1%} of {whole:.0f} s, "
+            f"{statistics.mean(p for m in runs for p in m.paused):.2f} s an evaluation; "
+            f"all evaluated after {statistics.mean(m.evaluated for m in runs):.0f} s"
         )
+    never, auto = ([p for m in by[b] for p in m.paused] for b in ("never", "auto"))
+    print(f"pause of auto / never: {ratio_of_means(auto, never)}")
     whole = {b: [m.whole for m in by[b]] for b in by}
-    print(f"whole run, auto / never: {ratio_of_means(whole['auto'], whole['never'])}")
+    print(f"training, auto / never: {ratio_of_means(whole['auto'], whole['never'])}")
 
 
 if __name__ == "__main__":
