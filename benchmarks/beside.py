@@ -3,9 +3,9 @@
     python -m benchmarks.beside --shards FOLDER --storage FOLDER [--workers 1]
 
 Runs the train command on the digits with --eval.beside never and auto in turn, half a logical
-CPU for each training worker, so that some are free, and reads from MLflow how long the step loop
-stood still (``paused_s``: the checkpoint, and with never the evaluation) wherever an evaluation
-came due, against the seconds of training between two of them.
+CPU for each training worker, so that some are free, and reads from MLflow how long the step
+loop stood still (``paused_s``) wherever an evaluation came due: for the checkpoint, and with
+never for the evaluation.
 """
 
 import argparse
