@@ -21,7 +21,7 @@ from benchmarks.timing import ratio_of_means
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking.client import make_client
 
-LOG = 120
+LOG = 240
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def measure(args: argparse.Namespace, beside: str, repetition: int) -> Measured:
     client = make_client(f"sqlite:///{Storage(args.storage).local_path('mlflow.db')}")
     history = client.get_metric_history(run_id, "paused_s")
     times = [point.timestamp / 1000 for point in history]
-    paused = [p.value for p in history if (p.step - LOG) % args.every == 0 and p.step > LOG]
+    paused = [point.value for point in history if point.value > 0]
     last = max(p.timestamp for p in client.get_metric_history(run_id, "eval/fid")) / 1000
     return Measured(beside, paused, max(times) - min(times), last - min(times))
 
