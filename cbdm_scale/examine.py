@@ -1,20 +1,28 @@
 """The looks that a run takes at its network: a grid of samples, and scores by class group.
 
 Connects the plain parts of sampling and evaluation to a run: configuration, ranks, storage.
+Images are counted in shares, one for each training worker, and the shares summed in their
+order: the scores have the same bits from all ranks together as from a process that makes every
+share by itself (``evaluate_alone``).
 """
 
-from dataclasses import asdict
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cbdm_scale.config import Config
 from cbdm_scale.data.index import open_index
-from cbdm_scale.data.manifest import Manifest, dataset_folder
+from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.features import Extractor
 from cbdm_scale.evaluation.groups import GroupScores
+from cbdm_scale.evaluation.history import Point
 from cbdm_scale.evaluation.score import (
     GRID_COLUMNS,
     Generator,
@@ -22,11 +30,14 @@ from cbdm_scale.evaluation.score import (
     fake_scores,
     grid_png,
     real_scores,
-    reduce_scores,
 )
+from cbdm_scale.models import build
 from cbdm_scale.storage import Storage
-from cbdm_scale.training.world import World
+from cbdm_scale.training.state import load_average
+from cbdm_scale.training.world import OneProcess, World
 
+BLOCK = 1 << 20
+"""Numbers that all ranks tell each other at once."""
 Scores = dict[str, dict[str, float]]
 """Guidance strength (as text) -> name -> value."""
 
@@ -41,7 +52,11 @@ class Examiner:
         schedule: LinearSchedule,
         world: World,
         run: Storage,
+        num_shares: int | None = None,
     ):
+        """num_shares: of all ranks; None is one each, more need a world of one process."""
+        self.num_shares = num_shares or world.size
+        assert world.size in (1, self.num_shares), "a share a rank, or all on one"
         self.config, self.manifest, self.world, self.run = config, manifest, world, run
         self.generator = Generator(
             config.sample,
@@ -91,16 +106,12 @@ class Examiner:
             known = self.run.read_bytes(kept) if self.run.exists(kept) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=self.config.data.open_cache())
-                with self.world.uneven():
-                    mine = real_scores(
-                        reader,
-                        index,
-                        self.manifest.groups,
-                        self.extractor,
-                        self.world.rank,
-                        self.world.size,
+                groups, extractor = self.manifest.groups, self.extractor
+                self._real = self.total(
+                    lambda share: real_scores(
+                        reader, index, groups, extractor, share, self.num_shares
                     )
-                self._real = reduce_scores(mine, self.world.sum)
+                )
                 if self.world.rank == 0:
                     self.run.write_bytes(kept, self._real.state().numpy().tobytes())
             else:
@@ -108,6 +119,45 @@ class Examiner:
                 flat = torch.frombuffer(bytearray(known), dtype=torch.float64)
                 self._real.load(flat)
         return self._real
+
+    def total(self, count: Callable[[int], GroupScores]) -> GroupScores:
+        """The sum of all shares' scores, the first with the second, then with the third, ..."""
+        world = self.world
+        with world.uneven():
+            mine = count(world.rank).state()
+            if world.size < self.num_shares:
+                for share in range(1, self.num_shares):
+                    mine = mine + count(share).state()
+        assert self.extractor is not None
+        summed = GroupScores(self.manifest.groups, self.extractor.dim)
+        summed.load(sum_in_order(world, mine))
+        return summed
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What scores depend on besides the network: others do not compare."""
+        assert self.extractor is not None
+        return {
+            "num_images": self.config.eval.num_images,
+            "sample": asdict(self.config.sample),
+            "extractor": self.extractor.fingerprint,
+            "dataset": self.manifest.fingerprint,
+        }
+
+    def kept(self, images: int) -> Scores:
+        """The scores that the run already has of its network after so many images."""
+        file = evaluation_file(images)
+        kept = self.run.read_json(file) if self.run.exists(file) else {}
+        scores: Scores = kept.get("scores", {}) if kept.get("key") == self.key else {}
+        return scores
+
+    def history(self, omega: float) -> list[Point]:
+        """All evaluations of the run at one strength that compare, in order of images."""
+        names = self.run.child("evaluation").list() if self.run.exists("evaluation") else []
+        stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        found = [(int(s), self.kept(int(s))) for s in stems if s.isdecimal()]
+        key = str(float(omega))
+        return [Point(images, scores[key]) for images, scores in found if key in scores]
 
     def evaluate(self, net: nn.Module, images: int, omegas: tuple[float, ...]) -> Scores:
         """FID and label fidelity of the network after so many images, for each strength.
@@ -117,33 +167,92 @@ class Examiner:
         """
         if self.extractor is None:
             return {}
-        file = f"evaluation/{images:012d}.json"
-        world, sizes = self.world, self.config.eval.num_images
-        key = {
-            "num_images": sizes,
-            "sample": asdict(self.config.sample),
-            "extractor": self.extractor.fingerprint,
-            "dataset": self.manifest.fingerprint,
-        }
-        kept = self.run.read_json(file) if self.run.exists(file) else {}
-        scores: Scores = kept.get("scores", {}) if kept.get("key") == key else {}
-        scores = world.gather(scores)[0]
+        extractor, sizes, groups = (
+            self.extractor,
+            self.config.eval.num_images,
+            self.manifest.groups,
+        )
+        scores = self.world.gather(self.kept(images))[0]
         for omega in omegas:
             if str(float(omega)) in scores:
                 continue
-            with world.uneven(), self._autocast():
-                mine = fake_scores(
-                    net,
-                    self.generator,
-                    sizes,
-                    omega,
-                    self.manifest.groups,
-                    self.extractor,
-                    world.rank,
-                    world.size,
-                )
-            fake = reduce_scores(mine, world.sum)
+
+            def count(share: int, omega: float = omega) -> GroupScores:
+                with self._autocast():
+                    return fake_scores(
+                        net,
+                        self.generator,
+                        sizes,
+                        omega,
+                        groups,
+                        extractor,
+                        share,
+                        self.num_shares,
+                    )
+
+            fake = self.total(count)
             scores[str(float(omega))] = compare(self.real(), fake)
-        if world.rank == 0:
-            self.run.write_json(file, {"images": images, "key": key, "scores": scores})
+        if self.world.rank == 0:
+            content = {"images": images, "key": self.key, "scores": scores}
+            self.run.write_json(evaluation_file(images), content)
         return {str(float(omega)): scores[str(float(omega))] for omega in omegas}
+
+    def load(self, images: int) -> nn.Module:
+        """The averaged network of a checkpoint; ValueError if it is damaged."""
+        manifest, config = self.manifest, self.config
+        net = build(
+            config.model,
+            image_channels=manifest.channels,
+            image_size=manifest.image_size,
+            num_classes=manifest.num_classes,
+            num_steps=config.diffusion.num_steps,
+            augment=config.data.tells_augmentation,
+        ).to(self.world.device)
+        if config.train.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        load_average(self.run, images, net)
+        return net.eval().requires_grad_(False)
+
+
+def evaluation_file(images: int) -> str:
+    return f"evaluation/{images:012d}.json"
+
+
+def sum_in_order(world: World, values: Tensor) -> Tensor:
+    """Sum of a vector over ranks, one rank after the other: no ring decides its last bits."""
+    if world.size == 1:
+        return values
+    blocks = []
+    for block in values.split(BLOCK):
+        first, *others = world.gather(block.clone())  # a view would bring all of its vector
+        for other in others:
+            first = first + other
+        blocks.append(first)
+    return torch.cat(blocks)
+
+
+def evaluate_alone(
+    device: torch.device,
+    images: int,
+    tell: Callable[[float], None],
+    *,
+    config: Config,
+    run: Storage,
+    num_shares: int,
+    say: Callable[[str], None] = print,
+) -> Scores:
+    """What ``evaluate`` gives of a checkpoint on ``num_shares`` ranks, by one process."""
+    manifest = read_manifest(config.data.root, config.dataset)
+    schedule = LinearSchedule(config.diffusion).to(device)
+    world = OneProcess(str(device))
+    examiner = Examiner(config, manifest, schedule, world, run, num_shares)
+    made = 0
+
+    def count(num_images: int) -> None:
+        nonlocal made
+        made += num_images
+        tell(made / config.eval.num_images)
+
+    say(f"evaluating {images:,} images beside training on {socket.gethostname()}:{os.getpid()}")
+    examiner.generator = replace(examiner.generator, tell=count)
+    return examiner.evaluate(examiner.load(images), images, config.eval.omegas[:1])

@@ -8,12 +8,13 @@ import os
 import socket
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 
 from cbdm_scale import __version__, draws
-from cbdm_scale.cluster import Published, Say, StopFile
+from cbdm_scale.cluster import Beside, Published, Say, StopFile, in_cluster
 from cbdm_scale.config import Config
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
@@ -21,7 +22,8 @@ from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.examine import Examiner
+from cbdm_scale.examine import Examiner, evaluate_alone
+from cbdm_scale.judge import Judge
 from cbdm_scale.losses import build_loss
 from cbdm_scale.models import build
 from cbdm_scale.storage import Storage
@@ -32,6 +34,7 @@ from cbdm_scale.training.loop import Hooks, Task, train
 from cbdm_scale.training.state import (
     Progress,
     State,
+    checkpoint_name,
     drop_old_checkpoints,
     load_newest,
     save_checkpoint,
@@ -102,17 +105,28 @@ class Run:
             self.say(f"resumed from {self.folder.path(name)}")
         self.saved = state.progress.images if name else -1
         self.examiner = Examiner(config, self.manifest, self.schedule, world, self.folder)
+        self.judge = Judge(
+            config,
+            self.examiner,
+            world,
+            self.folder,
+            self.tracker,
+            self.print_line,
+            self.make_helper(),
+        )
         self.began_at = state.progress.images
+        self.judge.begin(state.progress.images)
 
         stop = StopFile(self.folder) if world.rank == 0 else None
         hooks = Hooks(
             report=self.report,
             sample=self.sample,
-            evaluate=lambda state: self.evaluate(state, config.eval.omegas[:1]),
+            evaluate=lambda state: self.judge.due(state.progress.images, state.ema.net),
             save=self.save,
             stop=stop.is_set if stop else lambda: False,
             say=self.say,
         )
+        how = ""
         try:
             how = train(state, self.make_task(), config.train, world, hooks)
         except RunError:
@@ -121,12 +135,31 @@ class Run:
         finally:
             if stop:
                 stop.close()
+            if how != "finished":
+                self.judge.close()
         if how == "finished":
             self.sample(state)
-            self.evaluate(state, config.eval.omegas)
             self.save(state)
+            self.judge.end(state.progress.images, state.ema.net)
+            self.prune()
             self.tracker.model(state.progress.images, self.newest_path(), ["newest"])
         return self.outcome(how)
+
+    def make_helper(self) -> Beside | None:
+        """What evaluates beside training, on rank 0, with threads and device as here."""
+        config, world = self.config, self.world
+        if world.rank or config.eval.beside == "never" or not in_cluster():
+            return None
+        work = partial(
+            evaluate_alone,
+            config=config,
+            run=self.folder,
+            num_shares=world.size,
+            say=self.print_line,
+        )
+        cluster, on_gpu = config.cluster, world.device.type == "cuda"
+        cpus = 0 if config.eval.beside == "always" else cluster.cpus_per_worker
+        return Beside(work, cpus, cluster.threads, on_gpu, self.print_line)
 
     def make_task(self) -> Task:
         config = self.config
@@ -164,6 +197,7 @@ class Run:
         progress, total = state.progress, self.config.train.total_images
         if self.world.rank:
             return
+        self.judge.look()
         extra = {
             "skipped_steps": float(progress.skipped_steps),
             "substitutions": float(sum(progress.substitutions)),
@@ -191,47 +225,22 @@ class Run:
             self.folder.write_bytes(f"samples/{state.progress.images:012d}.png", png)
             self.tracker.image(state.progress.images, "samples", png)
 
-    def evaluate(self, state: State, omegas: tuple[float, ...]) -> bool:
-        """FID and label fidelity by class group for each guidance strength; True if best."""
-        images = state.progress.images
-        scores = self.examiner.evaluate(state.ema.net, images, omegas)
-        if not scores:
-            return False
-        best = min(scores, key=lambda omega: scores[omega]["fid"])
-        first = scores[str(float(omegas[0]))]
-        self.tracker.scalars(images, {f"eval/{k}": v for k, v in first.items()})
-        for omega, values in scores.items():
-            at = {f"eval_omega_{omega}/{k}": v for k, v in values.items()}
-            self.tracker.scalars(images, at)
-        self.scores, self.best_omega = scores, best
-        self.say(
-            f"{images:>9,} images | FID {first['fid']:.2f} at omega {omegas[0]:g} | "
-            + " ".join(f"{k} {v:.2f}" for k, v in first.items() if k != "fid")
-        )
-        progress = state.progress
-        if progress.best_fid is not None and first["fid"] >= progress.best_fid:
-            return False
-        improved = progress.best_images != images
-        progress.best_fid, progress.best_images = first["fid"], images
-        return improved
-
     def newest_path(self) -> str:
-        return self.folder.path(f"checkpoints/{self.state.progress.images:012d}")
+        return self.folder.path(checkpoint_name(self.state.progress.images))
 
     def save(self, state: State) -> None:
         """Write the checkpoint, drop old ones, tell Ray. Every rank comes here."""
         images = state.progress.images
-        is_best = state.progress.best_images == images
-        if images == self.saved and not is_best:
+        if images == self.saved:
             return
         with self.world.uneven():  # nobody goes on before the checkpoint is whole
             if self.world.rank == 0:
-                self.write(state, is_best)
+                self.write(state)
         self.saved = images
         self.published(self.newest_path(), {"images": float(images)})
 
-    def write(self, state: State, is_best: bool) -> None:
-        """The checkpoint and its place in MLflow, after all that was reported before it."""
+    def write(self, state: State) -> None:
+        """The checkpoint, after all that was reported before it."""
         self.tracker.flush()
         about = {
             "cbdm_scale": __version__,
@@ -239,21 +248,23 @@ class Run:
             "seed": self.config.seed,
         }
         save_checkpoint(self.folder, state, about)
-        progress = state.progress
-        drop_old_checkpoints(self.folder, self.config.train.keep, progress.best_images)
-        if is_best:
-            self.tracker.model(progress.images, self.newest_path(), ["newest", "best"])
+        self.prune()
+
+    def prune(self) -> None:
+        """Drop the checkpoints that are neither new nor needed."""
+        if self.world.rank == 0:
+            drop_old_checkpoints(self.folder, self.config.train.keep, self.judge.needed)
 
     def outcome(self, how: str) -> dict[str, Any]:
-        progress = asdict(self.state.progress)
-        scores = getattr(self, "scores", {})
+        scores = self.judge.scores
         return {
             "how": how,
-            "progress": progress,
+            "progress": asdict(self.state.progress),
             "resumed_at": self.began_at,
             "seconds": time.perf_counter() - self.started,
             "scores": scores,
-            "best_omega": getattr(self, "best_omega", None),
+            "best_omega": min(scores, key=lambda o: scores[o]["fid"], default=None),
+            "remarks": self.judge.remarks(),
             "images_a_class": json.loads(json.dumps(self.manifest.counts["train"])),
         }
 

@@ -22,6 +22,7 @@ from cbdm_scale.config import Config, find_option, flatten, is_runtime, upgraded
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
+from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
@@ -99,6 +100,13 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
         manifest = read_manifest(root, config.dataset)
     data = config.data
     check_resampling(manifest.num_images("train"), data.resample_power, data.balanced_fraction)
+    check_best_by(
+        config.eval.best_by,
+        config.eval.extractor,
+        manifest.groups,
+        manifest.counts.get("eval", manifest.counts["train"]),
+        config.eval.num_images,
+    )
     return manifest
 
 
@@ -242,6 +250,8 @@ def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str)
         )
         fidelity = f", label kept {values['fidelity']:.0%}" if "fidelity" in values else ""
         print(f"FID      {values['fid']:.1f} ({by_group}){fidelity} at omega {omega}")
+    for line in outcome["remarks"]:
+        print(line)
     grid = f"samples/{progress['images']:012d}.png"
     print(f"samples  {run.path(grid)}")
     print(f"charts   mlflow ui --backend-store-uri {uri}")

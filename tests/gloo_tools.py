@@ -84,7 +84,9 @@ class LossFile(NoTracker):
         self.run, self.kill_at = run, kill_at
 
     def scalars(self, images: int, values: Mapping[str, float]) -> None:
-        self.run.append("losses.txt", f"{images} {values['loss/total']!r}\n".encode())
+        if "loss/total" in values:
+            line = f"{images} {values['loss/total']!r}\n"
+            self.run.append("losses.txt", line.encode())
         if images == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -134,12 +134,12 @@ def test_everything_happens_when_its_images_are_reached():
         ),
         report=lambda state, numbers: happened.append(("report", state.progress.steps)),
         sample=lambda state: happened.append(("sample", state.progress.steps)),
-        evaluate=lambda state: happened.append(("eval", state.progress.steps)) or True,
+        evaluate=lambda state: happened.append(("eval", state.progress.steps)),
         save=lambda state: happened.append(("save", state.progress.steps)),
     )
     assert happened == [
-        *(("eval", 3), ("save", 3), ("sample", 4), ("report", 5), ("eval", 6), ("save", 6)),
-        *(("save", 7), ("sample", 8), ("eval", 9), ("save", 9), ("report", 10)),
+        *(("save", 3), ("eval", 3), ("sample", 4), ("report", 5), ("save", 6), ("eval", 6)),
+        *(("save", 7), ("sample", 8), ("save", 9), ("eval", 9), ("report", 10)),
     ]
 
 

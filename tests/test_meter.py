@@ -56,7 +56,11 @@ def test_waiting_is_a_share_of_the_time_that_was_training():
     paused, waited = meter.paused_for, meter.waited
     assert paused >= 0.05 and waited >= 0.02
     elapsed = time.perf_counter() - meter.start
-    assert waited / elapsed < meter.read()["data_wait"] <= 1
+    numbers = meter.read()
+    assert waited / elapsed < numbers["data_wait"] <= 1
+    assert numbers["paused_s"] == pytest.approx(paused)
+    meter.add(terms(1.0))
+    assert meter.read()["paused_s"] == 0
 
 
 def test_memory_is_the_mean_over_ranks_in_gib():

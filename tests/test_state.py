@@ -20,6 +20,7 @@ from cbdm_scale.training.state import (
     Progress,
     drop_old_checkpoints,
     list_checkpoints,
+    load_average,
     load_newest,
     read_checkpoint,
     save_checkpoint,
@@ -54,13 +55,38 @@ def names(*counts):
 
 def test_what_is_loaded_is_what_was_saved(folder):
     saved = go_on(fresh_state(), 3)
-    saved.progress.substitutions, saved.progress.best_fid = [1, 0, 2], 3.25
+    saved.progress.substitutions = [1, 0, 2]
     name = save_checkpoint(folder, saved, {"seed": 7})
     loaded = fresh_state()
     assert load_newest(folder, loaded) == (name, [])
     assert loaded.progress == saved.progress
     assert_same(tensors(loaded), tensors(saved))
     assert read_checkpoint(folder, name)[0]["seed"] == 7
+
+
+def test_the_average_of_an_earlier_checkpoint_is_read_alone(folder):
+    state = save_at(folder, 10)
+    with torch.no_grad():
+        state.ema.net.last.bias.fill_(7)
+    state.progress.images = 20
+    save_checkpoint(folder, state, {})
+    net = fresh_state().net
+    load_average(folder, 20, net)
+    assert net.last.bias.item() == 7
+    load_average(folder, 10, net)
+    assert net.last.bias.item() != 7
+    folder.write_bytes("checkpoints/000000000010/ema.safetensors", b"no")
+    with pytest.raises(ValueError, match="checkpoint .*000000000010 is damaged"):
+        load_average(folder, 10, net)
+
+
+def test_a_checkpoint_that_still_counts_the_best_fid_is_read(folder):
+    name = save_checkpoint(folder, go_on(fresh_state(), 3), {})
+    about = folder.read_json(f"{name}/state.json")
+    about["progress"] |= {"best_fid": 3.25, "best_images": 8}
+    folder.write_json(f"{name}/state.json", about)
+    loaded = fresh_state()
+    assert load_newest(folder, loaded) == (name, []) and loaded.progress.steps == 3
 
 
 def test_training_goes_on_bit_for_bit_from_what_was_loaded(folder):
@@ -174,13 +200,13 @@ def test_saving_again_replaces_what_is_there(folder):
     assert loaded.net.last.bias.item() == 7
 
 
-def test_the_newest_and_the_best_are_kept(folder):
+def test_the_newest_and_the_needed_are_kept(folder):
     save_at(folder, 10, 20, 30, 40)
-    drop_old_checkpoints(folder, keep=2, best_images=10)
+    drop_old_checkpoints(folder, keep=2, needed={10, 15})
     assert list_checkpoints(folder) == names(10, 30, 40)
-    drop_old_checkpoints(folder, keep=1, best_images=None)
+    drop_old_checkpoints(folder, keep=1, needed=())
     assert list_checkpoints(folder) == names(40)
-    drop_old_checkpoints(folder, keep=5, best_images=None)
+    drop_old_checkpoints(folder, keep=5, needed=())
     assert list_checkpoints(folder) == names(40)
 
 

@@ -342,3 +342,10 @@ def test_config_json_is_what_mlflow_and_serving_read(claim):
     assert image["channels"] == 3 and image["size"] == 32 and image["num_classes"] == 10
     assert len(image["fingerprint"]) >= 8
     assert isinstance(claim(), Storage)
+
+
+def test_a_best_checkpoint_that_could_not_be_told_is_refused_at_once(digits_root, capsys):
+    words = ["--data.root", digits_root, "--dry-run", "--eval.best-by", "fid_few"]
+    assert main([*words, "--eval.extractor", "none"]) == 1
+    assert "Try --eval.extractor classifier, or --eval.best-by fid." in capsys.readouterr().err
+    assert main(words) == 0

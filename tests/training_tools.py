@@ -72,7 +72,7 @@ def make_hooks(**options):
     nothing = {
         "report": lambda state, numbers: None,
         "sample": lambda state: None,
-        "evaluate": lambda state: False,
+        "evaluate": lambda state: None,
         "save": lambda state: None,
         "stop": lambda: False,
         "say": lambda text: None,

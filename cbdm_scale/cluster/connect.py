@@ -1,6 +1,7 @@
 """A Ray cluster: the one that is there, or one of this machine alone on loopback."""
 
 import os
+import sys
 
 from cbdm_scale.cluster.config import ClusterConfig
 
@@ -58,6 +59,12 @@ def join() -> None:
                     "unset it to use this machine."
                 ) from error
             start_local()
+
+
+def in_cluster() -> bool:
+    """Whether this process belongs to a Ray cluster; under torchrun, say, it does not."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def say_if_busy(num_cpus: float) -> None:

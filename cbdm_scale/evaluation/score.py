@@ -6,6 +6,7 @@ generated ones; the sums are the same for every number of ranks. C, H, W = image
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from cbdm_scale.evaluation.extractors import Read, find_extractor
 from cbdm_scale.evaluation.features import Extractor, Recipe
 from cbdm_scale.evaluation.grid import class_grid, png_bytes
 from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.evaluation.history import BestBy
 from cbdm_scale.evaluation.resize import Resize, check_rule
 from cbdm_scale.labels import Group, class_cyclic
 from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
@@ -52,6 +54,16 @@ class EvalConfig:
     chunk_size: int = 100
     """Images generated at once. The set is made in these chunks whatever the workers."""
 
+    beside: Literal["auto", "never", "always"] = "auto"
+    """Evaluations at intervals in a process of their own, with the same numbers, while training
+    goes on. auto: where the cluster has a worker's share of CPUs free (in a GPU run a GPU too),
+    or else by the training workers, which wait. never: by the training workers. always: also
+    where no CPU is free, sharing theirs. A checkpoint is saved before each, and one waits for
+    the other."""
+
+    best_by: BestBy = "fid"
+    """Score that chooses the best checkpoint: FID of all classes or of the few ones."""
+
     def __post_init__(self) -> None:
         if self.num_images < 2:
             raise ValueError(f"eval.num_images must be at least 2, got {self.num_images}.")
@@ -63,6 +75,10 @@ class EvalConfig:
         check_rule(self.resize)
         if self.chunk_size < 1:
             raise ValueError(f"eval.chunk_size must be at least 1, got {self.chunk_size}.")
+        if self.beside not in ("auto", "never", "always"):
+            raise ValueError(f"eval.beside must be auto, never or always, got {self.beside!r}.")
+        if self.best_by not in get_args(BestBy):
+            raise ValueError(f"eval.best_by must be fid or fid_few, got {self.best_by!r}.")
 
     def recipe(self, folder: str, read: Read) -> Recipe:
         """The extractor that these options name; ``folder`` is that of the data set."""
@@ -87,6 +103,8 @@ class Generator:
     seed: int
     device: torch.device
     chunk_size: int
+    tell: Callable[[int], None] = lambda num_images: None
+    """Told the number of images of every chunk that is made."""
 
     def share(
         self, net: Net, num_images: int, omega: float, rank: int, size: int
@@ -109,6 +127,7 @@ class Generator:
                 chunk_size=self.chunk_size,
             )
             made.append((part, labels[part], to_uint8(x).cpu()))
+            self.tell(len(part))
         return made
 
 
@@ -150,13 +169,6 @@ def fake_scores(
 def from_uint8(images: Tensor) -> Tensor:
     """0..255 to [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def reduce_scores(scores: GroupScores, total: Callable[[Tensor], Tensor]) -> GroupScores:
-    """The sum of all ranks' scores; ``total`` sums a vector over ranks."""
-    summed = GroupScores(scores.groups, scores.dim)
-    summed.load(total(scores.state()))
-    return summed
 
 
 def compare(real: GroupScores, fake: GroupScores) -> dict[str, float]:

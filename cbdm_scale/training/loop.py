@@ -65,10 +65,11 @@ class TrainConfig:
     """Images between two sample grids; 0 for none."""
 
     eval_every: int = 3_200_000
-    """Images between two evaluations by FID; 0 for one at the end only."""
+    """Images between two evaluations by FID, each of a checkpoint that is saved then; 0 for one
+    at the end only."""
 
     keep: int = 3
-    """Newest checkpoints to keep, besides the best by FID."""
+    """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
 
     max_bad_steps: int = 5
     """Steps in a row with a gradient that is not finite, after which the run stops."""
@@ -117,7 +118,7 @@ class Hooks:
 
     report: Callable[[State, dict[str, float]], None]
     sample: Callable[[State], None]
-    evaluate: Callable[[State], bool]  # True if the state is the best so far
+    evaluate: Callable[[State], None]  # after the same state was saved
     save: Callable[[State], None]
     stop: Callable[[], bool]
     say: Callable[[str], None]
@@ -125,8 +126,12 @@ class Hooks:
 
 def due(state: State, config: TrainConfig, every: int) -> bool:
     """True on the step that crosses a multiple of ``every``; never for 0."""
-    images = state.progress.images
-    return every > 0 and images // every > (images - config.batch_size) // every
+    return crosses(state.progress.images, config.batch_size, every)
+
+
+def crosses(images: int, batch_size: int, every: int) -> bool:
+    """Whether the step that ends at ``images`` crosses a multiple of ``every``."""
+    return every > 0 and images // every > (images - batch_size) // every
 
 
 def train(
@@ -188,10 +193,12 @@ def train(
         with meter.paused():
             if due(state, config, config.sample_every):
                 hooks.sample(state)
-            is_best = due(state, config, config.eval_every) and hooks.evaluate(state)
-            if is_best or due(state, config, config.save_every):
+            examined = due(state, config, config.eval_every)
+            if examined or due(state, config, config.save_every):
                 progress.skipped_steps += guard.settle()
                 hooks.save(state)
+            if examined:
+                hooks.evaluate(state)
     progress.skipped_steps += guard.settle()
     return "finished"
 

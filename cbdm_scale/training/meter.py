@@ -13,7 +13,7 @@ from cbdm_scale.training.world import World
 
 
 class Meter:
-    """Means of the loss terms over images and ranks; images a second; share of time waiting.
+    """Means of the loss terms over images and ranks; images a second; waiting; pauses.
 
     Sums stay on the device until they are read, so that no step waits for them.
     """
@@ -57,9 +57,9 @@ class Meter:
         seconds = max(time.perf_counter() - self.start - self.paused_for, 1e-9)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         memory = peak / (2**30 if sys.platform == "darwin" else 2**20)  # GiB
-        rest = torch.tensor([self.num_images, self.waited, seconds, memory]).double()
-        total = self.world.sum(torch.cat([mine, rest]))
-        num_images, waited, all_seconds, all_memory = total[len(names) :].tolist()
+        rest = [self.num_images, self.waited, seconds, memory, self.paused_for]
+        total = self.world.sum(torch.cat([mine, torch.tensor(rest).double()]))
+        num_images, waited, all_seconds, all_memory, paused = total[len(names) :].tolist()
         self._reset()
         return {
             **{
@@ -68,4 +68,5 @@ class Meter:
             "images_per_second": num_images * self.world.size / all_seconds,
             "data_wait": waited / all_seconds,
             "memory_gib": all_memory / self.world.size,
+            "paused_s": paused / self.world.size,
         }

@@ -8,6 +8,7 @@ number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,8 +33,10 @@ class Progress:
     """Steps left out because the gradient was not finite."""
     substitutions: list[int] = field(default_factory=list)
     """Damaged images that others stood in for, per class."""
-    best_fid: float | None = None
-    best_images: int | None = None
+
+
+FORMER_PROGRESS = {"best_fid", "best_images"}
+"""Counters of older checkpoints that are gone: the best one follows from the evaluations."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ def _as_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str:
     """Write checkpoints/<images> into a run folder; its name. ``about`` is plain data."""
-    name = f"checkpoints/{state.progress.images:012d}"
+    name = checkpoint_name(state.progress.images)
     partial = f"checkpoints/.{state.progress.images:012d}.partial"
     files = {
         "model.safetensors": _as_bytes(state.net.state_dict()),
@@ -167,7 +170,8 @@ def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name:
             for kind in kinds
             if f"{kind}.{parameter_name}" in tensors
         }
-    state.progress = Progress(**about["progress"])
+    kept = {k: v for k, v in about["progress"].items() if k not in FORMER_PROGRESS}
+    state.progress = Progress(**kept)
 
 
 def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
@@ -188,9 +192,20 @@ def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
     return None, damaged
 
 
-def drop_old_checkpoints(folder: Storage, keep: int, best_images: int | None) -> None:
-    """Leave the newest ``keep`` and the best by FID."""
-    best = None if best_images is None else f"checkpoints/{best_images:012d}"
+def checkpoint_name(images: int) -> str:
+    return f"checkpoints/{images:012d}"
+
+
+def load_average(folder: Storage, images: int, net: nn.Module) -> None:
+    """Fill ``net`` with the averaged weights of a checkpoint; ValueError if damaged."""
+    name = checkpoint_name(images)
+    _, files = read_checkpoint(folder, name, only="ema.safetensors")
+    _load_weights(net, files["ema.safetensors"], folder.path(name))
+
+
+def drop_old_checkpoints(folder: Storage, keep: int, needed: Collection[int]) -> None:
+    """Leave the newest ``keep``, and those of these numbers of images."""
+    names = {checkpoint_name(images) for images in needed}
     for name in list_checkpoints(folder)[:-keep]:
-        if name != best:
+        if name not in names:
             folder.remove(name)

@@ -1,0 +1,104 @@
+"""What the evaluations of a run say together: the best checkpoint, and a tail that is lost.
+
+Both follow from the evaluations alone, not from when they were made: a run that is killed and
+goes on, and one whose evaluations arrive late, come to the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cbdm_scale.labels import GROUPS
+
+BestBy = Literal["fid", "fid_few"]
+
+TAIL_RISE = 0.05
+"""Share by which the tail's FID must be above its lowest to count as having risen."""
+TAIL_PATIENCE = 2
+"""Evaluations in a row that must agree, so that one unlucky one warns of nothing."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The scores of a run after so many images, at one guidance strength."""
+
+    images: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TailWarning:
+    """The tail gets worse while the whole gets better."""
+
+    lowest: Point
+    """The evaluation with the lowest FID of the few classes."""
+    now: Point
+    """The newest one."""
+
+    def __str__(self) -> str:
+        a, b = self.lowest, self.now
+        return (
+            f"FID of the few classes rose from {a.scores['fid_few']:.1f} (at {a.images:,} "
+            f"images) to {b.scores['fid_few']:.1f} (at {b.images:,}), while FID fell from "
+            f"{a.scores['fid']:.1f} to {b.scores['fid']:.1f}"
+        )
+
+
+def best_point(points: Sequence[Point], by: BestBy) -> Point | None:
+    """The lowest score, the earliest if it is there twice; None where none has it."""
+    known = [point for point in points if by in point.scores]
+    return min(known, key=lambda p: (p.scores[by], p.images), default=None)
+
+
+def tail_warning(points: Sequence[Point]) -> TailWarning | None:
+    """A warning if the last two evaluations both say that the tail is being lost.
+
+    Each must have an FID of the few classes more than 5 % above the lowest so far, and an FID
+    of all classes below the one of that time. ``points`` in order of images.
+    """
+    known = [p for p in points if "fid" in p.scores and "fid_few" in p.scores]
+    lowest = best_point(known, "fid_few")
+    if lowest is None:
+        return None
+    last = known[-TAIL_PATIENCE:]
+    for point in last:
+        fell = point.scores["fid"] < lowest.scores["fid"]
+        rose = point.scores["fid_few"] > lowest.scores["fid_few"] * (1 + TAIL_RISE)
+        if not (point.images > lowest.images and fell and rose):
+            return None
+    return TailWarning(lowest, last[-1])
+
+
+def check_best_by(
+    by: BestBy,
+    extractor: str,
+    groups: Sequence[str],
+    real_counts: Sequence[int],
+    num_images: int,
+) -> None:
+    """ValueError if the score that chooses the best checkpoint could never be computed.
+
+    groups: of each of the K classes; real_counts: images of each in the eval split.
+    """
+    if by == "fid":
+        return
+    if extractor == "none":
+        raise ValueError(
+            "eval.best_by (fid_few) needs an FID, and eval.extractor none computes none. Try "
+            "--eval.extractor classifier, or --eval.best-by fid."
+        )
+    few = [c for c, group in enumerate(groups) if group == "few"]
+    if not few:
+        found = ", ".join(group for group in GROUPS if group in groups)
+        raise ValueError(
+            f"eval.best_by (fid_few) needs classes of the group few, and the data set has only "
+            f"{found}. Try --eval.best-by fid."
+        )
+    real = sum(real_counts[c] for c in few)
+    made = sum(len(range(c, num_images, len(groups))) for c in few)
+    if min(real, made) < 2:
+        raise ValueError(
+            f"eval.best_by (fid_few) needs 2 images of the few classes on either side, there "
+            f"are {real} real ones and {made} of eval.num_images ({num_images}). Try "
+            f"--eval.num-images {2 * len(groups)}, or --eval.best-by fid."
+        )

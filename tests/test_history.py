@@ -1,0 +1,70 @@
+"""Which checkpoint is the best, and when the tail counts as being lost."""
+
+import pytest
+
+from cbdm_scale.evaluation.history import Point, best_point, check_best_by, tail_warning
+
+
+def points(fids, tails):
+    pairs = zip(fids, tails, strict=True)
+    scores = [{"fid": f} if t is None else {"fid": f, "fid_few": t} for f, t in pairs]
+    return [Point(100 * (i + 1), s) for i, s in enumerate(scores)]
+
+
+# fmt: off
+CASES = [
+    # FID of all,           of the few,              warned?
+    ([9, 8, 7, 6],          [20, 18, 16, 14],        False),  # both fall
+    ([9, 8, 7, 6],          [20, 15, 17, 19],        True),   # the tail rises, the whole falls
+    ([9, 8, 7],             [20, 15, 17],            False),  # once is not enough
+    ([9, 8, 7, 6],          [20, 15, 17, 15.5],      False),  # it came back
+    ([9, 8, 7, 6],          [20, 15, 15.7, 15.7],    False),  # within 5 %
+    ([9, 8, 7, 6],          [20, 15, 15.8, 15.8],    True),   # just beyond
+    ([9, 8, 8.5, 9],        [20, 15, 17, 19],        False),  # all gets worse: no trade
+    ([9, 8, 7, 8],          [20, 15, 17, 19],        False),  # no lower than then
+    ([9, 8, 7, 6, 5],       [20, 15, 19, 17, 18],    True),   # up and down, but far above
+    ([9, 8, 7, 6, 5],       [20, 15, 19, 17, 14],    False),  # a new lowest
+    ([9, 8, 7, 6],          [15, 15, 17, 19],        True),   # twice the lowest: the first
+    ([9, 8, 7, 6],          [None] * 4,              False),  # nothing to go by
+    ([9, 8, 7, 6, 5],       [20, 15, 17, None, 19],  True),   # one without is passed over
+    ([],                    [],                      False),
+    ([9],                   [20],                    False),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("fids", "tails", "warned"), CASES)
+def test_a_warning_needs_a_tail_that_rises_twice_while_the_whole_falls(fids, tails, warned):
+    assert (tail_warning(points(fids, tails)) is not None) == warned
+
+
+def test_the_warning_names_where_the_tail_was_best():
+    found = tail_warning(points([9, 8, 7, 6], [20, 15, 17, 19]))
+    assert (found.lowest.images, found.now.images) == (200, 400)
+    assert str(found) == (
+        "FID of the few classes rose from 15.0 (at 200 images) to 19.0 (at 400), while FID "
+        "fell from 8.0 to 6.0"
+    )
+
+
+def test_the_best_is_the_lowest_by_the_score_asked_for_and_the_earliest_of_equals():
+    some = points([9, 8, 7, 7], [20, 15, 17, 15])
+    assert best_point(some, "fid").images == 300
+    assert best_point(some, "fid_few").images == 200
+    assert best_point(points([9, 8], [None, 3]), "fid_few").images == 200
+    assert best_point(points([9], [None]), "fid_few") is None
+    assert best_point([], "fid") is None
+
+
+def test_a_score_that_could_never_be_had_is_refused_with_the_way_out():
+    three = "many", "medium", "few"
+    check_best_by("fid", "none", three[:2], (9, 9), 2)
+    check_best_by("fid_few", "classifier", three, (9, 9, 2), 6)
+    with pytest.raises(ValueError, match=r"eval.extractor none.* --eval.best-by fid\.$"):
+        check_best_by("fid_few", "none", three, (9, 9, 9), 100)
+    with pytest.raises(ValueError, match=r"only many, medium\. Try --eval.best-by fid\.$"):
+        check_best_by("fid_few", "classifier", ("medium", "many"), (9, 9), 100)
+    with pytest.raises(ValueError, match=r"1 of eval.num_images \(5\).* --eval.num-images 6"):
+        check_best_by("fid_few", "classifier", three, (9, 9, 9), 5)
+    with pytest.raises(ValueError, match=r"there are 1 real ones"):
+        check_best_by("fid_few", "classifier", three, (9, 9, 1), 9)
