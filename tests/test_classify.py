@@ -9,7 +9,7 @@ import pytest
 from ray_tools import logged_steps, run
 
 from cbdm_scale.classify import ClassifyOptions, claim_run, identity, main, parse
-from cbdm_scale.evaluation.features import load_extractor
+from cbdm_scale.evaluation.extractors import load_extractor
 from cbdm_scale.recognition.sets import find_sets
 
 

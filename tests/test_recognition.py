@@ -16,7 +16,7 @@ from cbdm_scale.downstream.mixture import Mixture
 from cbdm_scale.downstream.recognise import by_group
 from cbdm_scale.downstream.resnet import ResNet32
 from cbdm_scale.evaluation.classifier import METADATA, load_classifier
-from cbdm_scale.evaluation.features import load_extractor
+from cbdm_scale.evaluation.extractors import load_extractor
 from cbdm_scale.evaluation.sources import SplitImages
 from cbdm_scale.recognition.rank import Trial, recognise_rank
 from cbdm_scale.recognition.sets import find_added, find_sets, find_test, open_added
