@@ -3,6 +3,7 @@
 types, labels, draws, storage
 data -> diffusion -> models -> losses -> training -> sampling -> evaluation
 '------------- plain torch: no ray, no mlflow -------------------------'
+downstream is the classifier of Table 4, plain torch too; classify is its command.
 tracking (mlflow) and cluster (ray) stand beside them; run is one rank; train is the command.
 """
 

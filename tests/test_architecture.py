@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "losses": {"types", "labels", "draws", "diffusion"},
     "training": {"draws", "storage", "data", "losses"},
     "sampling": {"types", "draws", "diffusion"},
-    "evaluation": {"types", "labels", "data", "diffusion", "sampling"},
+    "downstream": {"draws", "labels", "data", "training"},
+    "evaluation": {"types", "labels", "data", "diffusion", "sampling", "downstream"},
     "report": {"evaluation", "labels"},
     # On top: what connects the parts to a run, a cluster and a user.
     "tracking": {"storage", "serve"},
@@ -131,6 +132,29 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
+    "recognition": {
+        "cluster",
+        "data",
+        "downstream",
+        "evaluation",
+        "labels",
+        "remote",
+        "storage",
+        "tracking",
+        "training",
+    },
+    "classify": {
+        "cluster",
+        "config",
+        "data",
+        "data_prep",
+        "downstream",
+        "presets",
+        "recognition",
+        "remote",
+        "storage",
+        "tracking",
+    },
     "train": {
         "cluster",
         "config",
@@ -155,7 +179,12 @@ OWNER = {
     "ray": {"cbdm_scale/cluster/", "data_prep/writing/pool.py"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
-    "tyro": {"cbdm_scale/train.py", "cbdm_scale/sample.py", "cbdm_scale/evaluate/"},
+    "tyro": {
+        "cbdm_scale/train.py",
+        "cbdm_scale/sample.py",
+        "cbdm_scale/evaluate/",
+        "cbdm_scale/classify.py",
+    },
     "torch_fidelity": {"cbdm_scale/evaluation/inception.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
 }
@@ -234,7 +263,7 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate.command"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate.command", "classify"])
 def test_the_command_line_imports_neither_ray_nor_mlflow(command):
     """Or --help would take several times as long as importing torch."""
     heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import get_args
+from typing import Protocol, get_args
 
 import numpy as np
 import torch
@@ -163,6 +163,16 @@ class Packed:
         return Batch(x0, y, images, self.keys, self.substitutions, self.augment)
 
 
+class BatchSource(Protocol):
+    """Gives the batch of any images of a plan, by their numbers since the run began (n,)."""
+
+    def __getitem__(self, images: Tensor) -> Batch: ...
+
+    def pack(self, images: Tensor) -> Packed:
+        """The same for a loader process."""
+        ...
+
+
 def shards_at_once(plan: Plan) -> int:
     """Shards that a step may read, and as many that the next ones go on to."""
     return 2 * plan.num_streams if len(plan.sizes) > 1 else sys.maxsize
@@ -222,14 +232,14 @@ class PlannedImages:
 class PackedImages:
     """The same for loader processes."""
 
-    dataset: PlannedImages
+    dataset: BatchSource
 
     def __getitem__(self, images: Tensor) -> Packed:
         return self.dataset.pack(images)
 
 
 def load_batches(
-    dataset: PlannedImages,
+    dataset: BatchSource,
     config: DataConfig,
     *,
     start: int,

@@ -1,21 +1,26 @@
-"""A small classifier whose penultimate layer stands in for Inception where there is none.
+"""A classifier whose penultimate layer stands in for Inception where there is none.
 
-``data_prep`` trains it on the balanced real images and stores it beside the shards.
+``data_prep`` trains a small one on the balanced real images and stores it beside the shards;
+``python -m cbdm_scale.classify`` stores a ResNet-32. A file says which of them it holds.
 Shapes: N = batch, C = channels, H = height, W = width, K = classes.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from cbdm_scale.downstream.resnet import ResNet32
+
 NUM_FEATURES = 64
 LARGEST_SIDE = 32  # larger images are averaged down to this
 METADATA = "cbdm_scale.classifier"  # one key only: safetensors writes several in any order
 VERSION = 1
+RESNET = "resnet32"
 
 
 def _conv(num_in: int, num_out: int, stride: int) -> nn.Sequential:
@@ -55,23 +60,29 @@ class SmallClassifier(nn.Module):
         return features, self.logits(features)
 
 
-def save_classifier(net: SmallClassifier) -> bytes:
+Classifier = SmallClassifier | ResNet32
+"""Either has ``features`` (N, 64), ``logits``, and says what images it takes."""
+
+
+def save_classifier(net: Classifier) -> bytes:
     """The classifier as a safetensors file that knows its own configuration."""
-    config = {
+    config: dict[str, int | str] = {
         "version": VERSION,
         "image_channels": net.image_channels,
         "image_size": net.image_size,
         "num_classes": net.num_classes,
     }
+    if isinstance(net, ResNet32):
+        config["network"] = RESNET  # the small one's files never said it
     tensors = {name: v.detach().cpu().contiguous() for name, v in net.state_dict().items()}
     return save(tensors, {METADATA: json.dumps(config)})
 
 
-def _read_config(data: bytes) -> dict[str, int]:
+def _read_config(data: bytes) -> dict[str, Any]:
     """The configuration in a safetensors header: 8 bytes of length, then JSON."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    config: dict[str, int] = json.loads(header["__metadata__"][METADATA])
+    config: dict[str, Any] = json.loads(header["__metadata__"][METADATA])
     return config
 
 
@@ -83,12 +94,15 @@ def missing_classifier(path: str) -> ValueError:
     )
 
 
-def load_classifier(source: str | Path | bytes, name: str | None = None) -> SmallClassifier:
+def load_classifier(source: str | Path | bytes, name: str | None = None) -> Classifier:
     """The classifier of a file, or of a file's bytes, ready to be used (eval mode).
 
     Errors call it ``name``: by default its path.
     """
-    again = "Write it again with `python -m data_prep DATASET`."
+    again = (
+        "Write it again with `python -m data_prep DATASET` (a ResNet-32: `python -m "
+        "cbdm_scale.classify`)."
+    )
     if isinstance(source, bytes):
         data, name = source, name or "the classifier"
     else:
@@ -103,16 +117,21 @@ def load_classifier(source: str | Path | bytes, name: str | None = None) -> Smal
         raise ValueError(f"{name} is damaged ({error}). {again}") from error
     try:
         config = _read_config(data)
-        version = config.pop("version")
+        version, network = config.pop("version"), config.pop("network", "small")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} is not a classifier of this package. {again}") from error
     if version != VERSION:
         raise ValueError(
             f"{name} has format version {version}; this package reads {VERSION}. {again}"
         )
+    if network not in ("small", RESNET):
+        raise ValueError(
+            f"{name} holds a network {network!r}; this package knows small and {RESNET}. "
+            f"{again}"
+        )
     try:
-        net = SmallClassifier(**config)
+        net = ResNet32(**config) if network == RESNET else SmallClassifier(**config)
         net.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} does not fit this package's classifier. {again}") from error
     return net.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cbdm_scale.evaluation.classifier import NUM_FEATURES, SmallClassifier, load_classifier
+from cbdm_scale.evaluation.classifier import NUM_FEATURES, Classifier, load_classifier
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class ClassifierExtractor:
-    """The small classifier that ``data_prep`` trains on the data set's real images."""
+    """A classifier of the data set's real images, by ``data_prep`` or ``classify``."""
 
-    net: SmallClassifier
+    net: Classifier
     fingerprint: str
     name: str = "classifier"
     dim: int = NUM_FEATURES

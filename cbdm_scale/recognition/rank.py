@@ -1,0 +1,224 @@
+"""One rank of a recognition run: a ResNet-32 per seed, trained, tested and stored.
+
+    <storage>/<name>/config.json                 what was learnt from what
+    <storage>/<name>/seed-<s>.safetensors, .json    a finished seed, which is not trained again
+    <storage>/<name>/classifier.safetensors      the first seed's network
+    <storage>/<name>/result.json                 all scores, mean and spread
+
+A seed that was interrupted begins again: nothing is kept of it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.cluster import Published, Say, StopFile
+from cbdm_scale.data.loader import DataConfig, load_batches
+from cbdm_scale.data.plan import SamplePlan
+from cbdm_scale.data.shards import BadSample
+from cbdm_scale.downstream.fit import FitConfig, Hooks, count_confusion, fit
+from cbdm_scale.downstream.mixture import Augmented, LabelledImages, Mixture
+from cbdm_scale.downstream.recognise import by_group, group_confusion, over_seeds
+from cbdm_scale.downstream.resnet import new_resnet
+from cbdm_scale.evaluation.classifier import save_classifier
+from cbdm_scale.labels import GROUPS, Group
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.world import World
+
+LAST_WORDS_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is learnt from what, and tested on what; pickles small."""
+
+    folder: str
+    train: Mixture
+    test: LabelledImages
+    channels: int
+    image_size: int
+    groups: tuple[Group, ...]
+    fit: FitConfig
+    data: DataConfig
+    seeds: tuple[int, ...]
+
+    @property
+    def images(self) -> int:
+        """Images shown for one seed."""
+        return self.fit.images(self.train.count)
+
+
+def recognise_rank(
+    world: World,
+    published: Published,
+    say: Say = print,
+    *,
+    trial: Trial,
+    tracking_uri: str,
+    run_id: str,
+) -> dict[str, Any]:
+    """Train and test every seed that is not there yet; plain data that says how it went.
+
+    What the user can mend comes back as {"error": text} on every rank, and is not retried.
+    """
+    run = Storage(trial.folder)
+    first = world.rank == 0
+    tracker: Tracker = NoTracker()
+    if first and run_id:
+        tracker = MlflowTracker(run, tracking_uri, run_id)
+    stop = StopFile(run) if first else None
+    try:
+        outcome = all_seeds(
+            trial,
+            world,
+            tracker,
+            stop=stop.is_set if stop else lambda: False,
+            say=say if first else lambda text: None,
+        )
+    except (RunError, ValueError, BadSample) as error:
+        texts = sorted(set(world.gather(str(error))) - {""})
+        outcome = {"error": " ".join(texts)}
+    finally:
+        if stop:
+            stop.close()
+    outcome["unsent"] = tracker.close(LAST_WORDS_S)
+    return outcome
+
+
+def all_seeds(
+    trial: Trial, world: World, tracker: Tracker, stop: Callable[[], bool], say: Say
+) -> dict[str, Any]:
+    """The seeds one after the other; rank 0 writes the files."""
+    run = Storage(trial.folder)
+    tables = []
+    for seed in trial.seeds:
+        known, name = None, f"seed-{seed}.json"
+        if world.rank == 0 and run.exists(name):
+            known = run.read_json(name)["confusion"]
+            say(f"seed {seed}: there already")
+        known = world.gather(known)[0]
+        table = (
+            one_seed(trial, seed, world, tracker, stop, say)
+            if known is None
+            else torch.tensor(known)
+        )
+        if table is None:
+            return {"how": "stopped"}
+        tables.append(table)
+    result: dict[str, Any] = {}
+    if world.rank == 0:
+        result = write_result(trial, tables)
+        numbers = {
+            f"recognition/{score}_{name}": spread["mean"]
+            for name, scores in result["scores"].items()
+            for score, spread in scores.items()
+        }
+        tracker.scalars(trial.images * len(tables), numbers)
+    world.gather(0)  # nobody leaves before it is written
+    return {"how": "finished"} | result
+
+
+def one_seed(
+    trial: Trial,
+    seed: int,
+    world: World,
+    tracker: Tracker,
+    stop: Callable[[], bool],
+    say: Say,
+) -> Tensor | None:
+    """Confusion (K, K) of a network trained under this seed, stored; None if stopped."""
+    began, total = time.perf_counter(), trial.images
+    net = new_resnet(
+        image_channels=trial.channels,
+        image_size=trial.image_size,
+        num_classes=len(trial.groups),
+        seed=seed,
+    ).to(world.device)
+    plan = SamplePlan([trial.train.count], seed)
+    batches = load_batches(
+        Augmented(trial.train, plan, seed, trial.data.flip),
+        trial.data,
+        start=0,
+        batch_size=trial.fit.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+    def report(images: int, loss: float) -> None:
+        speed = images / (time.perf_counter() - began)
+        left = int((total - images) / speed)
+        tracker.scalars(images, {f"seed{seed}/loss": loss, "images_per_second": speed})
+        say(
+            f"seed {seed} | {images:>9,}/{total:,} images | {speed:.0f}/s | loss {loss:.4f} | "
+            f"{left // 60}:{left % 60:02d} left"
+        )
+
+    try:
+        if not fit(net, batches, trial.fit, total, world, Hooks(report, stop)):
+            return None
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+    table = count_confusion(net, trial.test, len(trial.groups), world)
+    if world.rank == 0:
+        run, scores = Storage(trial.folder), by_group(table, trial.groups)
+        run.write_bytes(f"seed-{seed}.safetensors", save_classifier(net))
+        about = {
+            "seed": seed,
+            "images": total,
+            "seconds": round(time.perf_counter() - began, 1),
+            "confusion": table.tolist(),
+        }
+        tracker.scalars(total, numbers_of(trial, table, f"seed{seed}"))
+        tracker.flush()
+        run.write_json(f"seed-{seed}.json", about)  # last: it says that the seed is done
+        say(
+            f"seed {seed}: precision {scores['all'].precision:.3f}, "
+            f"recall {scores['all'].recall:.3f}"
+        )
+    return table
+
+
+def numbers_of(trial: Trial, table: Tensor, prefix: str) -> dict[str, float]:
+    """The scores of one table under names for MLflow."""
+    numbers: dict[str, float] = {}
+    for name, scores in by_group(table, trial.groups).items():
+        numbers[f"{prefix}/precision_{name}"] = scores.precision
+        numbers[f"{prefix}/recall_{name}"] = scores.recall
+    for name, shares in group_confusion(table, trial.groups).items():
+        numbers |= {f"{prefix}/{name}_taken_for_{other}": v for other, v in shares.items()}
+    return numbers
+
+
+def write_result(trial: Trial, tables: Sequence[Tensor]) -> dict[str, Any]:
+    """Write classifier.safetensors and result.json, and give the latter."""
+    run = Storage(trial.folder)
+    network = run.read_bytes(f"seed-{trial.seeds[0]}.safetensors")
+    run.write_bytes("classifier.safetensors", network)
+    scores = over_seeds(tables, trial.groups)
+    result = {
+        "seeds": list(trial.seeds),
+        "images_shown": trial.images,
+        "scores": {
+            name: {score: asdict(spread) for score, spread in found.items()}
+            for name, found in scores.items()
+        },
+        "classes_never_predicted": [
+            by_group(table, trial.groups)["all"].never_predicted for table in tables
+        ],
+        "taken_for": mean_confusion(trial, tables),
+    }
+    run.write_json("result.json", result)
+    return dict(json.loads(json.dumps(result)))
+
+
+def mean_confusion(trial: Trial, tables: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    """Of a group's images, the share taken for each group, over all seeds."""
+    found = group_confusion(torch.stack(list(tables)).sum(dim=0), trial.groups)
+    return {name: found[name] for name in GROUPS if name in found}

@@ -1,0 +1,125 @@
+"""What a recognition run learns and what it is tested on, found and checked.
+
+Shapes: K = classes.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.downstream.mixture import (
+    LabelledImages,
+    Mixture,
+    check_added,
+    choose_added,
+    unseen,
+)
+from cbdm_scale.evaluation.sources import Chosen, Images, SplitImages, open_images
+from cbdm_scale.remote import split_scheme
+
+FORMS = "images-*.npz", "png-*"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What is learnt and what it is tested on."""
+
+    manifest: Manifest
+    train: Mixture
+    """Real images, then generated ones."""
+    added: Chosen | None
+    """The generated ones among them."""
+    test: LabelledImages
+    learnt: str
+    """Real and generated images in words."""
+    tested: str
+    """The test images in words."""
+
+
+def find_sets(root: str, dataset: str, add: Sequence[str], per_class: str) -> Sets:
+    """Everything found and checked; a ValueError says what does not fit."""
+    manifest = read_manifest(root, dataset)
+    added = find_added(add, per_class, manifest)
+    test, tested = find_test(root, manifest)
+    real = SplitImages(root, manifest.name, "train")
+    learnt = f"{real.count:,} real images"
+    if added:
+        counts = np.bincount(added.labels, minlength=manifest.num_classes)
+        each = f"{counts.min()} to {counts.max()} a class"
+        learnt += f" and {added.count:,} generated ones ({each})"
+    train = Mixture([real, added] if added else [real])
+    return Sets(manifest, train, added, test, learnt, tested)
+
+
+def open_added(where: str) -> Images:
+    """The images of ``--add where``; the folder of a set gives its form with most images.
+
+    Not its chunks: training asks for images in any order, and a chunk is read as a whole.
+    """
+    if not split_scheme(where)[0]:
+        where = os.path.abspath(os.path.expanduser(where))
+    if not Path(where, "set.json").is_file():
+        return open_images(where)
+    found = [form for pattern in FORMS for form in sorted(Path(where).glob(pattern))]
+    if not found:
+        raise ValueError(
+            f"add ({where}) is a set that was not given out yet. Type its command again with "
+            "--format npz."
+        )
+    sizes = {form: int(form.stem.rpartition("-")[2]) for form in found}
+    return open_images(str(max(found, key=lambda form: sizes[form])))
+
+
+def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Chosen | None:
+    """The generated images to learn, checked; None without ``--add``."""
+    if not add:
+        if per_class != "all":
+            raise ValueError(
+                f"add_per_class ({per_class}) is about generated images, and there "
+                "are none. Give a set with --add SET, or leave it out."
+            )
+        return None
+    shape = (manifest.channels, manifest.image_size, manifest.image_size)
+    sets = [open_added(where) for where in add]
+    for where, images in zip(add, sets, strict=True):
+        check_added(where, images, shape, manifest.num_classes)
+    every = Joined(sets)
+    rows = choose_added(every.labels, manifest.counts["train"], per_class)
+    return Chosen(every, tuple(rows.tolist()))
+
+
+class Joined(Mixture):
+    """The sets of all ``--add``, with a fingerprint."""
+
+    def __init__(self, sets: Sequence[Images]):
+        super().__init__(sets)
+        joint = " ".join(images.fingerprint for images in sets)
+        self.fingerprint = hashlib.sha256(joint.encode()).hexdigest()[:16]
+
+
+def find_test(root: str, manifest: Manifest) -> tuple[LabelledImages, str]:
+    """What to test on, and in words: test, or those of eval that are no training images."""
+    if "test" in manifest.counts:
+        images = SplitImages(root, manifest.name, "test")
+        return images, f"{images.count:,} images of test"
+    if "eval" not in manifest.counts:
+        raise ValueError(
+            f"dataset ({manifest.name}) has neither a test nor an eval split. Make the shards "
+            "with one: python -m data_prep --help."
+        )
+    images = SplitImages(root, manifest.name, "eval")
+    rows = unseen(SplitImages(root, manifest.name, "train"), images)
+    if not rows:
+        raise ValueError(
+            f"dataset ({manifest.name}) has no test split, and every image of its eval "
+            "split is a training image. Make the shards with other images to test on."
+        )
+    return Chosen(images, tuple(rows)), (
+        f"{len(rows):,} images of eval ({manifest.name} has no test split; "
+        f"{images.count - len(rows):,} of eval are training images and left out)"
+    )

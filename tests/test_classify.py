@@ -1,0 +1,106 @@
+"""The classify command: options, identity, and one real run on two workers."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ray_tools import logged_steps, run
+
+from cbdm_scale.classify import ClassifyOptions, claim_run, identity, main, parse
+from cbdm_scale.evaluation.extractors import load_extractor
+from cbdm_scale.recognition.sets import find_sets
+
+
+def test_the_data_set_decides_whether_images_are_mirrored():
+    assert not parse([]).data.flip
+    assert parse(["--dataset", "cifar100-lt"]).data.flip
+    assert parse(["--dataset", "my_own"]).data.flip
+    assert not parse(["--dataset", "cifar10_lt", "--data.no-flip"]).data.flip
+
+
+def test_the_defaults_are_those_of_long_tailed_recognition():
+    train = parse(["--dataset", "cifar100_lt"]).train
+    assert (train.epochs, train.batch_size, train.lr, train.momentum) == (200, 128, 0.1, 0.9)
+    assert train.weight_decay == 2e-4 and train.total_images == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--seeds", "1", "1"], "must be different numbers"),
+        (["--add-per-class", "some"], "is no number of images"),
+        (
+            ["--train.batch-size", "64", "--cluster.workers", "3"],
+            r"train.batch_size \(64\) must be divisible .* Try --train.batch-size 63",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_named(words, told):
+    with pytest.raises(ValueError, match=told):
+        parse(words)
+
+
+def test_errors_are_one_line_and_an_exit_status(tmp_path, capsys):
+    missing = ["--dataset", "cifar10_lt", "--data.root", str(tmp_path)]
+    assert main(missing) == 1
+    assert "Make it: python -m data_prep cifar10-lt" in capsys.readouterr().err
+
+
+def test_a_name_is_not_taken_over_by_another_configuration(tmp_path):
+    options = ClassifyOptions(name="mine")
+    options = replace(options, cluster=replace(options.cluster, storage=str(tmp_path)))
+    decided = {"dataset": "digits_lt", "train": {"lr": 0.1}}
+    assert claim_run(options, decided).url == str(tmp_path / "mine")
+    claim_run(replace(options, seeds=(7,)), decided)
+    with pytest.raises(ValueError, match=r"train.lr \(0.1 there, 0.2 here\)"):
+        claim_run(options, {"dataset": "digits_lt", "train": {"lr": 0.2}})
+    unnamed = replace(options, name="")
+    names = {claim_run(unnamed, decided | {"added": a}).url for a in ("", "x", "x")}
+    assert len(names) == 2 and all("digits_lt-resnet32-" in name for name in names)
+
+
+def test_what_decides_a_result_is_in_its_identity_and_nothing_else(digits_root):
+    sets = find_sets(digits_root, "digits_lt", [], "all")
+
+    def decided(*words):
+        return identity(parse(["--train.total-images", "1280", *words]), sets)
+
+    plain = decided()
+    for same in (["--seeds", "4"], ["--train.log-every", "7"], ["--train.epochs", "9"]):
+        assert decided(*same) == plain, same
+    for other in (
+        ["--train.lr", "0.2"],
+        ["--train.total-images", "2560"],
+        ["--data.flip"],
+        ["--cluster.workers", "1"],
+    ):
+        assert decided(*other) != plain, other
+
+
+@pytest.mark.ray
+def test_two_workers_learn_real_and_generated_images_and_log_it(work, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(50) % 10
+    pixels = rng.integers(0, 256, (50, 8, 8, 1)).astype(np.uint8)
+    np.savez(tmp_path / "made.npz", arr_0=pixels, arr_1=labels)
+    words = [
+        *(sys.executable, "-m", "cbdm_scale.classify", "--add", str(tmp_path / "made.npz")),
+        *("--add-per-class", "4", "--seeds", "0", "1", "--name", "recognition"),
+        *("--data.root", str(work / "shards"), "--cluster.storage", str(work / "runs")),
+        *("--train.total-images", "256", "--train.batch-size", "64"),
+        *("--train.log-every", "128", "--cluster.cpus-per-worker", "0.9"),
+    ]
+    told = run(words)
+    assert "428 real images and 40 generated ones (4 to 4 a class)" in told
+    assert "taken for many" in told and "next       python -m cbdm_scale.classify" in told
+    folder = work / "runs" / "recognition"
+    scores = json.loads((folder / "result.json").read_text())["scores"]
+    assert scores.keys() == {"all", "many", "medium", "few"}
+    extractor = load_extractor(f"classifier:{folder / 'classifier.safetensors'}", str(folder))
+    assert extractor.dim == 64
+
+    assert logged_steps(work, "recognition", "seed1/loss") == [128, 256]
+    assert logged_steps(work, "recognition", "recognition/recall_few") == [512]
+    assert "seed 0: there already" in run(words)
