@@ -49,6 +49,9 @@ YOUNGER = (
     "data.balanced_fraction",
     "data.augment",
     "data.augment_p",
+    "loss.tcfg",
+    "loss.omega_max",
+    "loss.tcfg_gamma",
 )
 """Options that the first runs did not have: at their defaults they leave a run's name alone."""
 
@@ -104,7 +107,7 @@ class Config:
                 del science[option]
         text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"{self.dataset}-{self.loss.name}-{digest}"
+        return f"{self.dataset}-{self.loss.title}-{digest}"
 
     def flat(self) -> dict[str, Any]:
         """Every option by its dotted name, as plain JSON values."""

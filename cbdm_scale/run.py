@@ -279,6 +279,7 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
         num_classes=manifest.num_classes,
         num_steps=config.diffusion.num_steps,
         augment=config.data.tells_augmentation,
+        omega=config.loss.tcfg,
     ).to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)

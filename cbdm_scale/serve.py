@@ -31,6 +31,7 @@ def generate_from_checkpoint(
         num_classes=image["num_classes"],
         num_steps=config.diffusion.num_steps,
         augment=config.data.tells_augmentation,
+        omega=config.loss.tcfg,
     )
     net.load_state_dict(load_file(Path(folder) / "ema.safetensors"))
     y = torch.tensor(list(labels), dtype=torch.int64)

@@ -121,6 +121,7 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
         num_classes=manifest.num_classes,
         num_steps=config.diffusion.num_steps,
         augment=config.data.tells_augmentation,
+        omega=config.loss.tcfg,
     )
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size

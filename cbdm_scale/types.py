@@ -11,7 +11,7 @@ class Net(Protocol):
     x        (N, C, H, W)  noisy images in model range
     level    (N,)          step t in 0..T-1, or sigma
     y        (N,)          labels in 0..K-1; K means "none"
-    omega    (N,) or None  guidance strength; None means "no omega"
+    omega    (N,) or None  guidance strength; 0 or None means "no omega"
     augment  (N, 9) or None  augmentation parameters
     """
 

@@ -65,6 +65,7 @@ dataset seed data.flip data.augment data.augment_p data.resample_power data.bala
 diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
+loss.tcfg loss.omega_max loss.tcfg_gamma
 train.batch_size train.lr train.warmup_images train.clip train.ema_halflife train.ema_ramp
 train.precision
 """

@@ -26,11 +26,13 @@ def build(
     num_classes: int,
     num_steps: int = 1000,
     augment: bool = False,
+    omega: bool = False,
 ) -> nn.Module:
     """A network with fresh weights, for images of image_channels x image_size x image_size.
 
     ``num_steps`` is T: whole-numbered levels lie in 0..T-1. ``augment`` says whether images
-    come with the nine numbers of ADA.
+    come with the nine numbers of ADA, ``omega`` whether the network is told a guidance strength
+    (TCFG).
     """
     for name, value in [("image_channels", image_channels), ("num_classes", num_classes)]:
         if value < 1:
@@ -48,6 +50,7 @@ def build(
         num_classes=num_classes,
         num_steps=num_steps,
         augment=augment,
+        omega=omega,
     )
 
 

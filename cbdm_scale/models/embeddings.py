@@ -1,4 +1,4 @@
-"""What a network is told beside the image: the step, the label, the augmentation.
+"""What a network is told beside the image: step, label, augmentation, guidance strength.
 
 Shapes: N = batch, K = classes, T = steps, D = width of an embedding.
 """
@@ -14,6 +14,9 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 NUM_AUGMENT = 9
 """Parameters by which ADA's augmentation pipeline describes what it did to an image."""
+
+OMEGA_SCALE = 10.0
+"""Angle in radians of the fastest wave at guidance strength 1: smooth from 0 to a few."""
 
 
 def sinusoid(level: Tensor, channels: int) -> Tensor:
@@ -73,6 +76,28 @@ def augment_embedding(width: int) -> nn.Linear:
     embedding = nn.Linear(NUM_AUGMENT, width, bias=False)
     nn.init.zeros_(embedding.weight)
     return embedding
+
+
+class OmegaEmbedding(nn.Module):
+    """TCFG's guidance strength (Appendix C): (N,) -> (N, D), exactly zero at omega = 0.
+
+    The sinusoid of the strength less that of strength 0, through two layers without bias: so
+    omega = 0 is "no omega" whatever is learnt. The last layer starts at zero, so that a new one
+    changes nothing.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.linear_1 = init_xavier(nn.Linear(channels, width, bias=False))
+        self.linear_2 = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.linear_2.weight)
+
+    def forward(self, omega: Tensor) -> Tensor:
+        channels = self.linear_1.in_features
+        waves = sinusoid(OMEGA_SCALE * omega, channels) - sinusoid(omega.new_zeros(1), channels)
+        hidden = F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype)))
+        out: Tensor = self.linear_2(hidden)  # (N, D)
+        return out
 
 
 def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:

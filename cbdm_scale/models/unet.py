@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
     NUM_AUGMENT,
+    OmegaEmbedding,
     TimeEmbedding,
     augment_embedding,
     init_xavier,
@@ -182,11 +183,12 @@ class UpLevel(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts the noise eps in x_t: a ``types.Net`` without the omega-conditioned layer.
+    """Predicts the noise eps in x_t: a ``types.Net``.
 
     ``num_classes`` is K, and label K means "none". ``num_steps`` is the number of rows of the
     table of steps; levels given as floating-point numbers do not use it. ``augment`` adds an
-    embedding of ADA's nine numbers; a network without it is told of no augmentation.
+    embedding of ADA's nine numbers; a network without it is told of no augmentation. ``omega``
+    adds TCFG's layer; a network without it is told of no guidance strength.
     """
 
     def __init__(
@@ -197,6 +199,7 @@ class UNet(nn.Module):
         num_classes: int,
         num_steps: int = 1000,
         augment: bool = False,
+        omega: bool = False,
     ):
         super().__init__()
         self.config, self.num_classes = config, num_classes
@@ -234,19 +237,29 @@ class UNet(nn.Module):
 
         self.tail_norm = GroupNorm(config.groups, now)
         self.tail = conv(now, image_channels, 3, gain=NEAR_ZERO)
-        # Last, so that the other weights of a seed are those of a network without it.
+        # Last, so that the other weights of a seed are those of a network without them.
         self.augment = augment_embedding(width) if augment else None
+        self.omega = OmegaEmbedding(base, width) if omega else None
 
-    def embed(self, level: Tensor, y: Tensor, augment: Tensor | None) -> Tensor:
+    def embed(
+        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
+    ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         if augment is not None and self.augment is None:
             raise ValueError("this network has no augment layer. Try --data.augment ada.")
+        if omega is not None and self.omega is None:
+            raise ValueError(
+                "omega was given, but this network has no omega-conditioned layer (TCFG). "
+                "Train one with --loss.tcfg, or guide with two predictions (CFG)."
+            )
         with torch.autocast(level.device.type, enabled=False):
             emb = self.time(level) + self.label(y)
             if self.augment is not None:
                 if augment is None:  # zeros add nothing, but keep the layer in DDP's graph
                     augment = emb.new_zeros(len(emb), NUM_AUGMENT)
                 emb = emb + self.augment(augment.to(emb.dtype))
+            if self.omega is not None:
+                emb = emb + self.omega(emb.new_zeros(len(emb)) if omega is None else omega)
             return F.silu(emb)
 
     def forward(
@@ -258,12 +271,7 @@ class UNet(nn.Module):
         augment: Tensor | None = None,
     ) -> Tensor:
         """Noise predicted in x (N, C, H, W) at steps level (N,) for labels y (N,)."""
-        if omega is not None:
-            raise ValueError(
-                "omega was given, but this network has no omega-conditioned layer (TCFG). "
-                "Guide it with two predictions (CFG) instead."
-            )
-        emb = self.embed(level, y, augment)  # (N, D)
+        emb = self.embed(level, y, augment, omega)  # (N, D)
 
         skips = [self.head(x)]
         for down in self.down:

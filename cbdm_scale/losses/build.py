@@ -1,0 +1,30 @@
+"""From the options of a run to its objective."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.labels import class_probs
+from cbdm_scale.losses.cbdm import CBDMLoss
+from cbdm_scale.losses.ddpm import DDPMLoss
+from cbdm_scale.losses.draws import Drawer, Draws
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.losses.tcfg import TCFG
+from cbdm_scale.types import Net
+
+Loss = Callable[[Net, Tensor, Tensor, Draws], dict[str, Tensor]]
+
+
+def build_loss(
+    config: LossConfig, schedule: LinearSchedule, counts: Tensor, seed: int
+) -> tuple[Loss, Drawer]:
+    """The loss that ``config`` names and what draws for it. ``counts`` (K,) training images."""
+    probs = class_probs(counts, config.label_power)
+    drawer = Drawer(config, schedule.num_steps, probs, seed)
+    num_classes = len(counts)
+    tcfg = TCFG(num_classes, config.tcfg_gamma) if config.tcfg else None
+    if config.name == "ddpm":
+        return DDPMLoss(schedule, num_classes, tcfg), drawer
+    cbdm = CBDMLoss(schedule, num_classes, config.tau, config.gamma, config.reg_share, tcfg)
+    return cbdm, drawer
