@@ -1,12 +1,14 @@
-"""Guided sampling in images a second: a guidance interval against none, 2 workers against 1.
+"""Guided sampling in images a second: one prediction a step (TCFG) or a guidance interval
+against two predictions, 2 workers against 1.
 
     python -m benchmarks.sampling [--run RUN] [--repetitions 30] [--images 400] [--raw FILE]
 
-The interval is compared in this process, one thread, DDIM as the run configures it. The workers
-are Ray actors, one thread each; a repetition starts them, and the speed is that from the moment
-they are all ready to the last image. Medians; images a second of CPU time do not depend on who
-else uses the machine (less so: they share its caches). Without ``--run`` the network is that of
-the digits' preset with fresh weights: the time does not depend on them.
+One call and the interval are compared in this process, one thread, DDIM as the run configures
+it. The workers are Ray actors, one thread each; a repetition starts them, and the speed is that
+from the moment they are all ready to the last image. Medians; images a second of CPU time do
+not depend on who else uses the machine (less so: they share its caches). Without
+``--run`` the network is that of the digits' preset tcfg with fresh weights: the time does not
+depend on them.
 """
 
 import argparse
@@ -37,13 +39,14 @@ from cbdm_scale.sample import SampleOptions, make_plan
 
 INTERVAL = 0.2, 0.7
 """In units of t / T: half of the steps."""
-ALWAYS, INSIDE, PLAIN = "guided", f"guided inside {INTERVAL}", "not guided"
+ALWAYS, INSIDE, PLAIN = "guided (CFG)", f"guided inside {INTERVAL}", "not guided"
+ONE_CALL = "guided, one call (TCFG)"
 
 
 def digits_maker() -> ChunkMaker:
-    config = preset("digits_lt")
+    config = preset("digits_lt", "tcfg")
     torch.manual_seed(0)
-    net = build(config.model, image_channels=1, image_size=8, num_classes=10)
+    net = build(config.model, image_channels=1, image_size=8, num_classes=10, omega=True)
     plan = SetPlan(
         checkpoint="fresh",
         weights_sha256="",
@@ -60,6 +63,7 @@ def digits_maker() -> ChunkMaker:
         probs=(),
         chunk_size=100,
         precision="fp32",
+        omega_layer=True,
     )
     return ChunkMaker(plan, save(net.state_dict()))
 
@@ -73,15 +77,19 @@ def run_maker(run: str) -> ChunkMaker:
 
 
 def in_process(maker: ChunkMaker, repetitions: int) -> dict[str, Samples]:
-    """Seconds of one chunk: guided at all levels, inside the interval, and not at all."""
+    """Seconds of one chunk: guided at all levels, in one call a step, inside the interval, and
+    not at all. A network without the omega-conditioned layer has no one call."""
     torch.set_num_threads(1)
     low, high = INTERVAL
     inside = replace(maker.plan.sample, guidance_from=low, guidance_to=high)
     plans = {
         ALWAYS: maker.plan,
+        ONE_CALL: replace(maker.plan, guidance_mode="tcfg"),
         INSIDE: replace(maker.plan, sample=inside),
         PLAIN: replace(maker.plan, omega=0.0),
     }
+    if not maker.plan.omega_layer:
+        del plans[ONE_CALL]
     cpu, chunk = torch.device("cpu"), (0, maker.plan.chunk_size)
     makers = {name: ChunkMaker(plan, maker.weights)(cpu) for name, plan in plans.items()}
     variants = {name: partial(make_one, make, chunk) for name, make in makers.items()}

@@ -14,6 +14,7 @@ from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
 from cbdm_scale.models import UNetConfig
 from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
 from cbdm_scale.training.loop import TrainConfig
 
@@ -95,6 +96,10 @@ class Config:
                 f"diffusion.num_steps ({self.diffusion.num_steps}). Try --sample.num-steps "
                 f"{self.diffusion.num_steps}."
             )
+        strength = max(self.eval.omegas)
+        check_trained(
+            "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
+        )
         self.train.per_rank(self.cluster.workers)
 
     @property

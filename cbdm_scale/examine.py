@@ -66,6 +66,7 @@ class Examiner:
             config.seed,
             world.device,
             config.eval.chunk_size,
+            config.eval.guidance_mode,
         )
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
@@ -137,11 +138,13 @@ class Examiner:
     def key(self) -> dict[str, Any]:
         """What scores depend on besides the network: others do not compare."""
         assert self.extractor is not None
+        mode = self.config.eval.guidance_mode
         return {
             "num_images": self.config.eval.num_images,
             "sample": asdict(self.config.sample),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
+            **({} if mode == "cfg" else {"guidance_mode": mode}),  # earlier files do not say it
         }
 
     def kept(self, images: int) -> Scores:

@@ -45,6 +45,8 @@ class Origin:
     num_classes: int
     augment: bool
     """Whether the network has an embedding of ADA's nine numbers."""
+    omega_max: float
+    """The largest guidance strength that it is told (TCFG); 0: it has no layer for that."""
     fingerprint: str
     """Of the data set that it learnt, "" where nothing says it."""
     samples: str
@@ -166,7 +168,7 @@ def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
         config, image = from_dict(about), about["image"]
         sizes = {"channels": image["channels"], "image_size": image["size"]}
         more = {"num_classes": image["num_classes"], "fingerprint": image["fingerprint"]}
-        more["augment"] = config.data.tells_augmentation
+        more |= {"augment": config.data.tells_augmentation, "omega_max": config.loss.strongest}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"run ({where}): its config.json is damaged or of another version of cbdm_scale "
@@ -233,6 +235,7 @@ def _open_foreign(run: str, weights: Weights, resolution: int | None) -> Origin:
         image_size=size,
         num_classes=read.num_classes,
         augment=read.augment,
+        omega_max=0.0,
         fingerprint="",
         samples=Storage(SAMPLES).url,
         notes=read.report,

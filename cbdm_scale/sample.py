@@ -21,6 +21,7 @@ from cbdm_scale.imageset.plan import SetPlan
 from cbdm_scale.imageset.store import ChunkStore
 from cbdm_scale.origin import Origin, Weights, find_data, open_origin
 from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
 from cbdm_scale.storage import Storage
 
 PROG = "python -m cbdm_scale.sample"
@@ -40,6 +41,9 @@ class SampleOptions:
     guidance: float = 1.0
     """omega of (1 + omega) e - omega e_null: 0 is none. In the other convention, s e +
     (1 - s) e_null, it is s = 1 + omega."""
+
+    guidance_mode: GuidanceMode = "cfg"
+    """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
     labels: str = "cyclic"
     """cyclic: the classes in turn, equally many of each. train, sqrt, bal or a number: drawn,
@@ -87,6 +91,7 @@ class SampleOptions:
         for name, value in [("num_images", self.num_images), ("chunk_size", self.chunk_size)]:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}. Try 1000.")
+        check_mode("guidance_mode", self.guidance_mode)
         if self.guidance < 0:
             raise ValueError(
                 f"guidance must be at least 0, got {self.guidance}: 0 is no guidance, the "
@@ -112,6 +117,7 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, Origin | None]:
             run=run,
             num_images=config.eval.num_images,
             guidance=config.eval.omegas[0],
+            guidance_mode=config.eval.guidance_mode,
             seed=config.seed,
             chunk_size=config.eval.chunk_size,
             sample=config.sample,
@@ -138,6 +144,7 @@ def make_plan(options: SampleOptions, origin: Origin, real: Manifest | None) -> 
         chunk_size=options.chunk_size,
         precision=options.precision,
         sample=options.sample,
+        guidance_mode=options.guidance_mode,
     )
 
 

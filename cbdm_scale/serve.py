@@ -49,5 +49,6 @@ def generate_from_checkpoint(
         null_label=image["num_classes"],
         seed=seed,
         chunk_size=config.eval.chunk_size,
+        guidance_mode=config.eval.guidance_mode,
     )
     return to_uint8(x).permute(0, 2, 3, 1).numpy()

@@ -17,9 +17,9 @@ from cbdm_scale.training.state import save_checkpoint
 MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
 
 
-def make_run(runs: Path, root: str, images: tuple[int, ...] = (48,)) -> str:
+def make_run(runs: Path, root: str, images: tuple[int, ...] = (48,), row: str = "cbdm") -> str:
     """The folder of a run on the digits, with a checkpoint after each number of images."""
-    base = preset("digits_lt")
+    base = preset("digits_lt", row)
     config = replace(
         base,
         name="noise",

@@ -91,6 +91,8 @@ def test_the_default_name_says_data_set_and_loss():
     name = Config(dataset="cifar10-lt", loss=LossConfig(name="ddpm")).run_name
     assert name.startswith("cifar10_lt-ddpm-") and len(name) == len("cifar10_lt-ddpm-") + 8
     assert Config(name="mine").run_name == "mine"
+    guided = Config(loss=LossConfig(name="ddpm", tcfg=True)).run_name
+    assert guided.startswith("digits_lt-ddpm_tcfg-")
 
 
 @pytest.mark.parametrize("row", PRESETS)
@@ -133,6 +135,18 @@ def test_flat_names_are_dotted_paths():
         (lambda: DataConfig(cache="s3://x"), r"data.cache \(s3://x\).* own disk.* try"),
         (lambda: DataConfig(timeout_s=0), r"data.timeout_s.*got 0. Try 120"),
         (lambda: EvalConfig(omegas=(-1.0,)), r"eval.omegas.*\(-1.0,\)"),
+        (lambda: EvalConfig(guidance_mode="both"), r"eval.guidance_mode must be.*got 'both'"),
+        (
+            lambda: Config(eval=EvalConfig(guidance_mode="tcfg")),
+            r"eval.guidance_mode \(tcfg\) needs a network.*--loss.tcfg, or.*cfg",
+        ),
+        (
+            lambda: Config(
+                loss=LossConfig(tcfg=True),
+                eval=EvalConfig(guidance_mode="tcfg", omegas=(0.5, 1.6)),
+            ),
+            r"eval.guidance_mode \(tcfg\) knows strengths up to 1 .*got 1.6",
+        ),
         (lambda: LossConfig(tau=-1), r"loss.tau.*got -1: 0 is plain DDPM"),
         (lambda: LossConfig(reg_share=0), r"loss.reg_share.*got 0.*--loss.name ddpm"),
         (lambda: TrainConfig(batch_size=0), r"train.batch_size.*got 0"),

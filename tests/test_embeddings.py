@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from cbdm_scale.models.embeddings import TimeEmbedding, init_xavier, label_embedding, sinusoid
+from cbdm_scale.models.embeddings import (
+    OmegaEmbedding,
+    TimeEmbedding,
+    init_xavier,
+    label_embedding,
+    sinusoid,
+)
 
 
 def test_sinusoid_interleaves_sines_and_cosines_of_falling_frequency():
@@ -46,3 +52,48 @@ def test_the_gain_shrinks_what_a_layer_starts_with():
     assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     assert not layer.bias.any()
     assert init_xavier(nn.Linear(9, 4, bias=False)).bias is None
+
+
+# ----------------------------------------------------------------------------
+# Guidance strength.
+
+
+def test_a_fresh_strength_adds_nothing_and_can_learn_at_once():
+    torch.manual_seed(0)
+    omega = OmegaEmbedding(16, 64)
+    out = omega(torch.tensor([0.0, 0.3, 1.0, 4.0]))
+    assert out.shape == (4, 64) and not out.any()
+    out.sum().backward()
+    assert omega.linear_2.weight.grad.any()
+
+
+def test_strength_zero_adds_exactly_nothing_whatever_was_learnt():
+    for seed in range(5):
+        torch.manual_seed(seed)
+        omega = OmegaEmbedding(16, 64)
+        with torch.no_grad():
+            for parameter in omega.parameters():
+                parameter.copy_(10 * torch.randn_like(parameter))
+        out = omega(torch.tensor([0.0, 0.5, 0.0, 1.0, -0.0]))
+        assert not out[[0, 2, 4]].any()
+        assert (out[[1, 3]].norm(dim=1) > 1).all()
+
+
+def test_strengths_are_told_apart():
+    """The six of the paper and those between them, beyond 1 too."""
+    torch.manual_seed(0)
+    omega = OmegaEmbedding(16, 64)
+    nn.init.normal_(omega.linear_2.weight)
+    out = omega(torch.linspace(0, 4, 41))
+    assert torch.pdist(out).min() > 0.1
+
+
+def test_a_strength_is_the_sinusoid_less_that_of_zero_through_two_layers():
+    torch.manual_seed(0)
+    omega = OmegaEmbedding(4, 8)
+    nn.init.normal_(omega.linear_2.weight)
+    w = 0.37
+    waves = [math.sin(10 * w), math.cos(10 * w) - 1, math.sin(0.1 * w), math.cos(0.1 * w) - 1]
+    hidden = omega.linear_1.weight @ torch.tensor(waves)
+    expected = omega.linear_2.weight @ (hidden * hidden.sigmoid())
+    torch.testing.assert_close(omega(torch.tensor([w]))[0], expected, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,14 @@
+import pytest
 import torch
 
-from cbdm_scale.sampling.guidance import Interval, classifier_free
+from cbdm_scale.sampling.guidance import (
+    Interval,
+    check_mode,
+    check_trained,
+    classifier_free,
+    guide,
+    trained,
+)
 
 
 def net(x, level, y, omega=None, augment=None):
@@ -84,3 +92,56 @@ def test_omega_and_augment_reach_both_predictions_inside_the_interval():
     e, e_null = net(X, LEVEL, Y, omega, augment), net(X, LEVEL, NULL, omega, augment)
     expected = torch.cat([e[:1], (1.5 * e - 0.5 * e_null)[1:]])
     torch.testing.assert_close(guided(X, LEVEL, Y, omega, augment), expected)
+
+
+# ----------------------------------------------------------------------------
+# One prediction: the network is told the strength.
+
+
+def test_a_trained_network_is_told_the_strength_and_asked_once():
+    calls = []
+
+    def counting(x, level, y, omega=None, augment=None):
+        calls.append(len(x))
+        return net(x, level, y, omega, augment)
+
+    augment = torch.arange(27.0).view(3, 9)
+    out = trained(counting, 0.8, 7)(X, LEVEL, Y, augment=augment)
+    assert torch.equal(out, net(X, LEVEL, Y, torch.full((3,), 0.8), augment))
+    assert calls == [3]
+
+
+def test_strength_zero_of_a_trained_network_is_the_network_itself():
+    assert trained(net, 0.0, 7) is net
+
+
+def test_a_trained_network_without_a_label_is_not_guided():
+    y = torch.tensor([0, 7, 2])
+    out = trained(net, 0.8, 7)(X, LEVEL, y)
+    assert torch.equal(out, net(X, LEVEL, y, torch.tensor([0.8, 0, 0.8])))
+
+
+def test_outside_the_interval_a_trained_network_is_told_zero():
+    guided = trained(net, 0.8, 7, Interval(num_levels=10, low=0.1, high=0.5))
+    expected = net(X, LEVEL, Y, torch.tensor([0.8, 0.8, 0]))
+    assert torch.equal(guided(X, LEVEL, Y), expected)
+    whole = trained(net, 0.8, 7, Interval(num_levels=10))
+    assert torch.equal(whole(X, LEVEL, Y), trained(net, 0.8, 7)(X, LEVEL, Y))
+
+
+def test_the_mode_chooses_and_two_predictions_are_the_default():
+    everywhere = Interval(num_levels=10)
+    two, one = classifier_free(net, 0.8, 7), trained(net, 0.8, 7)
+    assert torch.equal(guide(net, 0.8, 7, everywhere)(X, LEVEL, Y), two(X, LEVEL, Y))
+    assert torch.equal(guide(net, 0.8, 7, everywhere, "tcfg")(X, LEVEL, Y), one(X, LEVEL, Y))
+
+
+def test_a_mode_or_strength_that_the_network_does_not_know_is_named():
+    with pytest.raises(ValueError, match=r"guidance_mode must be cfg .* or tcfg .* got 'both'"):
+        check_mode("guidance_mode", "both")
+    with pytest.raises(ValueError, match=r"guidance_mode \(tcfg\) needs .*--loss.tcfg, or"):
+        check_trained("guidance_mode", "tcfg", 0.5, 0.0)
+    with pytest.raises(ValueError, match=r"up to 1 \(loss.omega_max\), got 1.5. Try 1, or cfg"):
+        check_trained("guidance_mode", "tcfg", 1.5, 1.0)
+    check_trained("guidance_mode", "tcfg", 1.0, 1.0)
+    check_trained("guidance_mode", "cfg", 9.0, 0.0)

@@ -76,10 +76,18 @@ def test_every_option_that_changes_the_images_changes_the_name():
         "classes": (0, 1),
         "chunk_size": 9,
         "precision": "bf16",
+        "omega_layer": True,
+        "guidance_mode": "tcfg",
     }
     names = {PLAN.name} | {replace(PLAN, **{k: v}).name for k, v in changes.items()}
     assert len(names) == 1 + len(changes)
     assert PLAN.name.startswith("000000000048-ddim100-omega1.5-cyclic-seed0-")
+
+
+def test_what_came_later_leaves_the_names_of_older_sets_as_they_were():
+    """A name from before there was a guidance mode: the same command finds its set."""
+    assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
+    assert "guidance_mode" not in PLAN.to_dict() and "omega_layer" not in PLAN.to_dict()
 
 
 def test_classes_are_parsed_and_checked():

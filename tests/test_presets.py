@@ -19,7 +19,7 @@ CLASSES = {
 }
 SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
 PAPER = [row for row in PRESETS if row[0] != "digits_lt" and row[1] != "small"]
-PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs")
+PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "tcfg")
 """Rows whose objective is DDPM's, in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
@@ -34,6 +34,7 @@ def network(config):
             image_size=SIZES.get(config.dataset, 32),
             num_classes=CLASSES[config.dataset],
             augment=config.data.tells_augmentation,
+            omega=config.loss.tcfg,
         )
 
 
@@ -43,6 +44,9 @@ def test_every_preset_builds(row):
     assert (config.dataset, config.preset) == row
     assert num_parameters(network(config)) > 10_000
     assert config.loss.name == ("ddpm" if row[1] in PLAIN else "cbdm")
+    tcfg = row[1].endswith("tcfg")
+    assert config.loss.tcfg == tcfg
+    assert config.eval.guidance_mode == ("tcfg" if tcfg else "cfg")
     assert config.train.total_images % config.train.batch_size == 0
     for workers in (1, 2, 3, 4):
         if row[1] not in PLAIN or workers != 3:
@@ -96,6 +100,15 @@ def test_the_papers_augmentations(row, augment, omega):
     assert config.eval.omegas == (omega,)
     added = num_parameters(network(config)) - num_parameters(network(preset("cifar100_lt")))
     assert added == (9 * 512 if augment == "ada" else 0)
+
+
+def test_figure_12_adds_an_embedding_of_the_strength_to_ddpm():
+    config, plain = preset("cifar100", "tcfg"), preset("cifar100", "ddpm")
+    assert config.eval.omegas == (0.1,)
+    assert (config.loss.omega_max, config.loss.tcfg_gamma) == (1.0, 0.25)
+    assert config.train == plain.train and config.model == plain.model
+    added = num_parameters(network(config)) - num_parameters(network(plain))
+    assert added == 128 * 512 + 512 * 512
 
 
 @pytest.mark.parametrize("dataset, level", [("celeba5", 2), ("cub200", 3), ("cifar10", 1)])

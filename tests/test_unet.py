@@ -142,8 +142,29 @@ def test_a_label_beyond_none_is_an_error():
 
 def test_omega_is_refused():
     x, t, y = batch()
-    with pytest.raises(ValueError, match="omega was given.*TCFG"):
+    with pytest.raises(ValueError, match="omega was given.*Train one with --loss.tcfg"):
         small()(x, t, y, omega=torch.ones(4))
+
+
+def test_strength_zero_is_no_strength_to_the_bit_and_others_are_heard():
+    """Also after training, and image by image."""
+    net, (x, t, y) = small(omega=True), batch()
+    out = net(x, t, y)
+    assert torch.equal(net(x, t, y, omega=torch.zeros(4)), out)
+    mixed = net(x, t, y, omega=torch.tensor([0.0, 0.3, 1.0, 0.0]))
+    assert torch.equal(mixed[[0, 3]], out[[0, 3]])
+    assert ((mixed - out).abs().amax((1, 2, 3))[1:3] > 1e-4).all()
+
+
+def test_the_omega_layer_is_added_to_the_weights_of_the_seed():
+    torch.manual_seed(0)
+    plain = build(SMALL, image_channels=3, image_size=8, num_classes=K, augment=True)
+    torch.manual_seed(0)
+    net = build(SMALL, image_channels=3, image_size=8, num_classes=K, augment=True, omega=True)
+    new = set(net.state_dict()) - set(plain.state_dict())
+    assert new == {"omega.linear_1.weight", "omega.linear_2.weight"}
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(net.state_dict()[name], tensor), name
 
 
 def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard():
@@ -156,16 +177,19 @@ def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard():
         small()(x, t, y, augment=torch.zeros(4, 9))
 
 
+@pytest.mark.parametrize("omega", [False, True])
 @pytest.mark.parametrize("augment", [False, True])
-def test_every_parameter_has_a_gradient_after_one_balanced_step(augment):
+def test_every_parameter_has_a_gradient_after_one_balanced_step(augment, omega):
     """One call for y and y' with a dropped label in it: DDP finds no unused parameter."""
-    net, (x, t, y) = small(augment=augment), batch()
+    net, (x, t, y) = small(augment=augment, omega=omega), batch()
     out = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, (y + 1) % K]))
     e, e_alt = out.chunk(2)
     (e.square().mean() + (e - e_alt.detach()).square().mean()).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
     silent = {name for name, p in net.named_parameters() if not p.grad.any()}
-    assert silent == ({"augment.weight"} if augment else set())
+    layers = {"augment.weight"} if augment else set()
+    layers |= {"omega.linear_1.weight", "omega.linear_2.weight"} if omega else set()
+    assert silent == layers
 
 
 def test_dropout_acts_in_training_only():

@@ -39,6 +39,7 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, Origin | None]:
             samples=samples,
             num_images=0 if samples else config.eval.num_images,
             guidance=",".join(f"{omega:g}" for omega in omegas),
+            guidance_mode=config.eval.guidance_mode,
             extractor=config.eval.extractor if known else base.extractor,
             extractor_weights=config.eval.weights,
             allow_weights=config.eval.allow_weights,

@@ -18,7 +18,6 @@ from cbdm_scale.origin import Origin, find_data
 from cbdm_scale.storage import Storage
 
 EVALUATIONS = "~/cbdm_scale/evaluation"
-GUIDANCE_MODE = "cfg"
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,12 @@ def _planned(options: EvaluateOptions, origin: Origin, real: Manifest) -> tuple[
             chunk_size=options.chunk_size,
             precision=options.precision,
             sample=options.sample,
+            guidance_mode=options.guidance_mode,
         )
         _check_shape(plan.shape, real, options.run)
         store = ChunkStore(Storage(origin.samples).child(plan.name), plan)
         images = SetImages(store, plan.chunks(options.num_images))
-        about = About(store.folder.url, omega, GUIDANCE_MODE)
+        about = About(store.folder.url, omega, options.guidance_mode)
         wanted.append(Wanted(about, f"{plan.name}-{options.num_images}", images, store))
     return tuple(wanted)
 
@@ -142,11 +142,11 @@ def _planned(options: EvaluateOptions, origin: Origin, real: Manifest) -> tuple[
 def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
     """The images that the user names."""
     where, number = options.samples, options.num_images
-    [omega] = options.omegas
+    [omega], mode = options.omegas, options.guidance_mode
     images: Images
     if Storage(where).exists("set.json"):
         images = open_set(where, number)
-        omega = images.store.plan.omega
+        omega, mode = images.store.plan.omega, images.store.plan.guidance_mode
     else:
         try:
             images = open_images(where)
@@ -166,7 +166,7 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
             f"samples ({where}) has label {labels.max()}, the data set {real.name} has "
             f"{real.num_classes} classes. Number the classes as the data set does."
         )
-    about = About(where, omega, GUIDANCE_MODE)
+    about = About(where, omega, mode)
     identity = f"{images.fingerprint}-{images.count}-{omega}"
     return (Wanted(about, identity, images, None),)
 

@@ -10,6 +10,7 @@ from cbdm_scale.cluster import PoolConfig
 from cbdm_scale.evaluation.resize import Resize
 from cbdm_scale.origin import Weights
 from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class EvaluateOptions:
     guidance: str = "1"
     """Guidance strengths omega, such as 0,0.4,0.8: a set of images for each. With --samples the
     one that the set was made with, where the set does not say it."""
+
+    guidance_mode: Annotated[
+        GuidanceMode, tyro.conf.arg(aliases=["--eval.guidance-mode"])
+    ] = "cfg"
+    """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
     samples: str = ""
     """Evaluate these images, and make none: a set of the sample command, an .npz file, a folder
@@ -92,6 +98,7 @@ class EvaluateOptions:
             raise ValueError(
                 f"num_images must be at least 2, got {self.num_images}. Try 10000."
             )
+        check_mode("guidance_mode", self.guidance_mode)
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}. Try 100.")
         if self.extractor == "none":

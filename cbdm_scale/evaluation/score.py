@@ -22,6 +22,7 @@ from cbdm_scale.evaluation.history import BestBy
 from cbdm_scale.evaluation.resize import Resize, check_rule
 from cbdm_scale.labels import Group, class_cyclic
 from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
+from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
 from cbdm_scale.types import Net
 
 GRID_ROWS = 30
@@ -51,6 +52,9 @@ class EvalConfig:
     omegas: tuple[float, ...] = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end."""
 
+    guidance_mode: GuidanceMode = "cfg"
+    """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
+
     chunk_size: int = 100
     """Images generated at once. The set is made in these chunks whatever the workers."""
 
@@ -72,6 +76,7 @@ class EvalConfig:
                 f"eval.omegas must be one or more strengths of at least 0, got {self.omegas}: "
                 "0 is no guidance, the paper uses 0.8 to 1.6."
             )
+        check_mode("eval.guidance_mode", self.guidance_mode)
         check_rule(self.resize)
         if self.chunk_size < 1:
             raise ValueError(f"eval.chunk_size must be at least 1, got {self.chunk_size}.")
@@ -103,6 +108,7 @@ class Generator:
     seed: int
     device: torch.device
     chunk_size: int
+    guidance_mode: GuidanceMode = "cfg"
     tell: Callable[[int], None] = lambda num_images: None
     """Told the number of images of every chunk that is made."""
 
@@ -125,6 +131,7 @@ class Generator:
                 null_label=self.num_classes,
                 seed=self.seed,
                 chunk_size=self.chunk_size,
+                guidance_mode=self.guidance_mode,
             )
             made.append((part, labels[part], to_uint8(x).cpu()))
             self.tell(len(part))

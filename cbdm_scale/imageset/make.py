@@ -33,6 +33,7 @@ class ChunkMaker:
             num_classes=plan.num_classes,
             num_steps=plan.diffusion.num_steps,
             augment=plan.augment,
+            omega=plan.omega_layer,
         )
         net.load_state_dict(load(self.weights))
         net.to(device).eval()
@@ -66,4 +67,5 @@ def make_chunk(
             null_label=null_label(plan.num_classes),
             seed=plan.seed,
             chunk_size=len(samples),
+            guidance_mode=plan.guidance_mode,
         )

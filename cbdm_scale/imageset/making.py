@@ -11,6 +11,7 @@ from cbdm_scale.imageset.plan import SetPlan, label_probs, parse_classes
 from cbdm_scale.imageset.store import ChunkStore
 from cbdm_scale.origin import Origin
 from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import GuidanceMode, check_trained
 from cbdm_scale.sampling.steps import check_num_steps
 
 SAY_EVERY_S = 5.0
@@ -27,8 +28,10 @@ def plan_set(
     sample: SamplerConfig,
     labels: str = "cyclic",
     classes: str = "",
+    guidance_mode: GuidanceMode = "cfg",
 ) -> SetPlan:
     """Everything that decides the images; ValueError if options do not fit the network."""
+    check_trained("guidance_mode", guidance_mode, omega, origin.omega_max)
     check_num_steps(origin.config.diffusion.num_steps, sample.num_steps)
     chosen = parse_classes(classes, origin.num_classes)
     counts = real.counts["train"] if real else None
@@ -48,6 +51,8 @@ def plan_set(
         probs=label_probs(labels, chosen, counts),
         chunk_size=chunk_size,
         precision=precision,
+        omega_layer=origin.omega_max > 0,
+        guidance_mode=guidance_mode,
     )
 
 

@@ -18,10 +18,14 @@ from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.labels import class_probs, draw_labels
 from cbdm_scale.models import UNetConfig
 from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import GuidanceMode
 
 FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 """Names of label distributions in the paper, as powers of the training counts."""
+
+YOUNGER = {"omega_layer": False, "guidance_mode": "cfg"}
+"""What the first sets did not say: at these values it leaves a set's name alone."""
 
 Chunk = tuple[int, int]
 """First image of a chunk, and the one after its last."""
@@ -54,6 +58,9 @@ class SetPlan:
     """Probability of each of ``classes``; () where they take turns."""
     chunk_size: int
     precision: Literal["fp32", "bf16"]
+    omega_layer: bool = False
+    """Whether the network has TCFG's embedding of the guidance strength."""
+    guidance_mode: GuidanceMode = "cfg"
 
     def labels_of(self, samples: Tensor) -> Tensor:
         """The label of every image, by its number in the set: (n,) int64."""
@@ -71,6 +78,9 @@ class SetPlan:
 
     def to_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for option, usual in YOUNGER.items():
+            if plain[option] == usual:
+                del plain[option]
         return {"format_version": FORMAT_VERSION, **plain}
 
     @classmethod
@@ -97,7 +107,8 @@ class SetPlan:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         sampler = f"{self.sample.name}{self.sample.num_steps}"
         few = self.labels if len(self.classes) == self.num_classes else f"{self.labels}-some"
-        words = self.checkpoint, sampler, f"omega{self.omega:g}", few, f"seed{self.seed}"
+        guide = "omega" if self.guidance_mode == "cfg" else "tcfg"
+        words = self.checkpoint, sampler, f"{guide}{self.omega:g}", few, f"seed{self.seed}"
         return "-".join([*words, digest])
 
 

@@ -65,4 +65,4 @@ class CBDMLoss:
             for term in cbdm_terms(e[rows], e_alt, weight, self.gamma)
         )
         terms = {"total": dm + pull, "dm": dm, "r": r, "rc": rc}
-        return self.tcfg.add(terms, e, *guided, draws) if self.tcfg else terms
+        return self.tcfg.add(terms, draws, e, *guided) if self.tcfg else terms

@@ -26,4 +26,4 @@ class DDPMLoss:
         e, *guided = predict(net, x_t, draws, [Branch(y_in), *guide])
         dm = mean_sq(e - draws.eps)
         terms = {"total": dm, "dm": dm}
-        return self.tcfg.add(terms, e, *guided, draws) if self.tcfg else terms
+        return self.tcfg.add(terms, draws, e, *guided) if self.tcfg else terms

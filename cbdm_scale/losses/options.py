@@ -74,5 +74,10 @@ class LossConfig:
         return f"{self.name}_tcfg" if self.tcfg else self.name
 
     @property
+    def strongest(self) -> float:
+        """The largest guidance strength that the network is told in training; 0 is none."""
+        return self.omega_max if self.tcfg else 0.0
+
+    @property
     def regularises(self) -> bool:
         return self.name == "cbdm" and self.tau > 0

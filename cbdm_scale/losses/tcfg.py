@@ -55,10 +55,10 @@ class TCFG:
     def add(
         self,
         terms: dict[str, Tensor],
+        draws: Draws,
         e: Tensor,
         e_uncond: Tensor,
         e_omega: Tensor,
-        draws: Draws,
     ) -> dict[str, Tensor]:
         """``terms`` (N,) with L_g and L_gc in their total and beside it; e is (N, C, H, W)."""
         rows, omega = draws.guided, draws.omega

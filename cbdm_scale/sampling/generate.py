@@ -18,7 +18,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import Variance, ancestral
 from cbdm_scale.sampling.dpm import dpm_solver
-from cbdm_scale.sampling.guidance import Interval, classifier_free
+from cbdm_scale.sampling.guidance import GuidanceMode, Interval, guide
 from cbdm_scale.sampling.steps import Spacing
 from cbdm_scale.types import Net
 
@@ -106,6 +106,7 @@ def generate(
     null_label: int,
     seed: int,
     chunk_size: int = 100,
+    guidance_mode: GuidanceMode = "cfg",
 ) -> Tensor:
     """Images number ``samples`` (n,) with labels y (n,): (n, C, H, W) float32 in [-1, 1].
 
@@ -113,7 +114,7 @@ def generate(
     """
     assert samples.shape == y.shape, "one label for every sample"
     interval = Interval(schedule.num_steps, config.guidance_from, config.guidance_to)
-    guided = classifier_free(net, omega, null_label, interval)
+    guided = guide(net, omega, null_label, interval, guidance_mode)
     images = [
         _generate_chunk(guided, part, y_part, config, schedule, shape, seed)
         for part, y_part in zip(samples.split(chunk_size), y.split(chunk_size), strict=True)

@@ -1,11 +1,37 @@
 """Guidance turns a network into another network with the same call."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.types import Net
+
+GuidanceMode = Literal["cfg", "tcfg"]
+
+
+def check_mode(option: str, mode: str) -> None:
+    """ValueError unless ``mode`` is a guidance mode; ``option`` is what the user set."""
+    if mode not in get_args(GuidanceMode):
+        raise ValueError(
+            f"{option} must be cfg (two predictions a step) or tcfg (one, by a network trained "
+            f"with --loss.tcfg), got {mode!r}."
+        )
+
+
+def check_trained(option: str, mode: str, strength: float, omega_max: float) -> None:
+    """ValueError if the network did not learn this strength: ``omega_max`` 0 is none at all."""
+    if mode == "tcfg" and not omega_max:
+        raise ValueError(
+            f"{option} (tcfg) needs a network with an omega-conditioned layer. Train one with "
+            "--loss.tcfg, or guide this one with two predictions a step: cfg."
+        )
+    if mode == "tcfg" and strength > omega_max:
+        raise ValueError(
+            f"{option} (tcfg) knows strengths up to {omega_max:g} (loss.omega_max), got "
+            f"{strength:g}. Try {omega_max:g}, or cfg, which takes any strength."
+        )
 
 
 @dataclass(frozen=True)
@@ -85,3 +111,44 @@ def classifier_free(
     if not strength:
         return net
     return guided if interval is None or interval.is_everything else guided_inside
+
+
+def trained(net: Net, omega: float, null_label: int, interval: Interval | None = None) -> Net:
+    """Tell the network the strength: what TCFG taught it to answer (Equation 32).
+
+        net(x, level, y, omega)
+
+    One prediction a step, where ``classifier_free`` needs two. omega = 0 is the network itself.
+    Outside the interval, and without a label, it is told 0: no guidance, as there.
+    """
+    strength = omega
+
+    def guided(
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        assert omega is None, "a guided network is not told a strength again"
+        acts = y != null_label  # (N,)
+        if interval is not None and not interval.is_everything:
+            acts = acts & interval.holds(level)
+        return net(x, level, y, strength * acts.to(x.dtype), augment)
+
+    return guided if strength else net
+
+
+def guide(
+    net: Net,
+    omega: float,
+    null_label: int,
+    interval: Interval | None = None,
+    mode: GuidanceMode = "cfg",
+) -> Net:
+    """The network guided with strength omega, by two predictions (cfg) or one (tcfg)."""
+    match mode:
+        case "cfg":
+            return classifier_free(net, omega, null_label, interval)
+        case "tcfg":
+            return trained(net, omega, null_label, interval)

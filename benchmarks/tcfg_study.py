@@ -1,0 +1,190 @@
+"""Figure 12 in miniature: one call a step against two, over omega, from one network.
+
+    python -m benchmarks.tcfg_study --storage FOLDER [--images 72000] [--seed 0] [--picture FILE]
+
+Trains the digits' preset tcfg by the train command, one worker. Then FID over omega, by two
+predictions a step (CFG) and by one (TCFG), and how far one call is from two at the same noisy
+image: ||one - two||^2 as a share of ||two - unguided||^2, over omega and t. Started again, it
+goes on where it was. Prints two Markdown tables.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from benchmarks.digits_study import COLUMNS
+from cbdm_scale import draws, train
+from cbdm_scale.config import Config
+from cbdm_scale.data.index import open_index
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.evaluation.score import from_uint8
+from cbdm_scale.examine import Examiner, Scores
+from cbdm_scale.losses import mean_sq
+from cbdm_scale.models import build
+from cbdm_scale.origin import open_origin
+from cbdm_scale.sampling.guidance import GuidanceMode, classifier_free, trained
+from cbdm_scale.storage import Storage
+from cbdm_scale.training.state import list_checkpoints
+from cbdm_scale.training.world import OneProcess
+
+OMEGAS = 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0
+STEPS = 20, 100, 250, 500, 750, 950
+MODES: dict[str, GuidanceMode] = {"CFG, two calls": "cfg", "TCFG, one call": "tcfg"}
+
+
+def train_one(run: Storage, args: argparse.Namespace) -> None:
+    last = f"checkpoints/{args.images:012d}"
+    if last in list_checkpoints(run):
+        return
+    words = [
+        *("--dataset", "digits_lt", "--preset", "tcfg"),
+        *("--name", run.url.rpartition("/")[2], "--seed", str(args.seed)),
+        *("--data.root", args.shards, "--cluster.storage", args.storage),
+        *("--cluster.workers", "1", "--train.total-images", str(args.images)),
+        *("--train.save-every", "24000", "--train.sample-every", "0"),
+        *("--track.experiment", "tcfg study", "--eval.omegas", "0.0"),
+    ]
+    print("python -m cbdm_scale.train", *words, flush=True)
+    status = train.main(words)
+    if status or last not in list_checkpoints(run):
+        sys.exit(status or "stopped: the same command goes on from here")
+
+
+def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
+    origin = open_origin(run.url)
+    config = origin.config
+    net = build(
+        config.model,
+        image_channels=origin.channels,
+        image_size=origin.image_size,
+        num_classes=origin.num_classes,
+        omega=True,
+    )
+    net.load_state_dict(load(origin.weights))
+    return net.eval(), config, read_manifest(config.data.root, config.dataset)
+
+
+def scores_of(
+    mode: GuidanceMode,
+    net: nn.Module,
+    config: Config,
+    manifest: Manifest,
+    run: Storage,
+    args: argparse.Namespace,
+) -> Scores:
+    """FID and label fidelity at every strength; kept in <run>/study/<mode>."""
+    evaluated = replace(config.eval, guidance_mode=mode, num_images=args.num_images)
+    config = replace(config, eval=replace(evaluated, omegas=OMEGAS))
+    schedule, folder = LinearSchedule(config.diffusion), run.child(f"study/{mode}")
+    examiner = Examiner(config, manifest, schedule, OneProcess(), folder)
+    found = {}
+    for omega in OMEGAS:
+        found |= examiner.evaluate(net, args.images, (omega,))
+        print(f"{mode} omega {omega:g}: FID {found[str(omega)]['fid']:.2f}", flush=True)
+    return found
+
+
+@torch.no_grad()
+def distances(
+    net: nn.Module, config: Config, manifest: Manifest, count: int = 600
+) -> dict[int, list[tuple[float, float]]]:
+    """By t and omega > 0: means of ||one - two||^2 and of ||two - unguided||^2 over real images."""
+    index = open_index(config.data.root, config.dataset, "eval")
+    reader = ShardReader(config.data.root, config.dataset, index)
+    rows = draws.permutation(0, "study", index.num_samples)[:count]
+    x0 = from_uint8(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
+    y = torch.from_numpy(index.labels[rows.numpy()].copy())
+    schedule, null = LinearSchedule(config.diffusion), manifest.num_classes
+    found: dict[int, list[tuple[float, float]]] = {}
+    for step in STEPS:
+        t = torch.full_like(y, step)
+        eps = draws.normal(0, f"study {step}", rows, x0[0].numel()).view_as(x0)
+        x_t = schedule.add_noise(x0, t, eps)
+        plain = net(x_t, t, y)
+
+        def pair(omega: float, x_t: Tensor = x_t, t: Tensor = t, plain: Tensor = plain):
+            one, two = (
+                guide(net, omega, null)(x_t, t, y) for guide in (trained, classifier_free)
+            )
+            return mean_sq(one - two).mean().item(), mean_sq(two - plain).mean().item()
+
+        found[step] = [pair(omega) for omega in OMEGAS if omega]
+    return found
+
+
+def fid_table(scores: dict[str, Scores]) -> str:
+    lines = ["| | omega | " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 2) + "|")
+    for name, by_omega in scores.items():
+        best = min(OMEGAS, key=lambda omega: by_omega[str(omega)]["fid"])
+        for omega in OMEGAS:
+            values = by_omega[str(omega)]
+            cells = [
+                f"{100 * values[c]:.0f}" if c.startswith("fidelity") else f"{values[c]:.2f}"
+                for c in COLUMNS
+            ]
+            if omega == best:
+                cells[0] = f"**{cells[0]}**"
+            lines.append(f"| {name} | {omega:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def distance_table(found: dict[int, list[tuple[float, float]]]) -> str:
+    strengths = [omega for omega in OMEGAS if omega]
+    lines = ["| t | " + " | ".join(f"omega {omega:g}" for omega in strengths) + " |"]
+    lines.append("|---" * (len(strengths) + 1) + "|")
+    for step, pairs in found.items():
+        cells = [f"{error:.1e} ({error / size:.0%})" for error, size in pairs]
+        lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(
+    scores: dict[str, Scores], found: dict[int, list[tuple[float, float]]], file: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, by_omega in scores.items():
+        left.plot(OMEGAS, [by_omega[str(o)]["fid"] for o in OMEGAS], "o-", label=name)
+    left.set(xlabel="omega", ylabel="FID")
+    left.legend()
+    for i, omega in enumerate(o for o in OMEGAS if o):
+        shares = [pairs[i][0] / pairs[i][1] for pairs in found.values()]
+        right.plot(list(found), shares, "o-", label=f"omega {omega:g}")
+    right.set(xlabel="t", ylabel="||one - two||² / ||two - unguided||²", yscale="log")
+    right.legend()
+    figure.savefig(file, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--shards", default="shards")
+    parser.add_argument("--images", type=int, default=72_000)
+    parser.add_argument("--num-images", type=int, default=1_000, help="generated, for each FID")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", default="", help="PNG file for both curves")
+    args = parser.parse_args()
+    run = Storage(args.storage).child(f"tcfg-seed{args.seed}")
+    train_one(run, args)
+    net, config, manifest = open_network(run)
+    found = distances(net, config, manifest)
+    print(distance_table(found), flush=True)
+    scores = {
+        name: scores_of(mode, net, config, manifest, run, args) for name, mode in MODES.items()
+    }
+    print("\n" + fid_table(scores))
+    if args.picture:
+        draw(scores, found, args.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Guided sampling by the command, in two predictions a step and in one."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sampling_tools import make_run, only_set
+
+from cbdm_scale.config import from_dict
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.evaluation.score import Generator
+from cbdm_scale.models import build
+from cbdm_scale.sample import main, parse
+from cbdm_scale.sampling.guidance import trained
+from cbdm_scale.serve import generate_from_checkpoint
+
+
+@pytest.fixture
+def run(tmp_path, digits_root):
+    """A run with the omega-conditioned layer, as --preset tcfg makes them."""
+    return make_run(tmp_path / "runs", digits_root, row="tcfg")
+
+
+def images(run, out, *words):
+    words = ("--run", run, "--cluster.workers", "0", "--format", "npz", "--out", out, *words)
+    assert main([str(word) for word in words]) == 0
+    found = only_set(str(out))
+    with np.load(found.local_path("images-30.npz"), allow_pickle=False) as file:
+        return file["arr_0"], found
+
+
+def checkpoint(run):
+    return max(Path(run, "checkpoints").iterdir())
+
+
+def network(run):
+    config = from_dict(json.loads(Path(run, "config.json").read_text()))
+    net = build(config.model, image_channels=1, image_size=8, num_classes=10, omega=True)
+    net.load_state_dict(load_file(checkpoint(run) / "ema.safetensors"))
+    return net.eval(), config
+
+
+def expected(net, config, omega, mode="cfg"):
+    """What evaluation generates: 30 images, 8 at a time."""
+    schedule, cpu = LinearSchedule(config.diffusion), torch.device("cpu")
+    generator = Generator(config.sample, schedule, (1, 8, 8), 10, 0, cpu, 8, mode)
+    made = [x for _, _, x in generator.share(net, 30, omega, 0, 1)]
+    return torch.cat(made).permute(0, 2, 3, 1).numpy()
+
+
+def test_one_call_a_step_makes_what_the_network_answers_to_the_strength(run, tmp_path):
+    net, config = network(run)
+    one, found = images(run, tmp_path / "1", "--guidance", 0.8, "--guidance-mode", "tcfg")
+    told = trained(net, 0.8, 10)
+    assert np.array_equal(one, expected(told, config, omega=0.0))
+    assert np.array_equal(one, expected(net, config, 0.8, "tcfg"))
+    two, other = images(run, tmp_path / "2", "--guidance", 0.8, "--guidance-mode", "cfg")
+    assert np.array_equal(two, expected(net, config, 0.8))
+    assert not np.array_equal(one, two)
+    assert "-tcfg0.8-" in found.url and "-omega0.8-" in other.url
+
+
+def test_strength_zero_is_the_same_in_both_modes(run, tmp_path):
+    one, _ = images(run, tmp_path / "1", "--guidance", 0, "--guidance-mode", "tcfg")
+    two, _ = images(run, tmp_path / "2", "--guidance", 0, "--guidance-mode", "cfg")
+    assert np.array_equal(one, two)
+
+
+def test_a_run_says_its_mode_to_sample_and_to_serve(run):
+    options, _ = parse(["--run", run])
+    assert (options.guidance, options.guidance_mode) == (1.0, "tcfg")
+    folder = checkpoint(run)
+    (folder / "config.json").write_bytes(Path(run, "config.json").read_bytes())
+    net, config = network(run)
+    served = generate_from_checkpoint(str(folder), [i % 10 for i in range(30)])
+    assert np.array_equal(served, expected(net, config, 1.0, "tcfg"))
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "message"),
+    [
+        ("cbdm", ("--guidance", "0.8"), r"guidance_mode \(tcfg\) needs a network with.*: cfg"),
+        (
+            "tcfg",
+            ("--guidance", "1.6"),
+            r"strengths up to 1 .*, got 1.6. Try 1, or cfg",
+        ),
+    ],
+)
+def test_what_the_network_did_not_learn_is_refused(
+    tmp_path, digits_root, capsys, row, words, message
+):
+    run = make_run(tmp_path / "runs", digits_root, row=row)
+    words = ("--run", run, "--cluster.workers", "0", "--guidance-mode", "tcfg", *words)
+    assert main(words) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not Path(run, "samples").exists()
