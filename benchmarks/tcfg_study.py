@@ -1,6 +1,6 @@
 """Figure 12 in miniature: one call a step against two, over omega, from one network.
 
-    python -m benchmarks.tcfg_study --storage FOLDER [--images 72000] [--seed 0] [--picture FILE]
+    python -m benchmarks.tcfg_study --storage FOLDER [--images 72000] [--picture FILE]
 
 Trains the digits' preset tcfg by the train command, one worker. Then FID over omega, by two
 predictions a step (CFG) and by one (TCFG), and how far one call is from two at the same noisy
@@ -94,7 +94,7 @@ def scores_of(
 def distances(
     net: nn.Module, config: Config, manifest: Manifest, count: int = 600
 ) -> dict[int, list[tuple[float, float]]]:
-    """By t and omega > 0: means of ||one - two||^2 and of ||two - unguided||^2 over real images."""
+    """By t and omega > 0: means over images of ||one - two||^2 and ||two - unguided||^2."""
     index = open_index(config.data.root, config.dataset, "eval")
     reader = ShardReader(config.data.root, config.dataset, index)
     rows = draws.permutation(0, "study", index.num_samples)[:count]
