@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", default="", help="a run, as the sample command takes it")
     parser.add_argument("--repetitions", type=int, default=30)
-    parser.add_argument("--worker-repetitions", type=int, default=30)
+    parser.add_argument("--worker-repetitions", type=int, default=30, help="0: none")
     parser.add_argument("--images", type=int, default=400, help="per repetition, on workers")
     parser.add_argument("--raw", default="", help="JSON file for every single figure")
     parser.add_argument("--chunk-size", type=int, default=50, help="images made at once")
@@ -177,6 +177,8 @@ def main() -> None:
     print("\n| | images/s | times the first | images a CPU second | times the first |")
     print("|---|---|---|---|---|")
     for samples, images in ((here, size), (away, args.images)):
+        if not next(iter(samples.values())).wall:
+            continue
         first = next(iter(samples.values()))
         for name, s in samples.items():
             wall, cpu = (images / median(torch.tensor(t)).item() for t in (s.wall, s.cpu))

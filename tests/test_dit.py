@@ -84,8 +84,22 @@ def test_step_and_label_matter(monkeypatch):
     torch.testing.assert_close(net(x, t.float(), y), base)
 
 
+def test_strength_zero_is_no_strength_to_the_bit_and_others_are_heard(monkeypatch):
+    net = shaken(tiny(monkeypatch, omega=True))
+    x, t, y = torch.randn(3, 3, 8, 8), torch.tensor([3, 5, 900]), torch.tensor([0, 1, 2])
+    base = net(x, t, y)
+    assert torch.equal(net(x, t, y, torch.zeros(3)), base)
+    told = net(x, t, y, torch.tensor([0.0, 0.4, 1.0]))
+    assert torch.equal(told[0], base[0])
+    assert ((told - base).abs().amax((1, 2, 3))[1:] > 1e-4).all()
+    torch.nn.init.zeros_(net.omega.linear_2.weight)  # as a new layer
+    assert torch.equal(net(x, t, y, torch.ones(3)), base)
+    with pytest.raises(ValueError, match="omega was given.*Train one with --loss.tcfg"):
+        tiny(monkeypatch)(x, t, y, torch.ones(3))
+
+
 def test_every_parameter_has_a_gradient(monkeypatch):
-    net = shaken(tiny(monkeypatch, augment=True))
+    net = shaken(tiny(monkeypatch, augment=True, omega=True))
     net(torch.randn(2, 3, 8, 8), torch.tensor([3, 5]), torch.tensor([0, 4])).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 

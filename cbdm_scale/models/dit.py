@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
     NUM_AUGMENT,
+    OmegaEmbedding,
     augment_embedding,
     init_xavier,
     label_embedding,
@@ -131,7 +132,7 @@ class DiT(nn.Module):
     """Predicts the noise eps in x_t: a ``types.Net``.
 
     ``num_classes`` is K, and label K means "none". ``out_channels`` is C unless given: the
-    published networks predict a variance too, and have 2C.
+    published networks predict a variance too, and have 2C. ``omega`` adds TCFG's layer.
     """
 
     positions: Tensor  # (L, D)
@@ -144,6 +145,7 @@ class DiT(nn.Module):
         image_size: int,
         num_classes: int,
         augment: bool = False,
+        omega: bool = False,
         out_channels: int | None = None,
     ):
         super().__init__()
@@ -173,11 +175,16 @@ class DiT(nn.Module):
         self.tail_modulation = zeros(nn.Linear(width, 2 * width))
         self.tail = zeros(nn.Linear(width, config.patch**2 * (out_channels or image_channels)))
         self.augment = augment_embedding(width) if augment else None
+        self.omega = OmegaEmbedding(FREQUENCIES, width) if omega else None
 
-    def embed(self, level: Tensor, y: Tensor, augment: Tensor | None) -> Tensor:
+    def embed(
+        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
+    ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         if augment is not None and self.augment is None:
             raise ValueError("this network has no augment layer. Try --data.augment ada.")
+        if omega is not None and self.omega is None:
+            raise ValueError(OmegaEmbedding.MISSING)
         with torch.autocast(level.device.type, enabled=False):
             waves = sinusoid(level, FREQUENCIES).to(self.time_1.weight.dtype)
             emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
@@ -185,6 +192,8 @@ class DiT(nn.Module):
                 if augment is None:  # zeros add nothing, but keep the layer in DDP's graph
                     augment = emb.new_zeros(len(emb), NUM_AUGMENT)
                 emb = emb + self.augment(augment.to(emb.dtype))
+            if self.omega is not None:
+                emb = emb + self.omega(emb.new_zeros(len(emb)) if omega is None else omega)
             return F.silu(emb)
 
     def forward(
@@ -196,12 +205,7 @@ class DiT(nn.Module):
         augment: Tensor | None = None,
     ) -> Tensor:
         """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
-        if omega is not None:
-            raise ValueError(
-                "omega was given, but this network has no omega-conditioned layer (TCFG). "
-                "Guide it with two predictions (CFG) instead."
-            )
-        emb = self.embed(level, y, augment)  # (N, D)
+        emb = self.embed(level, y, augment, omega)  # (N, D)
         grid = self.patches(x)  # (N, D, H / P, W / P)
         h = grid.flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
         for block in self.blocks:

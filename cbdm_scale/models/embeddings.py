@@ -86,6 +86,11 @@ class OmegaEmbedding(nn.Module):
     changes nothing.
     """
 
+    MISSING = (
+        "omega was given, but this network has no omega-conditioned layer (TCFG). Train one "
+        "with --loss.tcfg, or guide with two predictions (CFG)."
+    )
+
     def __init__(self, channels: int, width: int):
         super().__init__()
         self.linear_1 = init_xavier(nn.Linear(channels, width, bias=False))

@@ -248,10 +248,7 @@ class UNet(nn.Module):
         if augment is not None and self.augment is None:
             raise ValueError("this network has no augment layer. Try --data.augment ada.")
         if omega is not None and self.omega is None:
-            raise ValueError(
-                "omega was given, but this network has no omega-conditioned layer (TCFG). "
-                "Train one with --loss.tcfg, or guide with two predictions (CFG)."
-            )
+            raise ValueError(OmegaEmbedding.MISSING)
         with torch.autocast(level.device.type, enabled=False):
             emb = self.time(level) + self.label(y)
             if self.augment is not None:
