@@ -28,7 +28,7 @@ from cbdm_scale.examine import Examiner, Scores
 from cbdm_scale.losses import mean_sq
 from cbdm_scale.models import build
 from cbdm_scale.origin import open_origin
-from cbdm_scale.sampling.guidance import GuidanceMode, classifier_free, trained
+from cbdm_scale.sampling.guidance import GuidanceMode, trained
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.state import list_checkpoints
 from cbdm_scale.training.world import OneProcess
@@ -106,13 +106,18 @@ def distances(
         t = torch.full_like(y, step)
         eps = draws.normal(0, f"study {step}", rows, x0[0].numel()).view_as(x0)
         x_t = schedule.add_noise(x0, t, eps)
-        plain = net(x_t, t, y)
+        plain, none = net(x_t, t, y), net(x_t, t, torch.full_like(y, null))
 
-        def pair(omega: float, x_t: Tensor = x_t, t: Tensor = t, plain: Tensor = plain):
-            one, two = (
-                guide(net, omega, null)(x_t, t, y) for guide in (trained, classifier_free)
-            )
-            return mean_sq(one - two).mean().item(), mean_sq(two - plain).mean().item()
+        def pair(
+            omega: float,
+            x_t: Tensor = x_t,
+            t: Tensor = t,
+            plain: Tensor = plain,
+            none: Tensor = none,
+        ) -> tuple[float, float]:
+            push = omega * (plain - none)
+            one = trained(net, omega, null)(x_t, t, y)
+            return mean_sq(one - plain - push).mean().item(), mean_sq(push).mean().item()
 
         found[step] = [pair(omega) for omega in OMEGAS if omega]
     return found
