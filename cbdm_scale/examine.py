@@ -210,6 +210,7 @@ class Examiner:
             num_classes=manifest.num_classes,
             num_steps=config.diffusion.num_steps,
             augment=config.data.tells_augmentation,
+            omega=config.loss.tcfg,
         ).to(self.world.device)
         if config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)

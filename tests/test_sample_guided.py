@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ from safetensors.torch import load_file
 from sampling_tools import make_run, only_set
 
 from cbdm_scale.config import from_dict
+from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.score import Generator
+from cbdm_scale.examine import Examiner
 from cbdm_scale.models import build
 from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.serve import generate_from_checkpoint
+from cbdm_scale.storage import Storage
+from cbdm_scale.training.world import OneProcess
 
 
 @pytest.fixture
@@ -78,6 +83,21 @@ def test_a_run_says_its_mode_to_sample_and_to_serve(run):
     net, config = network(run)
     served = generate_from_checkpoint(str(folder), [i % 10 for i in range(30)])
     assert np.array_equal(served, expected(net, config, 1.0, "tcfg"))
+
+
+def test_training_looks_at_the_network_in_the_mode_of_the_run(run):
+    net, config = network(run)
+    config = replace(config, eval=replace(config.eval, extractor="none"))
+    manifest = read_manifest(config.data.root, "digits_lt")
+    schedule = LinearSchedule(config.diffusion)
+    examiner = Examiner(config, manifest, schedule, OneProcess(), Storage(run))
+    loaded = examiner.load(48)
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    [made] = examiner.generator.share(loaded, 8, 1.0, 0, 1)
+    assert np.array_equal(
+        made[2].permute(0, 2, 3, 1).numpy(), expected(net, config, 1.0, "tcfg")[:8]
+    )
 
 
 @pytest.mark.parametrize(

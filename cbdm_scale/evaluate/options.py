@@ -29,9 +29,9 @@ class EvaluateOptions:
     """Guidance strengths omega, such as 0,0.4,0.8: a set of images for each. With --samples the
     one that the set was made with, where the set does not say it."""
 
-    guidance_mode: Annotated[
-        GuidanceMode, tyro.conf.arg(aliases=["--eval.guidance-mode"])
-    ] = "cfg"
+    guidance_mode: Annotated[GuidanceMode, tyro.conf.arg(aliases=["--eval.guidance-mode"])] = (
+        "cfg"
+    )
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
     samples: str = ""
