@@ -26,7 +26,7 @@ def tcfg_terms(
     omega     (G,)          guidance strength
     gamma                   weight of the commitment term, 1/4 in the paper
     Each norm is a mean over (C, H, W). Equation 33 is printed without "- eps": so it would pull
-    the difference of two predictions towards a whole one (docs/paper.md, 17).
+    the difference of two predictions towards a whole one (docs/paper.md, 18).
     """
     push = omega.view(-1, 1, 1, 1) * (e - e_uncond)  # omega * delta
     g = mean_sq(e_omega - push.detach() - eps)
