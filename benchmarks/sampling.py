@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--worker-repetitions", type=int, default=30, help="0: none")
     parser.add_argument("--images", type=int, default=400, help="per repetition, on workers")
     parser.add_argument("--raw", default="", help="JSON file for every single figure")
-    parser.add_argument("--chunk-size", type=int, default=50, help="images made at once")
+    parser.add_argument("--chunk-size", type=int, default=100, help="images made at once")
     args = parser.parse_args()
     maker = run_maker(args.run) if args.run else digits_maker()
     maker = replace(maker, plan=replace(maker.plan, chunk_size=args.chunk_size))
