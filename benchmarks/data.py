@@ -5,7 +5,8 @@
 Loaders live at once and take turns in shuffled order; what a loader has read ahead is thrown
 away before its turn, and it comes to rest after it. One core: everything on it, no processes.
 Two cores: two loader processes for each loader. Ray Data has a table of its own against ours:
-it reads on between its turns, which slows the others down and makes itself look quicker.
+it reads on between its turns, which slows the others down and makes itself look quicker, the
+more so the shorter the turns (--turn 128 is long enough).
 """
 
 import argparse
