@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import nn
+
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import UNetConfig, build
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
@@ -184,4 +186,19 @@ def from_dict(tree: dict[str, Any]) -> Config:
         eval=part(EvalConfig, "eval"),
         cluster=part(ClusterConfig, "cluster"),
         track=part(TrackConfig, "track"),
+    )
+
+
+def build_network(
+    config: Config, *, channels: int, image_size: int, num_classes: int
+) -> nn.Module:
+    """The network of a run with fresh weights; images are (channels, size, size)."""
+    return build(
+        config.model,
+        image_channels=channels,
+        image_size=image_size,
+        num_classes=num_classes,
+        num_steps=config.diffusion.num_steps,
+        augment=config.data.tells_augmentation,
+        omega=config.loss.tcfg,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.config import Config
+from cbdm_scale.config import Config, build_network
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.shards import ShardReader
@@ -31,7 +31,6 @@ from cbdm_scale.evaluation.score import (
     grid_png,
     real_scores,
 )
-from cbdm_scale.models import build
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.state import load_average
 from cbdm_scale.training.world import OneProcess, World
@@ -203,14 +202,11 @@ class Examiner:
     def load(self, images: int) -> nn.Module:
         """The averaged network of a checkpoint; ValueError if it is damaged."""
         manifest, config = self.manifest, self.config
-        net = build(
-            config.model,
-            image_channels=manifest.channels,
+        net = build_network(
+            config,
+            channels=manifest.channels,
             image_size=manifest.image_size,
             num_classes=manifest.num_classes,
-            num_steps=config.diffusion.num_steps,
-            augment=config.data.tells_augmentation,
-            omega=config.loss.tcfg,
         ).to(self.world.device)
         if config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)

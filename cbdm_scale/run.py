@@ -15,7 +15,7 @@ import torch
 
 from cbdm_scale import __version__, draws
 from cbdm_scale.cluster import Beside, Published, Say, StopFile, in_cluster
-from cbdm_scale.config import Config
+from cbdm_scale.config import Config, build_network
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.manifest import Manifest, read_manifest
@@ -25,7 +25,6 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.examine import Examiner, evaluate_alone
 from cbdm_scale.judge import Judge
 from cbdm_scale.losses import build_loss
-from cbdm_scale.models import build
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.ema import EMA
@@ -272,14 +271,11 @@ class Run:
 def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
     """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
     torch.manual_seed(draws.make_key(config.seed, "initial weights")[0])
-    net = build(
-        config.model,
-        image_channels=manifest.channels,
+    net = build_network(
+        config,
+        channels=manifest.channels,
         image_size=manifest.image_size,
         num_classes=manifest.num_classes,
-        num_steps=config.diffusion.num_steps,
-        augment=config.data.tells_augmentation,
-        omega=config.loss.tcfg,
     ).to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from cbdm_scale.config import from_dict
+from cbdm_scale.config import build_network, from_dict
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.models import build
 from cbdm_scale.sampling.generate import generate, to_uint8
 from cbdm_scale.storage import Storage
 
@@ -24,14 +23,11 @@ def generate_from_checkpoint(
     """
     about = Storage(folder).read_json("config.json")
     config, image = from_dict(about), about["image"]
-    net = build(
-        config.model,
-        image_channels=image["channels"],
+    net = build_network(
+        config,
+        channels=image["channels"],
         image_size=image["size"],
         num_classes=image["num_classes"],
-        num_steps=config.diffusion.num_steps,
-        augment=config.data.tells_augmentation,
-        omega=config.loss.tcfg,
     )
     net.load_state_dict(load_file(Path(folder) / "ema.safetensors"))
     y = torch.tensor(list(labels), dtype=torch.int64)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, find_option, flatten, is_runtime, upgraded
+from cbdm_scale.config import Config, build_network, find_option, flatten, is_runtime, upgraded
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
@@ -112,16 +112,11 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
 
 def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
-    from cbdm_scale.models import build
-
-    net = build(
-        config.model,
-        image_channels=manifest.channels,
+    net = build_network(
+        config,
+        channels=manifest.channels,
         image_size=manifest.image_size,
         num_classes=manifest.num_classes,
-        num_steps=config.diffusion.num_steps,
-        augment=config.data.tells_augmentation,
-        omega=config.loss.tcfg,
     )
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size
