@@ -3,8 +3,9 @@
 types, labels, draws, storage
 data -> diffusion -> models -> losses -> training -> sampling -> evaluation
 '------------- plain torch: no ray, no mlflow -------------------------'
-downstream is the classifier of Table 4, plain torch too; classify is its command.
-tracking (mlflow) and cluster (ray) stand beside them; run is one rank; train is the command.
+downstream (the classifier of Table 4) and report (a page of what was found) are plain too.
+tracking (mlflow) and cluster (ray) stand beside them; run is one rank, judge its evaluations.
+The commands: train, sample, evaluate, classify.
 """
 
 __version__ = "0.1.0"
