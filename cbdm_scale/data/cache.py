@@ -211,12 +211,14 @@ class CachedShards:
             if descriptor is None:
                 continue
             try:
+                if file in self._bad:  # found out by another thread, on which this one waited
+                    raise BadShard(self._bad[file])
                 _download(descriptor, self.cache, self.store, f"{self.folder}/{file}", shard)
                 self.cache.publish(shard.name, descriptor)
             except BaseException as error:
-                self.cache.discard(shard.name, descriptor)
                 if isinstance(error, BadShard):
-                    self._bad[file] = str(error)
+                    self._bad[file] = str(error)  # before anybody else may try
+                self.cache.discard(shard.name, descriptor)
                 raise
             return descriptor
 
