@@ -8,12 +8,13 @@ FILE.pt                           a checkpoint of the paper's own code
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config import Config, from_dict
+from cbdm_scale.config import Config, find_option, from_dict
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.remote import split_scheme
@@ -66,6 +67,23 @@ class Origin:
     @property
     def weights_sha256(self) -> str:
         return hashlib.sha256(self.weights).hexdigest()
+
+
+def named_origin(argv: Sequence[str]) -> Origin | None:
+    """What --run of a command line names, before the line is parsed: it decides the defaults.
+
+    None where there is no --run, or where only --help is wanted.
+    """
+    run = find_option(argv, "run", "")
+    if not run or {"-h", "--help"} & set(argv):
+        return None
+    resolution = find_option(argv, "resolution", "")
+    return open_origin(
+        run,
+        weights="raw" if find_option(argv, "weights", "ema") == "raw" else "ema",
+        resolution=int(resolution) if resolution.isdecimal() else None,
+        tracking_uri=find_option(argv, "tracking-uri", ""),
+    )
 
 
 def open_origin(

@@ -19,7 +19,7 @@ from cbdm_scale.imageset import export
 from cbdm_scale.imageset.making import make_missing, plan_set
 from cbdm_scale.imageset.plan import SetPlan
 from cbdm_scale.imageset.store import ChunkStore
-from cbdm_scale.origin import Origin, Weights, find_data, open_origin
+from cbdm_scale.origin import Origin, Weights, find_data, named_origin, open_origin
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
 from cbdm_scale.storage import Storage
@@ -101,20 +101,12 @@ class SampleOptions:
 
 def parse(argv: Sequence[str]) -> tuple[SampleOptions, Origin | None]:
     """The options and where the network comes from, which decides the options' defaults."""
-    base, origin = SampleOptions(), None
-    run = find_option(argv, "run", "")
-    if run and not {"-h", "--help"} & set(argv):
-        resolution = find_option(argv, "resolution", "")
-        origin = open_origin(
-            run,
-            weights="raw" if find_option(argv, "weights", "ema") == "raw" else "ema",
-            resolution=int(resolution) if resolution.isdecimal() else None,
-            tracking_uri=find_option(argv, "tracking-uri", ""),
-        )
+    base, origin = SampleOptions(), named_origin(argv)
+    if origin:
         config = origin.config
         base = replace(
             base,
-            run=run,
+            run=find_option(argv, "run", ""),
             num_images=config.eval.num_images,
             guidance=config.eval.omegas[0],
             guidance_mode=config.eval.guidance_mode,

@@ -14,28 +14,20 @@ from cbdm_scale.evaluate.compute import compute
 from cbdm_scale.evaluate.inputs import find_inputs
 from cbdm_scale.evaluate.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation
-from cbdm_scale.origin import Origin, open_origin
+from cbdm_scale.origin import Origin, named_origin, open_origin
 
 
 def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, Origin | None]:
     """The options and where the network comes from, which decides the options' defaults."""
-    base, origin = EvaluateOptions(), None
-    run = find_option(argv, "run", "")
-    if run and not {"-h", "--help"} & set(argv):
-        resolution = find_option(argv, "resolution", "")
-        origin = open_origin(
-            run,
-            weights="raw" if find_option(argv, "weights", "ema") == "raw" else "ema",
-            resolution=int(resolution) if resolution.isdecimal() else None,
-            tracking_uri=find_option(argv, "tracking-uri", ""),
-        )
+    base, origin = EvaluateOptions(), named_origin(argv)
+    if origin:
         config = origin.config
         samples = find_option(argv, "samples", "")
         omegas = config.eval.omegas[: 1 if samples else None]
         known = config.eval.extractor != "none"
         base = replace(
             base,
-            run=run,
+            run=find_option(argv, "run", ""),
             samples=samples,
             num_images=0 if samples else config.eval.num_images,
             guidance=",".join(f"{omega:g}" for omega in omegas),

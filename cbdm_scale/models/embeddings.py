@@ -105,6 +105,30 @@ class OmegaEmbedding(nn.Module):
         return out
 
 
+def add_told(
+    emb: Tensor,
+    augment_layer: nn.Linear | None,
+    omega_layer: OmegaEmbedding | None,
+    augment: Tensor | None,
+    omega: Tensor | None,
+) -> Tensor:
+    """emb (N, D) and what the network is told of augmentation (N, 9) and guidance (N,).
+
+    A layer that is told nothing gets zeros: they add nothing, but keep it in DDP's graph.
+    ValueError if something is told to a network without the layer for it.
+    """
+    if augment is not None and augment_layer is None:
+        raise ValueError("this network has no augment layer. Try --data.augment ada.")
+    if omega is not None and omega_layer is None:
+        raise ValueError(OmegaEmbedding.MISSING)
+    if augment_layer is not None:
+        told = emb.new_zeros(len(emb), NUM_AUGMENT) if augment is None else augment
+        emb = emb + augment_layer(told.to(emb.dtype))
+    if omega_layer is not None:
+        emb = emb + omega_layer(emb.new_zeros(len(emb)) if omega is None else omega)
+    return emb
+
+
 def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:
     """Glorot's uniform weights, zero biases; a small gain makes a layer start near zero."""
     nn.init.xavier_uniform_(layer.weight, gain)

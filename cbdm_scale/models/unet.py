@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
-    NUM_AUGMENT,
     OmegaEmbedding,
     TimeEmbedding,
+    add_told,
     augment_embedding,
     init_xavier,
     label_embedding,
@@ -245,19 +245,9 @@ class UNet(nn.Module):
         self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
     ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
-        if augment is not None and self.augment is None:
-            raise ValueError("this network has no augment layer. Try --data.augment ada.")
-        if omega is not None and self.omega is None:
-            raise ValueError(OmegaEmbedding.MISSING)
         with torch.autocast(level.device.type, enabled=False):
             emb = self.time(level) + self.label(y)
-            if self.augment is not None:
-                if augment is None:  # zeros add nothing, but keep the layer in DDP's graph
-                    augment = emb.new_zeros(len(emb), NUM_AUGMENT)
-                emb = emb + self.augment(augment.to(emb.dtype))
-            if self.omega is not None:
-                emb = emb + self.omega(emb.new_zeros(len(emb)) if omega is None else omega)
-            return F.silu(emb)
+            return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
 
     def forward(
         self,
