@@ -196,14 +196,9 @@ def start(options: ClassifyOptions) -> int:
     print(f"run {name} in {run.url}, {options.cluster.workers} workers", flush=True)
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(recognise_rank, trial=trial, tracking_uri=uri, run_id=run_id)
-    status = "FAILED"
-    try:
-        outcome = cluster.launch(rank_main, options.cluster, run)
-        if "error" in outcome:
-            raise ValueError(outcome["error"])
-        status = "FINISHED" if outcome["how"] == "finished" else "KILLED"
-    finally:
-        tracking.end_run(uri, run_id, status)
+    outcome = tracking.followed(
+        uri, run_id, lambda: cluster.launch(rank_main, options.cluster, run)
+    )
     say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
     return 0
 

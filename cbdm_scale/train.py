@@ -214,14 +214,9 @@ def start(config: Config) -> int:
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
-    status = "FAILED"
-    try:
-        outcome = cluster.launch(rank_main, config.cluster, run)
-        if "error" in outcome:
-            raise ValueError(outcome["error"])
-        status = "FINISHED" if outcome["how"] == "finished" else "KILLED"
-    finally:
-        tracking.end_run(uri, run_id, status)
+    outcome = tracking.followed(
+        uri, run_id, lambda: cluster.launch(rank_main, config.cluster, run)
+    )
     say_outcome(config, outcome, run, uri)
     return 0
 

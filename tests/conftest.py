@@ -28,4 +28,4 @@ def digits_root(tmp_path_factory):
     return str(root)
 
 
-pytest_plugins = ["ray_tools", "sampling_tools", "evaluate_tools"]
+pytest_plugins = ["ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "parted_tools"]

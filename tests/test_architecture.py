@@ -169,7 +169,7 @@ MAY_IMPORT = {
 UPWARDS = {("tracking", "serve")}
 """served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
 
-PREP_MAY_IMPORT = {"cluster", "data", "draws", "evaluation", "labels", "remote"}
+PREP_MAY_IMPORT = {"cluster", "data", "downstream", "draws", "evaluation", "labels", "remote"}
 
 # Files, or folders with a slash, that alone may import a library.
 OWNER = {

@@ -3,7 +3,6 @@
 Shapes: n = images, N = batch, M = images that the regulariser sees.
 """
 
-import pickle
 import shutil
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from gloo_tools import tiny_config
 from loader_tools import BATCH, load, open_images, write_digits
+from process_tools import sent
 from safetensors.torch import load_file
 from training_tools import TinyNet, make_batch, make_task
 
@@ -51,8 +51,8 @@ def test_batches_are_augmented_alike_for_every_number_of_workers(made, name):
                 assert torch.equal(part.augment, whole.augment[rank::3])
             else:
                 assert part.augment is None
-    sent = pickle.loads(pickle.dumps(open_images(made, augment=name)))
-    assert torch.equal(sent[alone[0].images].x0, alone[0].x0)
+    there = sent(open_images(made, augment=name))
+    assert torch.equal(there[alone[0].images].x0, alone[0].x0)
     assert not torch.equal(load(open_images(made), 1)[0].x0, alone[0].x0)
 
 

@@ -1,9 +1,9 @@
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from own_tools import make_images
+from process_tools import sent
 
 from data_prep.options import Options
 from data_prep.readers.folder import read_folder
@@ -25,7 +25,7 @@ def test_a_folder_is_read_resized_and_is_its_own_eval(tmp_path):
     assert list(source.splits) == ["train", "eval"]
     assert (source.class_names, source.image_size, source.channels) == (("a", "b"), 4, 3)
     assert train.keys == held.keys == ["a-0", "a-1", "b-0", "b-1"]
-    image = pickle.loads(pickle.dumps(train)).image(3)
+    image = sent(train).image(3)
     np.testing.assert_array_equal(image, np.full((4, 4, 3), (50, 10, 0)))
     assert source.notes == () and "bicubic" in source.made and str(tmp_path) not in source.made
 

@@ -1,6 +1,5 @@
 import io
 import json
-import pickle
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ import urllib.request
 import numpy as np
 import pytest
 from PIL import Image
+from process_tools import sent
 from test_data_prep_foreign_tars import write_tar
 
 from cbdm_scale.data.index import cache_folder
@@ -42,7 +42,7 @@ def test_samples_of_all_tars_are_found_with_labels_and_images(tmp_path):
     write(tmp_path / "00000.tar", sample("a/0", 1, 10), sample("a/1", " 0\n", 20))
     write(tmp_path / "00001.tar", sample("a/0", 2, 30))
     source = read(tmp_path / "{00000..00001}.tar")
-    train = pickle.loads(pickle.dumps(source.splits["train"]))
+    train = sent(source.splits["train"])
     assert source.class_names == ("0", "1", "2")
     assert train.labels.tolist() == [1, 0, 2]
     assert train.keys == ["00000-a-0", "00000-a-1", "00001-a-0"]
@@ -231,7 +231,7 @@ def test_tars_of_a_web_server_are_fetched_once_and_go_when_done(web, tmp_path, m
     source = read(f"{url}/{{00..01}}.tar", out=str(tmp_path))
     for tar in folder.iterdir():
         tar.unlink()
-    image = pickle.loads(pickle.dumps(source.splits["train"].image))
+    image = sent(source.splits["train"].image)
     assert [image(i)[0, 0, 0] for i in range(4)] == [0, 5, 10, 15]
     assert len(list(cache_folder().glob("*.tar"))) == 2
     source.done()

@@ -1,7 +1,6 @@
 """Files as they come: every odd one is either the image a viewer shows or a reason why not."""
 
 import io
-import pickle
 import struct
 import warnings
 import zlib
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from image_tools import encoded, png_header
 from PIL import Image
+from process_tools import sent
 
 from data_prep.readers.images import ImageFiles, check_resolution, load_image, square_around
 from data_prep.source import BadImage
@@ -234,7 +234,7 @@ def test_files_pickle_and_name_themselves_in_errors(tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     names = ("good.png", "bad.jpg", "gone.png")
     files = ImageFiles(paths=tuple(str(tmp_path / n) for n in names), resolution=4)
-    files = pickle.loads(pickle.dumps(files))
+    files = sent(files)
     assert (files(0) == RED).all()
     with pytest.raises(BadImage, match=r"bad\.jpg: not an image"):
         files(1)

@@ -1,8 +1,8 @@
 import hashlib
-import pickle
 
 import numpy as np
 import pytest
+from process_tools import sent
 
 from data_prep.options import Options
 from data_prep.readers.imagenet_counts import imagenet_lt_counts
@@ -32,7 +32,7 @@ def test_counts_are_one_number_a_class_or_one_for_all():
 
 
 def test_an_image_is_a_function_of_seed_class_number_and_split_alone():
-    source = pickle.loads(pickle.dumps(read(counts="9,4,2", resolution=8)))
+    source = sent(read(counts="9,4,2", resolution=8))
     train, held = source.splits["train"], source.splits["eval"]
     np.testing.assert_array_equal(train.image(10), paint(0, 1, 1, 8))
     np.testing.assert_array_equal(held.image(0), paint(0, 0, 0, 8, purpose=EVAL))

@@ -1,6 +1,5 @@
 """Batches of real shards: the same for any number of workers, from any step."""
 
-import pickle
 import shutil
 import threading
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from loader_tools import BATCH, SEED, N, damage, load, open_images, write_digits
+from process_tools import sent
 
 from cbdm_scale import draws
 from cbdm_scale.data.loader import DataConfig
@@ -121,9 +121,7 @@ def test_what_is_sent_to_a_process_is_small_and_reads_the_same(made, num_streams
     images = open_images(made, flip=True, num_streams=num_streams)
     numbers = slots(0, BATCH, 0, 1)
     before = images[numbers]  # its caches are full now
-    sent = pickle.dumps(images)
-    assert len(sent) < 2000
-    assert_same(pickle.loads(sent)[numbers], before)
+    assert_same(sent(images, most=2000)[numbers], before)
 
 
 def test_no_thread_survives_its_batches(made):

@@ -1,11 +1,11 @@
 """Real and generated images as one set: which are added, and when each is seen."""
 
-import pickle
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from process_tools import sent
 from recognition_tools import shades
 
 from cbdm_scale.data.loader import DataConfig, load_batches
@@ -40,7 +40,7 @@ def load(steps, rank=0, size=1, flip=True, seed=3):
 
 
 def test_numbers_go_through_the_sets_in_turn():
-    images = pickle.loads(pickle.dumps(both()))
+    images = sent(both())
     assert images.count == 23 and images.labels.tolist() == [*REAL.given, *FAKE.given]
     got = images.read([22, 0, 8, 7, 9])
     assert got.shape == (5, 1, 8, 8) and got.dtype == np.uint8
@@ -66,7 +66,7 @@ def test_a_loader_process_sends_whole_pixels():
     images = both()
     packed = Augmented(images, SamplePlan([23], 3), 3, True).pack(torch.arange(6))
     assert packed.x.dtype == torch.uint8
-    assert torch.equal(pickle.loads(pickle.dumps(packed)).unpack().x0, load(1)[0].x0)
+    assert torch.equal(sent(packed).unpack().x0, load(1)[0].x0)
 
 
 @pytest.mark.parametrize("size", [2, 3])

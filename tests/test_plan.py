@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_tools import sent
 
 from cbdm_scale import draws
 from cbdm_scale.data.plan import MIX_ROWS, SamplePlan, slots
@@ -220,7 +221,7 @@ def test_the_order_of_a_large_index_is_that_of_the_first_version():
 
 def test_a_plan_pickles_without_what_it_has_cached():
     plan = SamplePlan([100] * 64, 5, num_streams=16)
-    before, again = read(plan, 300, 900), pickle.loads(pickle.dumps(plan))
+    before, again = read(plan, 300, 900), sent(plan)
     assert len(pickle.dumps(plan)) < 64 * 8 + 500
     assert again.num_streams == 16 and read(again, 300, 900) == before
 

@@ -1,7 +1,6 @@
 """What resampling promises, for any labels, options, seed and position."""
 
 import hashlib
-import pickle
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -11,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_tools import sent
 
 from cbdm_scale.data.plan import MIX_ROWS, SamplePlan, slots
 from cbdm_scale.data.resample import PERIOD, ResampledPlan, check_resampling, make_plan
@@ -280,7 +280,7 @@ def test_the_order_of_resampled_images_does_not_change():
 
 def test_a_plan_pickles_without_what_it_has_cached():
     plan = resampled([9, 3, 1], 0.5, 0.2, seed=5)
-    before, again = read(plan, 0, 50), pickle.loads(pickle.dumps(plan))
+    before, again = read(plan, 0, 50), sent(plan)
     assert read(again, 0, 50) == before
     assert again._epoch_rows.cache_info().currsize > 0 and plan.num_streams == 1
 

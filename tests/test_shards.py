@@ -1,7 +1,6 @@
 import io
 import multiprocessing
 import os
-import pickle
 import shutil
 import tarfile
 import zlib
@@ -11,6 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+from process_tools import sent
 from shard_tools import make_digits
 
 from cbdm_scale.data.index import open_index
@@ -188,9 +188,9 @@ def test_forked_processes_may_share_a_reader(root):
 def test_reader_and_bad_sample_pickle(root):
     reader = open_reader(root)
     reader.read(0)
-    again = pickle.loads(pickle.dumps(reader))
+    again = sent(reader)
     np.testing.assert_array_equal(again.load(9), reader.load(9))
-    bad = pickle.loads(pickle.dumps(BadSample("k", "train/000000.tar", "gone")))
+    bad = sent(BadSample("k", "train/000000.tar", "gone"))
     assert str(bad) == "sample k of train/000000.tar: gone"
 
 

@@ -1,13 +1,13 @@
 """Storage: the same behaviour on a local folder and on a store without rename."""
 
 import os
-import pickle
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
+from process_tools import sent
 
 from cbdm_scale.storage import Storage
 
@@ -143,7 +143,7 @@ def test_ray_sees_the_same_files_through_pyarrow(store: Storage) -> None:
 
 def test_storage_travels_to_workers(store: Storage) -> None:
     store.list()
-    assert pickle.loads(pickle.dumps(store)) == store
+    assert sent(store) == store
 
 
 def test_free_space_is_known_for_local_paths(tmp_path: Path) -> None:

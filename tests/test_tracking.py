@@ -13,7 +13,14 @@ from PIL import Image
 from tracking_tools import begin, history, make_checkpoint, make_png
 
 from cbdm_scale.storage import Storage
-from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker, default_tracking_uri, end_run
+from cbdm_scale.tracking import (
+    MlflowTracker,
+    NoTracker,
+    Tracker,
+    default_tracking_uri,
+    end_run,
+    followed,
+)
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.sender import Sender
 
@@ -64,6 +71,27 @@ def test_a_run_is_made_once_and_continued(database: Storage, run: Storage) -> No
     assert len(found.data.params) == 132 and len(found.data.params["long"]) == 6000
     assert found.data.tags["git"] == "abc"
     assert database.path("mlartifacts") in found.info.artifact_uri.replace("%20", " ")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        ({"how": "finished"}, "FINISHED"),
+        ({"how": "stopped"}, "KILLED"),
+        ({"error": "what the user can mend"}, "FAILED"),
+    ],
+)
+def test_how_work_ended_is_the_status_of_its_run(
+    database: Storage, run: Storage, outcome: dict[str, str], status: str
+) -> None:
+    uri = f"sqlite:///{database.path('mlflow.db')}"
+    run_id = begin(uri, run)
+    if "error" in outcome:
+        with pytest.raises(ValueError, match="what the user can mend"):
+            followed(uri, run_id, lambda: outcome)
+    else:
+        assert followed(uri, run_id, lambda: outcome) is outcome
+    assert make_client(uri).get_run(run_id).info.status == status
 
 
 def test_a_new_run_needs_a_server_that_answers(run: Storage) -> None:

@@ -1,54 +1,18 @@
 """The train command up to where it would start Ray."""
 
-import json
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from cbdm_scale.config import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.presets import custom, preset
-from cbdm_scale.storage import Storage
-from cbdm_scale.train import claim_run, describe, main, parse, resolve
+from cbdm_scale.train import describe, main, parse, resolve
 from data_prep.options import Options
 from data_prep.prepare import prepare
-from data_prep.source import Source, Split
-from data_prep.writing.shards import write_dataset
-
-CLASSES = 10
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A data root with cifar10_lt: four grey images a class, 32x32."""
-    folder = tmp_path_factory.mktemp("root")
-    labels = np.repeat(np.arange(CLASSES), 4)
-    pixels = np.broadcast_to(labels[:, None, None, None].astype(np.uint8), (40, 32, 32, 3))
-    split = Split.of_arrays(pixels.copy(), labels, "grey")
-    source = Source(
-        name="cifar10_lt",
-        class_names=tuple(map(str, range(CLASSES))),
-        image_size=32,
-        channels=3,
-        splits={"train": split, "eval": split},
-        made="for a test",
-        mirrors=True,
-    )
-    (folder / "cifar10_lt").mkdir()
-    write_dataset(
-        source,
-        folder / "cifar10_lt",
-        samples_per_shard=20,
-        seed=0,
-        say=lambda line: None,
-    )
-    return str(folder)
-
 
 # ----------------------------------------------------------------------------
 # The command line as a configuration.
@@ -164,12 +128,12 @@ def test_a_data_set_that_is_not_there_names_its_command(capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def own_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("own")
+    grey_root = tmp_path_factory.mktemp("own")
     options = Options(
-        out=str(root), name="my-shapes", counts="9,5,2", resolution=16, classifier=False
+        out=str(grey_root), name="my-shapes", counts="9,5,2", resolution=16, classifier=False
     )
     prepare("synthetic", options, say=lambda line: None)
-    return str(root)
+    return str(grey_root)
 
 
 def test_a_data_set_of_ones_own_is_trained_by_its_name(capsys, own_root):
@@ -181,7 +145,7 @@ def test_a_data_set_of_ones_own_is_trained_by_its_name(capsys, own_root):
     config, _ = parse([*words, "--model.channels", "64"])
     assert config == replace(
         custom("my_shapes", "cbdm", 16),
-        data=replace(config.data, root=own_root),
+        data=replace(config.data, grey_root=own_root),
         eval=replace(config.eval, extractor="none"),
         model=replace(config.model, channels=64),
     )
@@ -202,17 +166,17 @@ def test_a_damaged_data_set_of_ones_own_says_so(capsys, own_root, tmp_path):
 
 
 def test_a_dry_run_prints_every_option_and_the_numbers_and_starts_nothing(
-    capsys, root, tmp_path
+    capsys, grey_root, tmp_path
 ):
     storage = tmp_path / "runs"
     words = ["--dataset", "cifar10_lt", "--preset", "small", "--cluster.storage", str(storage)]
-    assert main([*words, "--data.root", root, "--dry-run"]) == 0
+    assert main([*words, "--data.root", grey_root, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    config = resolve(parse([*words, "--data.root", root])[0])
+    config = resolve(parse([*words, "--data.root", grey_root])[0])
     assert [f"{option} = {value}" for option, value in config.flat().items()] == lines[:-10]
     assert lines[-10] == ""
     names = [line.partition(":")[0] for line in lines[-9:]]
-    assert names == list(describe(config, read_manifest(root, "cifar10_lt")))
+    assert names == list(describe(config, read_manifest(grey_root, "cifar10_lt")))
     assert not storage.exists()
 
 
@@ -223,9 +187,9 @@ def test_a_dry_run_of_digits_that_are_not_there_leaves_nothing(capsys, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numbers_follow_from_configuration_and_data(root):
+def test_numbers_follow_from_configuration_and_data(grey_root):
     config = replace(preset("cifar10_lt"), name="mine")
-    numbers = describe(config, read_manifest(root, "cifar10_lt"))
+    numbers = describe(config, read_manifest(grey_root, "cifar10_lt"))
     assert numbers["run"].endswith("/mine")
     assert numbers["training images"] == 40 and numbers["classes"] == 10
     assert numbers["steps"] == 300_000
@@ -233,94 +197,6 @@ def test_numbers_follow_from_configuration_and_data(root):
     assert numbers["images per worker and step"] == 48 // config.cluster.workers
     assert 35e6 < numbers["parameters"] < 36e6
     assert numbers["checkpoint megabytes"] == pytest.approx(numbers["parameters"] * 16e-6, 1e-3)
-
-
-# ----------------------------------------------------------------------------
-# The run folder.
-
-
-@pytest.fixture
-def claim(root, tmp_path):
-    manifest = read_manifest(root, "cifar10_lt")
-
-    def with_options(*words):
-        storage = ["--cluster.storage", str(tmp_path / "runs"), "--name", "mine"]
-        words = ["--dataset", "cifar10_lt", "--preset", "small", *storage, *words]
-        return claim_run(parse(words)[0], manifest)
-
-    return with_options
-
-
-def test_a_claimed_run_holds_its_configuration(claim):
-    run = claim()
-    config = run.read_json("config.json")
-    assert config["loss"]["tau"] == 1 and config["name"] == "mine"
-
-
-def test_the_same_run_goes_on_with_another_runtime(claim):
-    claim()
-    run = claim("--cluster.workers", "4", "--train.total-images", "960000")
-    assert run.read_json("config.json")["cluster"]["workers"] == 4
-
-
-def test_a_run_with_another_configuration_names_the_options_that_differ(claim):
-    run = claim()
-    before = run.read_bytes("config.json")
-    with pytest.raises(ValueError) as refused:
-        claim("--loss.tau", "2", "--seed", "3", "--cluster.workers", "1")
-    text = str(refused.value)
-    assert "name (mine)" in text and "Choose another --name" in text
-    assert "loss.tau (1.0 there, 2.0 here)" in text and "seed (0 there, 3 here)" in text
-    assert "workers" not in text
-    assert run.read_bytes("config.json") == before
-
-
-def test_a_run_from_before_an_option_existed_goes_on(claim):
-    """An option that its config.json lacks had the value that is the default now."""
-    run = claim()
-    config = json.loads(run.read_bytes("config.json"))
-    for option in ("resample_power", "balanced_fraction", "augment", "augment_p"):
-        del config["data"][option]
-    config["model"]["augment"] = False  # which was an option then
-    assert from_dict(config) == from_dict(json.loads(run.read_bytes("config.json")))
-    run.write_json("config.json", config)
-    with pytest.raises(ValueError, match=r"data.resample_power \(1.0 there, 0.5 here\)"):
-        claim("--data.resample-power", "0.5")
-    claim()
-    assert json.loads(run.read_bytes("config.json"))["data"]["resample_power"] == 1.0
-
-
-def test_a_run_on_other_data_is_another_run(claim, root):
-    run = claim()
-    manifest = replace(read_manifest(root, "cifar10_lt"), shards_sha256="0" * 64)
-    config = parse(
-        [
-            *("--dataset", "cifar10_lt", "--preset", "small", "--name", "mine"),
-            *("--cluster.storage", str(Path(run.url).parent)),
-        ]
-    )[0]
-    with pytest.raises(ValueError, match="image.fingerprint"):
-        claim_run(config, manifest)
-
-
-def test_a_damaged_config_is_named(claim):
-    run = claim()
-    run.write_bytes("config.json", b'{"dataset": ')
-    with pytest.raises(ValueError, match=r"config.json is damaged.*another --name"):
-        claim()
-
-
-def test_storage_that_is_no_folder_is_refused(root, tmp_path):
-    (tmp_path / "file").write_text("")
-    config = preset("cifar10_lt")
-    config = replace(
-        config, cluster=replace(config.cluster, storage=str(tmp_path / "file" / "runs"))
-    )
-    with pytest.raises(ValueError, match=r"cluster.storage \(.*\) is not writable.*--cluster"):
-        claim_run(config, read_manifest(root, "cifar10_lt"))
-
-
-# ----------------------------------------------------------------------------
 
 
 def test_help_names_the_options(tmp_path):
@@ -334,14 +210,6 @@ def test_help_names_the_options(tmp_path):
     for option in ("--dataset", "--loss.tau", "--dry-run", "--train.total-images"):
         assert option in found.stdout
     assert found.stderr == ""
-
-
-def test_config_json_is_what_mlflow_and_serving_read(claim):
-    """Image size and number of classes stand beside the options."""
-    image = json.loads(claim().read_bytes("config.json"))["image"]
-    assert image["channels"] == 3 and image["size"] == 32 and image["num_classes"] == 10
-    assert len(image["fingerprint"]) >= 8
-    assert isinstance(claim(), Storage)
 
 
 def test_a_best_checkpoint_that_could_not_be_told_is_refused_at_once(digits_root, capsys):

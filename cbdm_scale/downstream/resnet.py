@@ -78,6 +78,15 @@ class ResNet32(nn.Module):
         return features, self.logits(features)
 
 
+def init_he(net: nn.Module, rng: torch.Generator) -> None:
+    """He's normal weights (He et al., 2015) from ``rng`` alone, zero biases."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, generator=rng)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def new_resnet(
     *, image_channels: int, image_size: int, num_classes: int, seed: int
 ) -> ResNet32:
@@ -87,9 +96,5 @@ def new_resnet(
         net = ResNet32(
             image_channels=image_channels, image_size=image_size, num_classes=num_classes
         )
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, generator=rng)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    init_he(net, rng)
     return net.to(memory_format=torch.channels_last)

@@ -8,7 +8,13 @@ results.py: a finished evaluation.
 
 from cbdm_scale.tracking.models import fetch_model
 from cbdm_scale.tracking.results import log_results, run_id_of
-from cbdm_scale.tracking.runs import TrackConfig, default_tracking_uri, end_run, start_run
+from cbdm_scale.tracking.runs import (
+    TrackConfig,
+    default_tracking_uri,
+    end_run,
+    followed,
+    start_run,
+)
 from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "default_tracking_uri",
     "end_run",
     "fetch_model",
+    "followed",
     "log_results",
     "run_id_of",
     "start_run",

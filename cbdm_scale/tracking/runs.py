@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,3 +145,21 @@ def end_run(tracking_uri: str, run_id: str, status: str) -> None:
             hide_password(tracking_uri),
             hide_password(str(error)),
         )
+
+
+def followed(
+    tracking_uri: str, run_id: str, work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a run's work came to; MLflow hears how it ended, also if it raised.
+
+    An outcome {"error": text} is what the user can mend: a ValueError with the text.
+    """
+    status = "FAILED"
+    try:
+        outcome = work()
+        if "error" in outcome:
+            raise ValueError(outcome["error"])
+        status = "FINISHED" if outcome["how"] == "finished" else "KILLED"
+    finally:
+        end_run(tracking_uri, run_id, status)
+    return outcome

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from cbdm_scale.downstream.resnet import init_he
 from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
 from cbdm_scale.evaluation.features import to_model_range
 
@@ -99,11 +100,7 @@ def _new_net(
         net = SmallClassifier(
             image_channels=image_channels, image_size=image_size, num_classes=num_classes
         )
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, generator=rng)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    init_he(net, rng)
     return net.to(memory_format=torch.channels_last)
 
 
