@@ -128,12 +128,12 @@ def test_a_data_set_that_is_not_there_names_its_command(capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def own_root(tmp_path_factory):
-    grey_root = tmp_path_factory.mktemp("own")
+    root = tmp_path_factory.mktemp("own")
     options = Options(
-        out=str(grey_root), name="my-shapes", counts="9,5,2", resolution=16, classifier=False
+        out=str(root), name="my-shapes", counts="9,5,2", resolution=16, classifier=False
     )
     prepare("synthetic", options, say=lambda line: None)
-    return str(grey_root)
+    return str(root)
 
 
 def test_a_data_set_of_ones_own_is_trained_by_its_name(capsys, own_root):
@@ -145,7 +145,7 @@ def test_a_data_set_of_ones_own_is_trained_by_its_name(capsys, own_root):
     config, _ = parse([*words, "--model.channels", "64"])
     assert config == replace(
         custom("my_shapes", "cbdm", 16),
-        data=replace(config.data, grey_root=own_root),
+        data=replace(config.data, root=own_root),
         eval=replace(config.eval, extractor="none"),
         model=replace(config.model, channels=64),
     )
