@@ -78,7 +78,7 @@ def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
         assert evaluate(evaluated_copy, random_classifier, *words) == 0
         assert "waiting" not in capsys.readouterr().out
     found = found_in(evaluated_copy)
-    numbers = metrics(found)
+    numbers = metrics(found, "ema")
     assert numbers["eval/omega_2/fid"] == found.sets[1].fid.value
     assert numbers["eval/omega_2/kid_few"] == found.sets[1].table.pooled[3].kid.value
     for name, value in numbers.items():
@@ -87,6 +87,13 @@ def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
     files = {file.path for file in client.list_artifacts(run_id, f"evaluation/{found.id}")}
     names = {path.rpartition("/")[2] for path in files}
     assert {"metrics.json", "report.html", "per_class.json"} <= names
+
+
+def test_numbers_of_other_weights_do_not_take_the_place_of_the_averages(evaluated):
+    found = found_in(evaluated)
+    usual, wide = metrics(found, "ema"), metrics(found, "power:0.1")
+    assert wide.keys() == {name.replace("eval/", "eval/power_0.1/", 1) for name in usual}
+    assert list(wide.values()) == list(usual.values())
 
 
 # ----------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def evaluate(options: EvaluateOptions, origin: Origin, argv: Sequence[str]) -> E
     if evaluation is None:
         home.check_writable()
         evaluation = compute(inputs)
-        kept.write(home, evaluation, argv)
+        kept.write(home, evaluation, options.weights, argv)
     if not kept.has_report(home, against):
         kept.write_report_files(home, inputs, evaluation, against)
     unlogged = kept.log(home, inputs, evaluation)

@@ -1,7 +1,7 @@
 """Evaluations on disk, and which one of another run compares with this one.
 
 <evaluations>/<id>/metrics.json    ``Evaluation``, written first
-<evaluations>/<id>/about.json      when and by which command, written second
+<evaluations>/<id>/about.json      when, by which command, of which weights, written second
 <evaluations>/<id>/report.html     and its pictures
 <evaluations>/<id>/report.json     which they are, and what the report compares with
 <evaluations>/<id>/mlflow.json     the MLflow run that has it all
@@ -43,10 +43,10 @@ def read(home: Storage) -> Evaluation | None:
         ) from error
 
 
-def write(home: Storage, evaluation: Evaluation, argv: Sequence[str]) -> None:
+def write(home: Storage, evaluation: Evaluation, weights: str, argv: Sequence[str]) -> None:
     home.write_bytes(METRICS, to_json(evaluation).encode())
     command = " ".join([PROG, *map(shlex.quote, argv)])
-    home.write_json(ABOUT, {"made": time.time(), "command": command})
+    home.write_json(ABOUT, {"made": time.time(), "command": command, "weights": weights})
 
 
 def write_report_files(
@@ -92,7 +92,8 @@ def log(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
         Storage(origin.folder),
         inputs.options.tracking_uri or origin.config.track.uri,
         evaluation.trained_images or 0,
-        {} if home.exists(MLFLOW) else tell.metrics(evaluation),  # a new report, old numbers
+        # A new report of old numbers has the numbers there already.
+        {} if home.exists(MLFLOW) else tell.metrics(evaluation, inputs.options.weights),
         files,
         f"evaluation/{evaluation.id}",
     )
@@ -102,7 +103,10 @@ def log(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
 
 
 def find_against(inputs: Inputs) -> Evaluation | None:
-    """The newest evaluation of the other run with these real images, extractor and number."""
+    """The newest evaluation of the other run with these real images, extractor and number.
+
+    Of the same weights (ema, raw, an average of some width) if there is one, else of ema.
+    """
     other = inputs.options.against
     if not other:
         return None
@@ -117,9 +121,9 @@ def find_against(inputs: Inputs) -> Evaluation | None:
             f"({inputs.real.fingerprint}). Choose a run on the same data set."
         )
     found = [
-        (made, evaluation)
-        for made, evaluation in _evaluations(Storage(f"{theirs.folder}/evaluation"))
-        if _comparable(evaluation, inputs)
+        (weights == inputs.options.weights, made, evaluation)
+        for made, weights, evaluation in _evaluations(Storage(f"{theirs.folder}/evaluation"))
+        if weights in ("ema", inputs.options.weights) and _comparable(evaluation, inputs)
     ]
     if not found:
         raise ValueError(
@@ -127,21 +131,22 @@ def find_against(inputs: Inputs) -> Evaluation | None:
             f"({inputs.options.resize}) and {inputs.num_images:,} images. Make it with: "
             f"{_command(inputs, other)}"
         )
-    return max(found, key=lambda pair: pair[0])[1]
+    return max(found, key=lambda row: row[:2])[2]
 
 
-def _evaluations(folder: Storage) -> list[tuple[float, Evaluation]]:
-    """(when it was made, evaluation) of all that can be read."""
+def _evaluations(folder: Storage) -> list[tuple[float, str, Evaluation]]:
+    """(when it was made, of which weights, evaluation) of all that can be read."""
     found = []
     for name in folder.list():
         home = folder.child(name)
         try:
             evaluation = read(home)
-            made = home.read_json(ABOUT)["made"] if home.exists(ABOUT) else 0
+            about = home.read_json(ABOUT) if home.exists(ABOUT) else {}
+            row = float(about.get("made", 0)), str(about.get("weights", "ema"))
         except (ValueError, KeyError, OSError):
             continue
         if evaluation:
-            found.append((float(made), evaluation))
+            found.append((*row, evaluation))
     return found
 
 

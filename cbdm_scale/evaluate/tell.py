@@ -78,15 +78,20 @@ def _aligned(heads: list[str], rows: list[list[str]]) -> list[str]:
 # For MLflow.
 
 
-def metrics(evaluation: Evaluation) -> dict[str, float]:
-    """eval/omega_<omega>/<name> of every set; what is missing is not there."""
+def metrics(evaluation: Evaluation, weights: str) -> dict[str, float]:
+    """eval/omega_<omega>/<name> of every set; what is missing is not there.
+
+    Of other weights than the average (ema) it is eval/<weights>/omega_<omega>/<name>: they are
+    another network of the same run, after the same images.
+    """
     numbers: dict[str, float] = {}
+    head = "eval" if weights == "ema" else f"eval/{weights.replace(':', '_')}"
     for found in evaluation.sets:
-        at = f"eval/omega_{found.omega:g}"
+        at = f"{head}/omega_{found.omega:g}"
         numbers |= {f"{at}/{name}": value for name, value in _numbers(found).items()}
     for row in evaluation.held_out_copies:
         if row.copies is not None:
-            numbers[f"eval/held_out_copies_{row.group or 'all'}"] = row.copies
+            numbers[f"{head}/held_out_copies_{row.group or 'all'}"] = row.copies
     return numbers
 
 

@@ -82,7 +82,7 @@ def start_averages(net: nn.Module, wanted: bool) -> tuple[PowerEMA, ...]:
 
 
 def pack(averages: Iterable[PowerEMA]) -> dict[str, Tensor]:
-    """All of them as one dictionary, "<width>.<parameter>"."""
+    """All of them as one dictionary, "<width>/<parameter>"."""
     return {f"{a.width:g}/{name}": t for a in averages for name, t in a.averages.items()}
 
 

@@ -71,10 +71,9 @@ def average_of_width(run: Storage, width: float, images: int) -> dict[str, Tenso
     for time, row in zip(times, factors.tolist(), strict=True):
         tensors = _read(run, time)
         for w, factor in zip(WIDTHS, row, strict=True):
-            prefix = f"{w:g}/"
             for key, value in tensors.items():
-                if key.startswith(prefix):
-                    name = key.removeprefix(prefix)
+                width_there, _, name = key.partition("/")
+                if width_there == f"{w:g}":
                     share = factor * value.float()
                     total[name] = total[name].add_(share) if name in total else share
     return total
