@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cbdm_scale.models import build, num_parameters
+from cbdm_scale.models import BACKBONES, build, num_parameters
 from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.training.ema import EMA
 
@@ -77,6 +77,14 @@ def test_the_papers_settings(row):
     assert config.diffusion.num_steps == 1000
     assert config.data.resample_power == {"rs": 0, "sqrt_rs": 0.5}.get(row[1], 1)
     assert config.data.balanced_fraction == 0
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("dataset", CLASSES)
+def test_a_row_on_another_backbone_is_the_row_otherwise(dataset, backbone):
+    config, plain = preset(dataset, "cbdm", backbone), preset(dataset)
+    assert num_parameters(network(config)) > 10_000
+    assert replace(config, backbone="unet", model=plain.model) == plain
 
 
 @pytest.mark.parametrize(
