@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config
@@ -17,7 +18,7 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import DiTConfig, ModelConfig, UNetConfig, backbone_config
+from cbdm_scale.models import BackboneName, ModelConfig, SongConfig, UNetConfig, backbone_config
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.training.loop import TrainConfig
 
@@ -177,7 +178,7 @@ def fitted(model: ModelConfig, size: int) -> ModelConfig:
     the first level of at most 16 pixels (small: 8), or else at the last level if that has at
     most 32. A transformer stays as it is.
     """
-    if isinstance(model, DiTConfig):
+    if not isinstance(model, UNetConfig | SongConfig):
         return model
     widest = 32 >> model.attention[0]  # the side at which the row for 32 px attends
     sides = [size >> level for level in range(len(model.multipliers)) if size % 2**level == 0]
@@ -195,7 +196,7 @@ def on_backbone(config: Config, backbone: str, size: int) -> Config:
     if backbone in ("", config.backbone):
         return config
     model = fitted(backbone_config(backbone), size)
-    return replace(config, backbone=backbone, model=model)
+    return replace(config, backbone=cast(BackboneName, backbone), model=model)
 
 
 def custom(dataset: str, row: str, size: int, backbone: str = "") -> Config:

@@ -4,16 +4,25 @@ Labels are 0..K-1, and label K means "none": that is where a condition was dropp
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
 
 from cbdm_scale.models.dit import DiT, DiTConfig
+from cbdm_scale.models.songunet import SongConfig, SongUNet
 from cbdm_scale.models.unet import UNet, UNetConfig
+from cbdm_scale.models.vit import ViT, ViTConfig
 
-BackboneName = Literal["unet", "dit"]
-ModelConfig = UNetConfig | DiTConfig
-BACKBONES: dict[str, Callable[..., ModelConfig]] = {"unet": UNetConfig, "dit": DiTConfig}
+BackboneName = Literal["unet", "ddpmpp", "ncsnpp", "dit", "vit"]
+ModelConfig = UNetConfig | SongConfig | DiTConfig | ViTConfig
+BACKBONES: dict[str, Callable[..., ModelConfig]] = {
+    "unet": UNetConfig,
+    "ddpmpp": SongConfig,
+    "ncsnpp": partial(SongConfig, embedding="fourier", filter="smooth", residual_input=True),
+    "dit": DiTConfig,
+    "vit": ViTConfig,
+}
 """Name of a backbone -> its configuration; the configuration's type decides what is built."""
 
 __all__ = [
@@ -21,8 +30,10 @@ __all__ = [
     "BackboneName",
     "DiTConfig",
     "ModelConfig",
+    "SongConfig",
     "UNet",
     "UNetConfig",
+    "ViTConfig",
     "backbone_config",
     "build",
     "null_label",
@@ -64,9 +75,9 @@ def build(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}. Look into dataset.json.")
     match config:
-        case UNetConfig():
+        case UNetConfig() | SongConfig():
             check_levels(config.multipliers, image_size)
-            return UNet(
+            return (UNet if isinstance(config, UNetConfig) else SongUNet)(
                 config,
                 image_channels=image_channels,
                 num_classes=num_classes,
@@ -74,8 +85,8 @@ def build(
                 augment=augment,
                 omega=omega,
             )
-        case DiTConfig():
-            return DiT(
+        case DiTConfig() | ViTConfig():
+            return (DiT if isinstance(config, DiTConfig) else ViT)(
                 config,
                 image_channels=image_channels,
                 image_size=image_size,

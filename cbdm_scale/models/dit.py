@@ -111,6 +111,13 @@ def position_table(side: int, width: int) -> Tensor:
     return torch.cat([column, row], 1).float()
 
 
+def join_patches(pieces: Tensor, patch: int, size: int) -> Tensor:
+    """Tokens (N, L, P P C), row by row of the image, as images (N, C, H, W)."""
+    side = size // patch
+    grid = pieces.unflatten(2, (patch, patch, -1)).unflatten(1, (side, side))
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(pieces), -1, size, size)
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x (N, L, D), shift and scale (N, D)."""
     return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
@@ -130,10 +137,10 @@ class LayerNorm(nn.LayerNorm):
 class Attention(nn.Module):
     """Self-attention over tokens: (N, L, D) -> same."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, bias: bool = True):
         super().__init__()
         self.heads = heads
-        self.qkv = init_xavier(nn.Linear(width, 3 * width))
+        self.qkv = init_xavier(nn.Linear(width, 3 * width, bias=bias))
         self.out = init_xavier(nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -238,15 +245,11 @@ class DiT(nn.Module):
     ) -> Tensor:
         """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, D)
-        grid = self.patches(x)  # (N, D, H / P, W / P)
-        h = grid.flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
+        h = self.patches(x).flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
         for block in self.blocks:
             h = block(h, emb)
         with torch.autocast(x.device.type, enabled=False):
             h, emb = h.float(), emb.float()
             shift, scale = self.tail_modulation(emb).chunk(2, 1)
             pieces = self.tail(modulate(self.tail_norm(h), shift, scale))  # (N, L, P P C)
-        side, p = grid.shape[2], self.config.patch
-        pieces = pieces.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
-        out: Tensor = pieces.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, *x.shape[2:])
-        return out.to(x.dtype)  # (N, C, H, W)
+        return join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)  # (N, C, H, W)
