@@ -52,6 +52,7 @@ RUNTIME = (
     "train.save_every",
     "train.sample_every",
     "train.eval_every",
+    "train.posthoc_every",
 )
 """Options that may differ when a run goes on: they do not change what is learnt."""
 

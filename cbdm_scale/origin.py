@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config, find_option, from_dict
@@ -20,10 +20,9 @@ from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.storage import Storage
+from cbdm_scale.training.choice import POWER, check_weights, chosen, file_of
 from cbdm_scale.training.state import list_checkpoints, read_checkpoint
 
-Weights = Literal["ema", "raw"]
-FILES: dict[Weights, str] = {"ema": "ema.safetensors", "raw": "model.safetensors"}
 FOREIGN = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
 SAMPLES = "~/cbdm_scale/samples"
@@ -80,14 +79,14 @@ def named_origin(argv: Sequence[str]) -> Origin | None:
     resolution = find_option(argv, "resolution", "")
     return open_origin(
         run,
-        weights="raw" if find_option(argv, "weights", "ema") == "raw" else "ema",
+        weights=find_option(argv, "weights", "ema"),
         resolution=int(resolution) if resolution.isdecimal() else None,
         tracking_uri=find_option(argv, "tracking-uri", ""),
     )
 
 
 def open_origin(
-    run: str, *, weights: Weights = "ema", resolution: int | None = None, tracking_uri: str = ""
+    run: str, *, weights: str = "ema", resolution: int | None = None, tracking_uri: str = ""
 ) -> Origin:
     """Find and read it; ValueError says what is not there, and the way out."""
     if not run:
@@ -95,6 +94,7 @@ def open_origin(
             "run is missing. Give --run the folder that the train command printed after 'run', "
             "a checkpoint in it, models:/NAME@ALIAS, or a .pt file of the paper's code."
         )
+    check_weights(weights)
     if run.startswith(MLFLOW):
         return _open_mlflow(run, weights, tracking_uri)
     if run.endswith(FOREIGN):
@@ -128,16 +128,16 @@ def _runs_in(folder: Storage) -> str:
     return f", such as {folder.path(names[0])}" if names else ""
 
 
-def _open_newest(folder: Storage, run: str, weights: Weights) -> Origin:
+def _open_newest(folder: Storage, run: str, weights: str) -> Origin:
     notes: list[str] = []
     names = list_checkpoints(folder)
     for name in reversed(names):
         try:
-            about, files = read_checkpoint(folder, name, FILES[weights])
+            about, files = read_checkpoint(folder, name, file_of(weights))
         except ValueError as error:
             notes.append(f"skipped: {error}")
             continue
-        return _of_run(folder, name, about, files[FILES[weights]], notes)
+        return _of_run(folder, name, about, files, notes, weights)
     if names:
         raise ValueError(
             f"run ({run}): none of its {len(names)} checkpoints is whole. {notes[0]}"
@@ -148,19 +148,24 @@ def _open_newest(folder: Storage, run: str, weights: Weights) -> Origin:
     )
 
 
-def _open_checkpoint(folder: Storage, run: str, name: str, weights: Weights) -> Origin:
+def _open_checkpoint(folder: Storage, run: str, name: str, weights: str) -> Origin:
     if not folder.exists(f"{name}/state.json"):
         names = [there.rpartition("/")[2] for there in list_checkpoints(folder)]
         raise ValueError(
             f"run ({run}) is no finished checkpoint: it has no state.json. "
             + (f"There are {', '.join(names)}." if names else f"{folder.url} has none.")
         )
-    about, files = read_checkpoint(folder, name, FILES[weights])
-    return _of_run(folder, name, about, files[FILES[weights]], [])
+    about, files = read_checkpoint(folder, name, file_of(weights))
+    return _of_run(folder, name, about, files, [], weights)
 
 
 def _of_run(
-    folder: Storage, name: str, about: dict[str, Any], weights: bytes, notes: list[str]
+    folder: Storage,
+    name: str,
+    about: dict[str, Any],
+    files: dict[str, bytes],
+    notes: list[str],
+    weights: str,
 ) -> Origin:
     config, image = _read_config(folder.url, folder.read_bytes("config.json"))
     images, total = about["progress"]["images"], config.train.total_images
@@ -169,7 +174,7 @@ def _of_run(
     return Origin(
         url=folder.path(name),
         checkpoint=name.rpartition("/")[2],
-        weights=weights,
+        weights=chosen(folder, images, files[file_of(weights)], weights),
         config=config,
         **image,
         samples=folder.path("samples"),
@@ -195,7 +200,7 @@ def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
     return config, sizes | more
 
 
-def _open_mlflow(run: str, weights: Weights, tracking_uri: str) -> Origin:
+def _open_mlflow(run: str, weights: str, tracking_uri: str) -> Origin:
     from cbdm_scale.tracking import default_tracking_uri, fetch_model
 
     if weights != "ema":
@@ -217,11 +222,15 @@ def _open_mlflow(run: str, weights: Weights, tracking_uri: str) -> Origin:
     )
 
 
-def _open_foreign(run: str, weights: Weights, resolution: int | None) -> Origin:
+def _open_foreign(run: str, weights: str, resolution: int | None) -> Origin:
     from safetensors.torch import save
 
     from cbdm_scale.models.foreign import load_foreign
 
+    if weights.startswith(POWER):
+        raise ValueError(
+            f"weights ({weights}): {run} holds no kept averages. Choose ema or raw."
+        )
     if split_scheme(run)[0]:
         raise ValueError(f"run ({run}) must be a local file. Copy it here first.")
     path = Path(run).expanduser()

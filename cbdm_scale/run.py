@@ -30,6 +30,8 @@ from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import Hooks, Task, train
+from cbdm_scale.training.power_ema import start_averages
+from cbdm_scale.training.snapshots import keep_averages
 from cbdm_scale.training.state import (
     Progress,
     State,
@@ -122,6 +124,7 @@ class Run:
             sample=self.sample,
             evaluate=lambda state: self.judge.due(state.progress.images, state.ema.net),
             save=self.save,
+            keep_averages=self.keep_averages,
             stop=stop.is_set if stop else lambda: False,
             say=self.say,
         )
@@ -138,6 +141,7 @@ class Run:
                 self.judge.close()
         if how == "finished":
             self.sample(state)
+            self.keep_averages(state)
             self.save(state)
             self.judge.end(state.progress.images, state.ema.net)
             self.prune()
@@ -238,6 +242,13 @@ class Run:
         self.saved = images
         self.published(self.newest_path(), {"images": float(images)})
 
+    def keep_averages(self, state: State) -> None:
+        """The averages as they are now, for those of other widths; every rank comes here."""
+        if state.posthoc:
+            with self.world.uneven():
+                if self.world.rank == 0:
+                    keep_averages(self.folder, state.posthoc, state.progress.images)
+
     def write(self, state: State) -> None:
         """The checkpoint, after all that was reported before it."""
         self.tracker.flush()
@@ -281,4 +292,6 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.train.lr, fused=True)
-    return State(net, ema, optimizer, Progress(substitutions=[0] * manifest.num_classes))
+    progress = Progress(substitutions=[0] * manifest.num_classes)
+    posthoc = start_averages(net, wanted=config.train.posthoc_every > 0)
+    return State(net, ema, optimizer, progress, posthoc)

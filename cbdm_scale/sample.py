@@ -19,7 +19,7 @@ from cbdm_scale.imageset import export
 from cbdm_scale.imageset.making import make_missing, plan_set
 from cbdm_scale.imageset.plan import SetPlan
 from cbdm_scale.imageset.store import ChunkStore
-from cbdm_scale.origin import Origin, Weights, find_data, named_origin, open_origin
+from cbdm_scale.origin import Origin, find_data, named_origin, open_origin
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
 from cbdm_scale.storage import Storage
@@ -62,8 +62,9 @@ class SampleOptions:
     """png: a folder a class. npz: arr_0 (N, H, W, C) uint8 and arr_1, the layout of ADM.
     shards: a data set to train on."""
 
-    weights: Weights = "ema"
-    """The weights' average, or the raw ones."""
+    weights: str = "ema"
+    """ema: the weights' average. raw: as they were trained. power:WIDTH: the average of this
+    relative width, such as power:0.1, of a run with --train.posthoc-every."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast, faster where the hardware has it, another rounding."""

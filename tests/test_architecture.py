@@ -129,6 +129,7 @@ MAY_IMPORT = {
         "sampling",
         "storage",
         "tracking",
+        "training",
     },
     "recognition": {
         "cluster",

@@ -9,10 +9,13 @@ from safetensors.torch import load
 from sampling_tools import make_run
 from test_foreign import CONFIGS, random_net, save, to_foreign
 
+from cbdm_scale.config import build_network
 from cbdm_scale.models import build
 from cbdm_scale.origin import find_data, open_origin
 from cbdm_scale.sample import main
 from cbdm_scale.storage import Storage
+from cbdm_scale.training.power_ema import start_averages
+from cbdm_scale.training.snapshots import keep_averages
 
 
 @pytest.fixture
@@ -162,3 +165,40 @@ def test_a_training_set_that_changed_is_not_the_runs(run, digits_root):
     assert find_data(open_origin(run), "") == (None, "")
     with pytest.raises(ValueError, match="there has fingerprint .* the run learnt from 0000"):
         find_data(open_origin(run), digits_root)
+
+
+def keep_two(run: str) -> dict[str, torch.Tensor]:
+    """Averages after 48 and 96 images, as a run would keep them; those after 96."""
+    weights = load(Path(run, "checkpoints", "000000000096", "model.safetensors").read_bytes())
+    origin = open_origin(run)
+    net = build_network(origin.config, channels=1, image_size=8, num_classes=10)
+    net.load_state_dict(weights)
+    averages = start_averages(net, wanted=True)
+    for images in (48, 96):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(1.1)
+        for average in averages:
+            average.update(net, images, 48)
+        keep_averages(Storage(run), averages, images)
+    return averages[0].averages
+
+
+def test_weights_of_a_width_are_the_average_found_from_those_that_were_kept(run):
+    kept, average = keep_two(run), open_origin(run, weights="power:0.05")
+    tensors, usual = load(average.weights), load(open_origin(run).weights)
+    assert tensors.keys() == usual.keys()
+    for name, value in kept.items():
+        assert torch.allclose(tensors[name], value.half().float(), atol=1e-3), name
+    assert average.weights_sha256 != open_origin(run).weights_sha256
+
+
+@pytest.mark.parametrize("weights", ["mean", "power:", "power:wide", "power:0.5"])
+def test_other_weights_are_refused(run, weights):
+    with pytest.raises(ValueError, match=rf"weights \({weights}\) must be ema"):
+        open_origin(run, weights=weights)
+
+
+def test_a_width_needs_averages_that_were_kept(run):
+    with pytest.raises(ValueError, match=r"kept no averages after 96 images"):
+        open_origin(run, weights="power:0.1")

@@ -16,6 +16,7 @@ from training_tools import (
 
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.loop import train
+from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.state import (
     Progress,
     drop_old_checkpoints,
@@ -224,3 +225,36 @@ def test_a_store_without_rename_is_served_too():
     assert_same(tensors(loaded), tensors(saved))
     folder.remove(f"{name}/state.json")  # written last: without it the checkpoint is not whole
     assert load_newest(folder, fresh_state())[0] is None
+
+
+# ----------------------------------------------------------------------------
+# Averages from which others are found.
+
+
+def with_averages():
+    state = fresh_state()
+    return replace(state, posthoc=start_averages(state.net, wanted=True))
+
+
+def test_a_resumed_run_carries_the_same_averages_of_two_widths(folder):
+    unbroken = go_on(with_averages(), 6)
+    save_checkpoint(folder, go_on(with_averages(), 3), {})
+    resumed = with_averages()
+    load_newest(folder, resumed)
+    go_on(resumed, 3)
+    assert_same(pack(unbroken.posthoc), pack(resumed.posthoc))
+    assert_same(tensors(unbroken), tensors(resumed))
+
+
+def test_averages_that_begin_in_the_middle_of_a_run_are_refused(folder):
+    save_checkpoint(folder, go_on(fresh_state(), 1), {})
+    with pytest.raises(ValueError, match=r"without train\.posthoc_every, .* Leave it at 0"):
+        load_newest(folder, with_averages())
+
+
+def test_the_loop_asks_for_averages_at_every_multiple():
+    asked = []
+    config = replace(CONFIG, total_images=6 * BATCH, posthoc_every=2 * BATCH)
+    hooks = make_hooks(keep_averages=lambda state: asked.append(state.progress.images))
+    train(with_averages(), make_task(), config, OneProcess(), hooks)
+    assert asked == [2 * BATCH, 4 * BATCH, 6 * BATCH]

@@ -74,6 +74,7 @@ def make_hooks(**options):
         "sample": lambda state: None,
         "evaluate": lambda state: None,
         "save": lambda state: None,
+        "keep_averages": lambda state: None,
         "stop": lambda: False,
         "say": lambda text: None,
     }

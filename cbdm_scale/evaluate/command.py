@@ -4,12 +4,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import tyro
 
 from cbdm_scale.config import find_option
-from cbdm_scale.evaluate import kept, tell
+from cbdm_scale.evaluate import kept, sweep, tell
 from cbdm_scale.evaluate.compute import compute
 from cbdm_scale.evaluate.inputs import find_inputs
 from cbdm_scale.evaluate.options import EvaluateOptions
@@ -52,7 +53,17 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, Origin | None]:
 
 
 def start(options: EvaluateOptions, origin: Origin, argv: Sequence[str]) -> int:
-    """Check, compute, write, log, and say how it went. The exit status."""
+    """One evaluation or a sweep, and its last words. The exit status."""
+    if options.widths:
+        sweep.start(options, origin, partial(evaluate, argv=argv))
+        return 0
+    evaluation = evaluate(options, origin, argv)
+    print(f"next     {following(options, evaluation, argv)}")
+    return 0
+
+
+def evaluate(options: EvaluateOptions, origin: Origin, argv: Sequence[str]) -> Evaluation:
+    """Check, compute, write, log, and say how it went."""
     inputs = find_inputs(options, origin)
     against = kept.find_against(inputs)
     home = inputs.home
@@ -71,8 +82,7 @@ def start(options: EvaluateOptions, origin: Origin, argv: Sequence[str]) -> int:
     print(f"\nmetrics  {home.path(kept.METRICS)}\nreport   {home.path(kept.REPORT)}")
     if unlogged:
         print(f"waiting  {unlogged}; the same command logs them")
-    print(f"next     {following(options, evaluation, argv)}")
-    return 0
+    return evaluation
 
 
 def following(options: EvaluateOptions, evaluation: Evaluation, argv: Sequence[str]) -> str:

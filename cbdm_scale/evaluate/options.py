@@ -8,9 +8,9 @@ import tyro
 
 from cbdm_scale.cluster import PoolConfig
 from cbdm_scale.evaluation.resize import Resize
-from cbdm_scale.origin import Weights
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
+from cbdm_scale.training.choice import POWER, check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,13 @@ class EvaluateOptions:
     """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
     tf1 (torch-fidelity), bicubic (clean-fid)."""
 
-    weights: Weights = "ema"
-    """The weights' average, or the raw ones."""
+    weights: str = "ema"
+    """ema: the weights' average. raw: as they were trained. power:WIDTH: the average of this
+    relative width, such as power:0.1, of a run with --train.posthoc-every."""
+
+    ema_sweep: str = ""
+    """Relative widths of the average, such as 0.03,0.05,0.1,0.2: an evaluation of each, and
+    which one has the smallest FID. For a run with --train.posthoc-every."""
 
     seed: int = 0
     """Seed of the generated images, and of every random choice of the metrics."""
@@ -108,6 +113,27 @@ class EvaluateOptions:
                 f"guidance ({self.guidance}) names {len(self.omegas)} strengths, and samples "
                 f"({self.samples}) is one set. Give the one that it was made with."
             )
+
+        if self.widths and (self.samples or self.weights != "ema"):
+            other = "samples" if self.samples else "weights"
+            raise ValueError(
+                f"ema_sweep ({self.ema_sweep}) makes its own images from its own averages, and "
+                f"cannot go with {other}. Leave one of the two out."
+            )
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Relative widths of the sweep in rising order, each once; () for no sweep."""
+        try:
+            found = {float(word) for word in self.ema_sweep.split(",") if word.strip()}
+            for width in found:
+                check_weights(f"{POWER}{width:g}")
+        except ValueError as error:
+            raise ValueError(
+                f"ema_sweep ({self.ema_sweep}) must be widths with commas between them, such "
+                f"as 0.03,0.05,0.1,0.2: {error}"
+            ) from error
+        return tuple(sorted(found))
 
     @property
     def omegas(self) -> tuple[float, ...]:

@@ -68,6 +68,10 @@ class TrainConfig:
     """Images between two evaluations by FID, each of a checkpoint that is saved then; 0 for one
     at the end only."""
 
+    posthoc_every: int = 0
+    """Images between two kept pairs of averages, from which sample and evaluate find that of
+    any width (--weights power:0.1); 0 for none. They cost two more copies of the network."""
+
     keep: int = 3
     """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
 
@@ -85,7 +89,8 @@ class TrainConfig:
                 raise ValueError(
                     f"train.{option} must be above 0, got {getattr(self, option)}."
                 )
-        for option in ("micro_batch", "warmup_images", "sample_every", "eval_every"):
+        intervals = ("sample_every", "eval_every", "posthoc_every")
+        for option in ("micro_batch", "warmup_images", *intervals):
             if getattr(self, option) < 0:
                 raise ValueError(f"train.{option} must not be negative. Try 0.")
 
@@ -120,6 +125,7 @@ class Hooks:
     sample: Callable[[State], None]
     evaluate: Callable[[State], None]  # after the same state was saved
     save: Callable[[State], None]
+    keep_averages: Callable[[State], None]
     stop: Callable[[], bool]
     say: Callable[[str], None]
 
@@ -184,6 +190,8 @@ def train(
         progress.images += config.batch_size
         progress.steps += 1
         state.ema.update(state.net, progress.images, config.batch_size)
+        for average in state.posthoc:
+            average.update(state.net, progress.images, config.batch_size)
         progress.skipped_steps += guard.look(norm, batch.keys)
 
         # Report, sample, evaluate and save.
@@ -193,6 +201,8 @@ def train(
         with meter.paused():
             if due(state, config, config.sample_every):
                 hooks.sample(state)
+            if due(state, config, config.posthoc_every):
+                hooks.keep_averages(state)
             examined = due(state, config, config.eval_every)
             if examined or due(state, config, config.save_every):
                 progress.skipped_steps += guard.settle()

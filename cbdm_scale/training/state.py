@@ -1,6 +1,7 @@
 """What a checkpoint holds, and how it is written: whole, or not at all.
 
     checkpoints/<images>/  model.safetensors ema.safetensors optimizer.safetensors state.json
+                           posthoc.safetensors, of a run that keeps averages of two widths
 
 No random state is kept: every random number is a function of the seed and of the image's
 number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.power_ema import PowerEMA, pack, unpack
 
 FORMAT_VERSION = 1
+POSTHOC = "posthoc.safetensors"
 
 
 @dataclass
@@ -47,6 +50,8 @@ class State:
     ema: EMA
     optimizer: torch.optim.Optimizer
     progress: Progress
+    posthoc: tuple[PowerEMA, ...] = ()
+    """Averages from which those of other widths are found after training."""
 
 
 def _optimizer_tensors(state: State) -> dict[str, Tensor]:
@@ -72,6 +77,8 @@ def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str
         "ema.safetensors": _as_bytes(state.ema.net.state_dict()),
         "optimizer.safetensors": _as_bytes(_optimizer_tensors(state)),
     }
+    if state.posthoc:
+        files[POSTHOC] = _as_bytes(pack(state.posthoc))
     listing = {
         file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for file, data in files.items()
@@ -170,6 +177,14 @@ def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name:
             for kind in kinds
             if f"{kind}.{parameter_name}" in tensors
         }
+    if state.posthoc:
+        if POSTHOC not in files:
+            raise ValueError(
+                f"checkpoint {name} was made without train.posthoc_every, and the averages "
+                "that it asks for begin with the run. Leave it at 0, or give the run another "
+                "--name."
+            )
+        unpack(state.posthoc, load(files[POSTHOC]))
     kept = {k: v for k, v in about["progress"].items() if k not in FORMER_PROGRESS}
     state.progress = Progress(**kept)
 
