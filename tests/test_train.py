@@ -70,7 +70,7 @@ def test_the_backbone_decides_what_options_the_model_has(capsys, backbone):
         parse([f"--backbone={backbone}", "--help"])
     said = capsys.readouterr().out
     for field in fields(config.model):
-        assert f"--model.{field.name.replace('_', '-')} " in said
+        assert f"--model.{field.name.replace('_', '-')}" in said
     assert ("--model.patch" in said) == hasattr(config.model, "patch")
 
 

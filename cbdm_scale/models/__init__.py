@@ -74,26 +74,19 @@ def build(
     for name, value in [("image_channels", image_channels), ("num_classes", num_classes)]:
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}. Look into dataset.json.")
+    told = {"augment": augment, "omega": omega}
+    shape = {"image_channels": image_channels, "num_classes": num_classes}
     match config:
-        case UNetConfig() | SongConfig():
+        case UNetConfig():
             check_levels(config.multipliers, image_size)
-            return (UNet if isinstance(config, UNetConfig) else SongUNet)(
-                config,
-                image_channels=image_channels,
-                num_classes=num_classes,
-                num_steps=num_steps,
-                augment=augment,
-                omega=omega,
-            )
-        case DiTConfig() | ViTConfig():
-            return (DiT if isinstance(config, DiTConfig) else ViT)(
-                config,
-                image_channels=image_channels,
-                image_size=image_size,
-                num_classes=num_classes,
-                augment=augment,
-                omega=omega,
-            )
+            return UNet(config, **shape, num_steps=num_steps, **told)
+        case SongConfig():
+            check_levels(config.multipliers, image_size)
+            return SongUNet(config, **shape, num_steps=num_steps, **told)
+        case DiTConfig():
+            return DiT(config, **shape, image_size=image_size, **told)
+        case ViTConfig():
+            return ViT(config, **shape, image_size=image_size, **told)
 
 
 def check_levels(multipliers: tuple[int, ...], image_size: int) -> None:
