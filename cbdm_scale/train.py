@@ -24,7 +24,7 @@ from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, r
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.presets import PRESETS, custom, preset
-from cbdm_scale.remote import split_scheme
+from cbdm_scale.remote import refuse_password, split_scheme
 from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
@@ -71,6 +71,7 @@ def starting_point(argv: Sequence[str]) -> Config:
 def resolve(config: Config) -> Config:
     """Absolute paths: a job's working directory vanishes, and workers have their own."""
     root = config.data.root
+    refuse_password("data.root", root)
     if not split_scheme(root)[0]:
         root = Storage(root).url
     cache = Storage(config.data.cache).url if config.data.cache else ""
@@ -190,14 +191,17 @@ def git_commit() -> str:
 def start(config: Config) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
+    from cbdm_scale.nodes import look_at_nodes
     from cbdm_scale.run import run_rank
 
     manifest = find_data(config)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
-    run = claim_run(config, manifest)
     uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
+    if len(cluster.alive_nodes()) > 1:
+        print(look_at_nodes(config, manifest, uri), flush=True)
+    run = claim_run(config, manifest)
     run_id = tracking.start_run(
         uri,
         config.track.experiment,
@@ -223,6 +227,8 @@ def start(config: Config) -> int:
 
 def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str) -> None:
     """Last and short: where the run is, its numbers, the next command."""
+    from cbdm_scale import tracking
+
     progress = outcome["progress"]
     print(f"\nrun      {run.url} ({outcome['how']} at {progress['images']:,} images)")
     if progress["skipped_steps"] or sum(progress["substitutions"]):
@@ -245,7 +251,7 @@ def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str)
         print(line)
     grid = f"samples/{progress['images']:012d}.png"
     print(f"samples  {run.path(grid)}")
-    print(f"charts   mlflow ui --backend-store-uri {uri}")
+    print(f"charts   {tracking.charts(uri)}")
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")
     if config.dataset == "digits_lt":

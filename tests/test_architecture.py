@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "evaluation": {"types", "labels", "data", "diffusion", "sampling", "downstream"},
     "report": {"evaluation", "labels"},
     # On top: what connects the parts to a run, a cluster and a user.
-    "tracking": {"storage", "serve"},
+    "tracking": {"remote", "storage", "serve"},
     "cluster": {"storage", "training"},
     "config": {
         "cluster",
@@ -154,18 +154,21 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
+    "nodes": {"cluster", "config", "data", "storage", "tracking"},
     "train": {
         "cluster",
         "config",
         "data",
         "data_prep",
         "evaluation",
+        "nodes",
         "presets",
         "remote",
         "run",
         "storage",
         "tracking",
     },
+    "preflight": {"cluster", "nodes", "storage", "tracking", "train"},
 }
 UPWARDS = {("tracking", "serve")}
 """served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
