@@ -29,13 +29,13 @@ ray job submit --submission-id "$id" --working-dir . -- "$@" || true
 while true; do
     said=$(ray job status "$id" 2>&1) || true
     case $said in
-    *SUCCEEDED*) exit 0 ;;
-    *FAILED*) exit 1 ;;
-    *STOPPED*)
+    *"Job '$id' succeeded"*) exit 0 ;;
+    *"Job '$id' failed"*) exit 1 ;;
+    *"Job '$id' was stopped"*)
         echo "job $id was stopped; the same command goes on from its newest checkpoint" >&2
         exit 3
         ;;
-    *PENDING* | *RUNNING*) sleep 5 ;;
+    *"Status for job '$id':"*) sleep 5 ;; # pending or running
     *)
         echo "$said" >&2
         echo "$RAY_API_SERVER_ADDRESS does not say how job $id is: ray job status $id" >&2
