@@ -18,7 +18,15 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, build_network, find_option, flatten, is_runtime, upgraded
+from cbdm_scale.config import (
+    Config,
+    build_network,
+    check_model_options,
+    find_option,
+    flatten,
+    is_runtime,
+    upgraded,
+)
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
@@ -36,6 +44,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
     The data set and the preset decide the defaults of everything else, so they are read first.
     """
     base = starting_point(argv)
+    check_model_options(argv, base.backbone)
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
@@ -48,16 +57,25 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
         """
         return config, dry_run
 
-    return tyro.cli(command, args=list(argv), prog="python -m cbdm_scale.train")
+    return tyro.cli(
+        command,
+        args=list(argv),
+        prog="python -m cbdm_scale.train",
+        config=(tyro.conf.AvoidSubcommands,),  # the backbone has been chosen
+    )
 
 
 def starting_point(argv: Sequence[str]) -> Config:
-    """The preset of the data set, or for one that is in no table a row that fits its images."""
+    """The preset of the data set, or for one that is in no table a row that fits its images.
+
+    Either on the network that --backbone names, so that ``model`` has that one's options.
+    """
+    backbone = find_option(argv, "backbone", "")
     dataset = find_option(argv, "dataset", "digits_lt")
     row = find_option(argv, "preset", "cbdm")
     known = sorted({name for name, _ in PRESETS})
     if canonical_name(dataset) in known:
-        return preset(dataset, row)
+        return preset(dataset, row, backbone)
     try:
         manifest = read_manifest(find_option(argv, "data.root", DataConfig().root), dataset)
     except ValueError as error:
@@ -65,7 +83,7 @@ def starting_point(argv: Sequence[str]) -> Config:
             f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
             f"{error}"
         ) from None
-    return custom(manifest.name, row, manifest.image_size)
+    return custom(manifest.name, row, manifest.image_size, backbone)
 
 
 def resolve(config: Config) -> Config:
