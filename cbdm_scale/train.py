@@ -7,7 +7,7 @@ and the cluster have been found to fit each other.
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,7 +23,8 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
-from cbdm_scale.presets import PRESETS, custom, preset
+from cbdm_scale.preset_file import is_file, read_preset_file
+from cbdm_scale.presets import any_row
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
 
@@ -52,20 +53,19 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
 
 
 def starting_point(argv: Sequence[str]) -> Config:
-    """The preset of the data set, or for one that is in no table a row that fits its images."""
-    dataset = find_option(argv, "dataset", "digits_lt")
+    """The row that the other options start from: of the tables, or a file's."""
     row = find_option(argv, "preset", "cbdm")
-    known = sorted({name for name, _ in PRESETS})
-    if canonical_name(dataset) in known:
-        return preset(dataset, row)
-    try:
-        manifest = read_manifest(find_option(argv, "data.root", DataConfig().root), dataset)
-    except ValueError as error:
+    root = find_option(argv, "data.root", DataConfig().root)
+    if not is_file(row):
+        return any_row(find_option(argv, "dataset", "digits_lt"), row, root)
+    kept = read_preset_file(row)
+    dataset = find_option(argv, "dataset", kept.dataset)
+    if canonical_name(dataset) != canonical_name(kept.dataset):
         raise ValueError(
-            f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
-            f"{error}"
-        ) from None
-    return custom(manifest.name, row, manifest.image_size)
+            f"preset ({row}) is for {kept.dataset}, not for dataset {dataset}. Leave --dataset "
+            "out, or write the other name into the file."
+        )
+    return kept.over(any_row(kept.dataset, kept.preset, root), row)
 
 
 def resolve(config: Config) -> Config:
@@ -187,8 +187,11 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def start(config: Config) -> int:
-    """Check, launch, and say how it went. The exit status."""
+def carry_out(config: Config, tags: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Check, launch, and follow the run to its end; what came of it, and its ``uri``.
+
+    tags: more of them for the run in MLflow.
+    """
     from cbdm_scale import cluster, tracking
     from cbdm_scale.run import run_rank
 
@@ -210,6 +213,7 @@ def start(config: Config) -> int:
             "dataset_fingerprint": manifest.fingerprint,
             "parameters": str(numbers["parameters"]),
             "run_folder": run.url,
+            **(tags or {}),
         },
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
@@ -217,12 +221,18 @@ def start(config: Config) -> int:
     outcome = tracking.followed(
         uri, run_id, lambda: cluster.launch(rank_main, config.cluster, run)
     )
-    say_outcome(config, outcome, run, uri)
+    return outcome | {"uri": uri}
+
+
+def start(config: Config) -> int:
+    """A run, and how it went. The exit status."""
+    say_outcome(config, carry_out(config))
     return 0
 
 
-def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str) -> None:
+def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
     """Last and short: where the run is, its numbers, the next command."""
+    run, uri = Storage(config.cluster.storage).child(config.run_name), outcome["uri"]
     progress = outcome["progress"]
     print(f"\nrun      {run.url} ({outcome['how']} at {progress['images']:,} images)")
     if progress["skipped_steps"] or sum(progress["substitutions"]):

@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "sampling",
         "training",
     },
+    "preset_file": {"config", "data"},
     "serve": {"config", "diffusion", "sampling", "storage"},
     "examine": {
         "config",
@@ -160,6 +161,7 @@ MAY_IMPORT = {
         "data",
         "data_prep",
         "evaluation",
+        "preset_file",
         "presets",
         "remote",
         "run",
