@@ -1,14 +1,24 @@
 """What a search is told besides the options of the runs that it makes."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from cbdm_scale.config import Config, with_options
 from tune.objective import ObjectiveName
+from tune.schedule import rungs
 
 SchedulerName = Literal["asha", "all", "pbt"]
 SearcherName = Literal["tpe", "random"]
+FIRST_SHARE = 6
 CONTROL_SHARE = 8
 """One trial in so many is a control, unless the user says how many."""
+DIGITS: dict[str, Any] = {
+    "train.total_images": 48_000,
+    "train.sample_every": 0,
+    "eval.num_images": 500,
+    "eval.omegas": [1.0, 2.0],
+}
+"""For the laptop's data set: a trial to its end takes some four minutes on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +52,7 @@ class SearchConfig:
     """At a rung one trial in so many goes on; rungs are so many times as long as the last."""
 
     first_rung: int = 0
-    """Images before the first rung; 0: the total divided by eta squared."""
+    """Images before the first rung; 0: a sixth of the total."""
 
     finalists: int = 3
     """Best trials that are repeated with other seeds, and the best control with them."""
@@ -83,3 +93,28 @@ class SearchConfig:
     def num_controls(self) -> int:
         shares = max(1, self.trials // CONTROL_SHARE)
         return shares if self.controls is None else self.controls
+
+
+def searched_row(row: Config) -> Config:
+    """The row with what a search wants of it; the command line still has the last word.
+
+    Several guidance strengths at every evaluation, because the best one differs from loss to
+    loss, and a half-life of the average that grows with the run: else an early rung judges
+    what is left of the initial weights.
+    """
+    omega = row.eval.omegas[0]
+    options: dict[str, Any] = {"eval.scan": True, "train.ema_ramp": row.train.ema_ramp or 0.1}
+    if row.dataset == "digits_lt":
+        options |= DIGITS
+    elif len(row.eval.omegas) == 1 and omega > 0:
+        options["eval.omegas"] = [omega / 2, omega, 2 * omega]
+    if row.eval.seed is None:
+        options["eval.seed"] = row.seed
+    return with_options(row, options)
+
+
+def all_rungs(search: SearchConfig, base: Config) -> tuple[int, ...]:
+    """Images at which the trials of a search are evaluated and compared."""
+    total, batch = base.train.total_images, base.train.batch_size
+    first = search.first_rung or total // FIRST_SHARE
+    return rungs(total, batch, search.eta, min(first, total))
