@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbdm_scale import draws
 from tune.ledger import Trial
-from tune.objective import METRICS, ObjectiveName, best_values
+from tune.objective import METRICS, ObjectiveName, best_values, scalar
 from tune.options import SearcherName
 from tune.space import Choice, Space
 
@@ -112,3 +112,28 @@ def _told(space: Space, trial: Trial, objective: ObjectiveName) -> "optuna.trial
     steps = {rung.images: v[0] for rung, v in zip(trial.rungs, values, strict=True)}
     state = optuna.trial.TrialState.PRUNED
     return create_trial(state=state, value=values[-1][0], intermediate_values=steps, **told)
+
+
+def importance(
+    space: Space, known: Sequence[Trial], objective: ObjectiveName
+) -> dict[str, float]:
+    """Share of the objective's variance that each parameter explains (fANOVA).
+
+    Hutter et al. 2014. At the first rung, which all trials reach; {} from too few trials.
+    """
+    some = [t for t in known if t.rungs and set(space) <= set(t.params)]
+    if len(some) < START_AT_RANDOM or len(space) < 2:
+        return {}
+    import optuna
+    from optuna.trial import create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    distributions = dict(_distributions(space))
+    for trial in some:
+        value = scalar(best_values(trial.rungs[0].scores, objective))
+        params = {option: trial.params[option] for option in space}
+        study.add_trial(create_trial(value=value, params=params, distributions=distributions))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {option: float(share) for option, share in found.items()}

@@ -1,4 +1,4 @@
-"""What is known of every trial: one small JSON file each, written whole, in the search's folder.
+"""What is known of every trial: a small JSON file each, written whole, in the search's folder.
 
 It is the only memory of a search. What comes next, who is stopped and who has won follow from
 it, so the command goes on from it after any kill.

@@ -18,6 +18,7 @@ from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.storage import Storage
 from tune.ledger import Trial
 from tune.objective import ObjectiveName, Scores, best_values, scalar
+from tune.options import SchedulerName
 from tune.trial import Plan, carry_out_trial
 
 DRIVER_BYTES = 200 * 2**20
@@ -46,8 +47,7 @@ class Racing:
     objective: ObjectiveName
     rungs: tuple[int, ...]
     eta: int
-    asha: bool
-    """Else every trial goes to its end."""
+    scheduler: SchedulerName
     at_once: int
 
 
@@ -102,7 +102,7 @@ def run_trials(host: Host, plan: Plan, racing: Racing, told: Sequence[Trial]) ->
 
 
 def quiet() -> None:
-    """Tune's own tables and files are not wanted, nor its tracing of workers that were ended."""
+    """Tune's own tables and files are not wanted, nor its tracing of ended workers."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
@@ -114,7 +114,7 @@ def run_trial(values: dict[str, Any], plan: Plan, objective: ObjectiveName) -> N
     from ray import tune
 
     params = json.loads(values["params"])
-    config = plan.config(values["id"], params, values["seed"])
+    config = plan.config(values["id"], values["kind"], params, values["seed"])
 
     def tell(images: int, scores: Scores, seconds: float, trained: float) -> None:
         tune.report(
@@ -171,7 +171,7 @@ def race(racing: Racing, told: Sequence[Trial]) -> Any:
     """
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    if not racing.asha:
+    if racing.scheduler != "asha":
         return FIFOScheduler()
 
     class Race(ASHAScheduler):  # type: ignore[misc]

@@ -31,10 +31,10 @@ class Command:
 
 def parse(argv: Sequence[str]) -> Command:
     """The options of a search, and those of its runs, which start from the data set's row."""
-    row = searched_row(starting_point(argv))
+    row, usual = searched_row(starting_point(argv)), SearchConfig()
 
     def command(
-        search: Annotated[SearchConfig, tyro.conf.arg(name="")] = SearchConfig(),
+        search: Annotated[SearchConfig, tyro.conf.arg(name="")] = usual,
         base: Annotated[Config, tyro.conf.arg(name="")] = row,
         dry_run: bool = False,
     ) -> Command:
@@ -55,13 +55,14 @@ def main(argv: Sequence[str]) -> int:
         command = parse(argv)
         base = resolve(command.base)
         space = make_space(command.search.space, base)
-        from tune.search import carry_out_search, describe_search
+        from tune.carry_out import carry_out
+        from tune.identity import describe_search
 
         if command.dry_run:
             for name, words in describe_search(command.search, base, space).items():
                 print(f"{name}: {words}")
             return 0
-        return carry_out_search(command.search, base, space)
+        return carry_out(command.search, base, space)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

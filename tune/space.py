@@ -150,8 +150,8 @@ def parse(option: str, text: str) -> Dimension:
         return Choice(tuple(sorted(set(values))))
     except ValueError:
         raise ValueError(
-            f"space: {option}={text} is neither LOW:HIGH, log:LOW:HIGH (both above 0, the lower "
-            "first), nor values with commas between them."
+            f"space: {option}={text} is neither LOW:HIGH, log:LOW:HIGH (both above 0, the "
+            "lower first), nor values with commas between them."
         ) from None
 
 

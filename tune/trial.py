@@ -41,12 +41,19 @@ class Plan:
     def run_folder(self, trial_id: str) -> Storage:
         return Storage(self.base.cluster.storage).child(self.run_name(trial_id))
 
-    def config(self, trial_id: str, params: Mapping[str, float], seed: int) -> Config:
-        """The run of a trial. With tau 0 it is DDPM, which costs one prediction a step."""
+    def config(
+        self, trial_id: str, kind: Kind, params: Mapping[str, float], seed: int
+    ) -> Config:
+        """The run of a trial. With tau 0 it is DDPM, which costs one prediction a step.
+
+        A repetition races with nobody: it is evaluated at its end only.
+        """
         options: dict[str, Any] = dict(params)
         if params.get("loss.tau") == 0:
             options["loss.name"] = "ddpm"
         config = with_options(self.base, options)
+        if kind == "final":
+            config = replace(config, train=replace(config.train, eval_at=()))
         return replace(config, name=self.run_name(trial_id), seed=seed)
 
     def tags(self, trial_id: str, kind: Kind, params: Mapping[str, float]) -> dict[str, str]:
