@@ -50,7 +50,7 @@ def conclude(search: Search, folder: Storage) -> None:
 
 
 def winner(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
-    """The winner as a file for --preset: what differs from the row that the search began with."""
+    """The winner as a file for --preset: what differs from the row that it began with."""
     config = search.plan.config(best.trial.id, "search", best.trial.params, search.base.seed)
     return PresetFile(
         dataset=config.dataset,
@@ -110,7 +110,7 @@ def findings_json(
 
 
 def cost(search: Search) -> dict[str, float]:
-    """Images that the trials were trained on, and what running all to the end would have cost."""
+    """What the trials cost, and what all of them to their end would have cost."""
     trials = search.ledger.of_kind("control", "search")
     again = search.ledger.of_kind("final")
     ended = [t for t in trials if t.train_seconds]
@@ -146,8 +146,8 @@ def say(search: Search, folder: Storage, lines: list[str]) -> None:
         print(line)
     saved = 1 - spent["images"] / max(spent["images_without_stopping"], 1)
     print(
-        f"cost     {spent['images']:,} images in {spent['trials']} trials, {saved:.0%} less than "
-        f"all to their end; {spent['images_of_repetitions']:,} in repetitions"
+        f"cost     {spent['images']:,} images in {spent['trials']} trials, {saved:.0%} less "
+        f"than all to their end; {spent['images_of_repetitions']:,} in repetitions"
     )
     print(f"report   {folder.path(PAGE)}")
     print(f"charts   mlflow ui --backend-store-uri {search.plan.uri}")
