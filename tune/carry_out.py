@@ -12,6 +12,7 @@ from tune.findings import choose_finalists
 from tune.identity import claim_search, identity, search_name
 from tune.on_ray import Racing, room, run_trials
 from tune.options import SearchConfig, all_rungs
+from tune.population import check_room
 from tune.search import Search
 from tune.space import Space
 from tune.trial import Plan
@@ -35,7 +36,7 @@ def carry_out(options: SearchConfig, base: Config, space: Space) -> int:
     told = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}
     tags = {"search": name, "kind": "search", "run_folder": folder.url}
     parent = start_run(uri, base.track.experiment, folder, name, told, tags)
-    runs = trial_base(base, folder, uri, steps)
+    runs = trial_base(options, base, folder, uri, steps)
     plan = Plan(base=runs, name=name, rungs=steps, uri=uri, parent=parent)
     search = Search(options, base, space, folder, plan)
     print(
@@ -59,8 +60,14 @@ def run_all(search: Search, at_once: int) -> None:
         rungs=plan.rungs,
         eta=options.eta,
         scheduler=options.scheduler,
+        space=search.space,
         at_once=at_once,
     )
+    if options.scheduler == "pbt":  # a population takes over weights: a control must not
+        check_room(options.trials - options.num_controls, at_once)
+        search.begin(search.new_control, "control")
+        run_trials(search, plan, replace(racing, scheduler="all"), ())
+        search.begin(search.new_member, "search")
     if search.has_more:
         run_trials(search, plan, racing, ledger.of_kind("control", "search"))
     again = choose_finalists(ledger, options.objective, options.finalists)
@@ -69,12 +76,18 @@ def run_all(search: Search, at_once: int) -> None:
         run_trials(search, plan, replace(racing, scheduler="all"), ())
 
 
-def trial_base(base: Config, folder: Storage, uri: str, steps: tuple[int, ...]) -> Config:
-    """The run that all trials share: evaluated at the rungs, by its own workers, in turn."""
+def trial_base(
+    options: SearchConfig, base: Config, folder: Storage, uri: str, steps: tuple[int, ...]
+) -> Config:
+    """The run that all trials share: evaluated at the rungs, by its own workers, in turn.
+
+    A population keeps the checkpoint of every rung, from which others may go on.
+    """
+    keep = len(steps) + base.train.keep if options.scheduler == "pbt" else base.train.keep
     return replace(
         base,
         cluster=replace(base.cluster, storage=folder.child("trials").url),
         track=replace(base.track, uri=uri),
-        train=replace(base.train, eval_at=steps[:-1], eval_every=0),
+        train=replace(base.train, eval_at=steps[:-1], eval_every=0, keep=keep),
         eval=replace(base.eval, beside="never"),
     )

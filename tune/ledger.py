@@ -52,6 +52,12 @@ class Trial:
     rungs: tuple[Rung, ...] = field(default=())
     """In order of images."""
 
+    run: str = ""
+    """Name of the run that it is at, if that is not called by its id (population.py)."""
+
+    exploits: tuple[Mapping[str, Any], ...] = ()
+    """Each time that it took over another trial's weights: images, of, params from there on."""
+
     train_seconds: float = 0.0
     """Of its training workers alone, if it came to its end in one go; else 0."""
 
@@ -116,4 +122,5 @@ def _by_images(rung: Rung) -> int:
 
 def _from_json(content: dict[str, Any]) -> Trial:
     rungs = tuple(Rung(**rung) for rung in content.pop("rungs"))
-    return Trial(**content, rungs=rungs)
+    exploits = tuple(content.pop("exploits", ()))
+    return Trial(**content, rungs=rungs, exploits=exploits)

@@ -53,13 +53,3 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """Which points no other dominates."""
     return [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]
-
-
-def ranking(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices from best to worst: front by front, within one by ``scalar``, then as given."""
-    left, order = list(range(len(points))), []
-    while left:
-        best = [left[i] for i in front([points[i] for i in left])]
-        order += sorted(best, key=lambda i: (scalar(points[i]), i))
-        left = [i for i in left if i not in best]
-    return order

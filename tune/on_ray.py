@@ -1,8 +1,8 @@
 """Trials on Ray Tune: a process each, which drives the training workers of its trial.
 
-The only import of ray in this folder. Tune places trials, restarts one whose process died, and
-asks a scheduler of its own at every rung. What it knows is told to it anew from the ledger each
-time: nothing is read from the files that Tune keeps for itself.
+With population.py the only import of ray in this folder. Tune places trials, restarts one whose
+process died, and asks a scheduler of its own at every rung. What it knows is told to it anew
+from the ledger each time: nothing is read from the files that Tune keeps for itself.
 """
 
 import json
@@ -19,6 +19,8 @@ from cbdm_scale.storage import Storage
 from tune.ledger import Trial
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 from tune.options import SchedulerName
+from tune.population import Place, members, population, report, take_over, told_place
+from tune.space import Space
 from tune.trial import Plan, carry_out_trial
 
 DRIVER_BYTES = 200 * 2**20
@@ -48,6 +50,7 @@ class Racing:
     rungs: tuple[int, ...]
     eta: int
     scheduler: SchedulerName
+    space: Space
     at_once: int
 
 
@@ -76,19 +79,26 @@ def run_trials(host: Host, plan: Plan, racing: Racing, told: Sequence[Trial]) ->
     from ray import tune
 
     def trial(values: dict[str, Any]) -> None:
-        run_trial(values, plan, racing.objective)
+        run_trial(values, plan, racing)
 
+    in_turn: dict[str, Any] = {"num_samples": -1, "max_concurrent_trials": racing.at_once}
+    values: dict[str, Any] = {}
+    if racing.scheduler == "pbt":
+        in_turn = {}
+        values = members([first_values(t) for t in iter(host.next_trial, None)])
+    else:
+        in_turn["search_alg"] = asker(host)
     bundle = tune.PlacementGroupFactory([{"CPU": 0, "memory": DRIVER_BYTES}])
     filesystem, path = Storage(plan.base.cluster.storage).child(".ray").pyarrow_filesystem()
     tuner = tune.Tuner(
         tune.with_resources(trial, bundle),
         tune_config=tune.TuneConfig(
-            num_samples=-1,
-            search_alg=asker(host),
             scheduler=race(racing, told),
-            max_concurrent_trials=racing.at_once,
+            trial_name_creator=lambda t: str(t.config["id"]),
             trial_dirname_creator=lambda t: str(t.config["id"]),
+            **in_turn,
         ),
+        param_space=values,
         run_config=tune.RunConfig(
             name=f"search-{time.time_ns()}",
             storage_path=path,
@@ -109,30 +119,58 @@ def quiet() -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 
-def run_trial(values: dict[str, Any], plan: Plan, objective: ObjectiveName) -> None:
-    """What Tune calls in the process of a trial."""
+def run_trial(values: dict[str, Any], plan: Plan, racing: Racing) -> None:
+    """What Tune calls in the process of a trial. The id is the name: pbt copies values."""
     from ray import tune
 
-    params = json.loads(values["params"])
-    config = plan.config(values["id"], values["kind"], params, values["seed"])
+    trial_id, kind = tune.get_context().get_trial_name(), values["kind"]
+    params = {option: values[option] for option in values["options"]}
+    place = Place(trial_id, values["run"], values["known"])
+    if racing.scheduler == "pbt":
+        place = told_place() or place
+    told = {"of": place.trial, "params": params}
 
     def tell(images: int, scores: Scores, seconds: float, trained: float) -> None:
-        tune.report(
-            {
-                "images": images,
-                "value": scalar(best_values(scores, objective)),
-                "scores": json.dumps(scores),
-                "seconds": seconds,
-                "train_seconds": trained,
-            }
-        )
+        found = {
+            "images": images,
+            "value": scalar(best_values(scores, racing.objective)),
+            "told": json.dumps(
+                {
+                    "scores": scores,
+                    "seconds": seconds,
+                    "train_seconds": trained,
+                    "run": run,
+                    **told,
+                }
+            ),
+        }
+        if racing.scheduler == "pbt":
+            report(found, Place(trial_id, run, images))
+        else:
+            tune.report(found)
 
     try:
-        tags = plan.tags(values["id"], values["kind"], params)
-        carry_out_trial(config, tags, values["known"], tell)
+        run = place.run or plan.run_name(trial_id)
+        if racing.scheduler == "pbt" and place.images:
+            run = take_over(plan, trial_id, params, place)
+        config = plan.config(trial_id, kind, params, values["seed"], run)
+        carry_out_trial(config, plan.tags(trial_id, kind, params), place.images, tell)
     except (ValueError, RuntimeError, OSError) as error:
         reason = f"{type(error).__name__}: {error}"
         tune.report({"images": 0, "value": float("inf"), "error": reason})
+
+
+def first_values(trial: Trial) -> dict[str, Any]:
+    """What the process of a trial is begun with."""
+    return {
+        "id": trial.id,
+        "kind": trial.kind,
+        "seed": trial.seed,
+        "options": list(trial.params),
+        "run": trial.run,
+        "known": trial.images,
+        **trial.params,
+    }
 
 
 def asker(host: Host) -> Any:
@@ -147,13 +185,7 @@ def asker(host: Host) -> Any:
             trial = host.next_trial()
             if trial is None:
                 return str(Searcher.FINISHED)
-            return {
-                "id": trial.id,
-                "kind": trial.kind,
-                "seed": trial.seed,
-                "params": json.dumps(dict(trial.params)),
-                "known": trial.images,
-            }
+            return first_values(trial)
 
         def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
             pass
@@ -171,6 +203,8 @@ def race(racing: Racing, told: Sequence[Trial]) -> Any:
     """
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+    if racing.scheduler == "pbt":
+        return population(racing.space, racing.rungs)
     if racing.scheduler != "asha":
         return FIFOScheduler()
 
@@ -217,18 +251,15 @@ def teller(host: Host) -> Any:
             self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "error" in result:
-                host.failed(trial.config["id"], result["error"])
-            elif "scores" in result:
-                told = {key: result[key] for key in ("seconds", "train_seconds")}
-                told["stopped"] = bool(result.get("done"))
-                host.took(
-                    trial.config["id"], result["images"], json.loads(result["scores"]), told
-                )
+                host.failed(str(trial), result["error"])
+            elif "told" in result:
+                info = json.loads(result["told"]) | {"stopped": bool(result.get("done"))}
+                host.took(str(trial), result["images"], info.pop("scores"), info)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             error = trial.get_error()
             first = str(error).strip().splitlines() if error else []
             reason = first[-1] if first else "no reason was given"
-            host.failed(trial.config["id"], f"its process died {RESTARTS + 1} times: {reason}")
+            host.failed(str(trial), f"its process died {RESTARTS + 1} times: {reason}")
 
     return Teller()

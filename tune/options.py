@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from cbdm_scale.config import Config, with_options
 from tune.objective import ObjectiveName
-from tune.schedule import rungs
+from tune.schedule import even_rungs, rungs
 
 SchedulerName = Literal["asha", "all", "pbt"]
 SearcherName = Literal["tpe", "random"]
@@ -108,6 +108,9 @@ def searched_row(row: Config) -> Config:
         options |= DIGITS
     elif len(row.eval.omegas) == 1 and omega > 0:
         options["eval.omegas"] = [omega / 2, omega, 2 * omega]
+    if row.eval.guidance_mode == "tcfg":  # strengths that the network is not told fail
+        omegas = options.get("eval.omegas", row.eval.omegas)
+        options["eval.omegas"] = sorted({min(o, row.loss.strongest) for o in omegas})
     if row.eval.seed is None:
         options["eval.seed"] = row.seed
     return with_options(row, options)
@@ -117,4 +120,6 @@ def all_rungs(search: SearchConfig, base: Config) -> tuple[int, ...]:
     """Images at which the trials of a search are evaluated and compared."""
     total, batch = base.train.total_images, base.train.batch_size
     first = search.first_rung or total // FIRST_SHARE
+    if search.scheduler == "pbt":
+        return even_rungs(total, batch, min(first, total))
     return rungs(total, batch, search.eta, min(first, total))

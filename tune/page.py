@@ -60,8 +60,9 @@ def page_html(
 ) -> str:
     name = escape(search.plan.name)
     claims = "".join(f"<li><i>·</i><span>{escape(line)}</span></li>" for line in lines[1:])
-    first = ("parameters", "race", "front", "importance", "strength")
-    charts = "".join(_charts(drawn[key]) for key in first if key in drawn)
+    over = _charts(drawn, "parameters")
+    others = _charts(drawn, "race", "front", "importance", "strength")
+    charts = over + others.replace('class="charts', 'class="charts pair')
     body = (
         f'<header><p class="eyebrow">Search <b>{name}</b>, data set '
         f"{escape(search.base.dataset)}</p><h1>{escape(lines[0])}</h1>"
@@ -86,9 +87,11 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{content}</section>" if content else ""
 
 
-def _charts(picture: Picture) -> str:
+def _charts(drawn: dict[str, Picture], *names: str) -> str:
+    """The panels of some pictures side by side."""
     cards = []
-    for i, panel in enumerate(picture.panels):
+    some = [drawn[name] for name in names if name in drawn]
+    for picture, (i, panel) in ((p, found) for p in some for found in enumerate(p.panels)):
         title, _, about = panel.title.partition(", ")
         small = f"<small>{escape(about)}</small>" if about else ""
         drawing = svg(panel, f"{picture.name}{i}")
@@ -96,7 +99,7 @@ def _charts(picture: Picture) -> str:
             f'<figure class="card"><figcaption><h3>{escape(title)}</h3>{small}</figcaption>'
             f"{drawing}</figure>"
         )
-    return f'<div class="charts gap">{"".join(cards)}</div>'
+    return f'<div class="charts gap">{"".join(cards)}</div>' if cards else ""
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,14 +1,12 @@
-"""Rungs: after how many images trials are compared, and which go on.
+"""Rungs: after how many images trials are compared.
 
-The rule is that of asynchronous successive halving (Li et al. 2020) in its stopping form: a
+Asynchronous successive halving (Li et al. 2020) in its stopping form, as Ray Tune has it: a
 trial that reaches a rung is compared with all that reached it before, and goes on if it is
 among the best 1 / eta of them. Nothing waits, and what is compared has cost the same number of
 images.
 """
 
 from collections.abc import Sequence
-
-from tune.objective import ranking
 
 
 def rungs(total: int, batch: int, eta: int, first: int = 0) -> tuple[int, ...]:
@@ -28,19 +26,10 @@ def round_up(images: float, batch: int) -> int:
     return -(-int(-(-images // 1)) // batch) * batch
 
 
-def goes_on(mine: Sequence[float], before: Sequence[Sequence[float]], eta: int) -> bool:
-    """Whether an evaluation is among the best 1 / eta of those at its rung, itself included.
-
-    The first at a rung goes on; of equal ones the earlier is the better.
-    """
-    points = [*before, mine]
-    places = max(1, len(points) // eta)
-    return len(points) - 1 in ranking(points)[:places]
-
-
-def trained_images(furthest: Sequence[int]) -> int:
-    """What the trials of a search have cost; ``furthest``: images that each has seen."""
-    return sum(furthest)
+def even_rungs(total: int, batch: int, every: int) -> tuple[int, ...]:
+    """For a population: equal steps, the last of them to ``total``."""
+    step, end = round_up(every, batch), round_up(total, batch)
+    return (*range(step, end, step), end)
 
 
 def expected_images(trials: int, steps: Sequence[int], eta: int) -> int:

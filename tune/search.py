@@ -41,7 +41,7 @@ class Search:
     @property
     def has_more(self) -> bool:
         """Whether trials of the search itself are left."""
-        return bool(self.going) or self.new_trial() is not None
+        return bool(self.going) or self.ask() is not None
 
     def next_trial(self) -> Trial | None:
         if self.going:
@@ -59,6 +59,26 @@ class Search:
         """The next of the search, as long as some are wanted."""
         number = len(self.ledger.of_kind("control", "search"))
         return self.invent(number) if number < self.options.trials else None
+
+    def new_control(self) -> Trial | None:
+        """The next control of a population, which is trained before it."""
+        number = len(self.ledger.of_kind("control"))
+        return self.control(number) if number < self.options.num_controls else None
+
+    def new_member(self) -> Trial | None:
+        """The next of a population, drawn at random."""
+        number = len(self.ledger.of_kind("control", "search"))
+        if number >= self.options.trials:
+            return None
+        params = {**self.fixed, **random_values(self.space, self.base.seed, number)}
+        return Trial(id=f"t{number:03d}", kind="search", params=params, seed=self.base.seed)
+
+    def control(self, number: int) -> Trial:
+        """DDPM: the first with the row's own values, the others with drawn ones."""
+        row = {option: float(self.base.flat()[option]) for option in self.space}
+        values = random_values(self.space, self.base.seed, number) if number else row
+        params = {**self.fixed, **values, TAU: 0.0}
+        return Trial(id=f"t{number:03d}", kind="control", params=params, seed=self.base.seed)
 
     def repetitions(self, finalists: Sequence[Trial]) -> Callable[[], Trial | None]:
         """What hands out the finalists again, with every other seed in turn."""
@@ -82,10 +102,7 @@ class Search:
         if number % (options.trials // options.num_controls) == 0 and (
             len(self.ledger.of_kind("control")) < options.num_controls
         ):
-            row = {o: float(self.base.flat()[o]) for o in self.space}
-            values = random_values(self.space, seed, number) if number else row
-            params = {**self.fixed, **values, TAU: 0.0}
-            return Trial(id=f"t{number:03d}", kind="control", params=params, seed=seed)
+            return self.control(number)
         known = [t for t in self.ledger.of_kind("search") if set(self.space) <= set(t.params)]
         values = next_values(
             self.space, known, options.objective, options.searcher, seed, number
@@ -100,11 +117,24 @@ class Search:
         status: Status = "finished" if last else "stopped" if info["stopped"] else "running"
         before = self.ledger.trials[trial_id].seconds
         trial = self.ledger.add_rung(trial_id, images, scores, before + info["seconds"], status)
-        if info["train_seconds"]:
-            trial = self.ledger.put(replace(trial, train_seconds=info["train_seconds"]))
+        trial = self.ledger.put(self.changed(trial, images, info))
         self.say(trial, f"{images:,} images: {self.figures(trial)}{AND[status]}")
         if status != "running":
             self.close(trial, f"{status} at {images} images")
+
+    def changed(self, trial: Trial, images: int, info: dict[str, Any]) -> Trial:
+        """The trial with what else was told: its run, its values, whose weights it has."""
+        trial = replace(trial, train_seconds=info["train_seconds"] or trial.train_seconds)
+        if info["run"] == (trial.run or self.plan.run_name(trial.id)):
+            return trial
+        took_over = {"before": images, "of": info["of"], "params": info["params"]}
+        self.say(trial, f"took over the weights of {info['of']}, with {info['params']}")
+        return replace(
+            trial,
+            run=info["run"],
+            params=info["params"],
+            exploits=(*trial.exploits, took_over),
+        )
 
     def failed(self, trial_id: str, reason: str) -> None:
         trial = self.ledger.end(trial_id, "failed", reason)
@@ -113,7 +143,7 @@ class Search:
 
     def close(self, trial: Trial, how: str) -> None:
         """MLflow hears how a trial ended: its own process may be gone."""
-        run, uri = self.plan.run_folder(trial.id), self.plan.uri
+        run, uri = self.plan.run_folder(trial), self.plan.uri
         tags = self.plan.tags(trial.id, trial.kind, trial.params)
         run_id = run_id_of(run)
         if not run_id:  # it failed before it had a run

@@ -12,7 +12,7 @@ from typing import Any
 
 from cbdm_scale.config import Config, with_options
 from cbdm_scale.storage import Storage
-from tune.ledger import Kind
+from tune.ledger import Kind, Trial
 from tune.objective import Scores
 
 WATCH_EVERY_S = 0.25
@@ -38,11 +38,11 @@ class Plan:
     def run_name(self, trial_id: str) -> str:
         return f"{self.name}-{trial_id}"
 
-    def run_folder(self, trial_id: str) -> Storage:
-        return Storage(self.base.cluster.storage).child(self.run_name(trial_id))
+    def run_folder(self, trial: Trial) -> Storage:
+        return Storage(self.base.cluster.storage).child(trial.run or self.run_name(trial.id))
 
     def config(
-        self, trial_id: str, kind: Kind, params: Mapping[str, float], seed: int
+        self, trial_id: str, kind: Kind, params: Mapping[str, float], seed: int, run: str = ""
     ) -> Config:
         """The run of a trial. With tau 0 it is DDPM, which costs one prediction a step.
 
@@ -54,7 +54,7 @@ class Plan:
         config = with_options(self.base, options)
         if kind == "final":
             config = replace(config, train=replace(config.train, eval_at=()))
-        return replace(config, name=self.run_name(trial_id), seed=seed)
+        return replace(config, name=run or self.run_name(trial_id), seed=seed)
 
     def tags(self, trial_id: str, kind: Kind, params: Mapping[str, float]) -> dict[str, str]:
         """What MLflow is told besides what it is told of every run."""
