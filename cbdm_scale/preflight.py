@@ -7,8 +7,9 @@ several nodes. Leaves nothing behind.
 import sys
 from collections.abc import Sequence
 
+from cbdm_scale.command_line import parse, resolve
 from cbdm_scale.storage import Storage
-from cbdm_scale.train import check_extractor, find_data, parse, resolve
+from cbdm_scale.train import check_extractor, find_data
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config
 from cbdm_scale.data.augment import AugmentName
 from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.data.manifest import canonical_name, read_manifest
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
 from cbdm_scale.models import BackboneName, ModelConfig, SongConfig, UNetConfig, backbone_config
@@ -244,3 +244,18 @@ def preset(dataset: str, row: str = "cbdm", backbone: str = "") -> Config:
     if row not in rows:
         raise ValueError(f"preset ({row}) is no row of {name}. Choose from: {', '.join(rows)}.")
     return on_backbone(PRESETS[name, row](), backbone, IMAGE_SIZES.get(name, 32))
+
+
+def any_row(dataset: str, row: str, root: str, backbone: str = "") -> Config:
+    """A row of the tables, or for a data set of one's own below ``root`` one that fits it."""
+    known = sorted({name for name, _ in PRESETS})
+    if canonical_name(dataset) in known:
+        return preset(dataset, row, backbone)
+    try:
+        manifest = read_manifest(root, dataset)
+    except ValueError as error:
+        raise ValueError(
+            f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
+            f"{error}"
+        ) from None
+    return custom(manifest.name, row, manifest.image_size, backbone)

@@ -4,101 +4,25 @@ Nothing is started and nothing written before the options, the data, the storage
 and the cluster have been found to fit each other.
 """
 
-import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from cbdm_scale import __version__
-from cbdm_scale.config import (
-    Config,
-    build_network,
-    check_model_options,
-    find_option,
-    flatten,
-    is_runtime,
-    upgraded,
-)
-from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
+from cbdm_scale.claim import claim_run
+from cbdm_scale.command_line import parse, resolve
+from cbdm_scale.config import Config, build_network
+from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
-from cbdm_scale.presets import PRESETS, custom, preset
-from cbdm_scale.remote import refuse_password, split_scheme
 from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
-
-
-def parse(argv: Sequence[str]) -> tuple[Config, bool]:
-    """The configuration of a command line and whether it only asks for a dry run.
-
-    The data set and the preset decide the defaults of everything else, so they are read first.
-    """
-    base = starting_point(argv)
-    check_model_options(argv, base.backbone)
-
-    def command(
-        config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
-    ) -> tuple[Config, bool]:
-        """Train a class-balancing diffusion model.
-
-        Args:
-            config: the run
-            dry_run: print the resolved configuration and what follows from it, and stop
-        """
-        return config, dry_run
-
-    return tyro.cli(
-        command,
-        args=list(argv),
-        prog="python -m cbdm_scale.train",
-        config=(tyro.conf.AvoidSubcommands,),  # the backbone has been chosen
-    )
-
-
-def starting_point(argv: Sequence[str]) -> Config:
-    """The preset of the data set, or for one that is in no table a row that fits its images.
-
-    Either on the network that --backbone names, so that ``model`` has that one's options.
-    """
-    backbone = find_option(argv, "backbone", "")
-    dataset = find_option(argv, "dataset", "digits_lt")
-    row = find_option(argv, "preset", "cbdm")
-    known = sorted({name for name, _ in PRESETS})
-    if canonical_name(dataset) in known:
-        return preset(dataset, row, backbone)
-    try:
-        manifest = read_manifest(find_option(argv, "data.root", DataConfig().root), dataset)
-    except ValueError as error:
-        raise ValueError(
-            f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
-            f"{error}"
-        ) from None
-    return custom(manifest.name, row, manifest.image_size, backbone)
-
-
-def resolve(config: Config) -> Config:
-    """Absolute paths: a job's working directory vanishes, and workers have their own."""
-    root = config.data.root
-    refuse_password("data.root", root)
-    if not split_scheme(root)[0]:
-        root = Storage(root).url
-    cache = Storage(config.data.cache).url if config.data.cache else ""
-    storage = Storage(config.cluster.storage).url
-    return replace(
-        config,
-        data=replace(config.data, root=root, cache=cache),
-        cluster=replace(config.cluster, storage=storage),
-    )
 
 
 def find_data(config: Config, *, write: bool = True) -> Manifest:
@@ -152,41 +76,6 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def claim_run(config: Config, manifest: Manifest) -> Storage:
-    """The run's folder, with config.json in it; ValueError if it is another run's."""
-    image = {
-        "channels": manifest.channels,
-        "size": manifest.image_size,
-        "num_classes": manifest.num_classes,
-        "fingerprint": manifest.fingerprint,
-    }
-    storage = Storage(config.cluster.storage)
-    storage.check_writable()
-    run = storage.child(config.run_name)
-    if run.exists("config.json"):
-        try:
-            before = upgraded(flatten(run.read_json("config.json")))
-        except ValueError as error:
-            raise ValueError(
-                f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
-                "another --name."
-            ) from error
-        now = config.flat() | flatten({"image": image})
-        differing = [
-            f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
-            for option in sorted(now.keys() | before.keys())
-            if not is_runtime(option) and before.get(option) != now.get(option)
-        ]
-        if differing:
-            raise ValueError(
-                f"name ({config.run_name}) is a run with another configuration: "
-                f"{', '.join(differing)}. Choose another --name, or the options it began with."
-            )
-    run.make_folder()
-    run.write_json("config.json", json.loads(json.dumps(asdict(config) | {"image": image})))
-    return run
-
-
 def check_extractor(config: Config, manifest: Manifest) -> None:
     """ValueError at the start, not at the first evaluation hours later."""
     if config.eval.extractor == "none":
@@ -206,8 +95,11 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def start(config: Config) -> int:
-    """Check, launch, and say how it went. The exit status."""
+def carry_out(config: Config, tags: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Check, launch, and follow the run to its end; what came of it, and its ``uri``.
+
+    tags: more of them for the run in MLflow.
+    """
     from cbdm_scale import cluster, tracking
     from cbdm_scale.nodes import look_at_nodes
     from cbdm_scale.run import run_rank
@@ -232,6 +124,7 @@ def start(config: Config) -> int:
             "dataset_fingerprint": manifest.fingerprint,
             "parameters": str(numbers["parameters"]),
             "run_folder": run.url,
+            **(tags or {}),
         },
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
@@ -239,14 +132,20 @@ def start(config: Config) -> int:
     outcome = tracking.followed(
         uri, run_id, lambda: cluster.launch(rank_main, config.cluster, run)
     )
-    say_outcome(config, outcome, run, uri)
+    return outcome | {"uri": uri}
+
+
+def start(config: Config) -> int:
+    """A run, and how it went. The exit status."""
+    say_outcome(config, carry_out(config))
     return 0
 
 
-def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str) -> None:
+def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
     """Last and short: where the run is, its numbers, the next command."""
     from cbdm_scale import tracking
 
+    run, uri = Storage(config.cluster.storage).child(config.run_name), outcome["uri"]
     progress = outcome["progress"]
     print(f"\nrun      {run.url} ({outcome['how']} at {progress['images']:,} images)")
     if progress["skipped_steps"] or sum(progress["substitutions"]):

@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "sampling",
         "training",
     },
+    "preset_file": {"config", "data"},
     "serve": {"config", "diffusion", "sampling", "storage"},
     "examine": {
         "config",
@@ -155,29 +156,53 @@ MAY_IMPORT = {
         "tracking",
     },
     "nodes": {"cluster", "config", "data", "storage", "tracking"},
+    "claim": {"config", "data", "storage"},
+    "command_line": {"config", "data", "preset_file", "presets", "remote", "storage"},
     "train": {
+        "claim",
         "cluster",
+        "command_line",
         "config",
         "data",
         "data_prep",
         "evaluation",
         "nodes",
-        "presets",
-        "remote",
         "run",
         "storage",
         "tracking",
     },
-    "preflight": {"cluster", "nodes", "storage", "tracking", "train"},
+    "preflight": {"cluster", "command_line", "nodes", "storage", "tracking", "train"},
 }
 UPWARDS = {("tracking", "serve")}
 """served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
+
+TUNE_MAY_IMPORT = {
+    "cluster",
+    "config",
+    "draws",
+    "evaluation",
+    "examine",
+    "labels",
+    "preset_file",
+    "presets",
+    "report",
+    "storage",
+    "tracking",
+    "train",
+    "training",
+}
 
 PREP_MAY_IMPORT = {"cluster", "data", "downstream", "draws", "evaluation", "labels", "remote"}
 
 # Files, or folders with a slash, that alone may import a library.
 OWNER = {
-    "ray": {"cbdm_scale/cluster/", "data_prep/writing/pool.py"},
+    "ray": {
+        "cbdm_scale/cluster/",
+        "data_prep/writing/pool.py",
+        "tune/on_ray.py",
+        "tune/population.py",
+    },
+    "optuna": {"tune/ask.py"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {
@@ -185,6 +210,7 @@ OWNER = {
         "cbdm_scale/sample.py",
         "cbdm_scale/evaluate/",
         "cbdm_scale/classify.py",
+        "tune/search_tau.py",
     },
     "torch_fidelity": {"cbdm_scale/evaluation/inception.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
@@ -218,6 +244,7 @@ def part_of(path: Path) -> str:
 
 PACKAGE = [p for p in sorted((HERE / "cbdm_scale").rglob("*.py")) if part_of(p) != "__init__"]
 PREP = sorted((HERE / "data_prep").rglob("*.py"))
+TUNE = sorted((HERE / "tune").rglob("*.py"))
 
 
 def short(path: Path) -> str:
@@ -249,26 +276,44 @@ def test_data_prep_uses_only_plain_parts(path):
     assert ours(path) <= PREP_MAY_IMPORT | {"data_prep"}
 
 
+@pytest.mark.parametrize("path", TUNE, ids=short)
+def test_a_search_uses_the_package_and_nothing_uses_the_search(path):
+    assert ours(path) <= TUNE_MAY_IMPORT
+    users = [p for p in PACKAGE + PREP if any(f"{n}.".startswith("tune.") for n in imports(p))]
+    assert not users
+
+
 @pytest.mark.parametrize("library", OWNER)
 def test_libraries_have_an_owner(library):
     users = {
         short(path)
-        for path in PACKAGE + PREP
+        for path in PACKAGE + PREP + TUNE
         if any(f"{name}.".startswith(f"{library}.") for name in imports(path))
     }
     assert users and all(any(user.startswith(o) for o in OWNER[library]) for user in users)
 
 
-@pytest.mark.parametrize("path", PACKAGE + PREP, ids=short)
+@pytest.mark.parametrize("path", PACKAGE + PREP + TUNE, ids=short)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate.command", "classify"])
+COMMANDS = "train", "sample", "evaluate.command", "classify"
+
+
+@pytest.mark.parametrize("command", [*(f"cbdm_scale.{c}" for c in COMMANDS), "tune.search_tau"])
 def test_the_command_line_imports_neither_ray_nor_mlflow(command):
     """Or --help would take several times as long as importing torch."""
-    heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]
-    code = f"import sys, cbdm_scale.{command}; print([m for m in {heavy} if m in sys.modules])"
+    heavy = [
+        "ray",
+        "mlflow",
+        "optuna",
+        "sklearn",
+        "matplotlib",
+        "scipy.stats",
+        "pyarrow.dataset",
+    ]
+    code = f"import sys, {command}; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE
     )

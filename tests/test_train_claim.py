@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cbdm_scale.claim import claim_run
+from cbdm_scale.command_line import parse
 from cbdm_scale.config import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.presets import preset
 from cbdm_scale.storage import Storage
-from cbdm_scale.train import claim_run, parse
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from cbdm_scale.tracking.runs import (
     end_run,
     followed,
     start_run,
+    tag_run,
 )
 from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
@@ -35,4 +36,5 @@ __all__ = [
     "log_results",
     "run_id_of",
     "start_run",
+    "tag_run",
 ]

@@ -144,6 +144,18 @@ def _describe(
         client.log_batch(run_id, tags=some[start : start + PARAMS_PER_CALL])
 
 
+def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run; a server that is away is only warned about."""
+    try:
+        _describe(make_client(tracking_uri), run_id, {}, tags)
+    except Exception as error:
+        log.warning(
+            "track.uri (%s) does not take tags (%s).",
+            hide_password(tracking_uri),
+            hide_password(str(error)),
+        )
+
+
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:
     """Set "FINISHED", "FAILED" or "KILLED"; a server that is away is only warned about."""
     try:

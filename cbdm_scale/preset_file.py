@@ -1,0 +1,87 @@
+"""A row of one's own: a JSON file of options over a row of the tables, as a search writes it.
+
+    {"dataset": "digits_lt", "preset": "cbdm", "options": {"loss.tau": 0.3}, "about": "..."}
+
+Nothing in it runs, and no path, server or machine can be named in it: a file from a stranger
+decides what is learnt and how it is judged, and nothing else.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cbdm_scale.config import Config, is_runtime, with_options
+from cbdm_scale.data.manifest import canonical_name
+
+ENDING = ".json"
+ALSO = ("train.total_images", "eval.omegas", "eval.num_images", "eval.guidance_mode", "sample.")
+"""Options that a file may hold besides those that change what is learnt."""
+FIELDS = {"dataset": str, "preset": str, "options": dict, "about": str}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetFile:
+    dataset: str
+    preset: str
+    """The row that ``options`` are laid over."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Dotted name -> value."""
+
+    about: str = ""
+    """Where it comes from, in words."""
+
+    def over(self, row: Config, path: str) -> Config:
+        """The row with the file's options; ValueError names the file and the option."""
+        try:
+            return with_options(row, self.options)
+        except ValueError as error:
+            raise ValueError(f"preset ({path}): {error}") from None
+
+
+def is_file(row: str) -> bool:
+    """Whether --preset names a file and not a row."""
+    return row.endswith(ENDING)
+
+
+def read_preset_file(path: str) -> PresetFile:
+    """ValueError says what is wrong with the file."""
+    try:
+        content = json.loads(Path(path).expanduser().read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"preset ({path}) cannot be read: {error}.") from None
+    except ValueError as error:
+        raise ValueError(f"preset ({path}) is no JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"preset ({path}) must hold one object with {', '.join(FIELDS)}.")
+    if unknown := sorted(content.keys() - FIELDS.keys()):
+        raise ValueError(
+            f"preset ({path}) holds {', '.join(unknown)}; known are {', '.join(FIELDS)}."
+        )
+    for name, kind in FIELDS.items():
+        if name in content and not isinstance(content[name], kind):
+            raise ValueError(f"preset ({path}): {name} must be a {kind.__name__} of JSON.")
+    if lacking := sorted({"dataset", "preset"} - content.keys()):
+        raise ValueError(f"preset ({path}) lacks {' and '.join(lacking)}.")
+    found = PresetFile(**content)
+    for option in found.options:
+        if is_runtime(option) and not option.startswith(ALSO):
+            raise ValueError(
+                f"preset ({path}): {option} is of the machine, not of the method. Take it out, "
+                f"and give it on the command line."
+            )
+        if option == "dataset":
+            raise ValueError(f"preset ({path}): dataset belongs beside options, not into them.")
+    return found
+
+
+def preset_text(made: PresetFile) -> str:
+    """What ``read_preset_file`` reads."""
+    content = {
+        "dataset": canonical_name(made.dataset),
+        "preset": made.preset,
+        "options": made.options,
+        "about": made.about,
+    }
+    return json.dumps(content, indent=2) + "\n"
