@@ -122,9 +122,9 @@ def cost(search: Search) -> dict[str, float]:
         "images_of_repetitions": sum(t.images for t in again),
         "seconds": sum(t.seconds for t in (*trials, *again)),
     }
-    if ended:  # a trial's own share: what its workers did not spend
+    if ended:  # what the workers did not spend: processes that start, MLflow
         whole = sum(t.seconds for t in ended)
-        spent["overhead"] = 1 - sum(t.train_seconds for t in ended) / whole
+        spent["startup_share"] = 1 - sum(t.train_seconds for t in ended) / whole
     return spent
 
 
