@@ -4,7 +4,8 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,14 @@ from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.models import (
+    BACKBONES,
+    BackboneName,
+    ModelConfig,
+    UNetConfig,
+    backbone_config,
+    build,
+)
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
@@ -51,6 +59,7 @@ RUNTIME = (
 """Options that may differ when a run goes on: they do not change what is learnt."""
 
 YOUNGER = (
+    "backbone",
     "data.resample_power",
     "data.balanced_fraction",
     "data.augment",
@@ -73,6 +82,9 @@ class Config:
     preset: str = "cbdm"
     """Row of the data set's presets that the other options start from (presets.py)."""
 
+    backbone: BackboneName = "unet"
+    """Network: it decides what options ``model`` has (models.BACKBONES)."""
+
     name: str = ""
     """Name of the run; "" is data set, loss and a hash of what changes the science."""
 
@@ -81,7 +93,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
-    model: UNetConfig = field(default_factory=UNetConfig)
+    model: ModelConfig = field(default_factory=UNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SamplerConfig = field(default_factory=SamplerConfig)
@@ -94,6 +106,11 @@ class Config:
         if self.name and not set(self.name) <= set(_NAME_LETTERS):
             raise ValueError(
                 f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
+            )
+        if type(self.model) is not type(backbone_config(self.backbone)):
+            raise ValueError(
+                f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
+                "models.backbone_config(backbone)."
             )
         if self.sample.num_steps > self.diffusion.num_steps:
             raise ValueError(
@@ -152,7 +169,9 @@ def upgraded(before: dict[str, Any]) -> dict[str, Any]:
     An option that did not exist had the value that is its default; a former one drops out.
     """
     kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
-    return Config().flat() | kept
+    backbone = before.get("backbone", "unet")
+    usual = Config(backbone=backbone, model=backbone_config(backbone))
+    return usual.flat() | kept
 
 
 def find_option(argv: Sequence[str], name: str, default: str) -> str:
@@ -165,6 +184,22 @@ def find_option(argv: Sequence[str], name: str, default: str) -> str:
     return value
 
 
+def check_model_options(argv: Sequence[str], backbone: str) -> None:
+    """ValueError if a command line has a --model option that is another backbone's."""
+    options = {
+        name: [field.name for field in fields(make())] for name, make in BACKBONES.items()
+    }
+    for word in argv:
+        option = word.partition("=")[0].replace("-", "_").removeprefix("__model.")
+        option = option.removeprefix("no_")
+        others = [name for name in BACKBONES if option in options[name]]
+        if word.startswith("--model.") and others and backbone not in others:
+            raise ValueError(
+                f"model.{option} is no option of backbone {backbone}, which has "
+                f"{', '.join(options[backbone])}. Leave it out, or try --backbone {others[0]}."
+            )
+
+
 def from_dict(tree: dict[str, Any]) -> Config:
     """The inverse of ``dataclasses.asdict`` after a trip through JSON, of older runs too."""
 
@@ -175,14 +210,16 @@ def from_dict(tree: dict[str, Any]) -> Config:
         kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
         return cls(**{k: tuples(v) for k, v in kept.items()})
 
+    backbone = tree.get("backbone", "unet")
     return Config(
         dataset=tree["dataset"],
         preset=tree["preset"],
+        backbone=backbone,
         name=tree["name"],
         seed=tree["seed"],
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
-        model=part(UNetConfig, "model"),
+        model=part(partial(backbone_config, backbone), "model"),
         loss=part(LossConfig, "loss"),
         train=part(TrainConfig, "train"),
         sample=part(SamplerConfig, "sample"),

@@ -18,13 +18,18 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, build_network, find_option, flatten, is_runtime, upgraded
-from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
+from cbdm_scale.config import (
+    Config,
+    build_network,
+    check_model_options,
+    flatten,
+    is_runtime,
+    upgraded,
+)
+from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
-from cbdm_scale.preset_file import is_file, read_preset_file
-from cbdm_scale.presets import any_row
+from cbdm_scale.preset_file import starting_point
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
 
@@ -37,6 +42,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
     The data set and the preset decide the defaults of everything else, so they are read first.
     """
     base = starting_point(argv)
+    check_model_options(argv, base.backbone)
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
@@ -49,23 +55,12 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
         """
         return config, dry_run
 
-    return tyro.cli(command, args=list(argv), prog="python -m cbdm_scale.train")
-
-
-def starting_point(argv: Sequence[str]) -> Config:
-    """The row that the other options start from: of the tables, or a file's."""
-    row = find_option(argv, "preset", "cbdm")
-    root = find_option(argv, "data.root", DataConfig().root)
-    if not is_file(row):
-        return any_row(find_option(argv, "dataset", "digits_lt"), row, root)
-    kept = read_preset_file(row)
-    dataset = find_option(argv, "dataset", kept.dataset)
-    if canonical_name(dataset) != canonical_name(kept.dataset):
-        raise ValueError(
-            f"preset ({row}) is for {kept.dataset}, not for dataset {dataset}. Leave --dataset "
-            "out, or write the other name into the file."
-        )
-    return kept.over(any_row(kept.dataset, kept.preset, root), row)
+    return tyro.cli(
+        command,
+        args=list(argv),
+        prog="python -m cbdm_scale.train",
+        config=(tyro.conf.AvoidSubcommands,),  # the backbone has been chosen
+    )
 
 
 def resolve(config: Config) -> Config:

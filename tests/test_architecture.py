@@ -53,7 +53,7 @@ MAY_IMPORT = {
         "sampling",
         "training",
     },
-    "preset_file": {"config", "data"},
+    "preset_file": {"config", "data", "presets"},
     "serve": {"config", "diffusion", "sampling", "storage"},
     "examine": {
         "config",
@@ -162,7 +162,6 @@ MAY_IMPORT = {
         "data_prep",
         "evaluation",
         "preset_file",
-        "presets",
         "remote",
         "run",
         "storage",

@@ -62,7 +62,9 @@ def winner(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
 
 def differing(config: Config, omega: str) -> dict[str, Any]:
     """The options that a preset file may hold and that the row has otherwise."""
-    row = any_row(config.dataset, config.preset, config.data.root).flat()
+    usual = any_row(config.dataset, config.preset, config.data.root)
+    row = any_row(config.dataset, config.preset, config.data.root, config.backbone).flat()
+    row["backbone"] = usual.backbone
     found = {
         option: value
         for option, value in config.flat().items()
