@@ -7,12 +7,15 @@ decides what is learnt and how it is judged, and nothing else.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.config import Config, is_runtime, with_options
+from cbdm_scale.config import Config, find_option, is_runtime, with_options
+from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.presets import any_row
 
 ENDING = ".json"
 ALSO = ("train.total_images", "eval.omegas", "eval.num_images", "eval.guidance_mode", "sample.")
@@ -85,3 +88,27 @@ def preset_text(made: PresetFile) -> str:
         "about": made.about,
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+def starting_point(argv: Sequence[str]) -> Config:
+    """The row that the other options start from: of the tables, or a file's.
+
+    Either on the network that --backbone names, so that ``model`` has that one's options.
+    """
+    row, backbone = find_option(argv, "preset", "cbdm"), find_option(argv, "backbone", "")
+    root = find_option(argv, "data.root", DataConfig().root)
+    if not is_file(row):
+        return any_row(find_option(argv, "dataset", "digits_lt"), row, root, backbone)
+    kept = read_preset_file(row)
+    dataset = find_option(argv, "dataset", kept.dataset)
+    if canonical_name(dataset) != canonical_name(kept.dataset):
+        raise ValueError(
+            f"preset ({row}) is for {kept.dataset}, not for dataset {dataset}. Leave --dataset "
+            "out, or write the other name into the file."
+        )
+    own = str(kept.options.get("backbone", backbone))
+    if backbone not in ("", own):
+        raise ValueError(
+            f"preset ({row}) is for backbone {own}, not for {backbone}. Leave --backbone out."
+        )
+    return kept.over(any_row(kept.dataset, kept.preset, root, own), row)

@@ -247,7 +247,10 @@ def preset(dataset: str, row: str = "cbdm", backbone: str = "") -> Config:
 
 
 def any_row(dataset: str, row: str, root: str, backbone: str = "") -> Config:
-    """A row of the tables, or for a data set of one's own below ``root`` one that fits it."""
+    """A row of the tables, or for a data set of one's own below ``root`` one that fits it.
+
+    Either on the network that ``backbone`` names, so that ``model`` has that one's options.
+    """
     known = sorted({name for name, _ in PRESETS})
     if canonical_name(dataset) in known:
         return preset(dataset, row, backbone)

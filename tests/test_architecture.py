@@ -53,7 +53,7 @@ MAY_IMPORT = {
         "sampling",
         "training",
     },
-    "preset_file": {"config", "data"},
+    "preset_file": {"config", "data", "presets"},
     "serve": {"config", "diffusion", "sampling", "storage"},
     "examine": {
         "config",
@@ -157,7 +157,7 @@ MAY_IMPORT = {
     },
     "nodes": {"cluster", "config", "data", "storage", "tracking"},
     "claim": {"config", "data", "storage"},
-    "command_line": {"config", "data", "preset_file", "presets", "remote", "storage"},
+    "command_line": {"config", "preset_file", "remote", "storage"},
     "train": {
         "claim",
         "cluster",

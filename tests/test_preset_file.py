@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from cbdm_scale.command_line import parse, starting_point
+from cbdm_scale.command_line import parse
 from cbdm_scale.config import is_runtime
-from cbdm_scale.preset_file import PresetFile, preset_text, read_preset_file
+from cbdm_scale.preset_file import PresetFile, preset_text, read_preset_file, starting_point
 from cbdm_scale.presets import preset
 
 
@@ -78,3 +78,12 @@ def test_a_file_is_for_one_data_set(tmp_path):
 @pytest.mark.parametrize("option", ["data.root", "name", "cluster.workers", "eval.extractor"])
 def test_what_a_file_may_not_hold_is_runtime(option):
     assert is_runtime(option)
+
+
+def test_a_file_may_name_its_backbone(tmp_path):
+    options = {"backbone": "dit", "loss.tau": 0.5}
+    path = write(tmp_path, preset_text(PresetFile(**BASE, options=options)))
+    config, _ = parse(["--preset", path])
+    assert (config.backbone, config.loss.tau) == ("dit", 0.5)
+    with pytest.raises(ValueError, match="is for backbone dit, not for unet"):
+        starting_point(["--preset", path, "--backbone", "unet"])

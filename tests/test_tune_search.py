@@ -20,7 +20,7 @@ from tune.population import Place, take_over
 from tune.search import Search
 from tune.search_tau import parse as parse_search
 from tune.space import SPACE
-from tune.trial import Plan, evaluations
+from tune.trial import Plan, evaluations, share_reference
 
 BASE = searched_row(preset("digits_lt", "cbdm"))
 OPTIONS = SearchConfig(trials=6, finalists=1, repeats=2)
@@ -219,6 +219,16 @@ def test_only_whole_evaluations_at_all_strengths_are_told(tmp_path):
     run.write_json("evaluation/000000000200.json", {"scores": scores(3.0)})
     run.write_json("evaluation/000000000960.json", {"scores": {"1.0": {"fid": 1.0}}})
     assert evaluations(run, config) == [(144, scores(3.0))]
+
+
+def test_reference_features_are_computed_once(tmp_path):
+    config = replace(BASE, cluster=replace(BASE.cluster, storage=str(tmp_path)))
+    first, second = Storage(str(tmp_path / "first")), Storage(str(tmp_path / "second"))
+    share_reference(config, first)
+    first.write_bytes("evaluation/real-1.bin", b"features")
+    share_reference(config, first)
+    share_reference(config, second)
+    assert second.read_bytes("evaluation/real-1.bin") == b"features"
 
 
 def test_taking_over_weights_makes_a_run_of_its_own_from_a_copy(tmp_path):

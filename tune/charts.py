@@ -63,10 +63,11 @@ def _over(
         axes.plot([t.params[option] for t in some], values, "o", **look)
 
     def draw(axes: Any) -> None:
-        from matplotlib.ticker import FuncFormatter
+        from matplotlib.ticker import FuncFormatter, NullFormatter
 
         if isinstance(dimension, Range) and dimension.log:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         dots(axes, rungs[0], ms=4, mfc="none", mec=EARLY, mew=0.9, label=f"{rungs[0]:,} images")
         dots(axes, rungs[-1], ms=5.5, color=RUN, mec=PAPER, label=f"{rungs[-1]:,} images")

@@ -8,7 +8,7 @@ from cbdm_scale.config import Config, is_runtime
 from cbdm_scale.preset_file import ALSO, PresetFile, preset_text
 from cbdm_scale.presets import any_row
 from cbdm_scale.storage import Storage
-from cbdm_scale.tracking import log_results
+from cbdm_scale.tracking import charts, log_results
 from tune.findings import Comparison, Finalist, compare, finalists, statement
 from tune.ledger import Trial
 from tune.objective import best_strength
@@ -62,11 +62,10 @@ def winner(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
 
 def differing(config: Config, omega: str) -> dict[str, Any]:
     """The options that a preset file may hold and that the row has otherwise."""
-    place = config.dataset, config.preset, config.data.root
-    row = any_row(*place, config.backbone).flat()
-    other = config.backbone != any_row(*place).backbone
-    found: dict[str, Any] = {"backbone": config.backbone} if other else {}
-    found |= {
+    usual = any_row(config.dataset, config.preset, config.data.root)
+    row = any_row(config.dataset, config.preset, config.data.root, config.backbone).flat()
+    row["backbone"] = usual.backbone
+    found = {
         option: value
         for option, value in config.flat().items()
         if option not in ("seed", "dataset")
@@ -125,9 +124,9 @@ def cost(search: Search) -> dict[str, float]:
         "images_of_repetitions": sum(t.images for t in again),
         "seconds": sum(t.seconds for t in (*trials, *again)),
     }
-    if ended:  # a trial's own share: what its workers did not spend
+    if ended:  # what the workers did not spend: processes that start, MLflow
         whole = sum(t.seconds for t in ended)
-        spent["overhead"] = 1 - sum(t.train_seconds for t in ended) / whole
+        spent["startup_share"] = 1 - sum(t.train_seconds for t in ended) / whole
     return spent
 
 
@@ -153,4 +152,4 @@ def say(search: Search, folder: Storage, lines: list[str]) -> None:
         f"than all to their end; {spent['images_of_repetitions']:,} in repetitions"
     )
     print(f"report   {folder.path(PAGE)}")
-    print(f"charts   mlflow ui --backend-store-uri {search.plan.uri}")
+    print(f"charts   {charts(search.plan.uri)}")

@@ -139,7 +139,7 @@ def run_trial(values: dict[str, Any], plan: Plan, racing: Racing) -> None:
             "told": json.dumps(
                 {
                     "scores": scores,
-                    "seconds": seconds,
+                    "seconds": values["seconds"] + seconds,
                     "train_seconds": trained,
                     "run": run,
                     **told,
@@ -171,6 +171,7 @@ def first_values(trial: Trial) -> dict[str, Any]:
         "options": list(trial.params),
         "run": trial.run,
         "known": trial.images,
+        "seconds": trial.seconds,
         **trial.params,
     }
 

@@ -115,8 +115,7 @@ class Search:
         total = self.plan.rungs[-1]
         last = images >= total
         status: Status = "finished" if last else "stopped" if info["stopped"] else "running"
-        before = self.ledger.trials[trial_id].seconds
-        trial = self.ledger.add_rung(trial_id, images, scores, before + info["seconds"], status)
+        trial = self.ledger.add_rung(trial_id, images, scores, info["seconds"], status)
         trial = self.ledger.put(self.changed(trial, images, info))
         self.say(trial, f"{images:,} images: {self.figures(trial)}{AND[status]}")
         if status != "running":

@@ -16,8 +16,9 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if sys.path[0] != ROOT:  # as a script, Python puts this folder there
     sys.path.insert(0, ROOT)
 
-from cbdm_scale.command_line import resolve, starting_point  # noqa: E402
-from cbdm_scale.config import Config  # noqa: E402
+from cbdm_scale.command_line import resolve  # noqa: E402
+from cbdm_scale.config import Config, check_model_options  # noqa: E402
+from cbdm_scale.preset_file import starting_point  # noqa: E402
 from tune.options import SearchConfig, searched_row  # noqa: E402
 from tune.space import make_space  # noqa: E402
 
@@ -47,7 +48,13 @@ def parse(argv: Sequence[str]) -> Command:
         """
         return Command(search, base, dry_run)
 
-    return tyro.cli(command, args=list(argv), prog="python tune/search_tau.py")
+    check_model_options(argv, row.backbone)
+    return tyro.cli(
+        command,
+        args=list(argv),
+        prog="python tune/search_tau.py",
+        config=(tyro.conf.AvoidSubcommands,),  # the backbone has been chosen
+    )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,6 +16,8 @@ from tune.ledger import Kind, Trial
 from tune.objective import Scores
 
 WATCH_EVERY_S = 0.25
+REFERENCE = ".reference"
+"""Folder beside the trials' runs."""
 Tell = Callable[[int, Scores, float, float], None]
 """(images, scores, seconds of this process so far, seconds of the workers if it is the end)"""
 
@@ -81,9 +83,10 @@ def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: T
         except BaseException as error:  # raised again where the trial is told of
             ended["error"] = error
 
+    run = Storage(config.cluster.storage).child(config.run_name)
+    share_reference(config, run)
     thread = threading.Thread(target=work, daemon=True, name="training")
     thread.start()
-    run = Storage(config.cluster.storage).child(config.run_name)
     total, over = config.train.total_images, False
     while not over:
         thread.join(WATCH_EVERY_S)
@@ -92,9 +95,21 @@ def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: T
             if images > known and (over or images < total):
                 known = images
                 trained = ended["outcome"]["seconds"] if "outcome" in ended else 0.0
+                share_reference(config, run)
                 tell(images, scores, time.monotonic() - began, trained)
     if "error" in ended:
         raise ended["error"]
+
+
+def share_reference(config: Config, run: Storage) -> None:
+    """Features of the real images are the same for all trials: the first computes them."""
+    shared = Storage(config.cluster.storage).child(REFERENCE)
+    for there, here, folder in ((shared, run, ""), (run, shared, "evaluation")):
+        home = there.child(folder) if folder else there
+        for name in home.list():
+            target = name if folder else f"evaluation/{name}"
+            if name.startswith("real-") and not here.exists(target):
+                here.write_bytes(target, home.read_bytes(name))
 
 
 def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
@@ -104,7 +119,7 @@ def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
     batch = config.train.batch_size
     due = [-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)]
     wanted = {str(float(omega)) for omega in config.eval.omegas}
-    found = []
+    found: list[tuple[int, Scores]] = []
     for images in sorted(set(due)):
         if run.exists(evaluation_file(images)):
             scores = run.read_json(evaluation_file(images))["scores"]
