@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -20,9 +20,12 @@ from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
 from cbdm_scale.training.loop import TrainConfig
 
+LabelRows = Literal["auto", "index", "mean"]
+
 RUNTIME = (
     "name",
     "preset",
+    "init_from",
     "data.root",
     "data.processes",
     "data.prefetch",
@@ -56,6 +59,8 @@ YOUNGER = (
     "loss.tcfg",
     "loss.omega_max",
     "loss.tcfg_gamma",
+    "init_labels",
+    "init_sha256",
 )
 """Options that the first runs did not have: at their defaults they leave a run's name alone."""
 
@@ -76,6 +81,20 @@ class Config:
 
     seed: int = 0
     """Seed of the sample plan and of every random number."""
+
+    init_from: str = ""
+    """Fine-tune (Table 2): start from a trained network's averaged weights. A run (its newest
+    whole checkpoint), a checkpoint in it, models:/NAME@ALIAS, a .pt of the paper's code, or a
+    folder of diffusers. "" is random weights."""
+
+    init_labels: LabelRows = "auto"
+    """With init_from: what label rows start from. auto: that of the class of the same name (on
+    the same data set: number), or else the mean row. index: that of the same number. mean: the
+    mean row."""
+
+    init_sha256: str = ""
+    """With init_from: of the weights there, filled in by the train command. It is part of a
+    run's name, as the place is not."""
 
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -98,6 +117,10 @@ class Config:
                 f"sample.num_steps ({self.sample.num_steps}) must be at most "
                 f"diffusion.num_steps ({self.diffusion.num_steps}). Try --sample.num-steps "
                 f"{self.diffusion.num_steps}."
+            )
+        if self.init_labels not in get_args(LabelRows):
+            raise ValueError(
+                f"init_labels ({self.init_labels}) must be auto, index or mean. Try auto."
             )
         strength = max(self.eval.omegas)
         check_trained(
@@ -178,6 +201,7 @@ def from_dict(tree: dict[str, Any]) -> Config:
         preset=tree["preset"],
         name=tree["name"],
         seed=tree["seed"],
+        **{k: v for k, v in tree.items() if k.startswith("init_")},
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
         model=part(UNetConfig, "model"),

@@ -23,6 +23,7 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
+from cbdm_scale.finetune import Start, begin, named_start, settle, with_defaults
 from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
@@ -30,12 +31,13 @@ from cbdm_scale.storage import Storage
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+def parse(argv: Sequence[str], start: Start | None = None) -> tuple[Config, bool]:
     """The configuration of a command line and whether it only asks for a dry run.
 
-    The data set and the preset decide the defaults of everything else, so they are read first.
+    The data set, the preset and the network that training starts from decide the defaults of
+    everything else, so they are read first.
     """
-    base = starting_point(argv)
+    base = with_defaults(starting_point(argv), start)
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
@@ -147,6 +149,7 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
     if run.exists("config.json"):
         try:
             before = upgraded(flatten(run.read_json("config.json")))
+            before.pop("classes", None)  # the fingerprint stands for them
         except ValueError as error:
             raise ValueError(
                 f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
@@ -164,7 +167,8 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
                 f"{', '.join(differing)}. Choose another --name, or the options it began with."
             )
     run.make_folder()
-    run.write_json("config.json", json.loads(json.dumps(asdict(config) | {"image": image})))
+    about = asdict(config) | {"image": image, "classes": manifest.class_names}
+    run.write_json("config.json", json.loads(json.dumps(about)))
     return run
 
 
@@ -187,16 +191,22 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def start(config: Config) -> int:
+def start(config: Config, origin: Start | None, argv: Sequence[str]) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
     from cbdm_scale.run import run_rank
 
-    manifest = find_data(config)
+    manifest, lines = find_data(config), []
+    if origin:
+        config, lines = settle(config, origin, argv, manifest)
+        begin(config, origin, manifest, write=False)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
     run = claim_run(config, manifest)
+    if origin:
+        lines += begin(config, origin, manifest, write=True)
+    print("\n".join(lines), end="\n" if lines else "")
     uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
     run_id = tracking.start_run(
         uri,
@@ -254,20 +264,25 @@ def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str)
 
 def main(argv: Sequence[str]) -> int:
     try:
-        config, dry_run = parse(argv)
+        origin = named_start(argv)
+        config, dry_run = parse(argv, origin)
         config = resolve(config)
         if dry_run:
+            manifest, lines = find_data(config, write=False), []
+            if origin:
+                config, lines = settle(config, origin, argv, manifest)
+                lines += [*begin(config, origin, manifest, write=False), ""]
             for option, value in config.flat().items():
                 print(f"{option} = {value}")
-            print()
-            for name, number in describe(config, find_data(config, write=False)).items():
+            print("", *lines, sep="\n")
+            for name, number in describe(config, manifest).items():
                 print(
                     f"{name}: {number:,.1f}"
                     if isinstance(number, float)
                     else f"{name}: {number}"
                 )
             return 0
-        return start(config)
+        return start(config, origin, argv)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

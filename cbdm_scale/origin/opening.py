@@ -15,7 +15,6 @@ from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config, find_option, from_dict
-from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.sampling.generate import SamplerConfig
@@ -49,6 +48,8 @@ class Origin:
     """The largest guidance strength that it is told (TCFG); 0: it has no layer for that."""
     fingerprint: str
     """Of the data set that it learnt, "" where nothing says it."""
+    class_names: tuple[str, ...] = ()
+    """(num_classes,) names, () where nothing says them."""
     samples: str
     """Folder or URL that its sets of images belong in."""
     folder: str = ""
@@ -192,6 +193,7 @@ def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
         sizes = {"channels": image["channels"], "image_size": image["size"]}
         more = {"num_classes": image["num_classes"], "fingerprint": image["fingerprint"]}
         more |= {"augment": config.data.tells_augmentation, "omega_max": config.loss.strongest}
+        more |= {"class_names": tuple(about.get("classes", ()))}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"run ({where}): its config.json is damaged or of another version of cbdm_scale "
@@ -267,31 +269,3 @@ def _open_foreign(run: str, weights: str, resolution: int | None) -> Origin:
         samples=Storage(SAMPLES).url,
         notes=read.report,
     )
-
-
-def find_data(origin: Origin, data_root: str) -> tuple[Manifest | None, str]:
-    """What it learnt from: the data set's manifest and root, None where it is not to be had.
-
-    ``data_root`` says where the data set is now; then it must be there, and be the same.
-    """
-    config = origin.config
-    if not config.dataset:
-        return None, ""
-    root = data_root or config.data.root
-    if data_root and not split_scheme(root)[0]:
-        root = Storage(root).url
-    try:
-        manifest = read_manifest(root, config.dataset)
-    except (ValueError, OSError) as error:
-        if data_root:
-            raise ValueError(f"data_root: {error}") from error
-        return None, ""
-    if origin.fingerprint and manifest.fingerprint != origin.fingerprint:
-        if data_root:
-            raise ValueError(
-                f"data_root ({data_root}): {config.dataset} there has fingerprint "
-                f"{manifest.fingerprint}, the run learnt from {origin.fingerprint}. Leave it "
-                "out, or make the data set as it was."
-            )
-        return None, ""
-    return manifest, root
