@@ -96,6 +96,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "finetune": {"cluster", "config", "data", "models", "origin", "storage", "training"},
     "imageset": {
         "cluster",
         "data",
@@ -160,6 +161,7 @@ MAY_IMPORT = {
         "data",
         "data_prep",
         "evaluation",
+        "finetune",
         "presets",
         "remote",
         "run",

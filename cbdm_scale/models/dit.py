@@ -43,6 +43,10 @@ class DiTConfig:
     dropout: float = 0.0
     """Probability with which a block drops an activation of its perceptron. The paper: 0."""
 
+    step_shift: int = 0
+    """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
+    1 as in the library diffusers."""
+
     def __post_init__(self) -> None:
         if self.size not in get_args(DiTSize):
             raise ValueError(f"model.size must be S, B, L or XL, got {self.size!r}.")
@@ -52,6 +56,8 @@ class DiTConfig:
             raise ValueError(
                 f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
             )
+        if self.step_shift not in (0, 1):
+            raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
 
 
 def position_table(side: int, width: int) -> Tensor:
@@ -182,7 +188,8 @@ class DiT(nn.Module):
     ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         with torch.autocast(level.device.type, enabled=False):
-            waves = sinusoid(level, FREQUENCIES).to(self.time_1.weight.dtype)
+            waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
+            waves = waves.to(self.time_1.weight.dtype)
             emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
             return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
 

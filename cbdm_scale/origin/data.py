@@ -1,7 +1,7 @@
 """The data set that a network learnt from, where it is to be had."""
 
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.origin.opening import Origin
+from cbdm_scale.origin.found import Origin
 from cbdm_scale.remote import split_scheme
 from cbdm_scale.storage import Storage
 
