@@ -1,11 +1,12 @@
 """Table 2 on the long-tailed digits: CBDM fine-tuning of a trained DDPM, by label set.
 
-    python -m benchmarks.finetune_study --storage FOLDER [--seeds 0 1 2]
+    python -m benchmarks.finetune_study --storage FOLDER [--images 72000] [--seeds 0 1 2]
 
 For each seed a DDPM (72,000 images), and from its averaged weights four runs of 24,000 images:
 CBDM with y' drawn as train, sqrt and bal (label_power 1, 1/2, 0), and DDPM continued, as the
-control. Each is the train command as a user types it; started again, the study goes on where
-it was. Prints a Markdown table: mean and spread (half the range) over the seeds.
+control. The half-life of their average is shorter in proportion, or half of it would be the
+origin. Each is the train command as a user types it; started again, the study goes on where it
+was. Prints a Markdown table: mean and spread (half the range) over the seeds.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from benchmarks.digits_study import COLUMNS, cell
 from cbdm_scale import train
 
 OMEGAS = 0.0, 1.0, 2.0
+HALFLIVES = 4.3  # of the average in a run: as many as in the preset's 72,000 images
 ORIGIN = "DDPM, the origin"
 ROWS: dict[str, tuple[str, ...]] = {
     ORIGIN: ("--preset", "ddpm"),
@@ -48,6 +50,7 @@ def train_one(row: str, seed: int, args: argparse.Namespace) -> None:
     ]
     if row != ORIGIN:
         words += ["--init-from", str(Path(args.storage) / run_name(ORIGIN, seed))]
+        words += ["--train.ema-halflife", str(round(args.more_images / HALFLIVES))]
     print("python -m cbdm_scale.train", *words, flush=True)
     status = train.main(words)
     if status:

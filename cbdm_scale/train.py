@@ -196,7 +196,8 @@ def start(config: Config, origin: Start | None, argv: Sequence[str]) -> int:
     from cbdm_scale import cluster, tracking
     from cbdm_scale.run import run_rank
 
-    manifest, lines = find_data(config), []
+    manifest = find_data(config)
+    lines: list[str] = []
     if origin:
         config, lines = settle(config, origin, argv, manifest)
         begin(config, origin, manifest, write=False)
@@ -268,7 +269,8 @@ def main(argv: Sequence[str]) -> int:
         config, dry_run = parse(argv, origin)
         config = resolve(config)
         if dry_run:
-            manifest, lines = find_data(config, write=False), []
+            manifest = find_data(config, write=False)
+            lines: list[str] = []
             if origin:
                 config, lines = settle(config, origin, argv, manifest)
                 lines += [*begin(config, origin, manifest, write=False), ""]

@@ -77,7 +77,7 @@ class Pair:
 
 def to_ours(pairs: list[Pair], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under their names -> float32 weights under ours."""
-    ours = {}
+    ours: dict[str, Tensor] = {}
     for pair in pairs:
         tensor = torch.cat([theirs[name].float() for name in pair.theirs])
         if pair.waves is not None:
@@ -88,7 +88,7 @@ def to_ours(pairs: list[Pair], theirs: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def to_theirs(pairs: list[Pair], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The way back: the inverse of ``to_ours``, to the bit."""
-    theirs = {}
+    theirs: dict[str, Tensor] = {}
     for pair in pairs:
         tensor = ours[pair.ours]
         if pair.waves is not None:

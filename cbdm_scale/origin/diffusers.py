@@ -5,7 +5,6 @@ of ours (`cbdm_scale.models.diffusers`).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from safetensors.torch import load
 from torch import Tensor
@@ -13,6 +12,8 @@ from torch import Tensor
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.models.diffusers import UNET, unet_from_theirs
 from cbdm_scale.models.diffusers_dit import DIT, dit_from_theirs
+from cbdm_scale.models.dit import DiTConfig
+from cbdm_scale.models.unet import UNetConfig
 from cbdm_scale.storage import Storage
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -29,8 +30,7 @@ class DiffusersModel:
     """What such a folder says, in this project's names."""
 
     url: str
-    config: Any
-    """UNetConfig or DiTConfig."""
+    config: UNetConfig | DiTConfig
     schedule: ScheduleConfig
     channels: int
     image_size: int | None
@@ -68,6 +68,7 @@ def read_diffusers(folder: Storage) -> DiffusersModel:
         raise ValueError(f"it is a {kind}: {UNET} and {DIT} can be taken over.")
     ours = home.read_json(OURS) if home.exists(OURS) else {}
     weights = _read_weights(home)
+    config: UNetConfig | DiTConfig
     if kind == UNET:
         none_row = "none" in ours
         config, state = unet_from_theirs(about, weights, none_row=none_row)

@@ -7,6 +7,7 @@ from safetensors.torch import save
 from cbdm_scale.config import Config
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.models.foreign import load_foreign
+from cbdm_scale.models.unet import UNetConfig
 from cbdm_scale.origin.diffusers import read_diffusers
 from cbdm_scale.origin.found import SAMPLES, Origin
 from cbdm_scale.remote import split_scheme
@@ -76,6 +77,11 @@ def open_diffusers(folder: Storage, run: str, weights: str, resolution: int | No
         read = read_diffusers(folder)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"run ({run}) is a folder of diffusers, but {error}") from error
+    if not isinstance(read.config, UNetConfig):
+        raise ValueError(
+            f"run ({run}) is a {type(read.config).__name__}, which "
+            "models/dit.py can run, but the commands have no such backbone yet."
+        )
     size = _image_size(run, read.image_size, resolution)
     config = Config(
         dataset="",
