@@ -132,6 +132,16 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "export": {
+        "config",
+        "data",
+        "diffusion",
+        "evaluation",
+        "models",
+        "origin",
+        "sampling",
+        "storage",
+    },
     "recognition": {
         "cluster",
         "data",
@@ -183,6 +193,7 @@ OWNER = {
         "cbdm_scale/train.py",
         "cbdm_scale/sample.py",
         "cbdm_scale/evaluate/",
+        "cbdm_scale/export/",
         "cbdm_scale/classify.py",
     },
     "torch_fidelity": {"cbdm_scale/evaluation/inception.py"},
@@ -263,7 +274,9 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate.command", "classify"])
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "evaluate.command", "export.command", "classify"]
+)
 def test_the_command_line_imports_neither_ray_nor_mlflow(command):
     """Or --help would take several times as long as importing torch."""
     heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]

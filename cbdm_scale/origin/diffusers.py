@@ -5,6 +5,7 @@ of ours (`cbdm_scale.models.diffusers`).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from safetensors.torch import load
 from torch import Tensor
@@ -80,7 +81,7 @@ def read_diffusers(folder: Storage) -> DiffusersModel:
     else:
         config, state, more = dit_from_theirs(about, weights)
         notes += more
-    schedule, more = _read_schedule(folder)
+    schedule, more = _read_schedule(folder, ours)
     size = about.get("sample_size")
     return DiffusersModel(
         url=home.url,
@@ -113,8 +114,10 @@ def _read_weights(home: Storage) -> dict[str, Tensor]:
     return weights
 
 
-def _read_schedule(folder: Storage) -> tuple[ScheduleConfig, list[str]]:
+def _read_schedule(folder: Storage, ours: dict[str, Any]) -> tuple[ScheduleConfig, list[str]]:
     """The noise that it was trained with; without a scheduler, DDPM's, and a note."""
+    if "diffusion" in ours:
+        return ScheduleConfig(**ours["diffusion"]), []
     if not folder.exists(SCHEDULER):
         usual = ScheduleConfig()
         return usual, [

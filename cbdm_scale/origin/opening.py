@@ -4,7 +4,7 @@
 <run>/checkpoints/000000072000    this one
 models:/NAME@ALIAS, runs:/ID/..   a model that the train command registered
 FILE.pt                           a checkpoint of the paper's own code
-<folder>                          a model or a pipeline that diffusers saved
+<folder>                          what the export command or diffusers wrote
 """
 
 import json
@@ -22,6 +22,8 @@ from cbdm_scale.training.state import list_checkpoints, read_checkpoint
 
 FOREIGN = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
+EXPORTED = "model.safetensors"
+"""Beside config.json: the export command wrote the folder, not a run."""
 
 
 def named_origin(argv: Sequence[str]) -> Origin | None:
@@ -77,6 +79,8 @@ def open_origin(
             f"run ({run}) is no run: it has no config.json. Give --run the folder that the "
             f"train command printed after 'run'{_runs_in(folder)}."
         )
+    if folder.exists(EXPORTED):
+        return _open_exported(folder, run, weights)
     return _open_newest(folder, run, weights)
 
 
@@ -139,6 +143,23 @@ def _of_run(
         folder=folder.url,
         images=images,
         notes=tuple(notes),
+    )
+
+
+def _open_exported(folder: Storage, run: str, weights: str) -> Origin:
+    if weights != "ema":
+        raise ValueError(
+            f"weights ({weights}) are no choice in {run}, which holds one network. Leave "
+            "--weights out."
+        )
+    config, image = _read_config(run, folder.read_bytes("config.json"))
+    return Origin(
+        url=folder.url,
+        checkpoint=folder.url.rpartition("/")[2],
+        weights=folder.read_bytes(EXPORTED),
+        config=config,
+        **image,
+        samples=Storage(SAMPLES).url,
     )
 
 
