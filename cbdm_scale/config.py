@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -14,7 +15,14 @@ from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.models import (
+    BACKBONES,
+    BackboneName,
+    ModelConfig,
+    UNetConfig,
+    backbone_config,
+    build,
+)
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
@@ -52,6 +60,7 @@ RUNTIME = (
 """Options that may differ when a run goes on: they do not change what is learnt."""
 
 YOUNGER = (
+    "backbone",
     "data.resample_power",
     "data.balanced_fraction",
     "data.augment",
@@ -61,6 +70,7 @@ YOUNGER = (
     "loss.tcfg_gamma",
     "init_labels",
     "init_sha256",
+    "model.step_shift",
 )
 """Options that the first runs did not have: at their defaults they leave a run's name alone."""
 
@@ -75,6 +85,9 @@ class Config:
 
     preset: str = "cbdm"
     """Row of the data set's presets that the other options start from (presets.py)."""
+
+    backbone: BackboneName = "unet"
+    """Network: it decides what options ``model`` has (models.BACKBONES)."""
 
     name: str = ""
     """Name of the run; "" is data set, loss and a hash of what changes the science."""
@@ -98,7 +111,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
-    model: UNetConfig = field(default_factory=UNetConfig)
+    model: ModelConfig = field(default_factory=UNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SamplerConfig = field(default_factory=SamplerConfig)
@@ -111,6 +124,11 @@ class Config:
         if self.name and not set(self.name) <= set(_NAME_LETTERS):
             raise ValueError(
                 f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
+            )
+        if type(self.model) is not type(backbone_config(self.backbone)):
+            raise ValueError(
+                f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
+                "models.backbone_config(backbone)."
             )
         if self.sample.num_steps > self.diffusion.num_steps:
             raise ValueError(
@@ -132,9 +150,10 @@ class Config:
     def run_name(self) -> str:
         if self.name:
             return self.name
-        usual, science = Config().flat(), self.science() | FORMER
+        own = flatten({"model": asdict(backbone_config(self.backbone))})
+        usual, science = own | Config().flat(), self.science() | FORMER
         for option in YOUNGER:
-            if science[option] == usual[option]:
+            if option in science and science[option] == usual[option]:
                 del science[option]
         text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -173,7 +192,9 @@ def upgraded(before: dict[str, Any]) -> dict[str, Any]:
     An option that did not exist had the value that is its default; a former one drops out.
     """
     kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
-    return Config().flat() | kept
+    backbone = before.get("backbone", "unet")
+    usual = Config(backbone=backbone, model=backbone_config(backbone))
+    return usual.flat() | kept
 
 
 def find_option(argv: Sequence[str], name: str, default: str) -> str:
@@ -186,6 +207,22 @@ def find_option(argv: Sequence[str], name: str, default: str) -> str:
     return value
 
 
+def check_model_options(argv: Sequence[str], backbone: str) -> None:
+    """ValueError if a command line has a --model option that is another backbone's."""
+    options = {
+        name: [field.name for field in fields(make())] for name, make in BACKBONES.items()
+    }
+    for word in argv:
+        option = word.partition("=")[0].replace("-", "_").removeprefix("__model.")
+        option = option.removeprefix("no_")
+        others = [name for name in BACKBONES if option in options[name]]
+        if word.startswith("--model.") and others and backbone not in others:
+            raise ValueError(
+                f"model.{option} is no option of backbone {backbone}, which has "
+                f"{', '.join(options[backbone])}. Leave it out, or try --backbone {others[0]}."
+            )
+
+
 def from_dict(tree: dict[str, Any]) -> Config:
     """The inverse of ``dataclasses.asdict`` after a trip through JSON, of older runs too."""
 
@@ -196,15 +233,17 @@ def from_dict(tree: dict[str, Any]) -> Config:
         kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
         return cls(**{k: tuples(v) for k, v in kept.items()})
 
+    backbone = tree.get("backbone", "unet")
     return Config(
         dataset=tree["dataset"],
         preset=tree["preset"],
+        backbone=backbone,
         name=tree["name"],
         seed=tree["seed"],
         **{k: v for k, v in tree.items() if k.startswith("init_")},
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
-        model=part(UNetConfig, "model"),
+        model=part(partial(backbone_config, backbone), "model"),
         loss=part(LossConfig, "loss"),
         train=part(TrainConfig, "train"),
         sample=part(SamplerConfig, "sample"),

@@ -108,11 +108,17 @@ def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
     return found
 
 
-def with_defaults(base: Config, start: Start | None) -> Config:
+def with_defaults(base: Config, start: Start | None, argv: Sequence[str]) -> Config:
     """The starting point of the options: the network is that of the origin."""
     if start is None:
         return base
-    return replace(base, model=start.config.model, diffusion=start.config.diffusion)
+    there = start.config
+    if (here := find_option(argv, "backbone", there.backbone)) != there.backbone:
+        raise ValueError(
+            f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
+            "Leave --backbone out."
+        )
+    return replace(base, backbone=there.backbone, model=there.model, diffusion=there.diffusion)
 
 
 def settle(

@@ -4,12 +4,11 @@ Nothing is started and nothing written before the options, the data, the storage
 and the cluster have been found to fit each other.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
@@ -18,7 +17,8 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, build_network, find_option, flatten, is_runtime, upgraded
+from cbdm_scale.claim import claim_run
+from cbdm_scale.config import Config, build_network, check_model_options, find_option
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
@@ -37,7 +37,8 @@ def parse(argv: Sequence[str], start: Start | None = None) -> tuple[Config, bool
     The data set, the preset and the network that training starts from decide the defaults of
     everything else, so they are read first.
     """
-    base = with_defaults(starting_point(argv), start)
+    base = with_defaults(starting_point(argv), start, argv)
+    check_model_options(argv, base.backbone)
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
@@ -50,16 +51,25 @@ def parse(argv: Sequence[str], start: Start | None = None) -> tuple[Config, bool
         """
         return config, dry_run
 
-    return tyro.cli(command, args=list(argv), prog="python -m cbdm_scale.train")
+    return tyro.cli(
+        command,
+        args=list(argv),
+        prog="python -m cbdm_scale.train",
+        config=(tyro.conf.AvoidSubcommands,),  # the backbone has been chosen
+    )
 
 
 def starting_point(argv: Sequence[str]) -> Config:
-    """The preset of the data set, or for one that is in no table a row that fits its images."""
+    """The preset of the data set, or for one that is in no table a row that fits its images.
+
+    Either on the network that --backbone names, so that ``model`` has that one's options.
+    """
+    backbone = find_option(argv, "backbone", "")
     dataset = find_option(argv, "dataset", "digits_lt")
     row = find_option(argv, "preset", "cbdm")
     known = sorted({name for name, _ in PRESETS})
     if canonical_name(dataset) in known:
-        return preset(dataset, row)
+        return preset(dataset, row, backbone)
     try:
         manifest = read_manifest(find_option(argv, "data.root", DataConfig().root), dataset)
     except ValueError as error:
@@ -67,7 +77,7 @@ def starting_point(argv: Sequence[str]) -> Config:
             f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
             f"{error}"
         ) from None
-    return custom(manifest.name, row, manifest.image_size)
+    return custom(manifest.name, row, manifest.image_size, backbone)
 
 
 def resolve(config: Config) -> Config:
@@ -133,43 +143,6 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
         "images per worker and step": config.train.per_rank(config.cluster.workers),
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
     }
-
-
-def claim_run(config: Config, manifest: Manifest) -> Storage:
-    """The run's folder, with config.json in it; ValueError if it is another run's."""
-    image = {
-        "channels": manifest.channels,
-        "size": manifest.image_size,
-        "num_classes": manifest.num_classes,
-        "fingerprint": manifest.fingerprint,
-    }
-    storage = Storage(config.cluster.storage)
-    storage.check_writable()
-    run = storage.child(config.run_name)
-    if run.exists("config.json"):
-        try:
-            before = upgraded(flatten(run.read_json("config.json")))
-            before.pop("classes", None)  # the fingerprint stands for them
-        except ValueError as error:
-            raise ValueError(
-                f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
-                "another --name."
-            ) from error
-        now = config.flat() | flatten({"image": image})
-        differing = [
-            f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
-            for option in sorted(now.keys() | before.keys())
-            if not is_runtime(option) and before.get(option) != now.get(option)
-        ]
-        if differing:
-            raise ValueError(
-                f"name ({config.run_name}) is a run with another configuration: "
-                f"{', '.join(differing)}. Choose another --name, or the options it began with."
-            )
-    run.make_folder()
-    about = asdict(config) | {"image": image, "classes": manifest.class_names}
-    run.write_json("config.json", json.loads(json.dumps(about)))
-    return run
 
 
 def check_extractor(config: Config, manifest: Manifest) -> None:

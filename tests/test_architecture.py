@@ -165,7 +165,9 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
+    "claim": {"config", "data", "storage"},
     "train": {
+        "claim",
         "cluster",
         "config",
         "data",

@@ -16,7 +16,7 @@ from torch import Tensor
 from cbdm_scale import draws
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.labels import class_probs, draw_labels
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import BackboneName, ModelConfig, backbone_config
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode
 
@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 """Names of label distributions in the paper, as powers of the training counts."""
 
-YOUNGER = {"omega_layer": False, "guidance_mode": "cfg"}
+YOUNGER = {"omega_layer": False, "guidance_mode": "cfg", "backbone": "unet"}
 """What the first sets did not say: at these values it leaves a set's name alone."""
 
 Chunk = tuple[int, int]
@@ -39,7 +39,7 @@ class SetPlan:
     """For people: images shown in training, or the name of a file."""
     weights_sha256: str
     """Of the file of weights, in hexadecimal digits."""
-    model: UNetConfig
+    model: ModelConfig
     diffusion: ScheduleConfig
     sample: SamplerConfig
     shape: tuple[int, int, int]
@@ -61,6 +61,7 @@ class SetPlan:
     omega_layer: bool = False
     """Whether the network has TCFG's embedding of the guidance strength."""
     guidance_mode: GuidanceMode = "cfg"
+    backbone: BackboneName = "unet"
 
     def labels_of(self, samples: Tensor) -> Tensor:
         """The label of every image, by its number in the set: (n,) int64."""
@@ -93,7 +94,7 @@ class SetPlan:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
         parts = {
-            "model": UNetConfig(**tuples(tree["model"])),
+            "model": backbone_config(tree.get("backbone", "unet"), **tuples(tree["model"])),
             "diffusion": ScheduleConfig(**tree["diffusion"]),
             "sample": SamplerConfig(**tree["sample"]),
         }

@@ -5,7 +5,7 @@ are those of model.step_shift 1. Its last layer may predict a variance too: that
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from cbdm_scale.models.diffusers import (
     to_theirs,
     wave_order,
 )
-from cbdm_scale.models.dit import FREQUENCIES, SIZES, DiT, DiTConfig
+from cbdm_scale.models.dit import FREQUENCIES, SIZES, DiT, DiTConfig, DiTSize
 from cbdm_scale.models.transfer import ADDED
 
 DIT = "DiTTransformer2DModel"
@@ -78,11 +78,14 @@ def dit_to_config(about: Mapping[str, Any]) -> DiTConfig:
         refuse(DIT, "norm_eps", eps, "1e-6, or diffusers' 1e-5")
     heads, depth = about.get("num_attention_heads", 16), about.get("num_layers", 28)
     shape = (depth, heads * about.get("attention_head_dim", 72), heads)
-    names = [size for size, known in SIZES.items() if known == shape]
-    if not names:
-        refuse(DIT, "(num_layers, width, num_attention_heads)", shape, SIZES)
+    names = get_args(DiTSize)
+    size: DiTSize = next((size for size in names if SIZES[size] == shape), "S")
+    own = shape if SIZES[size] != shape else (0, 0, 0)
     return DiTConfig(
-        size=names[0],  # type: ignore[arg-type]
+        size=size,
+        depth=own[0],
+        width=own[1],
+        heads=own[2],
         patch=about.get("patch_size", 2),
         dropout=about.get("dropout", 0.0),
         step_shift=1,
@@ -92,7 +95,7 @@ def dit_to_config(about: Mapping[str, Any]) -> DiTConfig:
 def dit_to_theirs(config: DiTConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our weights under their names, the embedding in every block."""
     theirs: dict[str, Tensor] = {}
-    for block in range(SIZES[config.size][0]):
+    for block in range(config.shape[0]):
         theirs |= to_theirs(dit_pairs(list(state), block), state)
     return theirs
 
@@ -120,7 +123,7 @@ def dit_from_theirs(
     weights = {name: w for name, w in weights.items() if name != "pos_embed.pos_embed"}
     check_tensors(weights, dit_to_theirs(config, net.state_dict()))
     state = to_ours(dit_pairs(list(net.state_dict())), weights)
-    for block in range(SIZES[config.size][0]):
+    for block in range(config.shape[0]):
         again = to_ours(dit_pairs(list(net.state_dict()), block), weights)
         if other := [name for name, t in again.items() if not torch.equal(t, state[name])]:
             raise ValueError(

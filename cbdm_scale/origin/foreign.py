@@ -77,14 +77,10 @@ def open_diffusers(folder: Storage, run: str, weights: str, resolution: int | No
         read = read_diffusers(folder)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"run ({run}) is a folder of diffusers, but {error}") from error
-    if not isinstance(read.config, UNetConfig):
-        raise ValueError(
-            f"run ({run}) is a {type(read.config).__name__}, which "
-            "models/dit.py can run, but the commands have no such backbone yet."
-        )
     size = _image_size(run, read.image_size, resolution)
     config = Config(
         dataset="",
+        backbone="unet" if isinstance(read.config, UNetConfig) else "dit",
         model=read.config,
         diffusion=read.schedule,
         sample=SamplerConfig(num_steps=min(100, read.schedule.num_steps)),
