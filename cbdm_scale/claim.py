@@ -22,6 +22,7 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
     if run.exists("config.json"):
         try:
             before = upgraded(flatten(run.read_json("config.json")))
+            before.pop("classes", None)  # the fingerprint stands for them
         except ValueError as error:
             raise ValueError(
                 f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
@@ -39,5 +40,6 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
                 f"{', '.join(differing)}. Choose another --name, or the options it began with."
             )
     run.make_folder()
-    run.write_json("config.json", json.loads(json.dumps(asdict(config) | {"image": image})))
+    about = asdict(config) | {"image": image, "classes": manifest.class_names}
+    run.write_json("config.json", json.loads(json.dumps(about)))
     return run

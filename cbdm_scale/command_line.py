@@ -10,17 +10,19 @@ from typing import Annotated
 import tyro
 
 from cbdm_scale.config import Config, check_model_options
+from cbdm_scale.finetune import Start, with_defaults
 from cbdm_scale.preset_file import starting_point
 from cbdm_scale.remote import refuse_password, split_scheme
 from cbdm_scale.storage import Storage
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+def parse(argv: Sequence[str], start: Start | None = None) -> tuple[Config, bool]:
     """The configuration of a command line and whether it only asks for a dry run.
 
-    The data set and the preset decide the defaults of everything else, so they are read first.
+    The data set, the preset and the network that training starts from decide the defaults of
+    everything else, so they are read first.
     """
-    base = starting_point(argv)
+    base = with_defaults(starting_point(argv), start, argv)
     check_model_options(argv, base.backbone)
 
     def command(

@@ -1,12 +1,11 @@
 """A run, as one value. Each part is configured by the module that owns it."""
 
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -29,9 +28,12 @@ from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
 from cbdm_scale.training.loop import TrainConfig
 
+LabelRows = Literal["auto", "index", "mean"]
+
 RUNTIME = (
     "name",
     "preset",
+    "init_from",
     "data.root",
     "data.processes",
     "data.prefetch",
@@ -67,6 +69,9 @@ YOUNGER = (
     "loss.tcfg",
     "loss.omega_max",
     "loss.tcfg_gamma",
+    "init_labels",
+    "init_sha256",
+    "model.step_shift",
 )
 """Options that the first runs did not have: at their defaults they leave a run's name alone."""
 
@@ -90,6 +95,20 @@ class Config:
 
     seed: int = 0
     """Seed of the sample plan and of every random number."""
+
+    init_from: str = ""
+    """Fine-tune (Table 2): start from a trained network's averaged weights. A run (its newest
+    whole checkpoint), a checkpoint in it, models:/NAME@ALIAS, a .pt of the paper's code, or a
+    folder of diffusers. "" is random weights."""
+
+    init_labels: LabelRows = "auto"
+    """With init_from: what label rows start from. auto: that of the class of the same name (on
+    the same data set: number), or else the mean row. index: that of the same number. mean: the
+    mean row."""
+
+    init_sha256: str = ""
+    """With init_from: of the weights there, filled in by the train command. It is part of a
+    run's name, as the place is not."""
 
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -118,6 +137,10 @@ class Config:
                 f"diffusion.num_steps ({self.diffusion.num_steps}). Try --sample.num-steps "
                 f"{self.diffusion.num_steps}."
             )
+        if self.init_labels not in get_args(LabelRows):
+            raise ValueError(
+                f"init_labels ({self.init_labels}) must be auto, index or mean. Try auto."
+            )
         strength = max(self.eval.omegas)
         check_trained(
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
@@ -128,9 +151,10 @@ class Config:
     def run_name(self) -> str:
         if self.name:
             return self.name
-        usual, science = Config().flat(), self.science() | FORMER
+        own = flatten({"model": asdict(backbone_config(self.backbone))})
+        usual, science = own | Config().flat(), self.science() | FORMER
         for option in YOUNGER:
-            if science[option] == usual[option]:
+            if option in science and science[option] == usual[option]:
                 del science[option]
         text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -217,6 +241,7 @@ def from_dict(tree: dict[str, Any]) -> Config:
         backbone=backbone,
         name=tree["name"],
         seed=tree["seed"],
+        **{k: v for k, v in tree.items() if k.startswith("init_")},
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
         model=part(partial(backbone_config, backbone), "model"),
@@ -227,44 +252,6 @@ def from_dict(tree: dict[str, Any]) -> Config:
         cluster=part(ClusterConfig, "cluster"),
         track=part(TrackConfig, "track"),
     )
-
-
-def with_options(config: Config, options: Mapping[str, Any]) -> Config:
-    """The configuration with other values of some options, by dotted name, as JSON has them.
-
-    ValueError names an option that is not known, or whose value is of another kind.
-    """
-    known, tree = config.flat(), asdict(config)
-    for option, value in options.items():
-        if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else " See --help."
-            raise ValueError(f"{option} is no option of a run.{hint}")
-        if not _same_kind(known[option], value):
-            kind = type(known[option]).__name__
-            raise ValueError(
-                f"{option} takes a value like {known[option]!r} ({kind}), got {value!r}."
-            )
-        *path, last = option.split(".")
-        place = tree
-        for part in path:
-            place = place[part]
-        is_float = isinstance(known[option], float)
-        place[last] = float(value) if is_float else value
-    return from_dict(tree)
-
-
-def _same_kind(now: Any, value: Any) -> bool:
-    """Whether a JSON value can stand where ``now`` stands; an integer can for a fraction."""
-    if isinstance(now, bool) or isinstance(value, bool):
-        return isinstance(now, bool) and isinstance(value, bool)
-    if now is None:  # an optional number
-        return value is None or isinstance(value, int)
-    if isinstance(now, float):
-        return isinstance(value, int | float)
-    if isinstance(now, list):
-        return isinstance(value, list) and all(isinstance(v, int | float) for v in value)
-    return isinstance(value, type(now))
 
 
 def build_network(

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.config import Config, find_option, is_runtime, with_options
+from cbdm_scale.config import Config, find_option, is_runtime
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.overrides import with_options
 from cbdm_scale.presets import any_row
 
 ENDING = ".json"

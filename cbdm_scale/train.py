@@ -20,6 +20,7 @@ from cbdm_scale.config import Config, build_network
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
+from cbdm_scale.finetune import Start, begin, named_start, settle
 from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
@@ -95,16 +96,26 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def carry_out(config: Config, tags: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Check, launch, and follow the run to its end; what came of it, and its ``uri``.
+def carry_out(
+    config: Config,
+    tags: Mapping[str, str] | None = None,
+    origin: Start | None = None,
+    argv: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Check, launch, and follow the run to its end; what came of it, its config and ``uri``.
 
-    tags: more of them for the run in MLflow.
+    tags: more of them for the run in MLflow. origin: what training starts from; options that
+    ``argv`` does not name then follow from the origin's data.
     """
     from cbdm_scale import cluster, tracking
     from cbdm_scale.nodes import look_at_nodes
     from cbdm_scale.run import run_rank
 
     manifest = find_data(config)
+    lines: list[str] = []
+    if origin:
+        config, lines = settle(config, origin, argv, manifest)
+        begin(config, origin, manifest, write=False)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
@@ -112,6 +123,9 @@ def carry_out(config: Config, tags: Mapping[str, str] | None = None) -> dict[str
     if len(cluster.alive_nodes()) > 1:
         print(look_at_nodes(config, manifest, uri), flush=True)
     run = claim_run(config, manifest)
+    if origin:
+        lines += begin(config, origin, manifest, write=True)
+    print("\n".join(lines), end="\n" if lines else "")
     run_id = tracking.start_run(
         uri,
         config.track.experiment,
@@ -132,12 +146,13 @@ def carry_out(config: Config, tags: Mapping[str, str] | None = None) -> dict[str
     outcome = tracking.followed(
         uri, run_id, lambda: cluster.launch(rank_main, config.cluster, run)
     )
-    return outcome | {"uri": uri}
+    return outcome | {"uri": uri, "config": config}
 
 
-def start(config: Config) -> int:
+def start(config: Config, origin: Start | None, argv: Sequence[str]) -> int:
     """A run, and how it went. The exit status."""
-    say_outcome(config, carry_out(config))
+    outcome = carry_out(config, origin=origin, argv=argv)
+    say_outcome(outcome["config"], outcome)
     return 0
 
 
@@ -177,20 +192,26 @@ def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     try:
-        config, dry_run = parse(argv)
+        origin = named_start(argv)
+        config, dry_run = parse(argv, origin)
         config = resolve(config)
         if dry_run:
+            manifest = find_data(config, write=False)
+            lines: list[str] = []
+            if origin:
+                config, lines = settle(config, origin, argv, manifest)
+                lines += [*begin(config, origin, manifest, write=False), ""]
             for option, value in config.flat().items():
                 print(f"{option} = {value}")
-            print()
-            for name, number in describe(config, find_data(config, write=False)).items():
+            print("", *lines, sep="\n")
+            for name, number in describe(config, manifest).items():
                 print(
                     f"{name}: {number:,.1f}"
                     if isinstance(number, float)
                     else f"{name}: {number}"
                 )
             return 0
-        return start(config)
+        return start(config, origin, argv)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

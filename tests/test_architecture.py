@@ -53,7 +53,8 @@ MAY_IMPORT = {
         "sampling",
         "training",
     },
-    "preset_file": {"config", "data", "presets"},
+    "overrides": {"config"},
+    "preset_file": {"overrides", "config", "data", "presets"},
     "serve": {"config", "diffusion", "sampling", "storage"},
     "examine": {
         "config",
@@ -97,6 +98,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "finetune": {"cluster", "config", "data", "models", "origin", "storage", "training"},
     "imageset": {
         "cluster",
         "data",
@@ -132,6 +134,16 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "export": {
+        "config",
+        "data",
+        "diffusion",
+        "evaluation",
+        "models",
+        "origin",
+        "sampling",
+        "storage",
+    },
     "recognition": {
         "cluster",
         "data",
@@ -157,7 +169,7 @@ MAY_IMPORT = {
     },
     "nodes": {"cluster", "config", "data", "storage", "tracking"},
     "claim": {"config", "data", "storage"},
-    "command_line": {"config", "preset_file", "remote", "storage"},
+    "command_line": {"config", "finetune", "preset_file", "remote", "storage"},
     "train": {
         "claim",
         "cluster",
@@ -166,6 +178,7 @@ MAY_IMPORT = {
         "data",
         "data_prep",
         "evaluation",
+        "finetune",
         "nodes",
         "run",
         "storage",
@@ -178,11 +191,13 @@ UPWARDS = {("tracking", "serve")}
 
 TUNE_MAY_IMPORT = {
     "cluster",
+    "command_line",
     "config",
     "draws",
     "evaluation",
     "examine",
     "labels",
+    "overrides",
     "preset_file",
     "presets",
     "report",
@@ -206,9 +221,10 @@ OWNER = {
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {
-        "cbdm_scale/train.py",
+        "cbdm_scale/command_line.py",
         "cbdm_scale/sample.py",
         "cbdm_scale/evaluate/",
+        "cbdm_scale/export/",
         "cbdm_scale/classify.py",
         "tune/search_tau.py",
     },
@@ -298,7 +314,7 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-COMMANDS = "train", "sample", "evaluate.command", "classify"
+COMMANDS = "train", "sample", "evaluate.command", "export.command", "classify"
 
 
 @pytest.mark.parametrize("command", [*(f"cbdm_scale.{c}" for c in COMMANDS), "tune.search_tau"])

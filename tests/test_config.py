@@ -49,6 +49,8 @@ def test_science_changes_the_name_of_a_run_and_runtime_does_not(option):
     "option, value",
     [
         ("dataset", "cifar10_lt"),
+        ("init_labels", "mean"),
+        ("init_sha256", "0123456789abcdef"),
         ("loss.name", "ddpm"),
         ("data.augment", "ada"),
         ("train.precision", "fp32"),
@@ -61,7 +63,7 @@ def test_science_in_words_changes_the_name_too(option, value):
 
 
 SCIENCE = """
-dataset seed backbone
+dataset seed backbone init_labels init_sha256
 data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
 diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout

@@ -61,6 +61,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         command = parse(argv)
         base = resolve(command.base)
+        if base.init_from:
+            raise ValueError(
+                f"init_from ({base.init_from}): the trials of a search start from random "
+                "weights. Leave it out, and fine-tune with the winner's preset."
+            )
         space = make_space(command.search.space, base)
         from tune.carry_out import carry_out
         from tune.identity import describe_search

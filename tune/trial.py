@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cbdm_scale.config import Config, with_options
+from cbdm_scale.config import Config
+from cbdm_scale.overrides import with_options
 from cbdm_scale.storage import Storage
 from tune.ledger import Kind, Trial
 from tune.objective import Scores

@@ -53,6 +53,10 @@ class DiTConfig:
     dropout: float = 0.0
     """Probability with which a block drops an activation of its perceptron. The paper: 0."""
 
+    step_shift: int = 0
+    """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
+    1 as in the library diffusers."""
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Blocks, width, heads."""
@@ -76,6 +80,8 @@ class DiTConfig:
             raise ValueError(
                 f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
             )
+        if self.step_shift not in (0, 1):
+            raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -232,7 +238,8 @@ class DiT(nn.Module):
     ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         with torch.autocast(level.device.type, enabled=False):
-            waves = sinusoid(level, FREQUENCIES).to(self.time_1.weight.dtype)
+            waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
+            waves = waves.to(self.time_1.weight.dtype)
             emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
             return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
 
