@@ -36,7 +36,7 @@ def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
             work,
             "tiny",
             *("--trials", "2", "--finalists", "0", "--train.total-images", "192"),
-            *("--first-rung", "96", "--at-once", "2"),
+            *("--first-rung", "96", "--at-once", "1"),
         )
     )
     assert "t000 (control) 192 images" in out and "No winner is named" in out
@@ -64,6 +64,7 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
         work,
         "killed-search",
         *("--trials", "3", "--finalists", "1", "--repeats", "2", "--scheduler", "all"),
+        *("--at-once", "1"),
         *("--train.total-images", "960", "--first-rung", "480", "--eta", "2"),
     )
     driver = start(command, work / "search1.log")
