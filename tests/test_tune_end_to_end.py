@@ -29,6 +29,22 @@ def ledger(work: Path, name: str) -> Ledger:
     return Ledger(Storage(str(work / "runs" / "search" / name)))
 
 
+def train_workers(work: Path) -> list[int]:
+    """Training workers on the cluster of these tests, and on no other of this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, environment = (
+                (folder / "cmdline").read_text(),
+                (folder / "environ").read_text(),
+            )
+        except OSError:  # it is over, or somebody else's
+            continue
+        if "ray::RayTrainWorker" in name and str(work) in environment:
+            found.append(int(folder.name))
+    return found
+
+
 def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
     """Two trials, of which the first is the control, and the page."""
     out = run(
@@ -36,7 +52,7 @@ def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
             work,
             "tiny",
             *("--trials", "2", "--finalists", "0", "--train.total-images", "192"),
-            *("--first-rung", "96", "--at-once", "2"),
+            *("--first-rung", "96", "--at-once", "1"),
         )
     )
     assert "t000 (control) 192 images" in out and "No winner is named" in out
@@ -64,6 +80,7 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
         work,
         "killed-search",
         *("--trials", "3", "--finalists", "1", "--repeats", "2", "--scheduler", "all"),
+        *("--at-once", "1"),
         *("--train.total-images", "960", "--first-rung", "480", "--eta", "2"),
     )
     driver = start(command, work / "search1.log")
@@ -75,10 +92,8 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
     driver = start(command, work / "search2.log")
     runs = work / "runs" / "search" / "killed-search" / "trials"
     wait_for(lambda: (runs / "killed-search-t001" / "checkpoints").exists(), 300)
-    found = subprocess.run(
-        ["pgrep", "-f", "ray::RayTrainWorker"], capture_output=True, text=True
-    )
-    os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+    wait_for(lambda: bool(train_workers(work)), 300)
+    os.kill(train_workers(work)[0], signal.SIGKILL)
     assert driver.wait(timeout=600) == 0, (work / "search2.log").read_text()[-3000:]
 
     kept = ledger(work, "killed-search").trials

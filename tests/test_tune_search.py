@@ -198,6 +198,10 @@ def test_a_search_is_known_by_its_options_and_not_by_its_length(tmp_path):
     folder = Storage(str(tmp_path / "s"))
     claim_search(folder, identity(OPTIONS, BASE, SPACE))
     claim_search(folder, identity(OPTIONS, BASE, SPACE))
+    older = identity(OPTIONS, BASE, SPACE)
+    del older["runs"]["backbone"]
+    folder.write_json("search.json", older)
+    claim_search(folder, identity(OPTIONS, BASE, SPACE))  # the option did not exist then
     with pytest.raises(ValueError, match="is a search with other options: runs.loss.gamma"):
         claim_search(folder, identity(OPTIONS, other, SPACE))
 

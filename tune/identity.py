@@ -38,7 +38,9 @@ def identity(options: SearchConfig, base: Config, space: Space) -> dict[str, Any
 def search_name(options: SearchConfig, base: Config, space: Space) -> str:
     if base.name:
         return base.name
-    text = json.dumps(identity(options, base, space), sort_keys=True)
+    mine, usual = identity(options, base, space), Config().flat()
+    mine["runs"] = {o: v for o, v in mine["runs"].items() if v != usual.get(o, ...)}
+    text = json.dumps(mine, sort_keys=True)  # an option that is new leaves the name alone
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{base.dataset}-{options.objective}-{digest}"
 
@@ -46,7 +48,9 @@ def search_name(options: SearchConfig, base: Config, space: Space) -> str:
 def claim_search(folder: Storage, mine: dict[str, Any]) -> None:
     """The folder with its header; ValueError if it is another search's."""
     if folder.exists(HEADER):
+        usual = {f"runs.{option}": value for option, value in Config().flat().items()}
         before, now = flatten(folder.read_json(HEADER)), flatten(mine)
+        before = {key: usual[key] for key in now if key in usual} | before
         differing = [
             f"{key} ({before.get(key, 'absent')} there, {now.get(key, 'absent')} here)"
             for key in sorted(before.keys() | now.keys())
