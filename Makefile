@@ -8,7 +8,7 @@ RUNS ?= runs
 SHARDS ?= shards
 
 BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval
-.PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
+.PHONY: setup demo test check test-slow test-kills test-all $(BENCHES) clean
 
 setup: $(READY)
 
@@ -35,9 +35,6 @@ test-slow: $(READY)
 
 test-kills: $(READY)
 	$(BIN)/python -m pytest -m kills --timeout 3600
-
-test-cluster: $(READY)
-	$(BIN)/python -m pytest -m cluster --timeout 3600
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m '' --timeout 3600
