@@ -8,15 +8,17 @@ decides what is learnt and how it is judged, and nothing else.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cbdm_scale.config import Config, find_option, is_runtime
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.diffusion.process import ProcessName
 from cbdm_scale.overrides import with_options
 from cbdm_scale.presets import any_row
+from cbdm_scale.sampling.generate import usual_sampler
 
 ENDING = ".json"
 ALSO = ("train.total_images", "eval.omegas", "eval.num_images", "eval.guidance_mode", "sample.")
@@ -92,6 +94,16 @@ def preset_text(made: PresetFile) -> str:
 
 
 def starting_point(argv: Sequence[str]) -> Config:
+    """The row's values, and the usual sampler of --process where that is another one's."""
+    base = row_of(argv)
+    process = find_option(argv, "process", base.process)
+    if process == base.process:
+        return base
+    name = cast(ProcessName, process)  # Config checks it
+    return replace(base, process=name, sample=usual_sampler(name))
+
+
+def row_of(argv: Sequence[str]) -> Config:
     """The row that the other options start from: of the tables, or a file's.
 
     Either on the network that --backbone names, so that ``model`` has that one's options.

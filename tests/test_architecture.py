@@ -54,8 +54,8 @@ MAY_IMPORT = {
         "training",
     },
     "overrides": {"config"},
-    "preset_file": {"overrides", "config", "data", "presets"},
-    "serve": {"config", "diffusion", "sampling", "storage"},
+    "preset_file": {"overrides", "config", "data", "diffusion", "presets", "sampling"},
+    "serve": {"config", "sampling", "storage"},
     "examine": {
         "config",
         "data",
@@ -77,7 +77,6 @@ MAY_IMPORT = {
         "cluster",
         "config",
         "data",
-        "diffusion",
         "draws",
         "examine",
         "judge",
