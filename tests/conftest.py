@@ -19,6 +19,14 @@ def cache_of_the_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def tracker_of_one_test(monkeypatch):
+    """mlflow.set_tracking_uri writes into the environment: no other test may find it there."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, "")  # remembers what was there, or that nothing was
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory):
     """A data root with the long-tailed digits, without the feature classifier. Read only."""
