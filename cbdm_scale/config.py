@@ -4,13 +4,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from torch import nn
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.edm import EDMConfig
+from cbdm_scale.diffusion.process import Process, ProcessName
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
@@ -56,6 +60,10 @@ YOUNGER = (
     "loss.tcfg",
     "loss.omega_max",
     "loss.tcfg_gamma",
+    "process",
+    "edm.sigma_data",
+    "edm.p_mean",
+    "edm.p_std",
 )
 """Options that the first runs did not have: at their defaults they leave a run's name alone."""
 
@@ -77,8 +85,12 @@ class Config:
     seed: int = 0
     """Seed of the sample plan and of every random number."""
 
+    process: ProcessName = "ddpm"
+    """What noise is: steps of DDPM (its options in diffusion), or EDM's levels (in edm)."""
+
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
+    edm: EDMConfig = field(default_factory=EDMConfig)
     model: UNetConfig = field(default_factory=UNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -93,12 +105,11 @@ class Config:
             raise ValueError(
                 f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
             )
-        if self.sample.num_steps > self.diffusion.num_steps:
+        if self.process not in get_args(ProcessName):
             raise ValueError(
-                f"sample.num_steps ({self.sample.num_steps}) must be at most "
-                f"diffusion.num_steps ({self.diffusion.num_steps}). Try --sample.num-steps "
-                f"{self.diffusion.num_steps}."
+                f"process ({self.process}) must be {' or '.join(get_args(ProcessName))}."
             )
+        self.sample.check_fits(self.process, self.diffusion.num_steps)
         strength = max(self.eval.omegas)
         check_trained(
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
@@ -115,7 +126,13 @@ class Config:
                 del science[option]
         text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"{self.dataset}-{self.loss.title}-{digest}"
+        return f"{self.dataset}-{self.title}-{digest}"
+
+    @property
+    def title(self) -> str:
+        """The objective and its process in a word: ddpm, cbdm, edm, edm_cbdm, edm_tcfg, ..."""
+        title = self.loss.title
+        return title if self.process == "ddpm" else f"edm_{title}".replace("_ddpm", "")
 
     def flat(self) -> dict[str, Any]:
         """Every option by its dotted name, as plain JSON values."""
@@ -178,12 +195,14 @@ def from_dict(tree: dict[str, Any]) -> Config:
         preset=tree["preset"],
         name=tree["name"],
         seed=tree["seed"],
+        process=tree.get("process", "ddpm"),
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
+        edm=EDMConfig(**tree.get("edm", {})),
         model=part(UNetConfig, "model"),
         loss=part(LossConfig, "loss"),
         train=part(TrainConfig, "train"),
-        sample=part(SamplerConfig, "sample"),
+        sample=SamplerConfig.from_dict(tree["sample"]),
         eval=part(EvalConfig, "eval"),
         cluster=part(ClusterConfig, "cluster"),
         track=part(TrackConfig, "track"),
@@ -203,3 +222,8 @@ def build_network(
         augment=config.data.tells_augmentation,
         omega=config.loss.tcfg,
     )
+
+
+def make_process(config: Config, device: torch.device | str = "cpu") -> Process:
+    """The noise of a run, for its losses and samplers."""
+    return build_process(config.process, config.diffusion, config.edm, device)

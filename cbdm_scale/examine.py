@@ -9,17 +9,17 @@ share by itself (``evaluate_alone``).
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.config import Config, build_network
+from cbdm_scale.config import Config, build_network, make_process
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.shards import ShardReader
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.features import Extractor
 from cbdm_scale.evaluation.groups import GroupScores
 from cbdm_scale.evaluation.history import Point
@@ -48,7 +48,7 @@ class Examiner:
         self,
         config: Config,
         manifest: Manifest,
-        schedule: LinearSchedule,
+        process: Process,
         world: World,
         run: Storage,
         num_shares: int | None = None,
@@ -59,7 +59,7 @@ class Examiner:
         self.config, self.manifest, self.world, self.run = config, manifest, world, run
         self.generator = Generator(
             config.sample,
-            schedule,
+            process,
             (manifest.channels, manifest.image_size, manifest.image_size),
             manifest.num_classes,
             config.seed,
@@ -140,7 +140,7 @@ class Examiner:
         mode = self.config.eval.guidance_mode
         return {
             "num_images": self.config.eval.num_images,
-            "sample": asdict(self.config.sample),
+            "sample": self.config.sample.to_dict(),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
             **({} if mode == "cfg" else {"guidance_mode": mode}),  # earlier files do not say it
@@ -243,9 +243,8 @@ def evaluate_alone(
 ) -> Scores:
     """What ``evaluate`` gives of a checkpoint on ``num_shares`` ranks, by one process."""
     manifest = read_manifest(config.data.root, config.dataset)
-    schedule = LinearSchedule(config.diffusion).to(device)
     world = OneProcess(str(device))
-    examiner = Examiner(config, manifest, schedule, world, run, num_shares)
+    examiner = Examiner(config, manifest, make_process(config, device), world, run, num_shares)
     made = 0
 
     def count(num_images: int) -> None:

@@ -15,13 +15,12 @@ import torch
 
 from cbdm_scale import __version__, draws
 from cbdm_scale.cluster import Beside, Published, Say, StopFile, in_cluster
-from cbdm_scale.config import Config, build_network
+from cbdm_scale.config import Config, build_network, make_process
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
-from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.examine import Examiner, evaluate_alone
 from cbdm_scale.judge import Judge
 from cbdm_scale.losses import build_loss
@@ -87,7 +86,7 @@ class Run:
         self.config, self.world, self.folder = config, world, run
         self.tracker, self.published, self.print_line = tracker, published, print_line
         self.manifest = read_manifest(config.data.root, config.dataset)
-        self.schedule = LinearSchedule(config.diffusion).to(world.device)
+        self.process = make_process(config, world.device)
         self.state = build_state(config, self.manifest, world.device)
         self.started = time.perf_counter()
 
@@ -105,7 +104,7 @@ class Run:
         if name:
             self.say(f"resumed from {self.folder.path(name)}")
         self.saved = state.progress.images if name else -1
-        self.examiner = Examiner(config, self.manifest, self.schedule, world, self.folder)
+        self.examiner = Examiner(config, self.manifest, self.process, world, self.folder)
         self.judge = Judge(
             config,
             self.examiner,
@@ -188,7 +187,7 @@ class Run:
             world_size=self.world.size,
         )
         counts = torch.tensor(self.manifest.counts["train"])
-        loss, draw = build_loss(config.loss, self.schedule, counts, config.seed)
+        loss, draw = build_loss(config.loss, self.process, counts, config.seed)
 
         def allowed_bad(planned: int) -> float:
             return config.data.max_bad * max(planned, plan.num_samples)

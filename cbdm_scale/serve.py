@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from cbdm_scale.config import build_network, from_dict
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.config import build_network, from_dict, make_process
 from cbdm_scale.sampling.generate import generate, to_uint8
 from cbdm_scale.storage import Storage
 
@@ -39,7 +38,7 @@ def generate_from_checkpoint(
         torch.arange(len(y)),
         y,
         config=config.sample,
-        schedule=LinearSchedule(config.diffusion),
+        process=make_process(config),
         shape=(image["channels"], image["size"], image["size"]),
         omega=config.eval.omegas[0],
         null_label=image["num_classes"],

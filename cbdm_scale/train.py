@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -22,9 +22,11 @@ from cbdm_scale.config import Config, build_network, find_option, flatten, is_ru
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
+from cbdm_scale.diffusion.process import ProcessName
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.remote import split_scheme
+from cbdm_scale.sampling.generate import usual_sampler
 from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
@@ -33,7 +35,8 @@ NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 def parse(argv: Sequence[str]) -> tuple[Config, bool]:
     """The configuration of a command line and whether it only asks for a dry run.
 
-    The data set and the preset decide the defaults of everything else, so they are read first.
+    The data set, the preset and the process decide the defaults of everything else, so they are
+    read first.
     """
     base = starting_point(argv)
 
@@ -52,6 +55,16 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
 
 
 def starting_point(argv: Sequence[str]) -> Config:
+    """The preset's values, and the usual sampler of --process where that is another one's."""
+    base = row_of(argv)
+    process = find_option(argv, "process", base.process)
+    if process == base.process:
+        return base
+    name = cast(ProcessName, process)  # Config checks it
+    return replace(base, process=name, sample=usual_sampler(name))
+
+
+def row_of(argv: Sequence[str]) -> Config:
     """The preset of the data set, or for one that is in no table a row that fits its images."""
     dataset = find_option(argv, "dataset", "digits_lt")
     row = find_option(argv, "preset", "cbdm")

@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Net(Protocol):
-    """A conditional denoiser: predicts the noise eps in x (N, C, H, W).
+    """A conditional denoiser: predicts the noise eps in x, or EDM's target, (N, C, H, W).
 
-    x        (N, C, H, W)  noisy images in model range
-    level    (N,)          step t in 0..T-1, or sigma
+    x        (N, C, H, W)  noisy images x_t, or c_in x
+    level    (N,)          step t in 0..T-1, or c_noise = ln(sigma) / 4
     y        (N,)          labels in 0..K-1; K means "none"
     omega    (N,) or None  guidance strength; 0 or None means "no omega"
     augment  (N, 9) or None  augmentation parameters

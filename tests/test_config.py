@@ -4,13 +4,14 @@ from dataclasses import asdict
 import pytest
 
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config import RUNTIME, Config, flatten, from_dict, is_runtime
+from cbdm_scale.config import RUNTIME, Config, flatten, from_dict, is_runtime, upgraded
 from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
 from cbdm_scale.models import UNetConfig
 from cbdm_scale.presets import PRESETS, preset
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
 from cbdm_scale.training.loop import TrainConfig
 
 FLAT = Config().flat()
@@ -62,7 +63,8 @@ def test_science_in_words_changes_the_name_too(option, value):
 
 SCIENCE = """
 dataset seed data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
-diffusion.num_steps diffusion.beta_1 diffusion.beta_T
+process diffusion.num_steps diffusion.beta_1 diffusion.beta_T
+edm.sigma_data edm.p_mean edm.p_std
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
 loss.tcfg loss.omega_max loss.tcfg_gamma
@@ -93,6 +95,18 @@ def test_the_default_name_says_data_set_and_loss():
     assert Config(name="mine").run_name == "mine"
     guided = Config(loss=LossConfig(name="ddpm", tcfg=True)).run_name
     assert guided.startswith("digits_lt-ddpm_tcfg-")
+    for row, words in (("edm", "edm"), ("cbdm_edm", "edm_cbdm")):
+        assert preset("digits_lt", row).run_name.startswith(f"digits_lt-{words}-")
+    tcfg = Config(process="edm", sample=usual_sampler("edm"), loss=LossConfig(tcfg=True))
+    assert tcfg.run_name.startswith("digits_lt-edm_cbdm_tcfg-")
+
+
+def test_a_configuration_of_before_there_was_edm_is_one_of_ddpm():
+    config = preset("digits_lt")
+    tree = json.loads(json.dumps(asdict(config)))
+    del tree["process"], tree["edm"], tree["sample"]["heun"]
+    assert from_dict(tree) == config and config.process == "ddpm"
+    assert upgraded(flatten(tree)) == config.flat()
 
 
 @pytest.mark.parametrize("row", PRESETS)
@@ -114,6 +128,16 @@ def test_flat_names_are_dotted_paths():
             lambda: Config(sample=SamplerConfig(num_steps=2000)),
             r"sample.num_steps \(2000\).*Try --sample.num-steps 1000",
         ),
+        (
+            lambda: Config(process="edm"),
+            r"sample.name \(ddim\) is no sampler of the process edm. Try --sample.name heun",
+        ),
+        (
+            lambda: Config(sample=usual_sampler("edm")),
+            r"sample.name \(heun\) is no sampler of the process ddpm. Try --sample.name ddim",
+        ),
+        (lambda: Config(process="vp"), r"process \(vp\) must be ddpm or edm"),
+        (lambda: EDMConfig(p_std=0), r"edm.p_std must be above 0, got 0"),
         (
             lambda: Config(cluster=ClusterConfig(workers=3)),
             r"train.batch_size \(64\).*workers \(3\).*Try --train.batch-size 63",

@@ -6,12 +6,13 @@ Shapes: C, H, W = image, K = classes, T = steps.
 import pytest
 import torch
 
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.labels import class_probs
 from cbdm_scale.losses import Drawer, LossConfig, build_loss
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])
+STEPS = LinearSchedule(ScheduleConfig(num_steps=T))
 CPU = torch.device("cpu")
 
 
@@ -36,7 +37,9 @@ def test_labels_are_dropped_with_probability_p_uncond(p):
 
 
 def test_timesteps_are_uniform_over_0_to_T_minus_1():
-    drawer = Drawer(LossConfig(), 50, class_probs(COUNTS, 1), 5)
+    drawer = Drawer(
+        LossConfig(), LinearSchedule(ScheduleConfig(num_steps=50)), class_probs(COUNTS, 1), 5
+    )
     t = drawer(torch.arange(20_000), (1, 1, 1), CPU).t
     counts = torch.bincount(t)
     assert len(counts) == 50  # 0..T-1: none above, the last one among them
@@ -56,7 +59,7 @@ def test_the_draws_of_one_image_are_independent():
 
 
 def test_the_numbers_of_an_image_depend_on_the_image_alone():
-    drawer = Drawer(LossConfig(p_uncond=0.3, reg_share=0.5), T, class_probs(COUNTS, 1), 5)
+    drawer = Drawer(LossConfig(p_uncond=0.3, reg_share=0.5), STEPS, class_probs(COUNTS, 1), 5)
     images = torch.arange(10**10, 10**10 + 48)
     whole = drawer(images, SHAPE, CPU)
     for rows in (torch.arange(1, 48, 3), torch.tensor([17]), torch.randperm(48)):
@@ -98,7 +101,7 @@ def test_tau_zero_and_ddpm_pay_for_no_second_prediction():
 
 def test_who_is_regularised_follows_the_image():
     config = LossConfig(reg_share=0.3)
-    drawer = Drawer(config, T, class_probs(COUNTS, 1), 5)
+    drawer = Drawer(config, STEPS, class_probs(COUNTS, 1), 5)
     images = torch.arange(960, 1008)
     whole = set(images[drawer(images, SHAPE, CPU).rows].tolist())
     for world_size in (2, 3, 4, 8):

@@ -1,20 +1,22 @@
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
 
+from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.edm import (
+    EDM,
     EDMConfig,
     add_noise,
     loss_weight,
     relative_step,
     relative_step_of_levels,
-    sampling_sigmas,
     scaling,
     target,
     training_sigma,
 )
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 
 CONFIG = EDMConfig()
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
@@ -88,16 +90,65 @@ def test_at_the_levels_of_ddpm_the_relative_step_is_t_over_T_exactly():
     )
 
 
-def test_the_samplers_levels_are_those_of_equation_5():
-    sigmas = sampling_sigmas(18, CONFIG)
-    assert len(sigmas) == 19 and sigmas[-1] == 0
-    assert sigmas[0] == pytest.approx(80) and sigmas[-2] == pytest.approx(0.002)
-    i, n = 5, 18
-    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
-    assert sigmas[i] == pytest.approx((high + i / (n - 1) * (low - high)) ** 7)
-    assert sampling_sigmas(1, CONFIG) == [80.0, 0.0]
-    with pytest.raises(ValueError, match="sample.num_steps must be at least 1, got 0. Try 18"):
-        sampling_sigmas(0, CONFIG)
+def some_noise(n, dtype=torch.float64):
+    rng = torch.Generator().manual_seed(0)
+    x0 = torch.rand(n, 2, 4, 4, generator=rng, dtype=torch.float64) * 2 - 1
+    eps = torch.randn(n, 2, 4, 4, generator=rng, dtype=torch.float64)
+    return x0.to(dtype), eps.to(dtype)
+
+
+def test_the_process_is_its_equations_one_number_at_a_time():
+    t = torch.tensor([1e-9, 0.1, 0.5, 0.98, 1 - 1e-9], dtype=torch.float64)
+    x0, eps = some_noise(5)
+    noisy = EDM().noisy(x0, t, eps)
+    for i, u in enumerate(t.tolist()):
+        s = math.exp(-1.2 + 1.2 * NormalDist().inv_cdf(u))
+        skip, out = 0.25 / (s * s + 0.25), s * 0.5 / math.sqrt(s * s + 0.25)
+        assert noisy.level[i].item() == pytest.approx(math.log(s) / 4, rel=1e-6)
+        for a, b, x, wanted in zip(
+            *(v[i].flatten().tolist() for v in (x0, eps, noisy.x, noisy.target)), strict=True
+        ):
+            assert x == pytest.approx((a + s * b) / math.sqrt(s * s + 0.25))
+            assert wanted == pytest.approx((a - skip * (a + s * b)) / out, rel=1e-5, abs=1e-8)
+
+
+def test_the_target_keeps_fp32_where_noise_is_small():
+    """Taken as the difference that Equation 8 is, it would lose three digits there."""
+    t, (x0, eps) = torch.full((3,), 1e-9, dtype=torch.float64), some_noise(3)
+    exact = EDM().noisy(x0, t, eps).target
+    found = EDM().noisy(x0.float(), t, eps.float()).target
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-6)
+    sigma = EDM().sigma(t).float()
+    literal = target(x0.float(), add_noise(x0.float(), sigma, eps.float()), scaling(sigma, 0.5))
+    assert (literal - exact).abs().max() > 100 * (found - exact).abs().max()
+
+
+def test_a_step_is_the_share_of_training_with_less_noise():
+    process, u = EDM(), torch.linspace(1e-6, 1 - 1e-6, 1001, dtype=torch.float64)
+    t = process.step(u)
+    assert torch.equal(t / process.num_steps, u) and (process.sigma(t).diff() > 0).all()
+    x0, eps = some_noise(1001)
+    found = process.relative(process.noisy(x0, t, eps).level)
+    torch.testing.assert_close(found, u, rtol=0, atol=1e-9)
+    torch.testing.assert_close(relative_step(process.sigma(t), CONFIG), u)
+    single = process.relative(process.noisy(x0.float(), t, eps.float()).level)
+    assert single.dtype == torch.float64 and (single.diff() >= 0).all()
+    torch.testing.assert_close(single, u, rtol=0, atol=1e-6)
+
+
+def test_levels_outside_of_training_are_in_the_range_too():
+    level = torch.tensor([1e-30, 0.002, 80.0, 1e30]).log() / 4
+    found = EDM().relative(level)
+    assert (found >= 0).all() and (found <= 1).all() and found[1] < 1e-4 and found[2] > 0.9999
+
+
+def test_a_process_is_made_by_its_name():
+    schedule = ScheduleConfig(num_steps=7)
+    made = build_process("ddpm", schedule, EDMConfig(), "cpu")
+    assert isinstance(made, LinearSchedule) and made.num_steps == 7
+    made = build_process("edm", schedule, EDMConfig(p_mean=-0.4), "cpu")
+    assert isinstance(made, EDM) and made.config.p_mean == -0.4
+    assert made.sigma(torch.tensor([0.5])).item() == pytest.approx(math.exp(-0.4))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +157,6 @@ def test_the_samplers_levels_are_those_of_equation_5():
         ({"sigma_data": 0}, "edm.sigma_data must be above 0, got 0: 0.5 for images"),
         ({"p_std": -1}, "edm.p_std must be above 0"),
         ({"p_mean": math.nan}, "edm.p_mean must be finite, got nan. Try -1.2"),
-        ({"sigma_max": 0.001}, r"edm.sigma_max \(0.001\) must be above edm.sigma_min"),
     ],
 )
 def test_wrong_numbers_are_named(options, text):

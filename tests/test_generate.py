@@ -1,11 +1,22 @@
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 
 from cbdm_scale import draws
+from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
-from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
+from cbdm_scale.sampling.generate import (
+    SamplerConfig,
+    chunks,
+    generate,
+    to_uint8,
+    usual_sampler,
+)
+from cbdm_scale.sampling.heun import HeunConfig, heun
 
 SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))
 SHAPE = (3, 4, 4)
@@ -16,6 +27,8 @@ SAMPLERS = [
     SamplerConfig(num_steps=5, eta=0.7),
     SamplerConfig(name="ddpm", num_steps=20),
     SamplerConfig(name="dpm", num_steps=5, guidance_from=0.2, guidance_to=0.7),
+    SamplerConfig(name="heun", num_steps=4),
+    SamplerConfig(name="heun", num_steps=4, heun=HeunConfig(churn=3), guidance_from=0.3),
 ]
 
 
@@ -29,7 +42,7 @@ def make(samples, config=SAMPLERS[0], seed=0, omega=0.5, chunk_size=100):
         samples,
         samples % 10,
         config=config,
-        schedule=SCHEDULE,
+        process=EDM() if config.name == "heun" else SCHEDULE,
         shape=SHAPE,
         omega=omega,
         null_label=10,
@@ -83,6 +96,16 @@ def test_the_noise_is_that_of_the_sample_numbers():
 
     expected = ancestral(net, noise, samples % 10, schedule=SCHEDULE, draw=step)
     assert torch.equal(make(samples, SAMPLERS[2], seed=7, omega=0.0), expected)
+    churned = heun(
+        net,
+        noise,
+        samples % 10,
+        sigma_data=0.5,
+        config=HeunConfig(churn=3),
+        num_steps=4,
+        draw=step,
+    )
+    assert torch.equal(make(samples, SAMPLERS[5], seed=7, omega=0.0), churned)
 
 
 def test_the_options_reach_the_sampler():
@@ -96,11 +119,58 @@ def test_the_options_reach_the_sampler():
         SamplerConfig(num_steps=5, spacing="log_snr"),
         SamplerConfig(num_steps=5, guidance_from=0.3),
         SamplerConfig(num_steps=5, guidance_to=0.6),
+        SamplerConfig(name="heun", num_steps=5),
+        SamplerConfig(name="heun", num_steps=4, heun=HeunConfig(sigma_max=40.0)),
+        SamplerConfig(name="heun", num_steps=4, heun=HeunConfig(churn=2)),
+        SamplerConfig(name="heun", num_steps=4, guidance_to=0.9),
     ]
     sets = [make(samples, config) for config in configs]
     sets += [make(samples, omega=0.0), make(samples, seed=1)]
     for i, a in enumerate(sets):
         assert not any(torch.equal(a, b) for b in sets[:i])
+
+
+@pytest.mark.parametrize("config", [*SAMPLERS, usual_sampler("edm")], ids=lambda c: c.name)
+def test_a_sampler_says_how_often_it_asks_the_network(config):
+    calls = []
+
+    def counted(*args):
+        calls.append(1)
+        return net(*args)
+
+    process = EDM() if config.name == "heun" else SCHEDULE
+    options = {"process": process, "shape": SHAPE, "omega": 0.0, "null_label": 10, "seed": 0}
+    generate(counted, torch.arange(2), torch.arange(2), config=config, **options)
+    assert len(calls) == config.calls
+
+
+@pytest.mark.parametrize("config", SAMPLERS, ids=lambda c: c.name)
+def test_a_sampler_survives_json_and_its_options_of_another_leave_no_trace(config):
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert SamplerConfig.from_dict(plain) == config
+    assert SamplerConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
+    assert ("heun" in plain) == (config.name == "heun"), "sets of older versions have none"
+
+
+@pytest.mark.parametrize(
+    ("config", "process", "message"),
+    [
+        (
+            usual_sampler("edm"),
+            "ddpm",
+            r"\(heun\) is no sampler.* ddpm. Try .*ddim .*num-steps 20",
+        ),
+        (SAMPLERS[0], "edm", r"\(ddim\) is no sampler .* edm. Try .*heun .*num-steps 18"),
+        (SAMPLERS[2], "edm", r"\(ddpm\) is no sampler .* edm"),
+        (SamplerConfig(num_steps=21), "ddpm", r"num_steps \(21\) must be .*\(20\)"),
+    ],
+)
+def test_a_sampler_of_another_process_is_refused(config, process, message):
+    for fitting in SAMPLERS:
+        fitting.check_fits("edm" if fitting.name == "heun" else "ddpm", 20)
+    SamplerConfig(name="heun", num_steps=40).check_fits("edm", 20)  # T is DDPM's
+    with pytest.raises(ValueError, match=message):
+        config.check_fits(process, 20)
 
 
 def test_images_are_float32_in_range_also_none_at_all():
@@ -135,7 +205,7 @@ def test_a_network_that_broke_is_said_so():
             torch.arange(4),
             y,
             config=SamplerConfig(num_steps=3),
-            schedule=SCHEDULE,
+            process=SCHEDULE,
             shape=SHAPE,
             omega=0.0,
             null_label=10,
@@ -153,7 +223,7 @@ def test_uint8_rounds_to_the_nearest_and_undoes_the_model_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "euler"}, "sample.name must be ddpm, ddim or dpm, got 'euler'"),
+        ({"name": "euler"}, "sample.name must be ddpm, ddim, dpm or heun, got 'euler'"),
         ({"num_steps": 0}, "sample.num_steps must be at least 1, got 0"),
         ({"eta": 1.5}, "sample.eta must be between 0 and 1, got 1.5"),
         ({"name": "ddpm", "eta": 0.5}, r"sample.eta \(0.5\) acts with sample.name ddim only"),

@@ -5,15 +5,17 @@ every path is a quantile.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from cbdm_scale.diffusion.edm import EDMConfig, scaling
+from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.sampling.guidance import classifier_free
-from cbdm_scale.sampling.heun import Churn, denoise, heun
+from cbdm_scale.sampling.heun import HeunConfig, denoise, heun
 
-CONFIG = EDMConfig(sigma_max=20.0)
+SIGMA_DATA = 0.5
+CONFIG = HeunConfig(sigma_max=20.0, churn_from=0.0, churn_noise=1.0)
 WEIGHT = torch.tensor([0.3, 0.7], dtype=torch.float64)
 MEAN = torch.tensor([-0.6, 0.4], dtype=torch.float64)
 STD = torch.tensor([0.2, 0.3], dtype=torch.float64)
@@ -24,7 +26,7 @@ NOISE = torch.linspace(-2.5, 2.5, 64, dtype=torch.float64).view(1, 1, 8, 8)
 def ideal(x_in, c_noise, y, omega=None, augment=None):
     """F of the mixture's denoiser E[x_0 | x]."""
     sigma = (4 * c_noise.double()).exp()
-    c = scaling(sigma, CONFIG.sigma_data)
+    c = scaling(sigma, SIGMA_DATA)
     sigma, skip, out, scale = (v.view(-1, 1, 1, 1) for v in (sigma, c.c_skip, c.c_out, c.c_in))
     x = x_in / scale
     var = STD**2 + sigma.unsqueeze(-1) ** 2
@@ -50,8 +52,12 @@ def exact():
     return (low + high) / 2
 
 
+def run(net=ideal, noise=NOISE, y=Y, config=CONFIG, **options):
+    return heun(net, noise, y, sigma_data=SIGMA_DATA, config=config, **options)
+
+
 def error(num_steps, second_order=True):
-    x = heun(ideal, NOISE, Y, config=CONFIG, num_steps=num_steps, second_order=second_order)
+    x = run(num_steps=num_steps, second_order=second_order)
     return (x - exact()).square().mean().sqrt().item()
 
 
@@ -72,7 +78,7 @@ def test_heun_makes_2n_minus_1_calls_and_is_better_than_as_many_of_euler():
         calls.append(1)
         return ideal(*args)
 
-    heun(counted, NOISE, Y, config=CONFIG, num_steps=18)
+    run(counted, num_steps=18)
     assert len(calls) == 35
     assert error(18) < error(35, False)
 
@@ -84,7 +90,7 @@ def test_a_gaussian_is_solved_to_its_own_spread():
 
     noise = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     y = torch.zeros(4, dtype=torch.int64)
-    x = heun(gaussian, noise, y, config=EDMConfig(), num_steps=256)
+    x = run(gaussian, noise, y, HeunConfig(), num_steps=256)
     torch.testing.assert_close(x, 0.5 * noise, rtol=2e-3, atol=1e-3)
 
 
@@ -93,9 +99,10 @@ def draw(i):
 
 
 def test_churn_of_zero_or_out_of_its_range_is_the_deterministic_sampler():
-    plain = heun(ideal, NOISE, Y, config=CONFIG)
-    for churn in (Churn(amount=0), Churn(amount=40, low=100, high=200)):
-        assert torch.equal(heun(ideal, NOISE, Y, config=CONFIG, churn=churn, draw=draw), plain)
+    plain = run()
+    for options in ({"churn": 0}, {"churn": 40, "churn_from": 100, "churn_to": 200}):
+        assert torch.equal(run(config=replace(CONFIG, **options), draw=draw), plain)
+    assert not torch.equal(run(config=replace(CONFIG, churn=40), draw=draw), plain)
 
 
 def test_churn_keeps_the_distribution():
@@ -106,21 +113,30 @@ def test_churn_keeps_the_distribution():
         g = torch.Generator().manual_seed(1 + i)
         return torch.randn(noise.shape, generator=g, dtype=torch.float64)
 
-    churn = Churn(amount=10)
-    x = heun(ideal, noise, Y, config=CONFIG, num_steps=40, churn=churn, draw=fresh)
+    x = run(noise=noise, config=replace(CONFIG, churn=10), num_steps=40, draw=fresh)
     mean = (WEIGHT * MEAN).sum()
     std = ((WEIGHT * (STD**2 + MEAN**2)).sum() - mean**2).sqrt()
     assert x.mean().item() == pytest.approx(mean.item(), abs=0.02)
     assert x.std().item() == pytest.approx(std.item(), rel=0.03)
-    plain = heun(ideal, noise, Y, config=CONFIG, num_steps=40)
+    plain = run(noise=noise, num_steps=40)
     assert (x - plain).abs().mean() > 0.05  # the paths are others
 
 
 def test_churn_is_capped_at_the_square_root_of_two():
-    assert Churn(amount=1e9).gamma(1.0, 18) == pytest.approx(math.sqrt(2) - 1)
-    assert Churn(amount=1.8).gamma(1.0, 18) == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="sample.churn"):
-        Churn(amount=-1)
+    assert replace(CONFIG, churn=1e9).gamma(1.0, 18) == pytest.approx(math.sqrt(2) - 1)
+    assert replace(CONFIG, churn=1.8).gamma(1.0, 18) == pytest.approx(0.1)
+
+
+def test_the_samplers_levels_are_those_of_equation_5():
+    sigmas = HeunConfig().sigmas(18)
+    assert len(sigmas) == 19 and sigmas[-1] == 0
+    assert sigmas[0] == pytest.approx(80) and sigmas[-2] == pytest.approx(0.002)
+    i, n = 5, 18
+    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    assert sigmas[i] == pytest.approx((high + i / (n - 1) * (low - high)) ** 7)
+    assert HeunConfig().sigmas(1) == [80.0, 0.0]
+    with pytest.raises(ValueError, match="sample.num_steps must be at least 1, got 0. Try 18"):
+        HeunConfig().sigmas(0)
 
 
 def test_guidance_of_the_raw_output_is_guidance_of_the_denoiser():
@@ -133,3 +149,38 @@ def test_guidance_of_the_raw_output_is_guidance_of_the_denoiser():
 
     guided = denoise(classifier_free(by_label, 0.7, 1), NOISE, 1.3, torch.tensor([0]), 0.5)
     torch.testing.assert_close(guided, 1.7 * at(0) - 0.7 * at(1))
+
+
+def test_the_scaling_is_fp32_around_a_network_in_bf16():
+    """Only the raw output is rounded: by c_out of what bf16 rounds off, and no more."""
+    seen = []
+
+    def rounded(x, level, y, omega=None, augment=None):
+        seen.append((x, level))
+        return ideal(x, level, y).bfloat16()
+
+    noise = NOISE.float()
+    for sigma in (0.01, 1.0, 50.0):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = denoise(rounded, noise, sigma, Y, SIGMA_DATA)
+        exact = denoise(ideal, noise.double(), sigma, Y, SIGMA_DATA)
+        c_out = scaling(torch.tensor([sigma]), SIGMA_DATA).c_out.item()
+        assert found.dtype == torch.float32
+        assert (found - exact).abs().max() < 2**-7 * c_out + 1e-5
+    assert all(x.dtype == level.dtype == torch.float32 for x, level in seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"sigma_min": 0}, r"sample.heun.sigma_min must be above 0, got 0: the paper has 0.00"),
+        ({"rho": -1}, r"sample.heun.rho must be above 0, got -1"),
+        ({"churn_noise": 0}, r"sample.heun.churn_noise must be above 0"),
+        ({"sigma_max": 0.001}, r"sigma_max \(0.001\) must be above sample.heun.sigma_min"),
+        ({"churn": -1}, r"sample.heun.churn must be 0 or more, got -1. Try 0"),
+        ({"churn_from": 60}, r"churn_from \(60\) and .*churn_to \(50.0\).*Try 0.05 and 50"),
+    ],
+)
+def test_wrong_numbers_are_named(options, text):
+    with pytest.raises(ValueError, match=text):
+        HeunConfig(**options)

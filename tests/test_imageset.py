@@ -1,15 +1,18 @@
 """The plan of a set: its labels, its chunks and its name."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
+from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.imageset.export import class_folders
 from cbdm_scale.imageset.plan import SetPlan, label_probs, parse_classes
 from cbdm_scale.models import UNetConfig
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
+from cbdm_scale.sampling.heun import HeunConfig
 
 COUNTS = (100, 25, 4)
 PLAN = SetPlan(
@@ -102,3 +105,24 @@ def test_folders_of_classes_sort_by_number_and_carry_names():
     assert class_folders(3, None) == ["0", "1", "2"]
     assert class_folders(11, None)[1] == "01"
     assert class_folders(2, ["aquarium fish", "1"]) == ["0-aquarium_fish", "1"]
+
+
+def test_a_set_of_before_there_was_edm_keeps_its_name():
+    assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
+    assert (
+        not {"process", "edm"} & set(PLAN.to_dict()) and "heun" not in PLAN.to_dict()["sample"]
+    )
+    other = replace(PLAN, sample=SamplerConfig(heun=HeunConfig(churn=9)))
+    assert other.name == PLAN.name, "what does not act names nothing"
+
+
+def test_the_process_its_law_and_its_sampler_name_a_set():
+    edm = replace(PLAN, process="edm", sample=usual_sampler("edm"))
+    assert "-heun18-" in edm.name
+    for other in (
+        replace(edm, process="ddpm"),
+        replace(edm, edm=EDMConfig(sigma_data=0.6)),
+        replace(edm, sample=replace(edm.sample, heun=HeunConfig(churn=9))),
+    ):
+        assert other.name != edm.name
+        assert SetPlan.from_dict(json.loads(json.dumps(other.to_dict()))) == other

@@ -18,9 +18,13 @@ CLASSES = {
     "imagenet_lt": 1000,
 }
 SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
-PAPER = [row for row in PRESETS if row[0] != "digits_lt" and row[1] != "small"]
-PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "tcfg")
-"""Rows whose objective is DDPM's, in batches of 64."""
+PAPER = [
+    row
+    for row in PRESETS
+    if row[0] != "digits_lt" and row[1] != "small" and not row[1].endswith("edm")
+]
+PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "tcfg", "edm")
+"""Rows whose objective has no class-balancing term; of DDPM's process in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
 
@@ -47,9 +51,10 @@ def test_every_preset_builds(row):
     tcfg = row[1].endswith("tcfg")
     assert config.loss.tcfg == tcfg
     assert config.eval.guidance_mode == ("tcfg" if tcfg else "cfg")
+    assert config.process == ("edm" if row[1].endswith("edm") else "ddpm")
     assert config.train.total_images % config.train.batch_size == 0
     for workers in (1, 2, 3, 4):
-        if row[1] not in PLAIN or workers != 3:
+        if workers != 3 or config.train.batch_size == 48:
             config.train.per_rank(workers)
 
 
@@ -100,6 +105,27 @@ def test_the_papers_augmentations(row, augment, omega):
     assert config.eval.omegas == (omega,)
     added = num_parameters(network(config)) - num_parameters(network(preset("cifar100_lt")))
     assert added == (9 * 512 if augment == "ada" else 0)
+
+
+def test_table_5_trains_edm_as_edm_was_trained():
+    plain, cbdm = preset("cifar100_lt", "edm"), preset("cifar100_lt", "cbdm_edm")
+    train = plain.train
+    assert (train.batch_size, train.lr, train.warmup_images) == (512, 1e-3, 10_000_000)
+    assert (train.ema_halflife, train.ema_ramp) == (500_000, 0.05)
+    assert 200_000_000 - 512 < train.total_images <= 200_000_000
+    assert (plain.data.augment, plain.data.augment_p, plain.model.dropout) == (
+        "ada",
+        0.12,
+        0.13,
+    )
+    assert (plain.edm.p_mean, plain.edm.p_std, plain.edm.sigma_data) == (-1.2, 1.2, 0.5)
+    assert plain.sample == cbdm.sample and (plain.sample.name, plain.sample.calls) == (
+        "heun",
+        35,
+    )
+    assert cbdm.train == train and cbdm.model == plain.model and cbdm.edm == plain.edm
+    assert (plain.loss.name, cbdm.loss.name, cbdm.loss.tau) == ("ddpm", "cbdm", 1.0)
+    assert (plain.eval.omegas, cbdm.eval.omegas) == ((0.8,), (1.6,))
 
 
 def test_figure_12_adds_an_embedding_of_the_strength_to_ddpm():

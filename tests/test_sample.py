@@ -63,7 +63,7 @@ def test_the_set_is_what_generate_makes_of_the_average_weights_and_the_runs_opti
         torch.arange(30),
         y,
         config=config.sample,
-        schedule=LinearSchedule(config.diffusion),
+        process=LinearSchedule(config.diffusion),
         shape=(1, 8, 8),
         omega=1.0,
         null_label=10,

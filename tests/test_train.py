@@ -12,6 +12,7 @@ from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.presets import custom, preset
 from cbdm_scale.train import describe, main, parse, resolve
 from data_prep.options import Options
+from cbdm_scale.sampling.generate import usual_sampler
 from data_prep.prepare import prepare
 
 # ----------------------------------------------------------------------------
@@ -59,6 +60,16 @@ def test_the_preset_decides_the_defaults_wherever_it_stands():
     assert config.train.batch_size == 64
 
 
+def test_the_process_decides_the_sampler_wherever_it_stands():
+    config, _ = parse(["--sample.guidance-to", "0.9", "--process", "edm", "--edm.p-mean=-1"])
+    assert config.process == "edm" and config.edm.p_mean == -1
+    assert config.sample == replace(usual_sampler("edm"), guidance_to=0.9)
+    words = ["--preset", "edm", "--process=ddpm"]
+    assert parse(words)[0].sample == usual_sampler("ddpm")
+    same = parse(["--preset", "ddpm", "--process", "ddpm"])[0]
+    assert same == preset("digits_lt", "ddpm"), "its own sampler has 25 steps"
+
+
 def test_paths_become_absolute(monkeypatch, tmp_path):
     """A job's working directory vanishes, and workers have their own."""
     monkeypatch.chdir(tmp_path)
@@ -91,6 +102,11 @@ def failure(capsys, *words):
         ),
         (["--dataset", "imagenet_lt"], ["python -m data_prep imagenet-lt --source"]),
         (["--dataset", "imagenet-lt"], ["python -m data_prep imagenet-lt --source"]),
+        (["--process", "vp"], ["process (vp) must be ddpm or edm"]),
+        (
+            ["--process", "edm", "--sample.name", "dpm"],
+            ["(dpm) is no sampler of the process edm"],
+        ),
         (["--preset", "big"], ["preset (big)", "cbdm, ddpm"]),
         (["--train.batch-size", "7"], ["train.batch_size (7)", "Try --train.batch-size 6"]),
         (["--cluster.workers", "5"], ["batch_size (48)", "(5)", "--train.batch-size 45"]),

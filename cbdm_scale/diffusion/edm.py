@@ -5,7 +5,9 @@ The network F sees a scaled image and gives a unit-variance target; the denoiser
     D(x; sigma, y) = c_skip x + c_out F(c_in x; c_noise, y)            (Equation 7)
 
 and lambda(sigma) |D - x_0|^2 = |F - target|^2 with c_out^2 lambda = 1 (Equation 8), so that a
-loss compares raw outputs F with unit weight. Shapes: N = batch, C, H, W = image, T = levels.
+loss compares raw outputs F with unit weight. Shapes: N = batch, C, H, W = image.
+
+A step t in (0, 1) is the quantile of its sigma under the law of training: T = 1, t / T is t.
 """
 
 import math
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.process import Noisy
 from cbdm_scale.diffusion.schedule import expand_as
 
 
@@ -28,32 +31,16 @@ class EDMConfig:
     p_std: float = 1.2
     """Standard deviation of ln(sigma) in training."""
 
-    sigma_min: float = 0.002
-    """Smallest noise of the sampler, before 0."""
-
-    sigma_max: float = 80.0
-    """Noise that sampling starts from."""
-
-    rho: float = 7.0
-    """Exponent of the sampler's levels: larger puts more of them near sigma_min."""
-
     def __post_init__(self) -> None:
         for name, way_out in (
             ("sigma_data", "0.5 for images in [-1, 1]"),
             ("p_std", "the paper has 1.2"),
-            ("sigma_min", "the paper has 0.002"),
-            ("rho", "the paper has 7"),
         ):
             value = getattr(self, name)
             if not (0 < value < math.inf):
                 raise ValueError(f"edm.{name} must be above 0, got {value}: {way_out}.")
         if not math.isfinite(self.p_mean):
             raise ValueError(f"edm.p_mean must be finite, got {self.p_mean}. Try -1.2.")
-        if not self.sigma_min < self.sigma_max < math.inf:
-            raise ValueError(
-                f"edm.sigma_max ({self.sigma_max}) must be above edm.sigma_min "
-                f"({self.sigma_min}). Try 80."
-            )
 
 
 @dataclass(frozen=True)
@@ -110,16 +97,38 @@ def relative_step(sigma: Tensor, config: EDMConfig) -> Tensor:
 
 
 def relative_step_of_levels(sigma: Tensor, levels: Tensor) -> Tensor:
-    """The same where the law is uniform over ascending levels (T,): t / T at the t-th."""
+    """The same where the law is uniform over T ascending levels (T,): t / T at the t-th."""
     return torch.searchsorted(levels, sigma, side="left").double() / len(levels)
 
 
-def sampling_sigmas(num_steps: int, config: EDMConfig) -> list[float]:
-    """sigma_max down to sigma_min, evenly spaced to the power 1 / rho, then 0 (Equation 5)."""
-    if num_steps < 1:
-        raise ValueError(f"sample.num_steps must be at least 1, got {num_steps}. Try 18.")
-    if num_steps == 1:
-        return [config.sigma_max, 0.0]
-    high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
-    grid = torch.linspace(high, low, num_steps, dtype=torch.float64) ** config.rho
-    return [*grid.tolist(), 0.0]
+class EDM:
+    """The process as losses and samplers know it (process.py)."""
+
+    num_steps = 1
+
+    def __init__(self, config: EDMConfig | None = None):
+        self.config = config or EDMConfig()
+
+    def step(self, u: Tensor) -> Tensor:
+        """A uniform number is its own quantile: (N,) -> (N,) float64 in (0, 1)."""
+        return u.double()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise at quantiles t (N,) of the training law: (N,) float64."""
+        return training_sigma(torch.special.ndtri(t), self.config)
+
+    def noisy(self, x0: Tensor, t: Tensor, eps: Tensor) -> Noisy:
+        """c_in x, told c_noise, to be answered by (x_0 - c_skip x) / c_out (Equation 8).
+
+        The target is (sigma / sigma_data x_0 - sigma_data eps) c_in: the same, but without the
+        small difference of large numbers that it is for small sigma.
+        """
+        sigma, c = self.sigma(t), scaling(self.sigma(t), self.config.sigma_data)
+        x = expand_as(c.c_in, x0) * add_noise(x0, sigma, eps)
+        of_image = expand_as(c.c_in * sigma / self.config.sigma_data, x0)
+        of_noise = expand_as(c.c_in * self.config.sigma_data, x0)
+        return Noisy(x, c.c_noise.to(x0.dtype), of_image * x0 - of_noise * eps)
+
+    def relative(self, level: Tensor) -> Tensor:
+        """The quantile of c_noise (N,): (N,) float64 in [0, 1]."""
+        return relative_step((4 * level.double()).exp(), self.config)

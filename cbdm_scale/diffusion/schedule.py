@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cbdm_scale.diffusion.process import Noisy
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
@@ -59,3 +61,15 @@ class LinearSchedule(nn.Module):
         alpha_bar = self.alpha_bar[t]  # (N,)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         return expand_as(signal, x0) * x0 + expand_as(noise, x0) * eps  # (N, C, H, W)
+
+    def step(self, u: Tensor) -> Tensor:
+        """Uniform numbers (N,) in (0, 1) -> steps (N,) int64, each of 0..T-1 as often."""
+        return (u * self.num_steps).long()
+
+    def noisy(self, x0: Tensor, t: Tensor, eps: Tensor) -> Noisy:
+        """x_t, told t, to be answered by eps (Equation 1)."""
+        return Noisy(self.add_noise(x0, t, eps), t, eps)
+
+    def relative(self, level: Tensor) -> Tensor:
+        """t / T: (N,) -> (N,) float64."""
+        return level.double() / self.num_steps

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cbdm_scale.data.index import Index
 from cbdm_scale.data.shards import ShardReader
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.extractors import Read, find_extractor
 from cbdm_scale.evaluation.features import Extractor, Recipe
 from cbdm_scale.evaluation.grid import class_grid, png_bytes
@@ -102,7 +102,7 @@ class Generator:
     """Makes the images of a set on this rank: those of its chunks."""
 
     config: SamplerConfig
-    schedule: LinearSchedule
+    process: Process
     shape: tuple[int, int, int]
     num_classes: int
     seed: int
@@ -125,7 +125,7 @@ class Generator:
                 samples,
                 y,
                 config=self.config,
-                schedule=self.schedule,
+                process=self.process,
                 shape=self.shape,
                 omega=omega,
                 null_label=self.num_classes,

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.imageset.plan import Chunk, SetPlan
 from cbdm_scale.models import build, null_label
 from cbdm_scale.sampling.generate import generate, to_uint8
@@ -37,10 +38,10 @@ class ChunkMaker:
         )
         net.load_state_dict(load(self.weights))
         net.to(device).eval()
-        schedule = LinearSchedule(plan.diffusion).to(device)
+        process = build_process(plan.process, plan.diffusion, plan.edm, device)
 
         def make(chunk: Chunk) -> NDArray[np.uint8]:
-            return to_uint8(make_chunk(plan, net, schedule, chunk, device)).cpu().numpy()
+            return to_uint8(make_chunk(plan, net, process, chunk, device)).cpu().numpy()
 
         return make
 
@@ -48,7 +49,7 @@ class ChunkMaker:
 def make_chunk(
     plan: SetPlan,
     net: torch.nn.Module,
-    schedule: LinearSchedule,
+    process: Process,
     chunk: Chunk,
     device: torch.device,
 ) -> torch.Tensor:
@@ -61,7 +62,7 @@ def make_chunk(
             samples.to(device),
             plan.labels_of(samples).to(device),
             config=plan.sample,
-            schedule=schedule,
+            process=process,
             shape=plan.shape,
             omega=plan.omega,
             null_label=null_label(plan.num_classes),

@@ -12,7 +12,6 @@ from cbdm_scale.imageset.store import ChunkStore
 from cbdm_scale.origin import Origin
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode, check_trained
-from cbdm_scale.sampling.steps import check_num_steps
 
 SAY_EVERY_S = 5.0
 
@@ -32,14 +31,15 @@ def plan_set(
 ) -> SetPlan:
     """Everything that decides the images; ValueError if options do not fit the network."""
     check_trained("guidance_mode", guidance_mode, omega, origin.omega_max)
-    check_num_steps(origin.config.diffusion.num_steps, sample.num_steps)
+    config = origin.config
+    sample.check_fits(config.process, config.diffusion.num_steps)
     chosen = parse_classes(classes, origin.num_classes)
     counts = real.counts["train"] if real else None
     return SetPlan(
         checkpoint=origin.checkpoint,
         weights_sha256=origin.weights_sha256,
-        model=origin.config.model,
-        diffusion=origin.config.diffusion,
+        model=config.model,
+        diffusion=config.diffusion,
         sample=sample,
         shape=(origin.channels, origin.image_size, origin.image_size),
         num_classes=origin.num_classes,
@@ -53,6 +53,8 @@ def plan_set(
         precision=precision,
         omega_layer=origin.omega_max > 0,
         guidance_mode=guidance_mode,
+        process=config.process,
+        edm=config.edm,
     )
 
 

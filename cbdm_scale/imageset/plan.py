@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from cbdm_scale import draws
+from cbdm_scale.diffusion.edm import EDMConfig
+from cbdm_scale.diffusion.process import ProcessName
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.labels import class_probs, draw_labels
 from cbdm_scale.models import UNetConfig
@@ -24,7 +26,12 @@ FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 """Names of label distributions in the paper, as powers of the training counts."""
 
-YOUNGER = {"omega_layer": False, "guidance_mode": "cfg"}
+YOUNGER = {
+    "omega_layer": False,
+    "guidance_mode": "cfg",
+    "process": "ddpm",
+    "edm": asdict(EDMConfig()),
+}
 """What the first sets did not say: at these values it leaves a set's name alone."""
 
 Chunk = tuple[int, int]
@@ -61,6 +68,9 @@ class SetPlan:
     omega_layer: bool = False
     """Whether the network has TCFG's embedding of the guidance strength."""
     guidance_mode: GuidanceMode = "cfg"
+    process: ProcessName = "ddpm"
+    """Whose options stand in ``diffusion`` or ``edm``."""
+    edm: EDMConfig = EDMConfig()
 
     def labels_of(self, samples: Tensor) -> Tensor:
         """The label of every image, by its number in the set: (n,) int64."""
@@ -77,7 +87,9 @@ class SetPlan:
         return [(i, min(i + size, num_images)) for i in range(0, num_images, size)]
 
     def to_dict(self) -> dict[str, Any]:
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = json.loads(
+            json.dumps(asdict(self) | {"sample": self.sample.to_dict()})
+        )
         for option, usual in YOUNGER.items():
             if plain[option] == usual:
                 del plain[option]
@@ -95,7 +107,8 @@ class SetPlan:
         parts = {
             "model": UNetConfig(**tuples(tree["model"])),
             "diffusion": ScheduleConfig(**tree["diffusion"]),
-            "sample": SamplerConfig(**tree["sample"]),
+            "sample": SamplerConfig.from_dict(tree["sample"]),
+            "edm": EDMConfig(**tree.get("edm", {})),
         }
         plain = {k: v for k, v in tree.items() if k != "format_version"}
         return cls(**(tuples(plain) | parts))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.labels import class_probs
 from cbdm_scale.losses.cbdm import CBDMLoss
 from cbdm_scale.losses.ddpm import DDPMLoss
@@ -17,14 +17,14 @@ Loss = Callable[[Net, Tensor, Tensor, Draws], dict[str, Tensor]]
 
 
 def build_loss(
-    config: LossConfig, schedule: LinearSchedule, counts: Tensor, seed: int
+    config: LossConfig, process: Process, counts: Tensor, seed: int
 ) -> tuple[Loss, Drawer]:
     """The loss that ``config`` names and what draws for it. ``counts`` (K,) training images."""
     probs = class_probs(counts, config.label_power)
-    drawer = Drawer(config, schedule.num_steps, probs, seed)
+    drawer = Drawer(config, process, probs, seed)
     num_classes = len(counts)
     tcfg = TCFG(num_classes, config.tcfg_gamma) if config.tcfg else None
     if config.name == "ddpm":
-        return DDPMLoss(schedule, num_classes, tcfg), drawer
-    cbdm = CBDMLoss(schedule, num_classes, config.tau, config.gamma, config.reg_share, tcfg)
+        return DDPMLoss(process, num_classes, tcfg), drawer
+    cbdm = CBDMLoss(process, num_classes, config.tau, config.gamma, config.reg_share, tcfg)
     return cbdm, drawer

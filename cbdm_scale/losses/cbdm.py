@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.losses.draws import Draws
 from cbdm_scale.losses.predict import Branch, mean_sq, predict
 from cbdm_scale.losses.tcfg import TCFG
@@ -40,7 +40,7 @@ class CBDMLoss:
     divided by the share, so that the expectation stays.
     """
 
-    schedule: LinearSchedule
+    process: Process
     null_label: int  # K
     tau: float
     gamma: float
@@ -51,18 +51,18 @@ class CBDMLoss:
         t, rows = draws.t, draws.rows
 
         # Predict, all labels in one forward so that DDP sees a single graph.
-        x_t = self.schedule.add_noise(x0, t, draws.eps)
+        noisy = self.process.noisy(x0, t, draws.eps)
         y_in = y.masked_fill(draws.dropped, self.null_label)
         guide = self.tcfg.branches(y, draws) if self.tcfg else ()
         branches = [Branch(y_in), Branch(draws.y_alt[rows], rows), *guide]
-        e, e_alt, *guided = predict(net, x_t, draws, branches)  # (N, C, H, W), (M, C, H, W)
+        e, e_alt, *guided = predict(net, noisy, draws, branches)  # (N, C, H, W), (M, C, H, W)
 
         # Compare.
-        dm = mean_sq(e - draws.eps)  # (N,)
-        weight = self.tau * t[rows] / self.schedule.num_steps / self.reg_share  # (M,)
+        dm = mean_sq(e - noisy.target)  # (N,)
+        weight = self.tau * t[rows].float() / self.process.num_steps / self.reg_share  # (M,)
         r, rc, pull = (
             torch.zeros_like(dm).index_add(0, rows, term)
             for term in cbdm_terms(e[rows], e_alt, weight, self.gamma)
         )
         terms = {"total": dm + pull, "dm": dm, "r": r, "rc": rc}
-        return self.tcfg.add(terms, draws, e, *guided) if self.tcfg else terms
+        return self.tcfg.add(terms, draws, noisy.target, e, *guided) if self.tcfg else terms

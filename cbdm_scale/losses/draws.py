@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale import draws as random
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.labels import draw_labels
 from cbdm_scale.losses.options import LossConfig
 
@@ -15,7 +16,7 @@ from cbdm_scale.losses.options import LossConfig
 class Draws:
     """What chance decides for N images, each number a function of its image alone."""
 
-    t: Tensor  # (N,) int64 steps in 0..T-1
+    t: Tensor  # (N,) steps: int64 in 0..T-1, or under EDM float64 quantiles in (0, 1)
     eps: Tensor  # (N, C, H, W) standard normal
     dropped: Tensor  # (N,) bool, label dropped for guidance
     y_alt: Tensor  # (N,) int64 labels y' ~ q_Y
@@ -41,7 +42,7 @@ class Drawer:
     """Makes the `Draws` of images by the plan's rule, on the device that will use them."""
 
     config: LossConfig
-    num_steps: int
+    process: Process
     label_probs: Tensor  # (K,) q_Y
     seed: int
 
@@ -57,7 +58,7 @@ class Drawer:
         def u(purpose: str) -> Tensor:
             return random.uniform(self.seed, purpose, images).squeeze(1)  # (N,) float64
 
-        t = (u("timestep") * self.num_steps).long()
+        t = self.process.step(u("timestep"))
         dropped = u("label drop") < self.config.p_uncond
         y_alt = draw_labels(self.label_probs, u("other label"))
         seen = ~dropped & (u("regularise") < self.config.reg_share) & self.config.regularises

@@ -10,7 +10,7 @@ LossName = Literal["ddpm", "cbdm"]
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     name: LossName = "cbdm"
-    """The objective: ddpm (Equation 1) or cbdm (Equation 4)."""
+    """The objective: ddpm (Equation 1) or cbdm (Equation 4), with the noise of --process."""
 
     tau: float = 1.0
     """Weight of the regulariser: w(t) = tau * t / T (Equation 4's tau is this / T)."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.process import Noisy
 from cbdm_scale.losses.draws import Draws
 from cbdm_scale.types import Net
 
@@ -23,7 +24,7 @@ class Branch:
     omega: Tensor | None = None  # (n,) guidance strength; None is "no omega"
 
 
-def predict(net: Net, x_t: Tensor, draws: Draws, branches: Sequence[Branch]) -> list[Tensor]:
+def predict(net: Net, noisy: Noisy, draws: Draws, branches: Sequence[Branch]) -> list[Tensor]:
     """The prediction of every branch, n x (C, H, W) each, in float32.
 
     Branches that share x_t are one batch, so that DDP sees a single graph. The network hears of
@@ -34,12 +35,12 @@ def predict(net: Net, x_t: Tensor, draws: Draws, branches: Sequence[Branch]) -> 
         parts = [v if b.rows is None else v[b.rows] for b in branches]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    x, level, y = of_all(x_t), of_all(draws.t), torch.cat([b.y for b in branches])
+    x, level, y = of_all(noisy.x), of_all(noisy.level), torch.cat([b.y for b in branches])
     augment = None if draws.augment is None else of_all(draws.augment)
     if all(b.omega is None for b in branches):
         out = net(x, level, y, augment=augment)
     else:
-        strengths = [x_t.new_zeros(len(b.y)) if b.omega is None else b.omega for b in branches]
+        strengths = [x.new_zeros(len(b.y)) if b.omega is None else b.omega for b in branches]
         out = net(x, level, y, omega=torch.cat(strengths), augment=augment)
     return list(out.float().split([len(b.y) for b in branches]))
 

@@ -22,7 +22,7 @@ def tcfg_terms(
     e         (G, C, H, W)  net(x_t, t, y), without omega
     e_uncond  (G, C, H, W)  net(x_t, t, "none"), without omega
     e_omega   (G, C, H, W)  net(x_t, t, y, omega)
-    eps       (G, C, H, W)  the noise in x_t
+    eps       (G, C, H, W)  the noise in x_t; under EDM what the raw output should be
     omega     (G,)          guidance strength
     gamma                   weight of the commitment term, 1/4 in the paper
     Each norm is a mean over (C, H, W). Equation 33 is printed without "- eps": so it would pull
@@ -56,16 +56,21 @@ class TCFG:
         self,
         terms: dict[str, Tensor],
         draws: Draws,
+        target: Tensor,
         e: Tensor,
         e_uncond: Tensor,
         e_omega: Tensor,
     ) -> dict[str, Tensor]:
-        """``terms`` (N,) with L_g and L_gc in their total and beside it; e is (N, C, H, W)."""
+        """``terms`` (N,) with L_g and L_gc in their total and beside it.
+
+        target, e (N, C, H, W); e_uncond, e_omega (G, C, H, W).
+        """
         rows, omega = draws.guided, draws.omega
         assert rows is not None and omega is not None, "draws of a run without loss.tcfg"
-        eps = draws.eps[rows]
         g, gc = (
             torch.zeros_like(terms["total"]).index_add(0, rows, term)
-            for term in tcfg_terms(e[rows], e_uncond, e_omega, eps, omega[rows], self.gamma)
+            for term in tcfg_terms(
+                e[rows], e_uncond, e_omega, target[rows], omega[rows], self.gamma
+            )
         )
         return terms | {"total": terms["total"] + g + gc, "g": g, "gc": gc}

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.types import Net
 
 GuidanceMode = Literal["cfg", "tcfg"]
@@ -36,10 +37,12 @@ def check_trained(option: str, mode: str, strength: float, omega_max: float) -> 
 
 @dataclass(frozen=True)
 class Interval:
-    """Noise levels at which guidance acts (Kynkäänniemi et al., 2024): low <= t / T <= high."""
+    """Noise levels at which guidance acts (Kynkäänniemi et al., 2024): low <= t / T <= high.
 
-    num_levels: int
-    """T."""
+    Under EDM t / T is the share of training with less noise.
+    """
+
+    process: Process
     low: float = 0.0
     high: float = 1.0
 
@@ -48,8 +51,8 @@ class Interval:
         return self.low <= 0 and self.high >= 1
 
     def holds(self, level: Tensor) -> Tensor:
-        """Steps t (N,) -> (N,) bool."""
-        share = level.double() / self.num_levels
+        """Levels as the network is told them, (N,) -> (N,) bool."""
+        share = self.process.relative(level)
         return (share >= self.low) & (share <= self.high)
 
 
