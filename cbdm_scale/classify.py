@@ -207,6 +207,8 @@ def say_outcome(
     options: ClassifyOptions, outcome: dict[str, Any], run: Storage, uri: str, words: str
 ) -> None:
     """Last and short: where the run is, its numbers, the next command."""
+    from cbdm_scale import tracking
+
     print(f"\nrun        {run.url} ({outcome['how']})")
     if outcome["how"] == "stopped":
         print("next       the same command goes on; the seed that was interrupted begins again")
@@ -223,7 +225,7 @@ def say_outcome(
         never = "/".join(map(str, outcome["classes_never_predicted"]))
         print(f"note       no image was taken for {never} of the classes: their precision is 0")
     print(f"classifier {run.path('classifier.safetensors')}")
-    print(f"charts     mlflow ui --backend-store-uri {uri}")
+    print(f"charts     {tracking.charts(uri)}")
     if outcome["unsent"]:
         print(f"waiting    {outcome['unsent']} records for MLflow; the same command sends them")
     same = f"{PROG} --dataset {options.dataset} --data.root {options.data.root}"

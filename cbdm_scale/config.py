@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,15 +19,25 @@ from cbdm_scale.diffusion.process import Process, ProcessName
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.models import (
+    BACKBONES,
+    BackboneName,
+    ModelConfig,
+    UNetConfig,
+    backbone_config,
+    build,
+)
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.tracking import TrackConfig
 from cbdm_scale.training.loop import TrainConfig
 
+LabelRows = Literal["auto", "index", "mean"]
+
 RUNTIME = (
     "name",
     "preset",
+    "init_from",
     "data.root",
     "data.processes",
     "data.prefetch",
@@ -49,10 +60,12 @@ RUNTIME = (
     "train.sample_every",
     "train.eval_every",
     "train.posthoc_every",
+    "train.eval_at",
 )
 """Options that may differ when a run goes on: they do not change what is learnt."""
 
 YOUNGER = (
+    "backbone",
     "data.resample_power",
     "data.balanced_fraction",
     "data.augment",
@@ -60,6 +73,9 @@ YOUNGER = (
     "loss.tcfg",
     "loss.omega_max",
     "loss.tcfg_gamma",
+    "init_labels",
+    "init_sha256",
+    "model.step_shift",
     "process",
     "edm.sigma_data",
     "edm.p_mean",
@@ -79,11 +95,28 @@ class Config:
     preset: str = "cbdm"
     """Row of the data set's presets that the other options start from (presets.py)."""
 
+    backbone: BackboneName = "unet"
+    """Network: it decides what options ``model`` has (models.BACKBONES)."""
+
     name: str = ""
     """Name of the run; "" is data set, loss and a hash of what changes the science."""
 
     seed: int = 0
     """Seed of the sample plan and of every random number."""
+
+    init_from: str = ""
+    """Fine-tune (Table 2): start from a trained network's averaged weights. A run (its newest
+    whole checkpoint), a checkpoint in it, models:/NAME@ALIAS, a .pt of the paper's code, or a
+    folder of diffusers. "" is random weights."""
+
+    init_labels: LabelRows = "auto"
+    """With init_from: what label rows start from. auto: that of the class of the same name (on
+    the same data set: number), or else the mean row. index: that of the same number. mean: the
+    mean row."""
+
+    init_sha256: str = ""
+    """With init_from: of the weights there, filled in by the train command. It is part of a
+    run's name, as the place is not."""
 
     process: ProcessName = "ddpm"
     """What noise is: steps of DDPM (its options in diffusion), or EDM's levels (in edm)."""
@@ -91,7 +124,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
     edm: EDMConfig = field(default_factory=EDMConfig)
-    model: UNetConfig = field(default_factory=UNetConfig)
+    model: ModelConfig = field(default_factory=UNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SamplerConfig = field(default_factory=SamplerConfig)
@@ -105,9 +138,18 @@ class Config:
             raise ValueError(
                 f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
             )
+        if type(self.model) is not type(backbone_config(self.backbone)):
+            raise ValueError(
+                f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
+                "models.backbone_config(backbone)."
+            )
         if self.process not in get_args(ProcessName):
             raise ValueError(
                 f"process ({self.process}) must be {' or '.join(get_args(ProcessName))}."
+            )
+        if self.init_labels not in get_args(LabelRows):
+            raise ValueError(
+                f"init_labels ({self.init_labels}) must be auto, index or mean. Try auto."
             )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
         strength = max(self.eval.omegas)
@@ -120,9 +162,10 @@ class Config:
     def run_name(self) -> str:
         if self.name:
             return self.name
-        usual, science = Config().flat(), self.science() | FORMER
+        own = flatten({"model": asdict(backbone_config(self.backbone))})
+        usual, science = own | Config().flat(), self.science() | FORMER
         for option in YOUNGER:
-            if science[option] == usual[option]:
+            if option in science and science[option] == usual[option]:
                 del science[option]
         text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -167,7 +210,9 @@ def upgraded(before: dict[str, Any]) -> dict[str, Any]:
     An option that did not exist had the value that is its default; a former one drops out.
     """
     kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
-    return Config().flat() | kept
+    backbone = before.get("backbone", "unet")
+    usual = Config(backbone=backbone, model=backbone_config(backbone))
+    return usual.flat() | kept
 
 
 def find_option(argv: Sequence[str], name: str, default: str) -> str:
@@ -180,6 +225,22 @@ def find_option(argv: Sequence[str], name: str, default: str) -> str:
     return value
 
 
+def check_model_options(argv: Sequence[str], backbone: str) -> None:
+    """ValueError if a command line has a --model option that is another backbone's."""
+    options = {
+        name: [field.name for field in fields(make())] for name, make in BACKBONES.items()
+    }
+    for word in argv:
+        option = word.partition("=")[0].replace("-", "_").removeprefix("__model.")
+        option = option.removeprefix("no_")
+        others = [name for name in BACKBONES if option in options[name]]
+        if word.startswith("--model.") and others and backbone not in others:
+            raise ValueError(
+                f"model.{option} is no option of backbone {backbone}, which has "
+                f"{', '.join(options[backbone])}. Leave it out, or try --backbone {others[0]}."
+            )
+
+
 def from_dict(tree: dict[str, Any]) -> Config:
     """The inverse of ``dataclasses.asdict`` after a trip through JSON, of older runs too."""
 
@@ -190,16 +251,19 @@ def from_dict(tree: dict[str, Any]) -> Config:
         kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
         return cls(**{k: tuples(v) for k, v in kept.items()})
 
+    backbone = tree.get("backbone", "unet")
     return Config(
         dataset=tree["dataset"],
         preset=tree["preset"],
+        backbone=backbone,
         name=tree["name"],
         seed=tree["seed"],
         process=tree.get("process", "ddpm"),
+        **{k: v for k, v in tree.items() if k.startswith("init_")},
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
         edm=EDMConfig(**tree.get("edm", {})),
-        model=part(UNetConfig, "model"),
+        model=part(partial(backbone_config, backbone), "model"),
         loss=part(LossConfig, "loss"),
         train=part(TrainConfig, "train"),
         sample=SamplerConfig.from_dict(tree["sample"]),

@@ -62,7 +62,7 @@ class Examiner:
             process,
             (manifest.channels, manifest.image_size, manifest.image_size),
             manifest.num_classes,
-            config.seed,
+            config.seed if config.eval.seed is None else config.eval.seed,
             world.device,
             config.eval.chunk_size,
             config.eval.guidance_mode,
@@ -137,13 +137,15 @@ class Examiner:
     def key(self) -> dict[str, Any]:
         """What scores depend on besides the network: others do not compare."""
         assert self.extractor is not None
-        mode = self.config.eval.guidance_mode
+        mode, seed = self.config.eval.guidance_mode, self.config.eval.seed
         return {
             "num_images": self.config.eval.num_images,
             "sample": self.config.sample.to_dict(),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
-            **({} if mode == "cfg" else {"guidance_mode": mode}),  # earlier files do not say it
+            # Earlier files say neither.
+            **({} if mode == "cfg" else {"guidance_mode": mode}),
+            **({} if seed is None else {"seed": seed}),
         }
 
     def kept(self, images: int) -> Scores:
@@ -250,8 +252,8 @@ def evaluate_alone(
     def count(num_images: int) -> None:
         nonlocal made
         made += num_images
-        tell(made / config.eval.num_images)
+        tell(made / config.eval.num_images / len(config.eval.at_intervals))
 
     say(f"evaluating {images:,} images beside training on {socket.gethostname()}:{os.getpid()}")
     examiner.generator = replace(examiner.generator, tell=count)
-    return examiner.evaluate(examiner.load(images), images, config.eval.omegas[:1])
+    return examiner.evaluate(examiner.load(images), images, config.eval.at_intervals)

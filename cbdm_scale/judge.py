@@ -18,7 +18,7 @@ from cbdm_scale.evaluation.history import Point, TailWarning, best_point, tail_w
 from cbdm_scale.examine import Examiner, Scores, evaluation_file
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking import Tracker
-from cbdm_scale.training.loop import crosses
+from cbdm_scale.training.loop import examined
 from cbdm_scale.training.state import checkpoint_name, list_checkpoints
 from cbdm_scale.training.world import World
 
@@ -95,7 +95,7 @@ class Judge:
             on_the_way = number <= images and number < train.total_images
             if (
                 on_the_way
-                and crosses(number, train.batch_size, train.eval_every)
+                and examined(number, train)
                 and not self.run.exists(evaluation_file(number))
             ):
                 found.append(number)
@@ -143,9 +143,9 @@ class Judge:
             if self.world.rank == 0:
                 self.say(f"not evaluated: {' '.join(problems)}")
             return
-        scores = self.examiner.evaluate(net, images, (self.omega,))
+        scores = self.examiner.evaluate(net, images, self.config.eval.at_intervals)
         if self.world.rank == 0:
-            self.take(Point(images, scores[str(float(self.omega))]))
+            self.take(images, scores)
 
     def look(self) -> None:
         """Take what the helper has found, and hand it the next."""
@@ -166,12 +166,16 @@ class Judge:
             self.waiting.appendleft(finished.job)
             self.helper = None
         else:
-            self.take(Point(finished.job, finished.result[str(float(self.omega))]))
+            self.take(finished.job, finished.result)
 
-    def take(self, point: Point) -> None:
+    def take(self, images: int, by_omega: Scores) -> None:
         """One more evaluation: log it, say it, and see which checkpoint is the best now."""
+        point = Point(images, by_omega[str(float(self.omega))])
         before, scores = self.warning, point.scores
         self.log(point)
+        for omega, values in by_omega.items():
+            at = {f"eval_omega_{omega}/{k}": v for k, v in values.items()}
+            self.tracker.scalars(images, at)
         rest = " ".join(f"{k} {v:.2f}" for k, v in scores.items() if k != "fid")
         self.say(
             f"{point.images:>9,} images | FID {scores['fid']:.2f} at omega {self.omega:g} | "
@@ -243,10 +247,7 @@ class Judge:
         self.share_out()
         self.scores = self.examiner.evaluate(net, images, self.config.eval.omegas)
         if self.world.rank == 0:
-            self.take(Point(images, self.scores[str(float(self.omega))]))
-            for omega, values in self.scores.items():
-                at = {f"eval_omega_{omega}/{k}": v for k, v in values.items()}
-                self.tracker.scalars(images, at)
+            self.take(images, self.scores)
 
     def wait(self) -> None:
         """Wait for the evaluation under way; one that has found no place comes back."""

@@ -9,15 +9,16 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config
 from cbdm_scale.data.augment import AugmentName
 from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.data.manifest import canonical_name, read_manifest
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import BackboneName, ModelConfig, SongConfig, UNetConfig, backbone_config
 from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
 from cbdm_scale.training.loop import TrainConfig
 
@@ -38,8 +39,12 @@ def paper(
     augment: AugmentName = "none",
     power: float = 1.0,
     tcfg: bool = False,
+    backbone: BackboneName = "unet",
 ) -> Config:
     """Section 4.1: the paper's U-Net, 300,000 steps (500,000 with ADA), warm-up over 5,000.
+
+    Table 5 names the ``backbone`` only: it has its own authors' settings, the rest is as for
+    the U-Net.
 
     Table 7 (``size`` 64 and 128) names omega and tau only: the rest is as for CIFAR, with
     attention at 16x16 as there. Its tau counts in units of this project's.
@@ -48,7 +53,12 @@ def paper(
         dataset=dataset,
         preset=preset,
         data=DataConfig(augment=augment, resample_power=power),
-        model=UNetConfig(attention=(int(math.log2(size // 16)),)),
+        backbone=backbone,
+        model=(
+            UNetConfig(attention=(int(math.log2(size // 16)),))
+            if backbone == "unet"
+            else backbone_config(backbone)
+        ),
         loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm", tau=tau, tcfg=tcfg),
         train=TrainConfig(
             total_images=(500_000 if augment == "ada" else 300_000) * batch,
@@ -164,6 +174,9 @@ PAPER = (
     partial(paper, "cifar100_lt", "diffaug",  "ddpm", 64, 0.8, augment="diffaug"),  # 9.19
     partial(paper, "cifar100_lt", "rs",       "ddpm", 64, 0.8, power=0.0),  # 10.50
     partial(paper, "cifar100_lt", "sqrt_rs",  "ddpm", 64, 0.8, power=0.5),  # 9.72
+    # Table 5: the Diffusion-ViT of its reference [51].
+    partial(paper, "cifar100_lt", "vit",      "ddpm", 64, 0.8, backbone="vit"),  # 37.6
+    partial(paper, "cifar100_lt", "cbdm_vit", "cbdm", 48, 1.6, backbone="vit"),  # 30.0
     partial(paper, "cifar100",    "cbdm",  "cbdm",  48,  0.8),              # 2.72
     partial(paper, "cifar100",    "ddpm",  "ddpm",  64,  0.8),              # 3.11
     # Figure 12, 10,000 images: CFG's best is 5.357, at omega 0.2.
@@ -202,12 +215,43 @@ PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
 }
 
 
-def custom(dataset: str, row: str, size: int) -> Config:
+IMAGE_SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
+"""Side of the images in pixels, where it is not CIFAR's 32."""
+
+
+def fitted(model: ModelConfig, size: int) -> ModelConfig:
+    """A network meant for 32 pixels, for images of size x size.
+
+    Of a U-Net the levels stay that halve the images evenly, down to 4 pixels. Attention is at
+    the first level of at most 16 pixels (small: 8), or else at the last level if that has at
+    most 32. A transformer stays as it is.
+    """
+    if not isinstance(model, UNetConfig | SongConfig):
+        return model
+    widest = 32 >> model.attention[0]  # the side at which the row for 32 px attends
+    sides = [size >> level for level in range(len(model.multipliers)) if size % 2**level == 0]
+    sides = sides[:1] + [side for side in sides[1:] if side >= 4]
+    levels = [level for level, side in enumerate(sides) if side <= widest]
+    if not levels and sides[-1] <= 32:
+        levels = [len(sides) - 1]
+    return replace(
+        model, multipliers=model.multipliers[: len(sides)], attention=tuple(levels[:1])
+    )
+
+
+def on_backbone(config: Config, backbone: str, size: int) -> Config:
+    """The same row on another network, which has its own defaults; "" is the row's."""
+    if backbone in ("", config.backbone):
+        return config
+    model = fitted(backbone_config(backbone), size)
+    return replace(config, backbone=cast(BackboneName, backbone), model=model)
+
+
+def custom(dataset: str, row: str, size: int, backbone: str = "") -> Config:
     """A row for a data set that is in no table, of images of size x size pixels.
 
-    cbdm and ddpm are the paper's rows for CIFAR, small the one for CPUs. Of their networks the
-    levels stay that halve the images evenly, down to 4 pixels. Attention is at the first level
-    of at most 16 pixels (small: 8), or else at the last level if that has at most 32.
+    cbdm and ddpm are the paper's rows for CIFAR, small the one for CPUs, their networks
+    ``fitted`` to the images.
     """
     rows: dict[str, Callable[[], Config]] = {
         "cbdm": partial(paper, dataset, "cbdm", "cbdm", 48, 1.0),
@@ -219,21 +263,15 @@ def custom(dataset: str, row: str, size: int) -> Config:
             f"preset ({row}) is no row of {dataset}. Choose from: {', '.join(rows)}."
         )
     config = rows[row]()
-    model = config.model
-    widest = 32 >> model.attention[0]  # the side at which the row for 32 px attends
-    sides = [size >> level for level in range(len(model.multipliers)) if size % 2**level == 0]
-    sides = sides[:1] + [side for side in sides[1:] if side >= 4]
-    levels = [level for level, side in enumerate(sides) if side <= widest]
-    if not levels and sides[-1] <= 32:
-        levels = [len(sides) - 1]
-    model = replace(
-        model, multipliers=model.multipliers[: len(sides)], attention=tuple(levels[:1])
-    )
-    return replace(config, model=model)
+    config = replace(config, model=fitted(config.model, size))
+    return on_backbone(config, backbone, size)
 
 
-def preset(dataset: str, row: str = "cbdm") -> Config:
-    """The settings of one row. ValueError names the data sets, or the data set's rows."""
+def preset(dataset: str, row: str = "cbdm", backbone: str = "") -> Config:
+    """The settings of one row, on another network if one is named.
+
+    ValueError names the data sets, or the data set's rows, or the networks.
+    """
     name = canonical_name(dataset)
     rows = [r for d, r in PRESETS if d == name]
     if not rows:
@@ -241,4 +279,22 @@ def preset(dataset: str, row: str = "cbdm") -> Config:
         raise ValueError(f"dataset ({dataset}) is not known. Choose from: {known}.")
     if row not in rows:
         raise ValueError(f"preset ({row}) is no row of {name}. Choose from: {', '.join(rows)}.")
-    return PRESETS[name, row]()
+    return on_backbone(PRESETS[name, row](), backbone, IMAGE_SIZES.get(name, 32))
+
+
+def any_row(dataset: str, row: str, root: str, backbone: str = "") -> Config:
+    """A row of the tables, or for a data set of one's own below ``root`` one that fits it.
+
+    Either on the network that ``backbone`` names, so that ``model`` has that one's options.
+    """
+    known = sorted({name for name, _ in PRESETS})
+    if canonical_name(dataset) in known:
+        return preset(dataset, row, backbone)
+    try:
+        manifest = read_manifest(root, dataset)
+    except ValueError as error:
+        raise ValueError(
+            f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
+            f"{error}"
+        ) from None
+    return custom(manifest.name, row, manifest.image_size, backbone)

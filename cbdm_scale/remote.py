@@ -52,6 +52,20 @@ def split_scheme(url: str) -> tuple[str, str]:
     return (scheme.lower(), rest) if mark else ("", url)
 
 
+def refuse_password(option: str, value: str) -> None:
+    """ValueError for a URL with a password in it, which would be printed and saved."""
+    scheme, rest = split_scheme(value)
+    user = rest.partition("/")[0].rpartition("@")[0]
+    if scheme and (":" in user or (user and scheme in ("s3", "gs", "gcs", *WEB_SCHEMES))):
+        host = rest.partition("/")[0].rpartition("@")[2]
+        raise ValueError(
+            f"{option} ({scheme}://***@{host}) carries a password, which would be printed and "
+            "saved with the run. Leave it out and set it in the environment: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+
+
 def open_url(
     url: str, option: str, given: str = "", *, once: bool = False
 ) -> tuple[Any, Any, str]:
@@ -60,6 +74,8 @@ def open_url(
     ``option`` is what the user set it with, to ``given`` if not to the URL itself. ``once``
     leaves every new attempt to the caller: the S3 client alone makes some 30 in 6 seconds.
     """
+    refuse_password(option, given or url)
+    refuse_password(option, url)
     try:
         return _open_url(url, once, os.getpid())  # connections do not survive a fork
     except (ImportError, ValueError, OSError) as error:

@@ -36,6 +36,7 @@ from cbdm_scale.training.state import (
     State,
     checkpoint_name,
     drop_old_checkpoints,
+    load_initial,
     load_newest,
     save_checkpoint,
 )
@@ -103,6 +104,8 @@ class Run:
             self.say(f"skipped: {line}")
         if name:
             self.say(f"resumed from {self.folder.path(name)}")
+        elif config.init_sha256:
+            self.say(f"started from {load_initial(self.folder, state)}")
         self.saved = state.progress.images if name else -1
         self.examiner = Examiner(config, self.manifest, self.process, world, self.folder)
         self.judge = Judge(

@@ -1,5 +1,6 @@
 """Images from a checkpoint folder alone: what a registered model does when it is called."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +11,16 @@ from safetensors.torch import load_file
 
 from cbdm_scale.config import build_network, from_dict, make_process
 from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.sampling.guidance import check_trained
 from cbdm_scale.storage import Storage
 
 
 def generate_from_checkpoint(
-    folder: str, labels: Sequence[int], seed: int = 0
+    folder: str, labels: Sequence[int], seed: int = 0, omega: float | None = None
 ) -> NDArray[np.uint8]:
     """Images (n, H, W, C) uint8 with the labels (n,), by the run's sampler and guidance.
+
+    ``omega`` is the strength of guidance; None is the run's own, 0 is none.
 
     ``folder`` holds ema.safetensors and the run's config.json with its "image" entry.
     """
@@ -33,6 +37,10 @@ def generate_from_checkpoint(
     outside = [label for label in labels if not 0 <= label < image["num_classes"]]
     if outside:
         raise ValueError(f"labels {outside} are outside 0..{image['num_classes'] - 1}.")
+    omega = config.eval.omegas[0] if omega is None else omega
+    if not (omega >= 0 and math.isfinite(omega)):
+        raise ValueError(f"omega must be finite and not negative, got {omega}. 0 is none.")
+    check_trained("guidance_mode", config.eval.guidance_mode, omega, config.loss.strongest)
     x = generate(
         net.eval(),
         torch.arange(len(y)),
@@ -40,7 +48,7 @@ def generate_from_checkpoint(
         config=config.sample,
         process=make_process(config),
         shape=(image["channels"], image["size"], image["size"]),
-        omega=config.eval.omegas[0],
+        omega=omega,
         null_label=image["num_classes"],
         seed=seed,
         chunk_size=config.eval.chunk_size,

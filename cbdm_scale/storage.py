@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.remote import open_url, split_scheme
+from cbdm_scale.remote import open_url, refuse_password, split_scheme
 
 REASONS = {
     errno.ENOSPC: "is full",
@@ -50,6 +50,7 @@ class Storage:
     """An absolute local path, or a URL such as s3://bucket/folder; no slash at its end."""
 
     def __post_init__(self) -> None:
+        refuse_password("cluster.storage", self.url)
         scheme, rest = split_scheme(self.url)
         if scheme in ("", "file", "local"):
             if not rest:

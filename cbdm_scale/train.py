@@ -4,95 +4,26 @@ Nothing is started and nothing written before the options, the data, the storage
 and the cluster have been found to fit each other.
 """
 
-import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, cast
-
-import tyro
+from typing import Any
 
 from cbdm_scale import __version__
-from cbdm_scale.config import Config, build_network, find_option, flatten, is_runtime, upgraded
-from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder, read_manifest
+from cbdm_scale.claim import claim_run
+from cbdm_scale.command_line import parse, resolve
+from cbdm_scale.config import Config, build_network
+from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
-from cbdm_scale.diffusion.process import ProcessName
 from cbdm_scale.evaluation.history import check_best_by
-from cbdm_scale.presets import PRESETS, custom, preset
-from cbdm_scale.remote import split_scheme
-from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.finetune import Start, begin, named_start, settle
 from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
-
-
-def parse(argv: Sequence[str]) -> tuple[Config, bool]:
-    """The configuration of a command line and whether it only asks for a dry run.
-
-    The data set, the preset and the process decide the defaults of everything else, so they are
-    read first.
-    """
-    base = starting_point(argv)
-
-    def command(
-        config: Annotated[Config, tyro.conf.arg(name="")] = base, dry_run: bool = False
-    ) -> tuple[Config, bool]:
-        """Train a class-balancing diffusion model.
-
-        Args:
-            config: the run
-            dry_run: print the resolved configuration and what follows from it, and stop
-        """
-        return config, dry_run
-
-    return tyro.cli(command, args=list(argv), prog="python -m cbdm_scale.train")
-
-
-def starting_point(argv: Sequence[str]) -> Config:
-    """The preset's values, and the usual sampler of --process where that is another one's."""
-    base = row_of(argv)
-    process = find_option(argv, "process", base.process)
-    if process == base.process:
-        return base
-    name = cast(ProcessName, process)  # Config checks it
-    return replace(base, process=name, sample=usual_sampler(name))
-
-
-def row_of(argv: Sequence[str]) -> Config:
-    """The preset of the data set, or for one that is in no table a row that fits its images."""
-    dataset = find_option(argv, "dataset", "digits_lt")
-    row = find_option(argv, "preset", "cbdm")
-    known = sorted({name for name, _ in PRESETS})
-    if canonical_name(dataset) in known:
-        return preset(dataset, row)
-    try:
-        manifest = read_manifest(find_option(argv, "data.root", DataConfig().root), dataset)
-    except ValueError as error:
-        raise ValueError(
-            f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
-            f"{error}"
-        ) from None
-    return custom(manifest.name, row, manifest.image_size)
-
-
-def resolve(config: Config) -> Config:
-    """Absolute paths: a job's working directory vanishes, and workers have their own."""
-    root = config.data.root
-    if not split_scheme(root)[0]:
-        root = Storage(root).url
-    cache = Storage(config.data.cache).url if config.data.cache else ""
-    storage = Storage(config.cluster.storage).url
-    return replace(
-        config,
-        data=replace(config.data, root=root, cache=cache),
-        cluster=replace(config.cluster, storage=storage),
-    )
 
 
 def find_data(config: Config, *, write: bool = True) -> Manifest:
@@ -146,41 +77,6 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def claim_run(config: Config, manifest: Manifest) -> Storage:
-    """The run's folder, with config.json in it; ValueError if it is another run's."""
-    image = {
-        "channels": manifest.channels,
-        "size": manifest.image_size,
-        "num_classes": manifest.num_classes,
-        "fingerprint": manifest.fingerprint,
-    }
-    storage = Storage(config.cluster.storage)
-    storage.check_writable()
-    run = storage.child(config.run_name)
-    if run.exists("config.json"):
-        try:
-            before = upgraded(flatten(run.read_json("config.json")))
-        except ValueError as error:
-            raise ValueError(
-                f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
-                "another --name."
-            ) from error
-        now = config.flat() | flatten({"image": image})
-        differing = [
-            f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
-            for option in sorted(now.keys() | before.keys())
-            if not is_runtime(option) and before.get(option) != now.get(option)
-        ]
-        if differing:
-            raise ValueError(
-                f"name ({config.run_name}) is a run with another configuration: "
-                f"{', '.join(differing)}. Choose another --name, or the options it began with."
-            )
-    run.make_folder()
-    run.write_json("config.json", json.loads(json.dumps(asdict(config) | {"image": image})))
-    return run
-
-
 def check_extractor(config: Config, manifest: Manifest) -> None:
     """ValueError at the start, not at the first evaluation hours later."""
     if config.eval.extractor == "none":
@@ -200,17 +96,36 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def start(config: Config) -> int:
-    """Check, launch, and say how it went. The exit status."""
+def carry_out(
+    config: Config,
+    tags: Mapping[str, str] | None = None,
+    origin: Start | None = None,
+    argv: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Check, launch, and follow the run to its end; what came of it, its config and ``uri``.
+
+    tags: more of them for the run in MLflow. origin: what training starts from; options that
+    ``argv`` does not name then follow from the origin's data.
+    """
     from cbdm_scale import cluster, tracking
+    from cbdm_scale.nodes import look_at_nodes
     from cbdm_scale.run import run_rank
 
     manifest = find_data(config)
+    lines: list[str] = []
+    if origin:
+        config, lines = settle(config, origin, argv, manifest)
+        begin(config, origin, manifest, write=False)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
-    run = claim_run(config, manifest)
     uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
+    if len(cluster.alive_nodes()) > 1:
+        print(look_at_nodes(config, manifest, uri), flush=True)
+    run = claim_run(config, manifest)
+    if origin:
+        lines += begin(config, origin, manifest, write=True)
+    print("\n".join(lines), end="\n" if lines else "")
     run_id = tracking.start_run(
         uri,
         config.track.experiment,
@@ -223,6 +138,7 @@ def start(config: Config) -> int:
             "dataset_fingerprint": manifest.fingerprint,
             "parameters": str(numbers["parameters"]),
             "run_folder": run.url,
+            **(tags or {}),
         },
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
@@ -230,12 +146,21 @@ def start(config: Config) -> int:
     outcome = tracking.followed(
         uri, run_id, lambda: cluster.launch(rank_main, config.cluster, run)
     )
-    say_outcome(config, outcome, run, uri)
+    return outcome | {"uri": uri, "config": config}
+
+
+def start(config: Config, origin: Start | None, argv: Sequence[str]) -> int:
+    """A run, and how it went. The exit status."""
+    outcome = carry_out(config, origin=origin, argv=argv)
+    say_outcome(outcome["config"], outcome)
     return 0
 
 
-def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str) -> None:
+def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
     """Last and short: where the run is, its numbers, the next command."""
+    from cbdm_scale import tracking
+
+    run, uri = Storage(config.cluster.storage).child(config.run_name), outcome["uri"]
     progress = outcome["progress"]
     print(f"\nrun      {run.url} ({outcome['how']} at {progress['images']:,} images)")
     if progress["skipped_steps"] or sum(progress["substitutions"]):
@@ -258,7 +183,7 @@ def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str)
         print(line)
     grid = f"samples/{progress['images']:012d}.png"
     print(f"samples  {run.path(grid)}")
-    print(f"charts   mlflow ui --backend-store-uri {uri}")
+    print(f"charts   {tracking.charts(uri)}")
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")
     if config.dataset == "digits_lt":
@@ -267,20 +192,26 @@ def say_outcome(config: Config, outcome: dict[str, Any], run: Storage, uri: str)
 
 def main(argv: Sequence[str]) -> int:
     try:
-        config, dry_run = parse(argv)
+        origin = named_start(argv)
+        config, dry_run = parse(argv, origin)
         config = resolve(config)
         if dry_run:
+            manifest = find_data(config, write=False)
+            lines: list[str] = []
+            if origin:
+                config, lines = settle(config, origin, argv, manifest)
+                lines += [*begin(config, origin, manifest, write=False), ""]
             for option, value in config.flat().items():
                 print(f"{option} = {value}")
-            print()
-            for name, number in describe(config, find_data(config, write=False)).items():
+            print("", *lines, sep="\n")
+            for name, number in describe(config, manifest).items():
                 print(
                     f"{name}: {number:,.1f}"
                     if isinstance(number, float)
                     else f"{name}: {number}"
                 )
             return 0
-        return start(config)
+        return start(config, origin, argv)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cbdm_scale.claim import claim_run
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.models import UNetConfig
 from cbdm_scale.presets import preset
 from cbdm_scale.run import build_state
 from cbdm_scale.storage import Storage
-from cbdm_scale.train import claim_run
 from cbdm_scale.training.state import save_checkpoint
 
 MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)

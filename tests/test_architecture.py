@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "evaluation": {"types", "labels", "data", "diffusion", "sampling", "downstream"},
     "report": {"evaluation", "labels"},
     # On top: what connects the parts to a run, a cluster and a user.
-    "tracking": {"storage", "serve"},
+    "tracking": {"remote", "storage", "serve"},
     "cluster": {"storage", "training"},
     "config": {
         "cluster",
@@ -53,6 +53,8 @@ MAY_IMPORT = {
         "sampling",
         "training",
     },
+    "overrides": {"config"},
+    "preset_file": {"overrides", "config", "data", "diffusion", "presets", "sampling"},
     "serve": {"config", "sampling", "storage"},
     "examine": {
         "config",
@@ -95,6 +97,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "finetune": {"cluster", "config", "data", "models", "origin", "storage", "training"},
     "imageset": {
         "cluster",
         "data",
@@ -130,6 +133,16 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "export": {
+        "config",
+        "data",
+        "diffusion",
+        "evaluation",
+        "models",
+        "origin",
+        "sampling",
+        "storage",
+    },
     "recognition": {
         "cluster",
         "data",
@@ -153,36 +166,66 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
+    "nodes": {"cluster", "config", "data", "storage", "tracking"},
+    "claim": {"config", "data", "storage"},
+    "command_line": {"config", "finetune", "preset_file", "remote", "storage"},
     "train": {
+        "claim",
         "cluster",
+        "command_line",
         "config",
         "data",
         "data_prep",
-        "diffusion",
         "evaluation",
-        "presets",
-        "remote",
+        "finetune",
+        "nodes",
         "run",
-        "sampling",
         "storage",
         "tracking",
     },
+    "preflight": {"cluster", "command_line", "nodes", "storage", "tracking", "train"},
 }
 UPWARDS = {("tracking", "serve")}
 """served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
+
+TUNE_MAY_IMPORT = {
+    "cluster",
+    "command_line",
+    "config",
+    "draws",
+    "evaluation",
+    "examine",
+    "labels",
+    "overrides",
+    "preset_file",
+    "presets",
+    "report",
+    "storage",
+    "tracking",
+    "train",
+    "training",
+}
 
 PREP_MAY_IMPORT = {"cluster", "data", "downstream", "draws", "evaluation", "labels", "remote"}
 
 # Files, or folders with a slash, that alone may import a library.
 OWNER = {
-    "ray": {"cbdm_scale/cluster/", "data_prep/writing/pool.py"},
+    "ray": {
+        "cbdm_scale/cluster/",
+        "data_prep/writing/pool.py",
+        "tune/on_ray.py",
+        "tune/population.py",
+    },
+    "optuna": {"tune/ask.py"},
     "mlflow": {"cbdm_scale/tracking/"},
     "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {
-        "cbdm_scale/train.py",
+        "cbdm_scale/command_line.py",
         "cbdm_scale/sample.py",
         "cbdm_scale/evaluate/",
+        "cbdm_scale/export/",
         "cbdm_scale/classify.py",
+        "tune/search_tau.py",
     },
     "torch_fidelity": {"cbdm_scale/evaluation/inception.py"},
     "torch.distributed": {"cbdm_scale/training/world.py", "cbdm_scale/cluster/"},
@@ -216,6 +259,7 @@ def part_of(path: Path) -> str:
 
 PACKAGE = [p for p in sorted((HERE / "cbdm_scale").rglob("*.py")) if part_of(p) != "__init__"]
 PREP = sorted((HERE / "data_prep").rglob("*.py"))
+TUNE = sorted((HERE / "tune").rglob("*.py"))
 
 
 def short(path: Path) -> str:
@@ -247,26 +291,44 @@ def test_data_prep_uses_only_plain_parts(path):
     assert ours(path) <= PREP_MAY_IMPORT | {"data_prep"}
 
 
+@pytest.mark.parametrize("path", TUNE, ids=short)
+def test_a_search_uses_the_package_and_nothing_uses_the_search(path):
+    assert ours(path) <= TUNE_MAY_IMPORT
+    users = [p for p in PACKAGE + PREP if any(f"{n}.".startswith("tune.") for n in imports(p))]
+    assert not users
+
+
 @pytest.mark.parametrize("library", OWNER)
 def test_libraries_have_an_owner(library):
     users = {
         short(path)
-        for path in PACKAGE + PREP
+        for path in PACKAGE + PREP + TUNE
         if any(f"{name}.".startswith(f"{library}.") for name in imports(path))
     }
     assert users and all(any(user.startswith(o) for o in OWNER[library]) for user in users)
 
 
-@pytest.mark.parametrize("path", PACKAGE + PREP, ids=short)
+@pytest.mark.parametrize("path", PACKAGE + PREP + TUNE, ids=short)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate.command", "classify"])
+COMMANDS = "train", "sample", "evaluate.command", "export.command", "classify"
+
+
+@pytest.mark.parametrize("command", [*(f"cbdm_scale.{c}" for c in COMMANDS), "tune.search_tau"])
 def test_the_command_line_imports_neither_ray_nor_mlflow(command):
     """Or --help would take several times as long as importing torch."""
-    heavy = ["ray", "mlflow", "sklearn", "matplotlib", "scipy.stats", "pyarrow.dataset"]
-    code = f"import sys, cbdm_scale.{command}; print([m for m in {heavy} if m in sys.modules])"
+    heavy = [
+        "ray",
+        "mlflow",
+        "optuna",
+        "sklearn",
+        "matplotlib",
+        "scipy.stats",
+        "pyarrow.dataset",
+    ]
+    code = f"import sys, {command}; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE
     )

@@ -14,6 +14,7 @@ from process_tools import sent
 from safetensors.torch import load_file
 from training_tools import TinyNet, make_batch, make_task
 
+from cbdm_scale.claim import claim_run
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
@@ -22,7 +23,7 @@ from cbdm_scale.models import UNetConfig, build, num_parameters
 from cbdm_scale.run import Run
 from cbdm_scale.serve import generate_from_checkpoint
 from cbdm_scale.tracking import NoTracker
-from cbdm_scale.train import claim_run, describe
+from cbdm_scale.train import describe
 from cbdm_scale.training.gradients import backward
 from cbdm_scale.training.world import OneProcess
 

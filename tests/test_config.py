@@ -9,7 +9,7 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import BACKBONES, UNetConfig, backbone_config
 from cbdm_scale.presets import PRESETS, preset
 from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
 from cbdm_scale.training.loop import TrainConfig
@@ -50,6 +50,8 @@ def test_science_changes_the_name_of_a_run_and_runtime_does_not(option):
     "option, value",
     [
         ("dataset", "cifar10_lt"),
+        ("init_labels", "mean"),
+        ("init_sha256", "0123456789abcdef"),
         ("loss.name", "ddpm"),
         ("data.augment", "ada"),
         ("train.precision", "fp32"),
@@ -62,7 +64,8 @@ def test_science_in_words_changes_the_name_too(option, value):
 
 
 SCIENCE = """
-dataset seed data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
+dataset seed backbone init_labels init_sha256
+data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
 process diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 edm.sigma_data edm.p_mean edm.p_std
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
@@ -115,6 +118,12 @@ def test_a_configuration_survives_json(row):
     assert from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_configuration_on_any_backbone_survives_json(backbone):
+    config = Config(backbone=backbone, model=backbone_config(backbone))
+    assert from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
 def test_flat_names_are_dotted_paths():
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
     assert FLAT["loss.tau"] == 1.0 and FLAT["model.multipliers"] == [1, 2, 2, 2]
@@ -123,6 +132,8 @@ def test_flat_names_are_dotted_paths():
 @pytest.mark.parametrize(
     "make, message",
     [
+        (lambda: Config(backbone="dit"), r"backbone \(dit\) has no model of UNetConfig. Try"),
+        (lambda: Config(backbone="gan"), r"backbone \(gan\) is not known. Choose .*unet, "),
         (lambda: Config(name="a/b"), r"name \(a/b\).*use letters"),
         (
             lambda: Config(sample=SamplerConfig(num_steps=2000)),

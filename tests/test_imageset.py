@@ -10,7 +10,7 @@ from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.imageset.export import class_folders
 from cbdm_scale.imageset.plan import SetPlan, label_probs, parse_classes
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import BACKBONES, UNetConfig, backbone_config
 from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
 from cbdm_scale.sampling.heun import HeunConfig
 
@@ -81,6 +81,7 @@ def test_every_option_that_changes_the_images_changes_the_name():
         "precision": "bf16",
         "omega_layer": True,
         "guidance_mode": "tcfg",
+        "backbone": "dit",
     }
     names = {PLAN.name} | {replace(PLAN, **{k: v}).name for k, v in changes.items()}
     assert len(names) == 1 + len(changes)
@@ -90,7 +91,13 @@ def test_every_option_that_changes_the_images_changes_the_name():
 def test_what_came_later_leaves_the_names_of_older_sets_as_they_were():
     """A name from before there was a guidance mode: the same command finds its set."""
     assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
-    assert "guidance_mode" not in PLAN.to_dict() and "omega_layer" not in PLAN.to_dict()
+    assert not {"guidance_mode", "omega_layer", "backbone"} & set(PLAN.to_dict())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_plan_on_any_backbone_survives_json(backbone):
+    plan = replace(PLAN, backbone=backbone, model=backbone_config(backbone))
+    assert SetPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
 def test_classes_are_parsed_and_checked():

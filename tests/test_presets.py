@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cbdm_scale.models import build, num_parameters
+from cbdm_scale.models import BACKBONES, build, num_parameters
 from cbdm_scale.presets import PRESETS, custom, preset
 from cbdm_scale.training.ema import EMA
 
@@ -23,7 +23,7 @@ PAPER = [
     for row in PRESETS
     if row[0] != "digits_lt" and row[1] != "small" and not row[1].endswith("edm")
 ]
-PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "tcfg", "edm")
+PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "tcfg", "vit", "edm")
 """Rows whose objective has no class-balancing term; of DDPM's process in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
@@ -78,10 +78,20 @@ def test_the_papers_settings(row):
     assert (train.lr, train.clip, train.ema_ramp) == (2e-4, 1.0, 0.0)
     tau = TABLE_7.get(row[0], 1) if row[1] == "cbdm" else 1
     assert (loss.tau, loss.gamma, loss.label_power, loss.p_uncond) == (tau, 0.25, 1, 0.1)
-    assert loss.reg_share == 1 and config.model.dropout == 0.1 and config.data.flip
+    assert loss.reg_share == 1 and config.data.flip
+    assert config.backbone == ("vit" if row[1].endswith("vit") else "unet")
+    assert config.model.dropout == (0.1 if config.backbone == "unet" else 0)
     assert config.diffusion.num_steps == 1000
     assert config.data.resample_power == {"rs": 0, "sqrt_rs": 0.5}.get(row[1], 1)
     assert config.data.balanced_fraction == 0
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("dataset", CLASSES)
+def test_a_row_on_another_backbone_is_the_row_otherwise(dataset, backbone):
+    config, plain = preset(dataset, "cbdm", backbone), preset(dataset)
+    assert num_parameters(network(config)) > 10_000
+    assert replace(config, backbone="unet", model=plain.model) == plain
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,13 @@ def test_the_papers_augmentations(row, augment, omega):
     assert config.eval.omegas == (omega,)
     added = num_parameters(network(config)) - num_parameters(network(preset("cifar100_lt")))
     assert added == (9 * 512 if augment == "ada" else 0)
+
+
+@pytest.mark.parametrize(("row", "like"), [("vit", "ddpm"), ("cbdm_vit", "cbdm")])
+def test_table_5_changes_the_network_alone(row, like):
+    config, plain = preset("cifar100_lt", row), preset("cifar100_lt", like)
+    assert round(num_parameters(network(config)) / 1e6, 1) == 11.2
+    assert replace(config, preset=like, backbone="unet", model=plain.model) == plain
 
 
 def test_table_5_trains_edm_as_edm_was_trained():

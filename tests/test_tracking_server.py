@@ -98,7 +98,7 @@ def predict(uri: str, model: str) -> Any:
     return mlflow.pyfunc.load_model(model).predict(rows)
 
 
-def generate_from_checkpoint(folder: str, labels: list[int], seed: int) -> Any:
+def generate_from_checkpoint(folder: str, labels: list[int], seed: int, omega: None) -> Any:
     """Images whose pixels tell what they were made of."""
     images = int(Path(folder, "ema.safetensors").read_text())
     assert json.loads(Path(folder, "config.json").read_text())["data"] == "digits_lt"

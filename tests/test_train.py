@@ -3,16 +3,18 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from cbdm_scale.command_line import parse, resolve
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.models import BACKBONES, backbone_config
 from cbdm_scale.presets import custom, preset
-from cbdm_scale.train import describe, main, parse, resolve
-from data_prep.options import Options
 from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.train import describe, main
+from data_prep.options import Options
 from data_prep.prepare import prepare
 
 # ----------------------------------------------------------------------------
@@ -58,6 +60,24 @@ def test_the_preset_decides_the_defaults_wherever_it_stands():
     config, _ = parse(["--loss.tau", "2", "--preset", "ddpm", "--dataset", "cifar10"])
     assert config.loss.name == "ddpm" and config.loss.tau == 2
     assert config.train.batch_size == 64
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_backbone_decides_what_options_the_model_has(capsys, backbone):
+    config, _ = parse(["--model.dropout", "0.3", "--backbone", backbone])
+    row = preset("digits_lt", backbone=backbone)
+    assert config == replace(row, model=replace(row.model, dropout=0.3))
+    assert type(config.model) is type(backbone_config(backbone))
+    with pytest.raises(SystemExit):
+        parse([f"--backbone={backbone}", "--help"])
+    said = capsys.readouterr().out
+    for field in fields(config.model):
+        assert f"--model.{field.name.replace('_', '-')}" in said
+    assert ("--model.patch" in said) == hasattr(config.model, "patch")
+
+
+def test_a_preset_of_the_backbone_keeps_its_network():
+    assert parse(["--backbone", "unet"])[0] == preset("digits_lt")
 
 
 def test_the_process_decides_the_sampler_wherever_it_stands():
@@ -112,6 +132,16 @@ def failure(capsys, *words):
         (["--cluster.workers", "5"], ["batch_size (48)", "(5)", "--train.batch-size 45"]),
         (["--sample.num-steps", "5000"], ["sample.num_steps (5000)", "1000"]),
         (["--name", "a/b"], ["name (a/b)"]),
+        (["--backbone", "gan"], ["backbone (gan) is not known", "unet, "]),
+        (
+            ["--backbone", "dit", "--model.num-blocks=2"],
+            ["model.num_blocks is no option of backbone dit, which has size", "unet"],
+        ),
+        (["--model.patch", "2"], ["model.patch is no option of backbone unet", "dit"]),
+        (
+            ["--backbone", "dit", "--model.patch", "3", "--dry-run"],
+            ["model.patch (3)", "image size (8)", "--model.patch 2"],
+        ),
     ],
 )
 def test_wrong_values_name_option_value_and_way_out(capsys, words, parts):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cbdm_scale.claim import claim_run
+from cbdm_scale.command_line import parse
 from cbdm_scale.config import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.presets import preset
 from cbdm_scale.storage import Storage
-from cbdm_scale.train import claim_run, parse
 
 
 @pytest.fixture
@@ -49,12 +50,25 @@ def test_a_run_with_another_configuration_names_the_options_that_differ(claim):
     assert run.read_bytes("config.json") == before
 
 
+def test_a_run_with_another_backbone_is_another_run(claim):
+    claim()
+    with pytest.raises(ValueError, match=r"backbone \(unet there, dit here\)"):
+        claim("--backbone", "dit")
+
+
+def test_a_run_of_any_backbone_goes_on(claim):
+    config = json.loads(claim("--backbone", "dit").read_bytes("config.json"))
+    assert "channels" not in config["model"]
+    claim("--backbone", "dit", "--cluster.workers", "1")
+
+
 def test_a_run_from_before_an_option_existed_goes_on(claim):
     """An option that its config.json lacks had the value that is the default now."""
     run = claim()
     config = json.loads(run.read_bytes("config.json"))
     for option in ("resample_power", "balanced_fraction", "augment", "augment_p"):
         del config["data"][option]
+    del config["backbone"]
     config["model"]["augment"] = False  # which was an option then
     assert from_dict(config) == from_dict(json.loads(run.read_bytes("config.json")))
     run.write_json("config.json", config)

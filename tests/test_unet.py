@@ -104,19 +104,6 @@ def test_prediction_has_the_shape_of_the_image(config, channels, size):
     assert out.isfinite().all()
 
 
-def test_step_and_label_reach_the_prediction():
-    net, (x, t, y) = small(), batch()
-    out = net(x, t, y)
-    for other in (net(x, (t + 1) % 1000, y), net(x, t, (y + 1) % K)):
-        assert ((out - other).abs().amax((1, 2, 3)) > 1e-4).all()
-
-
-def test_an_image_s_prediction_does_not_depend_on_its_batch():
-    net, (x, t, y) = small(), batch()
-    alone = torch.cat([net(x[i : i + 1], t[i : i + 1], y[i : i + 1]) for i in range(4)])
-    torch.testing.assert_close(net(x, t, y), alone, rtol=1e-5, atol=1e-5)
-
-
 def test_levels_may_be_floats():
     net, (x, t, y) = small(), batch()
     torch.testing.assert_close(net(x, t.float(), y), net(x, t, y), rtol=1e-5, atol=1e-5)
@@ -132,71 +119,6 @@ def test_the_table_of_steps_is_no_weight():
     x, t, y = batch()
     torch.testing.assert_close(longer(x, t, y), net(x, t, y))
     longer(x, t + 3000, y)
-
-
-def test_a_label_beyond_none_is_an_error():
-    x, t, y = batch()
-    with pytest.raises(IndexError):
-        small()(x, t, torch.full_like(y, K + 1))
-
-
-def test_omega_is_refused():
-    x, t, y = batch()
-    with pytest.raises(ValueError, match="omega was given.*Train one with --loss.tcfg"):
-        small()(x, t, y, omega=torch.ones(4))
-
-
-def test_strength_zero_is_no_strength_to_the_bit_and_others_are_heard():
-    """Also after training, and image by image."""
-    net, (x, t, y) = small(omega=True), batch()
-    out = net(x, t, y)
-    assert torch.equal(net(x, t, y, omega=torch.zeros(4)), out)
-    mixed = net(x, t, y, omega=torch.tensor([0.0, 0.3, 1.0, 0.0]))
-    assert torch.equal(mixed[[0, 3]], out[[0, 3]])
-    assert ((mixed - out).abs().amax((1, 2, 3))[1:3] > 1e-4).all()
-
-
-def test_the_omega_layer_is_added_to_the_weights_of_the_seed():
-    torch.manual_seed(0)
-    plain = build(SMALL, image_channels=3, image_size=8, num_classes=K, augment=True)
-    torch.manual_seed(0)
-    net = build(SMALL, image_channels=3, image_size=8, num_classes=K, augment=True, omega=True)
-    new = set(net.state_dict()) - set(plain.state_dict())
-    assert new == {"omega.linear_1.weight", "omega.linear_2.weight"}
-    for name, tensor in plain.state_dict().items():
-        assert torch.equal(net.state_dict()[name], tensor), name
-
-
-def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard():
-    net, (x, t, y) = small(augment=True), batch()
-    out = net(x, t, y)
-    torch.testing.assert_close(net(x, t, y, augment=torch.zeros(4, 9)), out)
-    for told in torch.eye(9):
-        assert (net(x, t, y, augment=told.expand(4, 9)) - out).abs().max() > 1e-5
-    with pytest.raises(ValueError, match="no augment layer. Try --data.augment ada"):
-        small()(x, t, y, augment=torch.zeros(4, 9))
-
-
-@pytest.mark.parametrize("omega", [False, True])
-@pytest.mark.parametrize("augment", [False, True])
-def test_every_parameter_has_a_gradient_after_one_balanced_step(augment, omega):
-    """One call for y and y' with a dropped label in it: DDP finds no unused parameter."""
-    net, (x, t, y) = small(augment=augment, omega=omega), batch()
-    out = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, (y + 1) % K]))
-    e, e_alt = out.chunk(2)
-    (e.square().mean() + (e - e_alt.detach()).square().mean()).backward()
-    assert [name for name, p in net.named_parameters() if p.grad is None] == []
-    silent = {name for name, p in net.named_parameters() if not p.grad.any()}
-    layers = {"augment.weight"} if augment else set()
-    layers |= {"omega.linear_1.weight", "omega.linear_2.weight"} if omega else set()
-    assert silent == layers
-
-
-def test_dropout_acts_in_training_only():
-    net, (x, t, y) = small(dataclasses.replace(SMALL, dropout=0.5)), batch()
-    assert not torch.equal(net(x, t, y), net(x, t, y))
-    net.eval()
-    assert torch.equal(net(x, t, y), net(x, t, y))
 
 
 def test_a_fresh_network_predicts_nearly_nothing_and_its_blocks_do_nearly_nothing():
@@ -227,36 +149,6 @@ def test_one_channel_a_group_makes_a_block_deaf_to_its_embedding(groups):
 
 # ----------------------------------------------------------------------------
 # Precision and memory formats.
-
-
-def run(net: nn.Module, x: Tensor, bf16: bool) -> tuple[Tensor, Tensor]:
-    """Prediction and all gradients in one row."""
-    _, t, y = batch()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        out = net(x, t, y)
-    out.square().mean().backward()
-    return out.detach(), torch.cat([p.grad.flatten() for p in net.parameters()])
-
-
-@pytest.mark.parametrize(
-    ("memory_format", "bf16", "tolerance"),
-    [
-        pytest.param(torch.channels_last, False, 1e-5, id="channels_last"),
-        pytest.param(torch.contiguous_format, True, 0.03, id="bf16"),
-        pytest.param(torch.channels_last, True, 0.03, id="channels_last bf16"),
-    ],
-)
-def test_layout_and_precision_change_the_result_by_rounding_only(
-    memory_format, bf16, tolerance
-):
-    net, x = small(), batch()[0]
-    other = copy.deepcopy(net).to(memory_format=memory_format)
-    expected = run(net, x, bf16=False)
-    found = run(other, x.contiguous(memory_format=memory_format), bf16=bf16)
-    assert found[0].is_contiguous(memory_format=memory_format)
-    for a, b in zip(found, expected, strict=True):
-        assert a.dtype == torch.float32
-        assert ((a - b).norm() / b.norm()).item() < tolerance
 
 
 def test_bf16_leaves_norms_embeddings_and_the_last_layer_in_float32():

@@ -25,6 +25,9 @@ class ClusterConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where the network runs; auto is gpu if the cluster has any."""
 
+    min_nodes: int = 0
+    """Nodes that must have joined before the workers are placed, where they take a while."""
+
     storage: str = "~/cbdm_scale/runs"
     """Folder or URL of all runs. With several nodes, one that all of them see."""
 
@@ -40,6 +43,11 @@ class ClusterConfig:
         if self.cpus_per_worker <= 0:
             raise ValueError(
                 f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
+            )
+        if self.min_nodes < 0:
+            raise ValueError(
+                f"cluster.min_nodes must be at least 0, got {self.min_nodes}. Try 0, which "
+                "waits for none."
             )
         if self.timeout_s <= 0:
             raise ValueError(

@@ -2,10 +2,14 @@
 
 import os
 import sys
+import time
+from typing import Any
 
 from cbdm_scale.cluster.config import ClusterConfig
 
 LOOPBACK = "127.0.0.1"
+JOINING_S = 300.0
+"""Seconds that ``cluster.min_nodes`` nodes get to join."""
 
 
 def set_environment() -> None:
@@ -30,10 +34,42 @@ def connect(config: ClusterConfig) -> None:
     ValueError if they could never be placed: at once, instead of waiting for ever.
     """
     join()
+    wait_for_nodes(config.min_nodes)
+    check_resources(config, most_resources())
+    say_if_busy(config.workers * config.cpus_per_worker)
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes, as Ray describes them."""
     import ray
 
-    check_resources(config, ray.cluster_resources())
-    say_if_busy(config.workers * config.cpus_per_worker)
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def wait_for_nodes(count: int, seconds: float = JOINING_S) -> None:
+    """Wait until so many nodes have joined; ValueError if they do not."""
+    deadline, said = time.monotonic() + seconds, -1
+    while (joined := len(alive_nodes())) < count:
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"cluster.min_nodes ({count}): only {joined} nodes joined within "
+                f"{seconds:.0f} s. Look at the other nodes' logs, or go on with "
+                f"--cluster.min-nodes {joined}."
+            )
+        if joined != said:
+            print(f"waiting for nodes: {joined} of {count} are there", flush=True)
+            said = joined
+        time.sleep(1.0)
+
+
+def most_resources() -> dict[str, float]:
+    """What the cluster has, or what its autoscaler could make of it."""
+    import ray
+    from ray._private.state import state
+
+    have = ray.cluster_resources()
+    could = state.get_max_resources_from_cluster_config() or {}
+    return {name: max(have.get(name, 0), could.get(name, 0)) for name in have | could}
 
 
 def join() -> None:

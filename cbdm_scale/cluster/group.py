@@ -1,5 +1,6 @@
 """The process group of the workers, listening where it should and nowhere else."""
 
+import os
 import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -24,9 +25,12 @@ def join_group(config: ClusterConfig) -> "torch.device":
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
+    address = ray.util.get_node_ip_address()
+    if interface := interface_of(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     listener = None
     if rank == 0:
-        listener = socket.create_server((ray.util.get_node_ip_address(), 0), backlog=4 * size)
+        listener = socket.create_server((address, 0), backlog=4 * size)
     here = listener.getsockname()[:2] if listener else None
     host, port = broadcast_from_rank_zero(here)
     timeout = timedelta(seconds=config.timeout_s)
@@ -45,3 +49,17 @@ def join_group(config: ClusterConfig) -> "torch.device":
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     return device
+
+
+def interface_of(address: str) -> str:
+    """The network interface that has this address; "" if none has.
+
+    gloo takes the address of the host's name otherwise, which often is loopback, where no other
+    host reaches it.
+    """
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(found.address == address for found in addresses):
+            return str(name)
+    return ""

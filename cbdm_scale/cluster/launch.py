@@ -1,13 +1,12 @@
 """A run on Ray Train workers: started, started again after a failure, stopped by a signal."""
 
 import os
-import sys
 import traceback
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cluster.config import ClusterConfig, RankMain, Say
-from cbdm_scale.cluster.connect import LOOPBACK
+from cbdm_scale.cluster.connect import most_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
 from cbdm_scale.cluster.stop import stop_on_signal
@@ -22,23 +21,13 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     SIGTERM and SIGINT leave a file "stop" in the run folder: rank 0 sees it, all ranks save
     and end. A second signal ends at once.
     """
-    import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and run.is_local:
-        print(
-            f"note: cluster.storage ({run.url}) must be a folder that all {len(nodes)} nodes "
-            "share, such as NFS.",
-            flush=True,
-        )
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus = most_resources().get("GPU", 0)
     use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.workers)
     env = {"OMP_NUM_THREADS": str(config.threads)}
-    if len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == LOOPBACK:
-        env["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     filesystem, path = run.child(".ray").pyarrow_filesystem()
 
     console = Console()

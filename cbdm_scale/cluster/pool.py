@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cbdm_scale.cluster.config import PoolConfig, Say
-from cbdm_scale.cluster.connect import join, say_if_busy
+from cbdm_scale.cluster.connect import join, most_resources, say_if_busy
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,8 @@ def run_jobs(
     join()
     import ray  # not before: Ray reads the environment that join sets
 
-    workers, on_gpu = place(config, ray.cluster_resources(), len(jobs))
+    resources = most_resources() if config.workers else ray.cluster_resources()
+    workers, on_gpu = place(config, resources, len(jobs))
     say_if_busy(workers * config.cpus_per_worker)
     pool: Pool[Job, Result] = Pool(setup, jobs, config, on_gpu, say)
     with sigterm_interrupts():

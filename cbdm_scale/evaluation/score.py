@@ -52,6 +52,13 @@ class EvalConfig:
     omegas: tuple[float, ...] = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end."""
 
+    scan: bool = False
+    """All strengths at intervals too: the best differs from loss to loss, and over time."""
+
+    seed: int | None = None
+    """Seed of the noise that images are made of; None is the run's. Runs of several seeds
+    compare better when they are judged on the same noise."""
+
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
@@ -84,6 +91,11 @@ class EvalConfig:
             raise ValueError(f"eval.beside must be auto, never or always, got {self.beside!r}.")
         if self.best_by not in get_args(BestBy):
             raise ValueError(f"eval.best_by must be fid or fid_few, got {self.best_by!r}.")
+
+    @property
+    def at_intervals(self) -> tuple[float, ...]:
+        """The strengths of an evaluation on the way."""
+        return self.omegas if self.scan else self.omegas[:1]
 
     def recipe(self, folder: str, read: Read) -> Recipe:
         """The extractor that these options name; ``folder`` is that of the data set."""

@@ -53,6 +53,7 @@ def plan_set(
         precision=precision,
         omega_layer=origin.omega_max > 0,
         guidance_mode=guidance_mode,
+        backbone=origin.config.backbone,
         process=config.process,
         edm=config.edm,
     )

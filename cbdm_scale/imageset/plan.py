@@ -18,7 +18,7 @@ from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.diffusion.process import ProcessName
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.labels import class_probs, draw_labels
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import BackboneName, ModelConfig, backbone_config
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode
 
@@ -29,6 +29,7 @@ POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 YOUNGER = {
     "omega_layer": False,
     "guidance_mode": "cfg",
+    "backbone": "unet",
     "process": "ddpm",
     "edm": asdict(EDMConfig()),
 }
@@ -46,7 +47,7 @@ class SetPlan:
     """For people: images shown in training, or the name of a file."""
     weights_sha256: str
     """Of the file of weights, in hexadecimal digits."""
-    model: UNetConfig
+    model: ModelConfig
     diffusion: ScheduleConfig
     sample: SamplerConfig
     shape: tuple[int, int, int]
@@ -68,6 +69,7 @@ class SetPlan:
     omega_layer: bool = False
     """Whether the network has TCFG's embedding of the guidance strength."""
     guidance_mode: GuidanceMode = "cfg"
+    backbone: BackboneName = "unet"
     process: ProcessName = "ddpm"
     """Whose options stand in ``diffusion`` or ``edm``."""
     edm: EDMConfig = EDMConfig()
@@ -105,7 +107,7 @@ class SetPlan:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
         parts = {
-            "model": UNetConfig(**tuples(tree["model"])),
+            "model": backbone_config(tree.get("backbone", "unet"), **tuples(tree["model"])),
             "diffusion": ScheduleConfig(**tree["diffusion"]),
             "sample": SamplerConfig.from_dict(tree["sample"]),
             "edm": EDMConfig(**tree.get("edm", {})),

@@ -3,14 +3,51 @@
 Labels are 0..K-1, and label K means "none": that is where a condition was dropped.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
 from torch import nn
 
+from cbdm_scale.models.dit import DiT, DiTConfig
+from cbdm_scale.models.songunet import SongConfig, SongUNet
 from cbdm_scale.models.unet import UNet, UNetConfig
+from cbdm_scale.models.vit import ViT, ViTConfig
 
-BACKBONES: dict[str, type[UNetConfig]] = {"unet": UNetConfig}
+BackboneName = Literal["unet", "ddpmpp", "ncsnpp", "dit", "vit"]
+ModelConfig = UNetConfig | SongConfig | DiTConfig | ViTConfig
+BACKBONES: dict[str, Callable[..., ModelConfig]] = {
+    "unet": UNetConfig,
+    "ddpmpp": SongConfig,
+    "ncsnpp": partial(SongConfig, embedding="fourier", filter="smooth", residual_input=True),
+    "dit": DiTConfig,
+    "vit": ViTConfig,
+}
 """Name of a backbone -> its configuration; the configuration's type decides what is built."""
 
-__all__ = ["BACKBONES", "UNet", "UNetConfig", "build", "null_label", "num_parameters"]
+__all__ = [
+    "BACKBONES",
+    "BackboneName",
+    "DiTConfig",
+    "ModelConfig",
+    "SongConfig",
+    "UNet",
+    "UNetConfig",
+    "ViTConfig",
+    "backbone_config",
+    "build",
+    "null_label",
+    "num_parameters",
+]
+
+
+def backbone_config(backbone: str, **options: Any) -> ModelConfig:
+    """A backbone's configuration by its name; ValueError names those that there are."""
+    if backbone not in BACKBONES:
+        raise ValueError(
+            f"backbone ({backbone}) is not known. Choose from: {', '.join(BACKBONES)}."
+        )
+    return BACKBONES[backbone](**options)
 
 
 def null_label(num_classes: int) -> int:
@@ -19,7 +56,7 @@ def null_label(num_classes: int) -> int:
 
 
 def build(
-    config: UNetConfig,
+    config: ModelConfig,
     *,
     image_channels: int,
     image_size: int,
@@ -37,21 +74,56 @@ def build(
     for name, value in [("image_channels", image_channels), ("num_classes", num_classes)]:
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}. Look into dataset.json.")
-    levels = len(config.multipliers)
+    if isinstance(config, UNetConfig | SongConfig):
+        check_levels(config.multipliers, image_size)
+    match config:
+        case UNetConfig():
+            return UNet(
+                config,
+                image_channels=image_channels,
+                num_classes=num_classes,
+                num_steps=num_steps,
+                augment=augment,
+                omega=omega,
+            )
+        case SongConfig():
+            return SongUNet(
+                config,
+                image_channels=image_channels,
+                num_classes=num_classes,
+                num_steps=num_steps,
+                augment=augment,
+                omega=omega,
+            )
+        case DiTConfig():
+            return DiT(
+                config,
+                image_channels=image_channels,
+                image_size=image_size,
+                num_classes=num_classes,
+                augment=augment,
+                omega=omega,
+            )
+        case ViTConfig():
+            return ViT(
+                config,
+                image_channels=image_channels,
+                image_size=image_size,
+                num_classes=num_classes,
+                augment=augment,
+                omega=omega,
+            )
+
+
+def check_levels(multipliers: tuple[int, ...], image_size: int) -> None:
+    """ValueError unless each level but the last can halve the image."""
+    levels = len(multipliers)
     factor = 2 ** (levels - 1)
     if image_size < factor or image_size % factor:
         raise ValueError(
-            f"model.multipliers {config.multipliers} has {levels} levels, which need an image "
+            f"model.multipliers {multipliers} has {levels} levels, which need an image "
             f"size divisible by {factor}, got {image_size}. Try fewer levels."
         )
-    return UNet(
-        config,
-        image_channels=image_channels,
-        num_classes=num_classes,
-        num_steps=num_steps,
-        augment=augment,
-        omega=omega,
-    )
 
 
 def num_parameters(net: nn.Module) -> int:

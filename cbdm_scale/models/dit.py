@@ -4,6 +4,7 @@ Shapes: N = batch, C = channels, H = W = image size, P = patch size, L = (H / P)
 D = width, K = classes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,18 +41,69 @@ class DiTConfig:
     patch: int = 2
     """Side of a patch in pixels: 2, 4 or 8 in the paper. Half of it is four times the work."""
 
+    depth: int = 0
+    """Blocks; 0 is the size's."""
+
+    width: int = 0
+    """Numbers of a token, a multiple of 4 and of ``heads``; 0 is the size's."""
+
+    heads: int = 0
+    """Heads of each attention; 0 is the size's."""
+
     dropout: float = 0.0
     """Probability with which a block drops an activation of its perceptron. The paper: 0."""
+
+    step_shift: int = 0
+    """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
+    1 as in the library diffusers."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Blocks, width, heads."""
+        depth, width, heads = SIZES[self.size]
+        return self.depth or depth, self.width or width, self.heads or heads
 
     def __post_init__(self) -> None:
         if self.size not in get_args(DiTSize):
             raise ValueError(f"model.size must be S, B, L or XL, got {self.size!r}.")
         if self.patch < 1:
             raise ValueError(f"model.patch must be at least 1, got {self.patch}. Try 2.")
+        for name in ("depth", "width", "heads"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"model.{name} must be at least 0, got {getattr(self, name)}: 0 is that of "
+                    "--model.size."
+                )
+        _, width, heads = self.shape
+        check_heads(width, heads)
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
             )
+        if self.step_shift not in (0, 1):
+            raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
+
+
+def check_heads(width: int, heads: int) -> None:
+    """ValueError unless every head gets as many numbers, and every coordinate its waves."""
+    if width % heads or width % 4:
+        raise ValueError(
+            f"model.width ({width}) must be divisible by 4 and by model.heads ({heads}). Try "
+            f"--model.width {math.lcm(4, heads) * max(1, width // math.lcm(4, heads))}."
+        )
+
+
+def check_patch(patch: int, image_size: int) -> None:
+    """ValueError unless patches tile the image."""
+    if image_size % patch:
+        fits = min(
+            (p for p in range(1, image_size + 1) if image_size % p == 0),
+            key=lambda p: abs(p - patch),
+        )
+        raise ValueError(
+            f"model.patch ({patch}) must divide the image size ({image_size}). Try "
+            f"--model.patch {fits}."
+        )
 
 
 def position_table(side: int, width: int) -> Tensor:
@@ -63,6 +115,14 @@ def position_table(side: int, width: int) -> Tensor:
     column = wave.repeat(side, 1)
     row = wave.repeat_interleave(side, 0)
     return torch.cat([column, row], 1).float()
+
+
+def join_patches(pieces: Tensor, patch: int, size: int) -> Tensor:
+    """Tokens (N, L, P P C), row by row of the image, as images (N, C, H, W)."""
+    side = size // patch
+    grid = pieces.unflatten(2, (patch, patch, -1)).unflatten(1, (side, side))
+    images: Tensor = grid.permute(0, 5, 1, 3, 2, 4).reshape(len(pieces), -1, size, size)
+    return images
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -84,10 +144,10 @@ class LayerNorm(nn.LayerNorm):
 class Attention(nn.Module):
     """Self-attention over tokens: (N, L, D) -> same."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, bias: bool = True):
         super().__init__()
         self.heads = heads
-        self.qkv = init_xavier(nn.Linear(width, 3 * width))
+        self.qkv = init_xavier(nn.Linear(width, 3 * width, bias=bias))
         self.out = init_xavier(nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,12 +209,8 @@ class DiT(nn.Module):
         out_channels: int | None = None,
     ):
         super().__init__()
-        if image_size % config.patch:
-            raise ValueError(
-                f"model.patch ({config.patch}) must divide the image size ({image_size}). "
-                "Try --model.patch 2."
-            )
-        depth, width, heads = SIZES[config.size]
+        check_patch(config.patch, image_size)
+        depth, width, heads = config.shape
         self.config, self.num_classes = config, num_classes
         self.patches = nn.Conv2d(image_channels, width, config.patch, config.patch)
         nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
@@ -182,7 +238,8 @@ class DiT(nn.Module):
     ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         with torch.autocast(level.device.type, enabled=False):
-            waves = sinusoid(level, FREQUENCIES).to(self.time_1.weight.dtype)
+            waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
+            waves = waves.to(self.time_1.weight.dtype)
             emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
             return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
 
@@ -196,15 +253,11 @@ class DiT(nn.Module):
     ) -> Tensor:
         """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, D)
-        grid = self.patches(x)  # (N, D, H / P, W / P)
-        h = grid.flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
+        h = self.patches(x).flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
         for block in self.blocks:
             h = block(h, emb)
         with torch.autocast(x.device.type, enabled=False):
             h, emb = h.float(), emb.float()
             shift, scale = self.tail_modulation(emb).chunk(2, 1)
             pieces = self.tail(modulate(self.tail_norm(h), shift, scale))  # (N, L, P P C)
-        side, p = grid.shape[2], self.config.patch
-        pieces = pieces.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
-        out: Tensor = pieces.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, *x.shape[2:])
-        return out.to(x.dtype)  # (N, C, H, W)
+        return join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)  # (N, C, H, W)

@@ -19,12 +19,14 @@ OMEGA_SCALE = 10.0
 """Angle in radians of the fastest wave at guidance strength 1: smooth from 0 to a few."""
 
 
-def sinusoid(level: Tensor, channels: int) -> Tensor:
+def sinusoid(level: Tensor, channels: int, shift: int = 0) -> Tensor:
     """Sines and cosines of the level, interleaved: (N,) -> (N, channels) float32.
 
-    Entry 2i is sin(level * w_i), entry 2i + 1 its cosine, with w_i = 10000 ** (-2i / channels).
+    Entry 2i is sin(level * w_i), entry 2i + 1 its cosine, with w_i = 10000 ** (-2i / channels);
+    ``shift`` 1 has channels - 2 there.
     """
-    octave = torch.arange(0, channels, 2, device=level.device) / channels * math.log(10000)
+    octave = torch.arange(0, channels, 2, device=level.device) / (channels - 2 * shift)
+    octave = octave * math.log(10000)
     angle = level.float().unsqueeze(1) * torch.exp(-octave)  # (N, channels / 2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 

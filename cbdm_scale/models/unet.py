@@ -45,7 +45,6 @@ class UNetConfig:
     """Probability with which a residual block drops an activation in training."""
 
     def __post_init__(self) -> None:
-        levels = len(self.multipliers)
         if self.groups < 1:
             raise ValueError(f"model.groups must be at least 1, got {self.groups}. Try 32.")
         if self.channels < 1 or self.channels % self.groups or self.channels % 2:
@@ -53,26 +52,30 @@ class UNetConfig:
                 f"model.channels ({self.channels}) must be even and divisible by model.groups "
                 f"({self.groups}). Try --model.channels {2 * self.groups}, or --model.groups 8."
             )
-        if levels == 0 or min(self.multipliers) < 1:
-            raise ValueError(
-                f"model.multipliers {self.multipliers} must hold at least one level, each at "
-                "least 1. Try 1 2 2 2."
-            )
-        if self.num_blocks < 1:
-            raise ValueError(
-                f"model.num_blocks must be at least 1, got {self.num_blocks}. Try 2."
-            )
-        if len(set(self.attention)) < len(self.attention) or not all(
-            0 <= i < levels for i in self.attention
-        ):
-            raise ValueError(
-                f"model.attention {self.attention} must name different levels out of "
-                f"0..{levels - 1}, as model.multipliers has {levels}. Try {levels - 1}."
-            )
+        check_blocks(self.multipliers, self.num_blocks, self.attention)
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0.1."
             )
+
+
+def check_blocks(
+    multipliers: tuple[int, ...], num_blocks: int, attention: tuple[int, ...]
+) -> None:
+    """ValueError unless there are levels, blocks on them, and attention on some of them."""
+    levels = len(multipliers)
+    if levels == 0 or min(multipliers) < 1:
+        raise ValueError(
+            f"model.multipliers {multipliers} must hold at least one level, each at least 1. "
+            "Try 1 2 2 2."
+        )
+    if num_blocks < 1:
+        raise ValueError(f"model.num_blocks must be at least 1, got {num_blocks}. Try 2.")
+    if len(set(attention)) < len(attention) or not all(0 <= i < levels for i in attention):
+        raise ValueError(
+            f"model.attention {attention} must name different levels out of 0..{levels - 1}, "
+            f"as model.multipliers has {levels}. Try {levels - 1}."
+        )
 
 
 # ----------------------------------------------------------------------------
@@ -97,9 +100,9 @@ def conv(
 class Attention(nn.Module):
     """Self-attention over pixels with one head, added to its input: (N, C, H, W) -> same."""
 
-    def __init__(self, channels: int, groups: int):
+    def __init__(self, channels: int, groups: int, eps: float = 1e-5):
         super().__init__()
-        self.norm = GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels, eps)
         self.qkv = conv(channels, 3 * channels, 1)
         for part in self.qkv.weight.chunk(3):  # as three layers of their own
             nn.init.xavier_uniform_(part)

@@ -6,14 +6,17 @@ results.py: a finished evaluation.
 ``mlflow`` itself is imported by the functions that need it: importing this folder is free.
 """
 
+from cbdm_scale.tracking.client import ask_server, database_file, hide_password
 from cbdm_scale.tracking.models import fetch_model
 from cbdm_scale.tracking.results import log_results, run_id_of
 from cbdm_scale.tracking.runs import (
     TrackConfig,
+    charts,
     default_tracking_uri,
     end_run,
     followed,
     start_run,
+    tag_run,
 )
 from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
@@ -22,11 +25,16 @@ __all__ = [
     "NoTracker",
     "TrackConfig",
     "Tracker",
+    "ask_server",
+    "charts",
+    "database_file",
     "default_tracking_uri",
     "end_run",
     "fetch_model",
     "followed",
+    "hide_password",
     "log_results",
     "run_id_of",
     "start_run",
+    "tag_run",
 ]

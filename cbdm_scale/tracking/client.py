@@ -22,6 +22,7 @@ PATIENCE = {  # one attempt each: the sender repeats it, and start_run wants to 
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
+SQLITE = "sqlite:///"
 LONGEST_NAME = 250
 LONGEST_PARAM = 6000
 
@@ -48,6 +49,19 @@ def make_client(tracking_uri: str) -> Any:
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
+def database_file(uri: str) -> str | None:
+    """The file of a sqlite:/// database; None for any other."""
+    return uri.removeprefix(SQLITE) if uri.startswith(SQLITE) else None
+
+
+def ask_server(uri: str) -> None:
+    """Let the server at a URI answer one small question; raises if it does not."""
+    try:
+        make_client(uri).search_experiments(max_results=1)
+    except Exception as error:  # each kind of store raises its own
+        raise ValueError(hide_password(str(error))) from None
+
+
 def clean_name(name: str) -> str:
     """A name that MLflow takes for metrics, parameters, tags and images."""
     return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)[:LONGEST_NAME]
@@ -55,7 +69,7 @@ def clean_name(name: str) -> str:
 
 def hide_password(uri: str) -> str:
     """http://user:secret@host as http://host, for messages."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"//[^/\s]*@", "//", uri)
 
 
 def is_refusal(error: Exception) -> bool:

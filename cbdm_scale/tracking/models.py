@@ -69,13 +69,17 @@ def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
         else:
             files[name] = scratch / name
             files[name].write_bytes(home.read_bytes(name))
-    inputs = ColSpec(DataType.long, "label"), ColSpec(DataType.long, "seed", required=False)
+    inputs = [
+        ColSpec(DataType.long, "label"),
+        ColSpec(DataType.long, "seed", required=False),
+        ColSpec(DataType.double, "omega", required=False),
+    ]
     images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, -1))  # (N, H, W, C)
     mlflow.pyfunc.save_model(
         str(scratch / "model"),
         python_model=str(Path(__file__).with_name("served_model.py")),
         artifacts={"config": str(files["config.json"]), "ema": str(files["ema.safetensors"])},
-        signature=ModelSignature(Schema(list(inputs)), Schema([images])),
+        signature=ModelSignature(Schema(inputs), Schema([images])),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
     )
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cbdm_scale.storage import Storage
-from cbdm_scale.tracking.client import clean_name, hide_password, make_client
-from cbdm_scale.tracking.runs import RUN_ID_FILE, SQLITE, default_tracking_uri
+from cbdm_scale.tracking.client import SQLITE, clean_name, hide_password, make_client
+from cbdm_scale.tracking.runs import RUN_ID_FILE, default_tracking_uri
 from cbdm_scale.tracking.sender import METRICS_PER_CALL
 
 

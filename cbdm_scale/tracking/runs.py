@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cbdm_scale.remote import refuse_password
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking.client import (
     LONGEST_PARAM,
+    SQLITE,
     clean_name,
+    database_file,
     hide_password,
     is_refusal,
     make_client,
@@ -18,7 +21,6 @@ from cbdm_scale.tracking.client import (
 
 RUN_ID_FILE = "mlflow_run_id"
 PARAMS_PER_CALL = 100  # MLflow's limit
-SQLITE = "sqlite:///"
 WAY_OUT = "Start the server, or leave --track.uri out to use sqlite in the storage folder."
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class TrackConfig:
     """MLflow experiment that the run belongs to."""
 
     def __post_init__(self) -> None:
+        refuse_password("track.uri", self.uri)
         if not self.experiment.strip():
             raise ValueError("track.experiment is empty. Try --track.experiment cbdm_scale.")
 
@@ -46,6 +49,13 @@ def default_tracking_uri(storage: Storage) -> str:
             f"({storage.url}). Set --track.uri or MLFLOW_TRACKING_URI to an MLflow server."
         )
     return f"{SQLITE}{storage.path('mlflow.db')}"
+
+
+def charts(uri: str) -> str:
+    """What to type, or the address to open, to look at the runs."""
+    if database_file(uri) is not None:
+        return f"mlflow ui --backend-store-uri {uri}"
+    return hide_password(uri)
 
 
 def start_run(
@@ -90,8 +100,9 @@ def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) 
         if unknown:
             raise ValueError(
                 f"track.uri ({hide_password(uri)}) does not have the MLflow run {run_id} of "
-                f"{run.url} (any more): {error}. Give the --track.uri that the run began with, "
-                f"or delete {run.path(RUN_ID_FILE)} to begin a new MLflow run."
+                f"{run.url} (any more): {hide_password(str(error))}. Give the --track.uri that "
+                f"the run began with, or delete {run.path(RUN_ID_FILE)} to begin a new MLflow "
+                "run."
             ) from error
         log.warning(
             "track.uri (%s) does not answer: %s. The run goes on, its records wait in %s.",
@@ -131,6 +142,18 @@ def _describe(
     some = [RunTag(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in tags.items()]
     for start in range(0, len(some), PARAMS_PER_CALL):
         client.log_batch(run_id, tags=some[start : start + PARAMS_PER_CALL])
+
+
+def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run; a server that is away is only warned about."""
+    try:
+        _describe(make_client(tracking_uri), run_id, {}, tags)
+    except Exception as error:
+        log.warning(
+            "track.uri (%s) does not take tags (%s).",
+            hide_password(tracking_uri),
+            hide_password(str(error)),
+        )
 
 
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage import Storage
-from cbdm_scale.tracking.client import is_refusal, make_client
+from cbdm_scale.tracking.client import hide_password, is_refusal, make_client
 from cbdm_scale.tracking.models import register
 from cbdm_scale.tracking.spool import Record
 
@@ -66,7 +66,7 @@ class Sender:
                 for record in part:
                     self._send_part([record])
             else:
-                log.warning("MLflow refuses %s: %s", part[0], error)
+                log.warning("MLflow refuses %s: %s", part[0], hide_password(str(error)))
 
     def _is_active(self) -> bool:
         """Refused because of its content, not because the run was deleted meanwhile."""

@@ -72,6 +72,9 @@ class TrainConfig:
     """Images between two kept pairs of averages, from which sample and evaluate find that of
     any width (--weights power:0.1); 0 for none. They cost two more copies of the network."""
 
+    eval_at: tuple[int, ...] = ()
+    """Further numbers of images after which to evaluate, such as the rungs of a search."""
+
     keep: int = 3
     """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
 
@@ -93,6 +96,10 @@ class TrainConfig:
         for option in ("micro_batch", "warmup_images", *intervals):
             if getattr(self, option) < 0:
                 raise ValueError(f"train.{option} must not be negative. Try 0.")
+        if min(self.eval_at, default=1) < 1:
+            raise ValueError(
+                f"train.eval_at must be numbers of images above 0, got {self.eval_at}."
+            )
 
     def per_rank(self, world_size: int) -> int:
         """Images of a rank in a step; a ValueError says which batch would divide."""
@@ -138,6 +145,13 @@ def due(state: State, config: TrainConfig, every: int) -> bool:
 def crosses(images: int, batch_size: int, every: int) -> bool:
     """Whether the step that ends at ``images`` crosses a multiple of ``every``."""
     return every > 0 and images // every > (images - batch_size) // every
+
+
+def examined(images: int, config: TrainConfig) -> bool:
+    """Whether the step that ends at ``images`` is followed by an evaluation."""
+    batch = config.batch_size
+    at_interval = crosses(images, batch, config.eval_every)
+    return at_interval or any(images - batch < at <= images for at in config.eval_at)
 
 
 def train(
@@ -203,11 +217,11 @@ def train(
                 hooks.sample(state)
             if due(state, config, config.posthoc_every):
                 hooks.keep_averages(state)
-            examined = due(state, config, config.eval_every)
-            if examined or due(state, config, config.save_every):
+            examines = examined(progress.images, config)
+            if examines or due(state, config, config.save_every):
                 progress.skipped_steps += guard.settle()
                 hooks.save(state)
-            if examined:
+            if examines:
                 hooks.evaluate(state)
     progress.skipped_steps += guard.settle()
     return "finished"

@@ -23,6 +23,8 @@ from cbdm_scale.training.power_ema import PowerEMA, pack, unpack
 
 FORMAT_VERSION = 1
 POSTHOC = "posthoc.safetensors"
+INITIAL, INITIAL_ABOUT = "init.safetensors", "init.json"
+"""In the folder of a run that started from a trained network: what it started from."""
 
 
 @dataclass
@@ -149,9 +151,8 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def _load_weights(net: nn.Module, data: bytes, name: str) -> None:
+def _load_weights(net: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
     """Fill a network; ValueError, before anything is filled, if the weights are another's."""
-    tensors = load(data)
     here = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     there = {key: tuple(value.shape) for key, value in tensors.items()}
     differing = sorted(k for k in here | there if here.get(k) != there.get(k))
@@ -167,8 +168,8 @@ def _load_weights(net: nn.Module, data: bytes, name: str) -> None:
 
 
 def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
-    _load_weights(state.net, files["model.safetensors"], name)
-    _load_weights(state.ema.net, files["ema.safetensors"], name)
+    _load_weights(state.net, load(files["model.safetensors"]), name)
+    _load_weights(state.ema.net, load(files["ema.safetensors"]), name)
     tensors = load(files["optimizer.safetensors"])
     for parameter_name, parameter in state.net.named_parameters():
         kinds = ("step", "exp_avg", "exp_avg_sq")
@@ -207,6 +208,31 @@ def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
     return None, damaged
 
 
+def save_initial(folder: Storage, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write what a run starts from, for all ranks alike; ``about`` is plain data."""
+    data = _as_bytes(tensors)
+    folder.write_bytes(INITIAL, data)
+    digest = hashlib.sha256(data).hexdigest()
+    folder.write_json(INITIAL_ABOUT, {**about, "sha256": digest})  # last: now it is whole
+
+
+def load_initial(folder: Storage, state: State) -> str:
+    """Fill network and average with what ``save_initial`` wrote; where that came from.
+
+    Weights that are not in it, of layers that the trained network lacked, stay as they are.
+    """
+    about, data = folder.read_json(INITIAL_ABOUT), folder.read_bytes(INITIAL)
+    if hashlib.sha256(data).hexdigest() != about["sha256"]:
+        raise ValueError(
+            f"{folder.path(INITIAL)} is damaged: its sha256 is not the one in {INITIAL_ABOUT}. "
+            f"Remove both, and give the same command again."
+        )
+    tensors = load(data)
+    for net in (state.net, state.ema.net):
+        _load_weights(net, net.state_dict() | tensors, INITIAL)
+    return str(about["origin"])
+
+
 def checkpoint_name(images: int) -> str:
     return f"checkpoints/{images:012d}"
 
@@ -215,7 +241,7 @@ def load_average(folder: Storage, images: int, net: nn.Module) -> None:
     """Fill ``net`` with the averaged weights of a checkpoint; ValueError if damaged."""
     name = checkpoint_name(images)
     _, files = read_checkpoint(folder, name, only="ema.safetensors")
-    _load_weights(net, files["ema.safetensors"], folder.path(name))
+    _load_weights(net, load(files["ema.safetensors"]), folder.path(name))
 
 
 def drop_old_checkpoints(folder: Storage, keep: int, needed: Collection[int]) -> None:

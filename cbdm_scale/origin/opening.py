@@ -4,68 +4,26 @@
 <run>/checkpoints/000000072000    this one
 models:/NAME@ALIAS, runs:/ID/..   a model that the train command registered
 FILE.pt                           a checkpoint of the paper's own code
+<folder>                          what the export command or diffusers wrote
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config, find_option, from_dict
-from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.diffusion.schedule import ScheduleConfig
-from cbdm_scale.remote import split_scheme
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.origin.diffusers import is_diffusers
+from cbdm_scale.origin.foreign import open_diffusers, open_foreign
+from cbdm_scale.origin.found import SAMPLES, Origin
 from cbdm_scale.storage import Storage
-from cbdm_scale.training.choice import POWER, check_weights, chosen, file_of
+from cbdm_scale.training.choice import check_weights, chosen, file_of
 from cbdm_scale.training.state import list_checkpoints, read_checkpoint
 
 FOREIGN = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
-SAMPLES = "~/cbdm_scale/samples"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """A trained network and what is known of it."""
-
-    url: str
-    """What was found: a checkpoint's folder, a file, an address in MLflow."""
-    checkpoint: str
-    """A short name of it: images shown in training, or what the file is called."""
-    weights: bytes
-    """A safetensors file."""
-    config: Config
-    """The run's configuration; of the paper's code, what its file says."""
-    channels: int
-    image_size: int
-    num_classes: int
-    augment: bool
-    """Whether the network has an embedding of ADA's nine numbers."""
-    omega_max: float
-    """The largest guidance strength that it is told (TCFG); 0: it has no layer for that."""
-    fingerprint: str
-    """Of the data set that it learnt, "" where nothing says it."""
-    samples: str
-    """Folder or URL that its sets of images belong in."""
-    folder: str = ""
-    """The run's, "" of a network that comes without one."""
-    images: int | None = None
-    """Images shown in training, where that is known."""
-    notes: tuple[str, ...] = ()
-    """What the user should know."""
-
-    @property
-    def name(self) -> str:
-        """The run's name, or else the checkpoint's."""
-        return self.folder.rpartition("/")[2] or self.checkpoint
-
-    @property
-    def weights_sha256(self) -> str:
-        return hashlib.sha256(self.weights).hexdigest()
+EXPORTED = "model.safetensors"
+"""Beside config.json: the export command wrote the folder, not a run."""
 
 
 def named_origin(argv: Sequence[str]) -> Origin | None:
@@ -98,7 +56,7 @@ def open_origin(
     if run.startswith(MLFLOW):
         return _open_mlflow(run, weights, tracking_uri)
     if run.endswith(FOREIGN):
-        return _open_foreign(run, weights, resolution)
+        return open_foreign(run, weights, resolution)
     try:
         folder = Storage(run)
         is_there = folder.exists()
@@ -114,11 +72,15 @@ def open_origin(
             f"run ({run}) does not exist. Give --run the folder that the train command printed "
             "after 'run'."
         )
+    if is_diffusers(folder):
+        return open_diffusers(folder, run, weights, resolution)
     if not folder.exists("config.json"):
         raise ValueError(
             f"run ({run}) is no run: it has no config.json. Give --run the folder that the "
             f"train command printed after 'run'{_runs_in(folder)}."
         )
+    if folder.exists(EXPORTED):
+        return _open_exported(folder, run, weights)
     return _open_newest(folder, run, weights)
 
 
@@ -184,6 +146,23 @@ def _of_run(
     )
 
 
+def _open_exported(folder: Storage, run: str, weights: str) -> Origin:
+    if weights != "ema":
+        raise ValueError(
+            f"weights ({weights}) are no choice in {run}, which holds one network. Leave "
+            "--weights out."
+        )
+    config, image = _read_config(run, folder.read_bytes("config.json"))
+    return Origin(
+        url=folder.url,
+        checkpoint=folder.url.rpartition("/")[2],
+        weights=folder.read_bytes(EXPORTED),
+        config=config,
+        **image,
+        samples=Storage(SAMPLES).url,
+    )
+
+
 def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
     """The configuration, and those fields of an ``Origin`` that follow from the file."""
     try:
@@ -192,6 +171,7 @@ def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
         sizes = {"channels": image["channels"], "image_size": image["size"]}
         more = {"num_classes": image["num_classes"], "fingerprint": image["fingerprint"]}
         more |= {"augment": config.data.tells_augmentation, "omega_max": config.loss.strongest}
+        more |= {"class_names": tuple(about.get("classes", ()))}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"run ({where}): its config.json is damaged or of another version of cbdm_scale "
@@ -220,78 +200,3 @@ def _open_mlflow(run: str, weights: str, tracking_uri: str) -> Origin:
         **image,
         samples=Storage(SAMPLES).url,
     )
-
-
-def _open_foreign(run: str, weights: str, resolution: int | None) -> Origin:
-    from safetensors.torch import save
-
-    from cbdm_scale.models.foreign import load_foreign
-
-    if weights.startswith(POWER):
-        raise ValueError(
-            f"weights ({weights}): {run} holds no kept averages. Choose ema or raw."
-        )
-    if split_scheme(run)[0]:
-        raise ValueError(f"run ({run}) must be a local file. Copy it here first.")
-    path = Path(run).expanduser()
-    if not path.is_file():
-        raise ValueError(f"run ({run}) does not exist, or is no file. Give --run a .pt file.")
-    read = load_foreign(path, which="ema" if weights == "ema" else "net")
-    size = resolution or read.image_size
-    if size is None:
-        raise ValueError(
-            f"run ({run}) does not say how large its images are. Give their height in pixels: "
-            "--resolution 32."
-        )
-    if read.image_size is not None and size != read.image_size:
-        raise ValueError(
-            f"resolution ({resolution}) is not that of {run}, {read.image_size}. Leave it out."
-        )
-    config = Config(
-        dataset="",
-        model=read.config,
-        diffusion=ScheduleConfig(num_steps=read.num_steps),
-        sample=SamplerConfig(num_steps=min(100, read.num_steps)),
-    )
-    return Origin(
-        url=str(path.resolve()),
-        checkpoint=path.stem if read.step is None else f"step{read.step}",
-        weights=save({name: t.contiguous() for name, t in read.state_dict.items()}),
-        config=config,
-        channels=read.image_channels,
-        image_size=size,
-        num_classes=read.num_classes,
-        augment=read.augment,
-        omega_max=0.0,
-        fingerprint="",
-        samples=Storage(SAMPLES).url,
-        notes=read.report,
-    )
-
-
-def find_data(origin: Origin, data_root: str) -> tuple[Manifest | None, str]:
-    """What it learnt from: the data set's manifest and root, None where it is not to be had.
-
-    ``data_root`` says where the data set is now; then it must be there, and be the same.
-    """
-    config = origin.config
-    if not config.dataset:
-        return None, ""
-    root = data_root or config.data.root
-    if data_root and not split_scheme(root)[0]:
-        root = Storage(root).url
-    try:
-        manifest = read_manifest(root, config.dataset)
-    except (ValueError, OSError) as error:
-        if data_root:
-            raise ValueError(f"data_root: {error}") from error
-        return None, ""
-    if origin.fingerprint and manifest.fingerprint != origin.fingerprint:
-        if data_root:
-            raise ValueError(
-                f"data_root ({data_root}): {config.dataset} there has fingerprint "
-                f"{manifest.fingerprint}, the run learnt from {origin.fingerprint}. Leave it "
-                "out, or make the data set as it was."
-            )
-        return None, ""
-    return manifest, root

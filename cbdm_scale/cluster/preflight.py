@@ -1,0 +1,82 @@
+"""A process on every node that may take workers, which answers questions there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cbdm_scale.cluster.connect import alive_nodes
+
+Question = Callable[[], Any]
+"""Sent to the node that is to answer it."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What came instead of an answer."""
+
+    reason: str
+
+
+class Looker:
+    """What runs in the process."""
+
+    def answer(self, question: Question) -> Any:
+        try:
+            return question()
+        except Exception as error:  # each kind of store and tracker raises its own
+            text = str(error) or type(error).__name__
+            return Problem(text)
+
+
+class Nodes:
+    """The nodes of the cluster that have CPUs; ``close`` ends what was started on them."""
+
+    def __init__(self, timeout_s: float) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.timeout_s = timeout_s
+        nodes = [node for node in alive_nodes() if node["Resources"].get("CPU", 0) > 0]
+        self.names = [
+            f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})" for node in nodes
+        ]
+        make = ray.remote(num_cpus=0)(Looker)
+        self._lookers = [
+            make.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote()
+            for node in nodes
+        ]
+
+    def ask(self, questions: Sequence[Question]) -> list[Any]:
+        """One question a node -> its answer, or the ``Problem`` that it has with it."""
+        import ray
+
+        promises = [
+            looker.answer.remote(question)
+            for looker, question in zip(self._lookers, questions, strict=True)
+        ]
+        if not promises:
+            return []
+        ready, _ = ray.wait(promises, num_returns=len(promises), timeout=self.timeout_s)
+        there = set(ready)
+        return [self._get(p) if p in there else self._silent() for p in promises]
+
+    def _silent(self) -> Problem:
+        return Problem(f"no answer within {self.timeout_s:g} s (cluster.timeout_s)")
+
+    def _get(self, promise: Any) -> Any:
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            return ray.get(promise)
+        except RayError as error:  # the node has no such code, or is gone
+            lines = [line for line in str(error).strip().splitlines() if line.strip()]
+            return Problem(f"cannot run this code: {lines[-1].strip() if lines else error}")
+
+    def close(self) -> None:
+        import ray
+
+        for looker in self._lookers:
+            ray.kill(looker)

@@ -1,0 +1,139 @@
+"""The model card: what a network learnt, by which objective, and how good its images are."""
+
+from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.evaluation.intervals import Interval
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.origin import Origin
+
+LAWS = {1.0: "train", 0.5: "sqrt", 0.0: "bal"}
+"""label_power -> the paper's name of the distribution of y'."""
+
+
+def write_card(
+    origin: Origin, real: Manifest | None, evaluation: Evaluation | None, diffusers: list[str]
+) -> str:
+    """README.md. ``diffusers`` are lines about that folder, for people."""
+    parts = [
+        f"# {origin.name}",
+        "A class-conditional diffusion model of images, trained by cbdm_scale (Qin et al., "
+        "Class-Balancing Diffusion Models, CVPR 2023).",
+        "## Files\n",
+        "- `model.safetensors`: the averaged weights; `config.json`: the run's configuration.\n"
+        + "\n".join(f"- `diffusers/`: {line}" for line in diffusers),
+        "## Data\n",
+        *data(origin, real),
+        "## Objective\n",
+        *objective(origin),
+        "## Metrics\n",
+        *(metrics(evaluation) if evaluation else [NOT_EVALUATED]),
+        "## Intended use\n",
+        INTENDED.format(size=origin.image_size),
+    ]
+    return "\n".join(part if part.endswith("\n") else f"{part}\n" for part in parts)
+
+
+NOT_EVALUATED = (
+    "None: no evaluation of this checkpoint was found. `python -m cbdm_scale.evaluate --run "
+    "RUN`, then export again."
+)
+
+INTENDED = """\
+Images of {size} x {size} pixels for research on long-tailed generation, and for training
+recognisers on more balanced data. It is not meant to stand for real images where people rely on
+them, nor for classes that are not listed above. Classes with few training images are the
+weakest: read the row of their group, and the share of copies of training images, before use.
+What its training images may be used for limits what its images may be used for."""
+
+
+def data(origin: Origin, real: Manifest | None) -> list[str]:
+    size = f"{origin.channels} x {origin.image_size} x {origin.image_size}"
+    if real is None:
+        named = origin.config.dataset or "unknown"
+        return [
+            f"{named}: {origin.num_classes} classes, images {size}; class counts are not known "
+            "here (the data set was not at hand)."
+        ]
+    counts = real.counts["train"]
+    rows = [
+        f"| {name} | {group} | {count:,} |"
+        for name, group, count in zip(real.class_names, real.groups, counts, strict=True)
+    ]
+    return [
+        f"{real.name} (fingerprint {origin.fingerprint}): {sum(counts):,} training images of "
+        f"{real.num_classes} classes, {max(counts):,} down to {min(counts):,} a class, images "
+        f"{size}. {real.source}",
+        "\n".join(["| class | group | training images |", "|---|---|---|", *rows]),
+    ]
+
+
+def objective(origin: Origin) -> list[str]:
+    config, loss = origin.config, origin.config.loss
+    if not config.dataset:
+        return ["Not known: the network comes without a run."]
+    lines = []
+    if loss.regularises:
+        law = LAWS.get(loss.label_power, f"counts to the power {loss.label_power:g}")
+        lines.append(
+            f"CBDM (Equation 4): tau {loss.tau:g} (w(t) = tau t / T), gamma {loss.gamma:g}, y' "
+            f"drawn as {law}, regulariser on a share {loss.reg_share:g} of the images."
+        )
+    else:
+        lines.append("DDPM (Equation 1).")
+    if loss.tcfg:
+        lines.append(f"TCFG (Equations 32, 33): guidance strengths up to {loss.omega_max:g}.")
+    seen = f"{origin.images:,} images" if origin.images is not None else "unknown length"
+    lines.append(
+        f"Labels dropped with probability {loss.p_uncond:g}. Trained on {seen}, "
+        f"{config.train.batch_size} a step, seed {config.seed}; DDPM noise, "
+        f"{config.diffusion.num_steps} steps."
+    )
+    if config.init_sha256:
+        lines.append(f"Fine-tuned from weights {config.init_sha256}.")
+    return lines
+
+
+def metrics(evaluation: Evaluation) -> list[str]:
+    """A row a guidance strength, then a row a group of the best one."""
+    best = evaluation.best
+    rows = [
+        f"| {s.omega:g} | {1 + s.omega:g} | {s.num_images:,} | {interval(s.fid)} "
+        f"| {interval(s.kid)} | {number(s.recall)} | {number(s.f8)} | {interval(s.fidelity)} |"
+        for s in evaluation.sets
+    ]
+    return [
+        f"Against {evaluation.num_real:,} real images of {evaluation.dataset}, features of "
+        f"{evaluation.extractor} ({evaluation.extractor_fingerprint}); brackets are 95 % "
+        "intervals. omega is the guidance strength, s = 1 + omega the same for diffusers.",
+        "\n".join(
+            [
+                "| omega | s | images | FID | KID | recall | F_8 | label kept |",
+                "|---|---|---|---|---|---|---|---|",
+                *rows,
+            ]
+        ),
+        f"By group, at omega {best.omega:g}:",
+        "\n".join(groups(best)),
+    ]
+
+
+def groups(best: SetResult) -> list[str]:
+    copies = {row.group: row.copies for row in best.memorisation}
+    rows = [
+        "| group | trained on | FID | KID | label kept | copies |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in best.table.pooled:
+        rows.append(
+            f"| {row.group or 'all'} | {row.num_train:,} | {number(row.fid)} "
+            f"| {interval(row.kid)} | {interval(row.fidelity)} "
+            f"| {number(copies.get(row.group))} |"
+        )
+    return rows
+
+
+def interval(found: Interval | None) -> str:
+    return "-" if found is None else str(found)
+
+
+def number(found: float | None) -> str:
+    return "-" if found is None else f"{found:.4g}"

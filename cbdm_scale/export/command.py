@@ -1,0 +1,145 @@
+"""The export command: find the network, write the folder, check it, say how it went."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.evaluation.results import Evaluation, from_json
+from cbdm_scale.export.card import write_card
+from cbdm_scale.export.diffusers import check_diffusers, write_diffusers, write_json
+from cbdm_scale.origin import Origin, find_data, open_origin
+from cbdm_scale.storage import Storage
+
+PROG = "python -m cbdm_scale.export"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+DIFFUSERS = "diffusers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    run: str = ""
+    """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
+    (models:/NAME@ALIAS), a checkpoint of the paper's own code (.pt), a folder of diffusers."""
+
+    to: str = ""
+    """Folder that it is written to; one that is not there yet, or is empty."""
+
+    weights: str = "ema"
+    """ema: the weights' average. raw: as they were trained. power:WIDTH: an average found after
+    training."""
+
+    data_root: str = ""
+    """Where the training set is now, for the card; "" is where the run found it."""
+
+    resolution: int | None = None
+    """Height of the images, for a .pt file that does not say it."""
+
+    tracking_uri: str = ""
+    """MLflow server or database of a model; "" is MLFLOW_TRACKING_URI, else mlflow.db in
+    ~/cbdm_scale/runs."""
+
+
+def parse(argv: Sequence[str]) -> ExportOptions:
+    def command(
+        options: Annotated[ExportOptions, tyro.conf.arg(name="")],
+    ) -> ExportOptions:
+        """Write a trained network as safetensors, with its card, and for diffusers."""
+        return options
+
+    return tyro.cli(command, args=list(argv), prog=PROG)
+
+
+def find_evaluation(origin: Origin, weights: str) -> Evaluation | None:
+    """The newest evaluation of this checkpoint and these weights, None if there is none."""
+    if not origin.folder:
+        return None
+    home, found = Storage(origin.folder).child("evaluation"), []
+    for name in home.list() if home.exists() else []:
+        here = home.child(name)
+        if not (here.exists("about.json") and here.exists("metrics.json")):
+            continue
+        about, evaluation = (
+            here.read_json("about.json"),
+            from_json(here.read_text("metrics.json")),
+        )
+        if about["weights"] == weights and evaluation.trained_images == origin.images:
+            found.append((about["made"], evaluation))
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def config_json(origin: Origin) -> dict[str, object]:
+    """The run's configuration as a run keeps it, without the folders it was made in."""
+    about = json.loads(json.dumps(asdict(origin.config)))
+    about["image"] = {
+        "channels": origin.channels,
+        "size": origin.image_size,
+        "num_classes": origin.num_classes,
+        "fingerprint": origin.fingerprint,
+    }
+    about["classes"] = list(origin.class_names)
+    about["data"]["root"] = about["cluster"]["storage"] = about["track"]["uri"] = ""
+    about["init_from"] = ""
+    return dict(about)
+
+
+def export(
+    origin: Origin, real: Manifest | None, evaluation: Evaluation | None, to: Path
+) -> list[str]:
+    """Write the folder; lines about diffusers."""
+    to.mkdir(parents=True, exist_ok=True)
+    (to / WEIGHTS).write_bytes(origin.weights)
+    try:
+        lines = write_diffusers(origin, to / DIFFUSERS)
+    except ValueError as error:
+        lines = [f"not written: {error}"]
+    else:
+        load = f'UNet2DModel.from_pretrained("{DIFFUSERS}", subfolder="unet")'
+        lines = [
+            f"`{load}` and its scheduler; the last label, {origin.num_classes}, is no label, "
+            "guidance_scale is s = 1 + omega, and our DDIM is step(.., "
+            "use_clipped_model_output=True)",
+            *lines,
+            check_diffusers(origin, to / DIFFUSERS),
+        ]
+    (to / CARD).write_text(write_card(origin, real, evaluation, lines))
+    write_json(to / CONFIG, config_json(origin))  # last: now it is whole
+    return lines
+
+
+def start(options: ExportOptions) -> int:
+    if not options.to:
+        raise ValueError("to is missing. Give --to the folder that is to be written.")
+    to = Path(options.to).expanduser()
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ValueError(f"to ({to}) is there already and not empty. Give --to another folder.")
+    origin = open_origin(
+        options.run,
+        weights=options.weights,
+        resolution=options.resolution,
+        tracking_uri=options.tracking_uri,
+    )
+    real, _ = find_data(origin, options.data_root)
+    evaluation = find_evaluation(origin, options.weights)
+    for note in origin.notes:
+        print(note)
+    lines = export(origin, real, evaluation, to)
+    print(f"network    {origin.url}\nmodel      {to / WEIGHTS}")
+    print(
+        f"card       {to / CARD}" + ("" if evaluation else ", without metrics: not evaluated")
+    )
+    print("\n".join(f"diffusers  {line}" for line in lines))
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        return start(parse(argv))
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

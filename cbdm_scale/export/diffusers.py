@@ -1,0 +1,148 @@
+"""Our U-Net as a folder of the library diffusers, and a check that it computes the same there.
+
+diffusers/unet/       config.json, weights, and cbdm_scale.json: what they have no field for
+diffusers/scheduler/  the noise, and the sampler with DDIM's steps
+"""
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from cbdm_scale.config import build_network
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.models.diffusers import config_to_unet, to_theirs, unet_pairs
+from cbdm_scale.models.transfer import ADDED
+from cbdm_scale.models.unet import UNetConfig
+from cbdm_scale.origin import Origin
+from cbdm_scale.origin.diffusers import OURS, WEIGHTS
+from cbdm_scale.sampling.guidance import classifier_free
+from cbdm_scale.sampling.steps import predict_x0
+
+TOLERANCE = 1e-5
+"""Largest difference of an image in [-1, 1] after one denoising step."""
+
+OMEGA = 1.0
+"""Guidance strength of the check; diffusers would say guidance_scale 2."""
+
+
+def scheduler_config(origin: Origin) -> dict[str, Any]:
+    """scheduler_config.json of DDIMScheduler with this noise and our steps."""
+    noise = origin.config.diffusion
+    return {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.42.1",
+        "num_train_timesteps": noise.num_steps,
+        "beta_start": noise.beta_1,
+        "beta_end": noise.beta_T,
+        "beta_schedule": "linear",
+        "prediction_type": "epsilon",
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "timestep_spacing": "linspace",
+    }
+
+
+def write_diffusers(origin: Origin, folder: Path) -> list[str]:
+    """Write it; lines that say what was left. ValueError if theirs has no such network."""
+    config = origin.config.model
+    if not isinstance(config, UNetConfig):
+        raise ValueError(
+            f"the network is a {type(config).__name__}: only the U-Net has a twin there"
+        )
+    about = config_to_unet(
+        config,
+        image_channels=origin.channels,
+        image_size=origin.image_size,
+        num_classes=origin.num_classes,
+    )
+    weights = load(origin.weights)
+    unet, scheduler = folder / "unet", folder / "scheduler"
+    unet.mkdir(parents=True, exist_ok=True)
+    scheduler.mkdir(exist_ok=True)
+    theirs = to_theirs(unet_pairs(list(weights), config.channels, True), weights)
+    save_file(theirs, unet / WEIGHTS, metadata={"format": "pt"})
+    write_json(unet / OURS, extras(origin))
+    write_json(scheduler / "scheduler_config.json", scheduler_config(origin))
+    write_json(unet / "config.json", about)  # last: now it is whole
+    left = sorted({name.partition(".")[0] for name in weights if name.startswith(ADDED)})
+    return [f"left the layer {name}, which UNet2DModel has no place for" for name in left]
+
+
+def extras(origin: Origin) -> dict[str, Any]:
+    return {
+        "none": origin.num_classes,
+        "class_names": list(origin.class_names),
+        "fingerprint": origin.fingerprint,
+        "diffusion": asdict(origin.config.diffusion),
+        "guidance_scale": "s = 1 + omega, in s e + (1 - s) e_none",
+    }
+
+
+def write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+# ----------------------------------------------------------------------------
+# The check.
+
+
+def check_diffusers(origin: Origin, folder: Path) -> str:
+    """One guided denoising step here and there, from what was written. A line about it.
+
+    ValueError if they differ by more than ``TOLERANCE``.
+    """
+    if importlib.util.find_spec("diffusers") is None:
+        return "not checked: diffusers is not installed"
+    net = build_network(
+        origin.config,
+        channels=origin.channels,
+        image_size=origin.image_size,
+        num_classes=origin.num_classes,
+    )
+    net.load_state_dict(load(origin.weights))
+    generator = torch.Generator().manual_seed(0)
+    shape = origin.channels, origin.image_size, origin.image_size
+    noise = torch.randn(4, *shape, generator=generator)  # (N, C, H, W)
+    y = torch.arange(4) % origin.num_classes
+    none, schedule = origin.num_classes, LinearSchedule(origin.config.diffusion)
+    guided, t = classifier_free(net.eval(), OMEGA, none), schedule.num_steps // 2
+    ab = float(schedule.alpha_bar[t])
+    ab_prev = float(schedule.alpha_bar[t - 1]) if t else 1.0
+    with torch.no_grad():
+        x0 = predict_x0(guided, noise, t, ab, y, clip=True)
+        e = (noise - ab**0.5 * x0) / (1 - ab) ** 0.5
+        ours = ab_prev**0.5 * x0 + (1 - ab_prev) ** 0.5 * e  # as in sampling/ddim.py
+        theirs = their_step(folder, noise, t, y, none)
+    error = float((ours - theirs).abs().max())
+    if not error < TOLERANCE:
+        raise ValueError(
+            f"diffusers makes another image of this network: it differs by {error:.2g} after "
+            f"one step, more than {TOLERANCE:g}. Please report it; {folder} is not to be used."
+        )
+    return (
+        f"checked: one denoising step in diffusers differs by {error:.1g} (guidance_scale "
+        f"{1 + OMEGA:g} there, omega {OMEGA:g} here)"
+    )
+
+
+def their_step(folder: Path, x: Tensor, t: int, y: Tensor, none: int) -> Tensor:
+    """From level t to t - 1 by DDIM, by what the folder says: (N, C, H, W)."""
+    from diffusers import DDIMScheduler, UNet2DModel  # type: ignore[import-not-found]
+
+    net = UNet2DModel.from_pretrained(folder, subfolder="unet").eval()
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(scheduler.config.num_train_timesteps)
+    scale = 1 + OMEGA
+    e = net(x, t, class_labels=y).sample
+    e_none = net(x, t, class_labels=torch.full_like(y, none)).sample
+    e = scale * e + (1 - scale) * e_none
+    found: Tensor = scheduler.step(e, t, x, use_clipped_model_output=True).prev_sample
+    return found

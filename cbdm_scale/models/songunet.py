@@ -1,0 +1,292 @@
+"""DDPM++ and NCSN++ (Song et al., 2021), in the form of EDM (Karras et al., 2022, Table 7).
+
+A U-Net whose residual sums are scaled by sqrt(1/2) and which resamples inside its blocks.
+NCSN++ hears the level by Fourier features, resamples with a smoother filter and takes the image
+again at every level of the way down.
+
+Shapes: N = batch, C = channels, H = height, W = width, D = width of an embedding, K = classes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbdm_scale.models.embeddings import (
+    OmegaEmbedding,
+    add_told,
+    augment_embedding,
+    init_xavier,
+    label_embedding,
+    sinusoid,
+)
+from cbdm_scale.models.unet import NEAR_ZERO, Attention, GroupNorm, check_blocks, conv
+
+EPS = 1e-6
+"""Of every normalisation."""
+RESCALE = math.sqrt(0.5)
+"""Of every sum of two branches: it keeps the variance."""
+TAPS = {"box": (1, 1), "smooth": (1, 3, 3, 1)}
+"""Filters of the resampling, along each axis, before they are normed."""
+FOURIER_SCALE = 16.0
+"""Standard deviation of the frequencies of the Fourier features."""
+
+Way = Literal["", "down", "up"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongConfig:
+    channels: int = 128
+    """Channels that ``multipliers`` count in, a multiple of 4."""
+
+    multipliers: tuple[int, ...] = (2, 2, 2)
+    """Channels of each level in units of ``channels``; every further level halves the image."""
+
+    num_blocks: int = 4
+    """Residual blocks a level on the way down; on the way up there is one more."""
+
+    attention: tuple[int, ...] = (1,)
+    """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
+
+    dropout: float = 0.13
+    """Probability with which a residual block drops an activation in training."""
+
+    embedding: Literal["positional", "fourier"] = "positional"
+    """How the level is heard: DDPM's sinusoid, or NCSN++'s Fourier features."""
+
+    filter: Literal["box", "smooth"] = "box"
+    """What images are resampled with: taps 1-1, or NCSN++'s 1-3-3-1."""
+
+    residual_input: bool = False
+    """Whether the image is added again at every level of the way down, as in NCSN++."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 4 or self.channels % 4:
+            raise ValueError(
+                f"model.channels ({self.channels}) must be a multiple of 4. Try "
+                f"--model.channels {max(4, self.channels // 4 * 4)}."
+            )
+        check_blocks(self.multipliers, self.num_blocks, self.attention)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"model.dropout must lie in [0, 1), got {self.dropout}. EDM has 0.13."
+            )
+        for name, choices in (("embedding", ("positional", "fourier")), ("filter", TAPS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"model.{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}."
+                )
+
+    @property
+    def noise_channels(self) -> int:
+        """Numbers of the features of a level: twice as many where they are Fourier's."""
+        return self.channels * (2 if self.embedding == "fourier" else 1)
+
+
+# ----------------------------------------------------------------------------
+# Parts.
+
+
+def norm_groups(channels: int) -> int:
+    """32 groups, or fewer so that each has 4 channels and all have as many."""
+    return next(n for n in range(min(32, channels // 4), 0, -1) if channels % n == 0)
+
+
+def frequencies(count: int) -> Tensor:
+    """The quantiles of |N(0, 16^2)| in place of draws: (count,), a constant, nothing to save.
+
+    The sign of a frequency carries nothing, as sine and cosine are both there.
+    """
+    middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return (FOURIER_SCALE * math.sqrt(2) * torch.erfinv(middle)).float()
+
+
+class Filter(nn.Module):
+    """Halves and doubles images with a separable filter, the same for every channel."""
+
+    kernel: Tensor  # (1, 1, F, F), with sum 1
+
+    def __init__(self, taps: tuple[int, ...]):
+        super().__init__()
+        row = torch.tensor(taps, dtype=torch.float32) / sum(taps)
+        kernel = torch.outer(row, row).view(1, 1, len(taps), len(taps))
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.pad = (len(taps) - 1) // 2
+
+    def down(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H / 2, W / 2)."""
+        kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
+        return F.conv2d(x, kernel, stride=2, padding=self.pad, groups=x.shape[1])
+
+    def up(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 2H, 2W)."""
+        kernel = 4 * self.kernel.expand(x.shape[1], -1, -1, -1)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=self.pad, groups=x.shape[1])
+
+    def blur(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H + 1, W + 1): what a 3x3 convolution of stride 2 halves."""
+        kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
+        return F.conv2d(x, kernel, padding=self.pad + 1, groups=x.shape[1])
+
+
+class Block(nn.Module):
+    """Two normalised 3x3 convolutions around the embedding, added to their input.
+
+    ``way`` halves ("down") or doubles ("up") the image within both branches, as BigGAN does.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: SongConfig,
+        resample: Filter,
+        *,
+        way: Way = "",
+        attention: bool = False,
+    ):
+        super().__init__()
+        self.way, self.resample = way, resample
+        self.norm_1 = GroupNorm(norm_groups(in_channels), in_channels, EPS)
+        self.conv_1 = conv(in_channels, out_channels, 3)
+        self.emb = init_xavier(nn.Linear(4 * config.channels, out_channels))
+        self.norm_2 = GroupNorm(norm_groups(out_channels), out_channels, EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv_2 = conv(out_channels, out_channels, 3, gain=NEAR_ZERO)
+        same = in_channels == out_channels and not way
+        self.shortcut = nn.Identity() if same else conv(in_channels, out_channels, 1)
+        groups = norm_groups(out_channels)
+        self.attention = Attention(out_channels, groups, EPS) if attention else None
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (N, C, H, W) and emb (N, D), already through its SiLU, which all blocks share."""
+        h = F.silu(self.norm_1(x))
+        if self.way == "down":
+            h, x = self.resample.down(h), self.resample.down(x)
+        elif self.way == "up":
+            h, x = self.resample.up(h), self.resample.up(x)
+        h = self.conv_1(h) + self.emb(emb)[:, :, None, None]
+        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        out: Tensor = (h + self.shortcut(x)) * RESCALE
+        if self.attention is not None:
+            out = self.attention(out) * RESCALE
+        return out
+
+
+# ----------------------------------------------------------------------------
+# The network.
+
+
+class SongUNet(nn.Module):
+    """Predicts the noise eps in x_t, or EDM's F: a ``types.Net``.
+
+    ``num_classes`` is K, and label K means "none". Levels given as floating-point numbers are
+    EDM's c_noise; whole ones are steps out of ``num_steps``, which Fourier features hear as
+    t / T. ``augment`` adds an embedding of ADA's nine numbers, ``omega`` TCFG's layer.
+    """
+
+    frequencies: Tensor  # (noise_channels / 2,)
+
+    def __init__(
+        self,
+        config: SongConfig,
+        *,
+        image_channels: int,
+        num_classes: int,
+        num_steps: int = 1000,
+        augment: bool = False,
+        omega: bool = False,
+    ):
+        super().__init__()
+        self.config, self.num_classes, self.num_steps = config, num_classes, num_steps
+        noise, width = config.noise_channels, 4 * config.channels
+        self.register_buffer("frequencies", frequencies(noise // 2), persistent=False)
+        self.label = label_embedding(num_classes, noise)
+        self.time_1 = init_xavier(nn.Linear(noise, width))
+        self.time_2 = init_xavier(nn.Linear(width, width))
+
+        self.resample = resample = Filter(TAPS[config.filter])
+        self.head = conv(image_channels, config.channels, 3)
+        self.down, self.again, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        now, seen, skips = config.channels, image_channels, [config.channels]
+        for i, multiplier in enumerate(config.multipliers):
+            if i > 0:
+                self.down.append(Block(now, now, config, resample, way="down"))
+                skips.append(now)
+                if config.residual_input:
+                    layer = nn.Conv2d(seen, now, 3, stride=2)  # what ``blur`` made larger
+                    self.again.append(init_xavier(layer))
+                    seen = now
+            for _ in range(config.num_blocks):
+                there = multiplier * config.channels
+                hears = i in config.attention
+                self.down.append(Block(now, there, config, resample, attention=hears))
+                now = there
+                skips.append(now)
+
+        self.middle = nn.ModuleList(
+            [Block(now, now, config, resample, attention=hears) for hears in (True, False)]
+        )
+
+        last = len(config.multipliers) - 1
+        for i, multiplier in reversed(list(enumerate(config.multipliers))):
+            if i < last:
+                self.up.append(Block(now, now, config, resample, way="up"))
+            for j in range(config.num_blocks + 1):
+                there = multiplier * config.channels
+                hears = i in config.attention and j == config.num_blocks
+                width_in = now + skips.pop()
+                self.up.append(Block(width_in, there, config, resample, attention=hears))
+                now = there
+
+        self.tail_norm = GroupNorm(norm_groups(now), now, EPS)
+        self.tail = conv(now, image_channels, 3, gain=NEAR_ZERO)
+        self.augment = augment_embedding(noise) if augment else None
+        self.omega = OmegaEmbedding(noise, noise) if omega else None
+
+    def features(self, level: Tensor) -> Tensor:
+        """The level in sines and cosines: (N,) -> (N, noise_channels) float32."""
+        if self.config.embedding == "positional":
+            return sinusoid(level, self.config.noise_channels)
+        turns = level.float() if level.is_floating_point() else level / self.num_steps
+        angle = torch.outer(2 * math.pi * turns, self.frequencies.float())
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+    def embed(
+        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
+    ) -> Tensor:
+        """All that is told, summed before the perceptron: (N, D), in float32 under autocast."""
+        with torch.autocast(level.device.type, enabled=False):
+            emb = self.features(level).to(self.time_1.weight.dtype) + self.label(y)
+            emb = add_told(emb, self.augment, self.omega, augment, omega)
+            return F.silu(self.time_2(F.silu(self.time_1(emb))))
+
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        """The prediction for x (N, C, H, W) at levels (N,) for labels y (N,)."""
+        emb = self.embed(level, y, augment, omega)  # (N, D)
+
+        h, image, again = self.head(x), x, iter(self.again)
+        skips = [h]
+        for block in self.down:
+            h = block(h, emb)
+            if block.way == "down" and self.config.residual_input:
+                h = image = (h + next(again)(self.resample.blur(image))) * RESCALE
+            skips.append(h)
+        for block in self.middle:
+            h = block(h, emb)
+        for block in self.up:
+            h = block(h if block.way == "up" else torch.cat([h, skips.pop()], dim=1), emb)
+        # The loss compares predictions that differ little: no rounding to bf16 at the end.
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.tail(F.silu(self.tail_norm(h)))
+        return out.to(x.dtype)  # (N, C, H, W)

@@ -1,0 +1,147 @@
+"""The Diffusion-ViT of the paper's reference [51]: GenViT (Yang et al., 2022).
+
+A vision transformer that denoises patches. Before each block every token is scaled and shifted
+by two numbers that a linear layer makes of the embedding; docs/paper.md says what is ours.
+
+Shapes: N = batch, C = channels, H = W = image size, P = patch size, L = (H / P)^2 patches,
+D = width of a token, K = classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbdm_scale.models.dit import Attention, check_heads, check_patch, join_patches
+from cbdm_scale.models.embeddings import (
+    OmegaEmbedding,
+    add_told,
+    augment_embedding,
+    init_xavier,
+    label_embedding,
+    sinusoid,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    patch: int = 4
+    """Side of a patch in pixels: 4 in the paper for images of 32x32, 8 for larger ones."""
+
+    depth: int = 9
+    """Blocks."""
+
+    width: int = 384
+    """Numbers of a token, a multiple of 4 and of ``heads``."""
+
+    heads: int = 12
+    """Heads of each attention."""
+
+    expansion: int = 2
+    """Hidden width of each perceptron in units of ``width``."""
+
+    dropout: float = 0.0
+    """Probability with which a block drops an activation of its perceptron."""
+
+    def __post_init__(self) -> None:
+        for name, usual in (("patch", 4), ("depth", 9), ("width", 384), ("heads", 12)):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"model.{name} must be at least 1, got {getattr(self, name)}. Try {usual}."
+                )
+        if self.expansion < 1:
+            raise ValueError(
+                f"model.expansion must be at least 1, got {self.expansion}. Try 2."
+            )
+        check_heads(self.width, self.heads)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must lie in [0, 1), got {self.dropout}. Try 0.")
+
+
+class Block(nn.Module):
+    """Scale and shift of every token, then attention and perceptron, each after a norm."""
+
+    def __init__(self, config: ViTConfig, num_tokens: int):
+        super().__init__()
+        width = config.width
+        self.modulation = init_xavier(nn.Linear(4 * num_tokens, 2 * num_tokens))
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = Attention(width, config.heads, bias=False)
+        self.norm_2 = nn.LayerNorm(width)
+        self.hidden = init_xavier(nn.Linear(width, config.expansion * width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = init_xavier(nn.Linear(config.expansion * width, width))
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (N, 1 + L, D), emb (N, 4 (1 + L)) already through its SiLU."""
+        scale, shift = self.modulation(emb).unsqueeze(2).chunk(2, dim=1)  # (N, 1 + L, 1)
+        x = x * (1 + scale) + shift
+        x = x + self.attention(self.norm_1(x))
+        out: Tensor = x + self.out(self.dropout(F.gelu(self.hidden(self.norm_2(x)))))
+        return out
+
+
+class ViT(nn.Module):
+    """Predicts the noise eps in x_t: a ``types.Net``.
+
+    ``num_classes`` is K, and label K means "none". The embedding has four numbers for each
+    token. The first token is none of the image's: a classifier's, in the paper.
+    """
+
+    def __init__(
+        self,
+        config: ViTConfig,
+        *,
+        image_channels: int,
+        image_size: int,
+        num_classes: int,
+        augment: bool = False,
+        omega: bool = False,
+    ):
+        super().__init__()
+        check_patch(config.patch, image_size)
+        self.config, self.num_classes = config, num_classes
+        width, num_tokens = config.width, 1 + (image_size // config.patch) ** 2
+        told, numbers = 4 * num_tokens, image_channels * config.patch**2
+        self.patches = nn.Conv2d(image_channels, width, config.patch, config.patch)
+        nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
+        assert self.patches.bias is not None
+        nn.init.zeros_(self.patches.bias)
+        self.first = nn.Parameter(torch.randn(width))
+        self.positions = nn.Parameter(torch.randn(num_tokens, width))
+        self.time_1 = init_xavier(nn.Linear(width, told))
+        self.time_2 = init_xavier(nn.Linear(told, told))
+        self.label = label_embedding(num_classes, told)
+        self.blocks = nn.ModuleList(Block(config, num_tokens) for _ in range(config.depth))
+        self.tail = init_xavier(nn.Linear(width, numbers))
+        self.augment = augment_embedding(told) if augment else None
+        self.omega = OmegaEmbedding(width, told) if omega else None
+
+    def embed(
+        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
+    ) -> Tensor:
+        """The sum of all embeddings, through a SiLU: (N, 4 (1 + L)), in float32 always."""
+        with torch.autocast(level.device.type, enabled=False):
+            waves = sinusoid(level, self.config.width).to(self.time_1.weight.dtype)
+            emb = self.time_2(F.gelu(self.time_1(waves))) + self.label(y)
+            return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
+
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
+        emb = self.embed(level, y, augment, omega)  # (N, 4 (1 + L))
+        tokens = self.patches(x).flatten(2).transpose(1, 2)  # (N, L, D)
+        first = self.first.to(tokens.dtype).expand(len(x), 1, -1)
+        h = torch.cat([first, tokens], dim=1) + self.positions  # (N, 1 + L, D)
+        for block in self.blocks:
+            h = block(h, emb)
+        with torch.autocast(x.device.type, enabled=False):
+            pieces = self.tail(h[:, 1:].to(self.tail.weight.dtype))  # (N, L, P P C)
+        return join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)

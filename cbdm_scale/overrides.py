@@ -1,0 +1,46 @@
+"""Other values of some options, by dotted name: of a preset file, of a search's trial."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cbdm_scale.config import Config, from_dict
+
+
+def with_options(config: Config, options: Mapping[str, Any]) -> Config:
+    """The configuration with other values of some options, by dotted name, as JSON has them.
+
+    ValueError names an option that is not known, or whose value is of another kind.
+    """
+    known, tree = config.flat(), asdict(config)
+    for option, value in options.items():
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else " See --help."
+            raise ValueError(f"{option} is no option of a run.{hint}")
+        if not _same_kind(known[option], value):
+            kind = type(known[option]).__name__
+            raise ValueError(
+                f"{option} takes a value like {known[option]!r} ({kind}), got {value!r}."
+            )
+        *path, last = option.split(".")
+        place = tree
+        for part in path:
+            place = place[part]
+        is_float = isinstance(known[option], float)
+        place[last] = float(value) if is_float else value
+    return from_dict(tree)
+
+
+def _same_kind(now: Any, value: Any) -> bool:
+    """Whether a JSON value can stand where ``now`` stands; an integer can for a fraction."""
+    if isinstance(now, bool) or isinstance(value, bool):
+        return isinstance(now, bool) and isinstance(value, bool)
+    if now is None:  # an optional number
+        return value is None or isinstance(value, int)
+    if isinstance(now, float):
+        return isinstance(value, int | float)
+    if isinstance(now, list):
+        return isinstance(value, list) and all(isinstance(v, int | float) for v in value)
+    return isinstance(value, type(now))

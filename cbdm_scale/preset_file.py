@@ -1,0 +1,127 @@
+"""A row of one's own: a JSON file of options over a row of the tables, as a search writes it.
+
+    {"dataset": "digits_lt", "preset": "cbdm", "options": {"loss.tau": 0.3}, "about": "..."}
+
+Nothing in it runs, and no path, server or machine can be named in it: a file from a stranger
+decides what is learnt and how it is judged, and nothing else.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from cbdm_scale.config import Config, find_option, is_runtime
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.diffusion.process import ProcessName
+from cbdm_scale.overrides import with_options
+from cbdm_scale.presets import any_row
+from cbdm_scale.sampling.generate import usual_sampler
+
+ENDING = ".json"
+ALSO = ("train.total_images", "eval.omegas", "eval.num_images", "eval.guidance_mode", "sample.")
+"""Options that a file may hold besides those that change what is learnt."""
+FIELDS = {"dataset": str, "preset": str, "options": dict, "about": str}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetFile:
+    dataset: str
+    preset: str
+    """The row that ``options`` are laid over."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Dotted name -> value."""
+
+    about: str = ""
+    """Where it comes from, in words."""
+
+    def over(self, row: Config, path: str) -> Config:
+        """The row with the file's options; ValueError names the file and the option."""
+        try:
+            return with_options(row, self.options)
+        except ValueError as error:
+            raise ValueError(f"preset ({path}): {error}") from None
+
+
+def is_file(row: str) -> bool:
+    """Whether --preset names a file and not a row."""
+    return row.endswith(ENDING)
+
+
+def read_preset_file(path: str) -> PresetFile:
+    """ValueError says what is wrong with the file."""
+    try:
+        content = json.loads(Path(path).expanduser().read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"preset ({path}) cannot be read: {error}.") from None
+    except ValueError as error:
+        raise ValueError(f"preset ({path}) is no JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"preset ({path}) must hold one object with {', '.join(FIELDS)}.")
+    if unknown := sorted(content.keys() - FIELDS.keys()):
+        raise ValueError(
+            f"preset ({path}) holds {', '.join(unknown)}; known are {', '.join(FIELDS)}."
+        )
+    for name, kind in FIELDS.items():
+        if name in content and not isinstance(content[name], kind):
+            raise ValueError(f"preset ({path}): {name} must be a {kind.__name__} of JSON.")
+    if lacking := sorted({"dataset", "preset"} - content.keys()):
+        raise ValueError(f"preset ({path}) lacks {' and '.join(lacking)}.")
+    found = PresetFile(**content)
+    for option in found.options:
+        if is_runtime(option) and not option.startswith(ALSO):
+            raise ValueError(
+                f"preset ({path}): {option} is of the machine, not of the method. Take it out, "
+                f"and give it on the command line."
+            )
+        if option == "dataset":
+            raise ValueError(f"preset ({path}): dataset belongs beside options, not into them.")
+    return found
+
+
+def preset_text(made: PresetFile) -> str:
+    """What ``read_preset_file`` reads."""
+    content = {
+        "dataset": canonical_name(made.dataset),
+        "preset": made.preset,
+        "options": made.options,
+        "about": made.about,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def starting_point(argv: Sequence[str]) -> Config:
+    """The row's values, and the usual sampler of --process where that is another one's."""
+    base = row_of(argv)
+    process = find_option(argv, "process", base.process)
+    if process == base.process:
+        return base
+    name = cast(ProcessName, process)  # Config checks it
+    return replace(base, process=name, sample=usual_sampler(name))
+
+
+def row_of(argv: Sequence[str]) -> Config:
+    """The row that the other options start from: of the tables, or a file's.
+
+    Either on the network that --backbone names, so that ``model`` has that one's options.
+    """
+    row, backbone = find_option(argv, "preset", "cbdm"), find_option(argv, "backbone", "")
+    root = find_option(argv, "data.root", DataConfig().root)
+    if not is_file(row):
+        return any_row(find_option(argv, "dataset", "digits_lt"), row, root, backbone)
+    kept = read_preset_file(row)
+    dataset = find_option(argv, "dataset", kept.dataset)
+    if canonical_name(dataset) != canonical_name(kept.dataset):
+        raise ValueError(
+            f"preset ({row}) is for {kept.dataset}, not for dataset {dataset}. Leave --dataset "
+            "out, or write the other name into the file."
+        )
+    own = str(kept.options.get("backbone", backbone))
+    if backbone not in ("", own):
+        raise ValueError(
+            f"preset ({row}) is for backbone {own}, not for {backbone}. Leave --backbone out."
+        )
+    return kept.over(any_row(kept.dataset, kept.preset, root, own), row)

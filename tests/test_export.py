@@ -1,0 +1,167 @@
+"""A trained network as a folder for others: read back, described, and equal in diffusers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, load_file
+from sampling_tools import make_run
+
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.evaluation.intervals import Interval
+from cbdm_scale.evaluation.per_class import ClassScore, ClassTable
+from cbdm_scale.evaluation.results import Evaluation, SetResult, to_json
+from cbdm_scale.export.command import main
+from cbdm_scale.export.diffusers import check_diffusers
+from cbdm_scale.origin import open_origin
+from cbdm_scale.storage import Storage
+
+
+def evaluation(checkpoint: str, images: int) -> Evaluation:
+    few = ClassScore(
+        label=None,
+        group="few",
+        num_train=12,
+        num_real=60,
+        num_fake=60,
+        kid=None,
+        fid=20.5,
+        fid_images=(60, 60),
+        fid_missing=None,
+        fidelity=Interval(0.5, 0.4, 0.6),
+    )
+    one = SetResult(
+        images="set",
+        omega=0.8,
+        guidance_mode="cfg",
+        num_images=600,
+        fid=Interval(4.5, 4.1, 4.9),
+        kid=None,
+        inception_score=None,
+        precision=None,
+        recall=0.57,
+        density=None,
+        coverage=None,
+        f8=None,
+        f_eighth=None,
+        prd_note="",
+        prd_precision=(),
+        prd_recall=(),
+        fidelity=None,
+        table=ClassTable(classes=(), pooled=(few,)),
+        memorisation=(),
+    )
+    return Evaluation(
+        id="an-id",
+        run="noise",
+        checkpoint=checkpoint,
+        trained_images=images,
+        dataset="digits_lt",
+        dataset_fingerprint="0" * 16,
+        class_names=(),
+        extractor="classifier",
+        extractor_fingerprint="f" * 16,
+        resize="bilinear",
+        num_real=1000,
+        held_out_copies=(),
+        sets=(one,),
+    )
+
+
+@pytest.fixture
+def exported(run: str, tmp_path: Path) -> Path:
+    to = tmp_path / "exported"
+    assert main(["--run", run, "--to", str(to)]) == 0
+    return to
+
+
+def test_an_exported_network_is_the_run_s_average_to_the_bit(
+    run: str,
+    exported: Path,
+) -> None:
+    before, after = open_origin(run), open_origin(str(exported))
+    assert after.weights == before.weights
+    assert after.config.model == before.config.model
+    assert (after.class_names, after.fingerprint) == (before.class_names, before.fingerprint)
+    assert "/" not in json.loads((exported / "config.json").read_text())["data"]["root"]
+    assert not [f for f in exported.rglob("*") if f.suffix in (".pt", ".bin", ".pkl")]
+
+
+def test_the_folder_for_diffusers_comes_back_with_its_noise_and_its_none(
+    run: str,
+    exported: Path,
+) -> None:
+    before, after = open_origin(run), open_origin(str(exported / "diffusers/unet"))
+    assert after.config.diffusion == before.config.diffusion
+    assert (after.num_classes, after.class_names) == (10, before.class_names)
+    ours, theirs = load(before.weights), load(after.weights)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
+
+
+def test_the_card_says_counts_objective_and_intended_use(
+    exported: Path, digits_root: str
+) -> None:
+    card = (exported / "README.md").read_text()
+    real = read_manifest(digits_root, "digits_lt")
+    for name, group, count in zip(
+        real.class_names, real.groups, real.counts["train"], strict=True
+    ):
+        assert f"| {name} | {group} | {count} |" in card
+    assert "CBDM (Equation 4): tau 1" in card and "## Intended use" in card
+    assert "no evaluation of this checkpoint was found" in card
+
+
+def test_the_card_has_the_metrics_of_this_checkpoint_and_of_no_other(
+    run: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for made, (name, images, fid) in enumerate([("a", 48, 4.5), ("b", 96, 3.0)]):
+        found = evaluation(run, images)
+        sets = tuple(replace(s, fid=Interval(fid, fid, fid)) for s in found.sets)
+        home = Storage(run).child(f"evaluation/{name}")
+        home.write_bytes("metrics.json", to_json(replace(found, sets=sets)).encode())
+        home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| 0.8 | 1.8 | 600 | 4.5 [4.5, 4.5] | - | 0.57 | - | - |" in card
+    assert "| few | 12 | 20.5 | - | 0.5 [0.4, 0.6] | - |" in card
+    assert "not evaluated" not in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(
+    run: str,
+    exported: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--run", run, "--to", str(exported)]) == 1
+    assert "is there already and not empty" in capsys.readouterr().err
+    assert main(["--run", run]) == 1
+    assert "to is missing" in capsys.readouterr().err
+
+
+def test_a_layer_that_diffusers_lacks_is_named(
+    tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = make_run(tmp_path / "runs", digits_root, row="tcfg")
+    assert main(["--run", told, "--to", str(tmp_path / "out")]) == 0
+    assert "left the layer omega" in capsys.readouterr().out
+    kept = load_file(tmp_path / "out/model.safetensors")
+    assert any(name.startswith("omega.") for name in kept)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_one_denoising_step_is_the_same_in_diffusers(
+    run: str,
+    exported: Path,
+) -> None:
+    pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
+    origin, folder = open_origin(run), exported / "diffusers"
+    assert "checked: one denoising step" in check_diffusers(origin, folder)
+    config = folder / "unet/config.json"
+    config.write_text(config.read_text().replace("silu", "gelu"))
+    with pytest.raises(ValueError, match="another image of this network"):
+        check_diffusers(origin, folder)

@@ -1,0 +1,136 @@
+"""A search as a user types it: trials with their own training workers, real MLflow, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray_tools import ROOT, SMALL, run, start, wait_for
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import make_client
+from tune.ledger import Ledger
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+def words(work: Path, name: str, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "tune/search_tau.py", "--dataset", "digits_lt", "--name", name),
+        *("--data.root", str(work / "shards"), "--cluster.storage", str(work / "runs")),
+        *("--cluster.workers", "1", "--cluster.cpus-per-worker", "0.4", *SMALL, *more),
+    ]
+
+
+def ledger(work: Path, name: str) -> Ledger:
+    return Ledger(Storage(str(work / "runs" / "search" / name)))
+
+
+def train_workers(work: Path) -> list[int]:
+    """Training workers on the cluster of these tests, and on no other of this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, environment = (
+                (folder / "cmdline").read_text(),
+                (folder / "environ").read_text(),
+            )
+        except OSError:  # it is over, or somebody else's
+            continue
+        if "ray::RayTrainWorker" in name and str(work) in environment:
+            found.append(int(folder.name))
+    return found
+
+
+def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
+    """Two trials, of which the first is the control, and the page."""
+    out = run(
+        words(
+            work,
+            "tiny",
+            *("--trials", "2", "--finalists", "0", "--train.total-images", "192"),
+            *("--first-rung", "96", "--at-once", "1"),
+        )
+    )
+    assert "t000 (control) 192 images" in out and "No winner is named" in out
+    folder = work / "runs" / "search" / "tiny"
+    assert (folder / "report.html").exists()
+    found = ledger(work, "tiny").trials
+    assert [t.images for t in found.values()][0] == 192
+    assert found["t000"].status == "finished"
+
+    client = make_client(f"sqlite:///{work / 'runs' / 'mlflow.db'}")
+    parent = (folder / "mlflow_run_id").read_text().strip()
+    assert client.get_run(parent).info.status == "FINISHED"
+    for number in found:
+        home = folder / "trials" / f"tiny-{number}"
+        child = client.get_run((home / "mlflow_run_id").read_text().strip())
+        assert child.data.tags["mlflow.parentRunId"] == parent
+        assert child.data.tags["trial"] == number and int(child.data.tags["rung"]) >= 1
+        assert child.info.status in ("FINISHED", "KILLED")
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
+    """kill -9 of the driver, then of a trial's worker: every trial comes to its end."""
+    command = words(
+        work,
+        "killed-search",
+        *("--trials", "3", "--finalists", "1", "--repeats", "2", "--scheduler", "all"),
+        *("--at-once", "1"),
+        *("--train.total-images", "960", "--first-rung", "480", "--eta", "2"),
+    )
+    driver = start(command, work / "search1.log")
+    wait_for(lambda: ledger(work, "killed-search").trials.get("t000") is not None, 300)
+    wait_for(lambda: ledger(work, "killed-search").trials["t000"].images >= 480, 300)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+
+    driver = start(command, work / "search2.log")
+    runs = work / "runs" / "search" / "killed-search" / "trials"
+    wait_for(lambda: (runs / "killed-search-t001" / "checkpoints").exists(), 300)
+    wait_for(lambda: bool(train_workers(work)), 300)
+    os.kill(train_workers(work)[0], signal.SIGKILL)
+    assert driver.wait(timeout=600) == 0, (work / "search2.log").read_text()[-3000:]
+
+    kept = ledger(work, "killed-search").trials
+    assert sorted(kept) == ["t000", "t000r1", "t000r2", "t001", "t001r1", "t001r2", "t002"] or (
+        sorted(kept) == ["t000", "t000r1", "t000r2", "t001", "t002", "t002r1", "t002r2"]
+    )
+    assert {t.status for t in kept.values()} == {"finished"}
+    assert [r.images for r in kept["t000"].rungs] == [480, 960], "nothing was told twice"
+    preset = work / "runs" / "search" / "killed-search" / "winner.json"
+    train = [sys.executable, "-m", "cbdm_scale.train", "--preset", str(preset), "--dry-run"]
+    assert "loss.tau" in run([*train, "--data.root", str(work / "shards")])
+
+
+@pytest.mark.slow
+def test_a_population_exploits(work: Path) -> None:
+    """Without our pointer as its checkpoint, Tune's PBT would run to its end unchanged."""
+    command = words(
+        work,
+        "population",
+        *("--trials", "4", "--controls", "1", "--finalists", "0", "--scheduler", "pbt"),
+        *("--train.total-images", "960", "--first-rung", "240"),
+    )
+    out = run(command, seconds=850)
+    found = ledger(work, "population")
+    members = found.of_kind("search")
+    taken = [(t, exploit) for t in members for exploit in t.exploits]
+    assert taken and "took over the weights of" in out
+    for trial, exploit in taken:
+        assert exploit["of"] in found.trials and exploit["of"] != trial.id
+    trial = next(t for t in members if t.exploits)
+    home = work / "runs" / "search" / "population" / "trials" / trial.run
+    config = json.loads((home / "config.json").read_text())
+    assert config["loss"]["tau"] == trial.params["loss.tau"]
+
+
+def test_more_trials_at_once_than_fit_is_said_at_once(work: Path) -> None:
+    command = words(work, "crowd-search", "--trials", "2", "--at-once", "999")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 1 and "at_once (999) trials of 1 workers" in done.stderr
+    assert not (work / "runs" / "search" / "crowd-search").exists()

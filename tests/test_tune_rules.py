@@ -1,0 +1,235 @@
+"""What is compared, when, and what comes next: the rules of a search, without a cluster."""
+
+import math
+
+import pytest
+
+from cbdm_scale.presets import PRESETS, preset
+from cbdm_scale.storage import Storage
+from tune.ask import importance, next_values, random_values
+from tune.findings import (
+    Finalist,
+    choose_finalists,
+    compare,
+    finalists,
+    mean_interval,
+    statement,
+)
+from tune.ledger import Ledger, Rung, Trial
+from tune.objective import best_strength, front, scalar
+from tune.options import SearchConfig, all_rungs, searched_row
+from tune.schedule import even_rungs, expected_images, rungs
+from tune.space import SPACE, Choice, Range, fixed, make_space
+
+DIGITS = preset("digits_lt", "cbdm")
+
+
+def scores(fid, few=None):
+    few = fid if few is None else few
+    return {"1.0": {"fid": fid, "fid_many": fid / 2, "fid_few": few}}
+
+
+def trial(number, fid, kind="search", status="finished", images=1200, **more):
+    params = {"loss.tau": 0.5, "loss.p_uncond": 0.1, "loss.label_power": 0.5}
+    params |= more.pop("params", {})
+    at = tuple(Rung(i, scores(fid * 1200 / i), 1.0, i) for i in (200, 600, 1200) if i <= images)
+    return Trial(
+        id=f"t{number:03d}", kind=kind, params=params, seed=0, status=status, rungs=at, **more
+    )
+
+
+def ledger(tmp_path, *trials):
+    made = Ledger(Storage(str(tmp_path)))
+    for one in trials:
+        made.put(one)
+    return made
+
+
+@pytest.mark.parametrize("row", sorted(PRESETS))
+def test_every_row_has_what_the_space_names(row):
+    assert make_space((), searched_row(PRESETS[row]())) == SPACE
+
+
+@pytest.mark.parametrize(
+    ("word", "option", "expected"),
+    [
+        ("loss.gamma=0.1:1", "loss.gamma", Range(0.1, 1)),
+        ("loss.gamma=log:0.1:1", "loss.gamma", Range(0.1, 1, log=True)),
+        ("loss.label_power=train,sqrt,bal", "loss.label_power", Choice((0.0, 0.5, 1.0))),
+        ("loss.p-uncond=0.1,0.2", "loss.p_uncond", Choice((0.1, 0.2))),
+        ("loss.gamma", "loss.gamma", Range(0.0625, 1.0, log=True)),
+    ],
+)
+def test_a_dimension_reads_as_it_is_written(word, option, expected):
+    assert make_space((word,), DIGITS)[option] == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("loss.tua=0.1:1", "loss.tua is no option of a run. Did you mean loss.tau"),
+        ("loss.tau=1:0.1", "is neither LOW:HIGH"),
+        ("loss.tau=0:1", "loss.tau must be above 0"),
+        ("loss.label_power=0:2", "loss.label_power must lie in"),
+        ("loss.tau=1", "loss.tau is what is searched for"),
+        ("train.log_every=1:5", "takes a value like|does not change what is learnt"),
+        ("model.dropout", "has no usual range"),
+    ],
+)
+def test_a_dimension_that_does_not_fit_is_named(word, words):
+    with pytest.raises(ValueError, match=words):
+        make_space((word,), DIGITS)
+
+
+def test_one_value_is_fixed_and_not_searched():
+    words = ("loss.p_uncond=0.2",)
+    assert "loss.p_uncond" not in make_space(words, DIGITS)
+    assert fixed(words) == {"loss.p_uncond": 0.2}
+
+
+def test_rungs_are_whole_steps_and_end_with_the_run():
+    assert rungs(48_000, 48, 3, 8_000) == (8_016, 24_000, 48_000)
+    assert rungs(100, 48, 3, 100) == (144,)
+    assert even_rungs(480, 48, 100) == (144, 288, 432, 480)
+    config = searched_row(DIGITS)
+    assert all_rungs(SearchConfig(), config)[-1] == config.train.total_images
+
+
+def test_stopping_is_expected_to_save_images():
+    assert expected_images(9, (10, 30, 90), 3) == 9 * 10 + 3 * 20 + 1 * 60
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trials": 1}, "trials must be at least 2"),
+        ({"controls": 0}, "without a control nothing is known of tau"),
+        ({"repeats": 1}, "no telling what is noise"),
+    ],
+)
+def test_a_search_that_could_tell_nothing_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        SearchConfig(**options)
+
+
+def test_an_evaluation_counts_with_its_best_strength():
+    found = {"0.5": {"fid": 9.0, "fid_few": 1.0}, "2.0": {"fid": 4.0, "fid_few": 4.0}}
+    assert best_strength(found, "fid") == "2.0"
+    assert best_strength(found, "few_fid") == "0.5"
+    assert best_strength(found, "pareto") == "0.5"
+    assert scalar((9.0, 1.0)) == pytest.approx(3.0)
+
+
+def test_the_front_holds_what_nothing_else_beats_in_both():
+    assert front([(1, 4), (2, 2), (3, 3), (4, 1)]) == [0, 1, 3]
+
+
+def test_asking_again_asks_the_same_and_another_trial_asks_another():
+    known = [trial(i, 10 + i, params=random_values(SPACE, 0, i)) for i in range(9)]
+    for searcher in ("tpe", "random"):
+        first = next_values(SPACE, known, "fid", searcher, 0, 9)
+        assert first == next_values(SPACE, known, "fid", searcher, 0, 9)
+        assert first != next_values(SPACE, known, "fid", searcher, 0, 10)
+        assert all(d.low <= first[o] <= d.high for o, d in SPACE.items())
+
+
+@pytest.mark.parametrize("objective", ["fid", "few_fid", "pareto"])
+def test_tpe_asks_nearer_to_where_the_objective_is_low(objective):
+    """The objective is |log tau|: its lowest point is tau = 1."""
+
+    def known(number, stopped):
+        params = random_values(SPACE, 0, number)
+        fid = 1 + abs(math.log(params["loss.tau"]))
+        images = 200 if stopped else 1200
+        status = "stopped" if stopped else "finished"
+        return trial(number, fid, params=params, images=images, status=status)
+
+    told = [known(i, stopped=i % 3 > 0) for i in range(30)]
+    told.append(trial(30, 1.0, status="failed", images=0))
+
+    def distance(searcher):
+        asked = [next_values(SPACE, told, objective, searcher, 0, 40 + i) for i in range(8)]
+        return sum(abs(math.log(values["loss.tau"])) for values in asked) / 8
+
+    assert distance("tpe") < 0.7 * distance("random")
+
+
+def test_importance_finds_the_parameter_that_matters():
+    def known(number):
+        params = random_values(SPACE, 0, number)
+        return trial(number, 1 + params["loss.label_power"], params=params)
+
+    shares = importance(SPACE, [known(i) for i in range(20)], "fid")
+    assert max(shares, key=shares.__getitem__) == "loss.label_power"
+    assert importance(SPACE, [known(0)], "fid") == {}
+
+
+def test_the_ledger_is_read_as_it_was_written(tmp_path):
+    took_over = ({"before": 600, "of": "t001", "params": {"loss.tau": 1.0}},)
+    wrote = ledger(tmp_path, trial(0, 5.0), trial(1, 6.0, status="failed", reason="why"))
+    wrote.put(trial(2, 7.0, exploits=took_over, run="other"))
+    wrote.add_rung("t001", 2400, scores(3.0), 9.0, "running")
+    read = Ledger(Storage(str(tmp_path)))
+    assert read.trials == wrote.trials
+    assert read.trials["t001"].images == 2400
+
+
+def test_finalists_came_to_their_end_and_the_best_control_is_with_them(tmp_path):
+    kept = ledger(
+        tmp_path,
+        trial(0, 9.0, "control", params={"loss.tau": 0.0}),
+        trial(1, 8.0, "control", params={"loss.tau": 0.0}),
+        trial(2, 7.0),
+        trial(3, 6.0),
+        trial(4, 0.1, status="stopped", images=200),
+        trial(5, 5.0),
+    )
+    assert [t.id for t in choose_finalists(kept, "fid", 2)] == ["t005", "t003", "t001"]
+    assert choose_finalists(kept, "fid", 0) == []
+
+
+def test_the_interval_of_a_few_seeds_is_students():
+    found = mean_interval([1.0, 2.0, 3.0])
+    assert found.value == 2.0
+    assert found.high == pytest.approx(2 + 4.302653 / math.sqrt(3), rel=1e-5)
+    assert mean_interval([1.0]).high == math.inf
+
+
+def repeated(tmp_path, mine, control):
+    trials = [trial(0, 5.0, "control", params={"loss.tau": 0.0}), trial(1, 4.0)]
+    for of, values in ((0, control), (1, mine)):
+        params = dict(trials[of].params)
+        for seed, fid in enumerate(values, 1):
+            rung = (Rung(1200, scores(fid), 1.0, 0.0),)
+            trials.append(
+                Trial(
+                    id=f"t{of:03d}r{seed}",
+                    kind="final",
+                    of=f"t{of:03d}",
+                    params=params,
+                    seed=seed,
+                    status="finished",
+                    rungs=rung,
+                )
+            )
+    return finalists(ledger(tmp_path, *trials), "fid")
+
+
+def told(found):
+    control = next(f for f in found if f.trial.is_control)
+    return " ".join(statement(found, compare(found[0], control)))
+
+
+def test_a_winner_beats_the_control_only_beyond_noise(tmp_path):
+    clear = repeated(tmp_path / "a", mine=(3.0, 3.1, 3.0), control=(5.0, 5.1, 5.1))
+    assert "beats the control (tau 0) beyond noise in FID (3.03 to 5.07" in told(clear)
+    unclear = repeated(tmp_path / "b", mine=(3.0, 5.2, 4.0), control=(5.0, 4.1, 4.1))
+    assert "does not beat the control (tau 0) beyond noise" in told(unclear)
+    lost = repeated(tmp_path / "c", mine=(6.0, 6.2, 6.0), control=(5.0, 5.1, 5.1))
+    assert told(lost).startswith("The control wins")
+
+
+def test_without_repetitions_no_winner_is_named():
+    assert "No winner is named" in statement([], [])[0]
+    alone = Finalist(trial(1, 4.0), (), "1.0", "fid")
+    assert "No winner is named" in statement([alone], [])[0]

@@ -1,0 +1,249 @@
+"""A search in the driver: what it hands out, what it keeps, how it goes on, what it refuses."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cbdm_scale.command_line import parse
+from cbdm_scale.presets import preset
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking.client import make_client
+from tune.carry_out import trial_base
+from tune.conclude import conclude, winner
+from tune.findings import choose_finalists, finalists
+from tune.identity import claim_search, identity, search_name
+from tune.ledger import Rung, Trial
+from tune.on_ray import Racing, first_values, race
+from tune.options import SearchConfig, all_rungs, searched_row
+from tune.population import Place, take_over
+from tune.search import Search
+from tune.search_tau import parse as parse_search
+from tune.space import SPACE
+from tune.trial import Plan, evaluations, share_reference
+
+BASE = searched_row(preset("digits_lt", "cbdm"))
+OPTIONS = SearchConfig(trials=6, finalists=1, repeats=2)
+
+
+def make_search(tmp_path, options=OPTIONS, base=BASE):
+    folder = Storage(str(tmp_path / "search" / "s"))
+    uri, steps = f"sqlite:///{tmp_path}/mlflow.db", all_rungs(options, base)
+    runs = trial_base(options, base, folder, uri, steps)
+    plan = Plan(base=runs, name="s", rungs=steps, uri=uri, parent="")
+    return Search(options, base, SPACE, folder, plan), folder
+
+
+def scores(fid):
+    groups = {f"fid_{g}": fid * k for g, k in (("many", 0.5), ("medium", 1.0), ("few", 3.0))}
+    return {"1.0": {"fid": fid, **groups}, "2.0": {"fid": fid + 1, **groups}}
+
+
+def info(trial, stopped=False):
+    return {
+        "seconds": 2.0,
+        "train_seconds": 1.0,
+        "stopped": stopped,
+        "run": f"s-{trial.id}",
+        "of": trial.id,
+        "params": dict(trial.params),
+    }
+
+
+@pytest.fixture
+def no_mlflow(monkeypatch):
+    """Tells MLflow nothing; what would have been told is the fixture's value."""
+    told = []
+    for name in "tag_run", "end_run":
+        monkeypatch.setattr(f"tune.search.{name}", lambda *a: told.append(a))
+    monkeypatch.setattr("tune.search.run_id_of", lambda run: "id")
+    return told
+
+
+def run_all(search):
+    """Every trial to its end; FID grows with tau's distance from 0.1."""
+    while (trial := search.next_trial()) is not None:
+        for images in search.plan.rungs:
+            fid = 5 + abs(trial.params["loss.tau"] - 0.1) + trial.seed / 10
+            search.took(trial.id, images, scores(fid), info(trial))
+
+
+def test_the_first_trial_is_the_control_with_the_rows_own_values(tmp_path):
+    search, _ = make_search(tmp_path)
+    first = search.next_trial()
+    assert (first.id, first.kind) == ("t000", "control")
+    assert first.params == {"loss.tau": 0, "loss.p_uncond": 0.1, "loss.label_power": 1.0}
+    config = search.plan.config(first.id, first.kind, first.params, 0)
+    assert config.loss.name == "ddpm", "which costs one prediction a step"
+
+
+def test_all_trials_are_judged_on_the_same_noise_whatever_their_seed(tmp_path):
+    search, _ = make_search(tmp_path)
+    one = search.plan.config("a", "search", {"loss.tau": 1.0}, 0)
+    other = search.plan.config("b", "final", {"loss.tau": 1.0}, 7)
+    assert (one.seed, other.seed) == (0, 7)
+    assert one.eval.seed == other.eval.seed == 0
+    assert one.eval.scan and one.eval.beside == "never"
+    assert one.train.eval_at == search.plan.rungs[:-1] and other.train.eval_at == ()
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path, no_mlflow):
+    search, _ = make_search(tmp_path)
+    first, second = search.next_trial(), search.next_trial()
+    search.took(first.id, search.plan.rungs[0], scores(9.0), info(first))
+    search.took(second.id, search.plan.rungs[0], scores(9.0), info(second, stopped=True))
+
+    again, _ = make_search(tmp_path)
+    resumed = again.next_trial()
+    assert (resumed.id, resumed.images) == (first.id, again.plan.rungs[0])
+    assert first_values(resumed)["known"] == again.plan.rungs[0], "it is not told twice"
+    assert again.ledger.trials[second.id].status == "stopped"
+    assert again.next_trial().params == search.next_trial().params, "and asks the same"
+
+
+def test_a_search_ends_after_its_trials_and_goes_on_with_more(tmp_path, no_mlflow):
+    search, _ = make_search(tmp_path)
+    run_all(search)
+    assert len(search.ledger.trials) == 6 and not search.has_more
+    more, _ = make_search(tmp_path, replace(OPTIONS, trials=8))
+    assert more.has_more and more.next_trial().id == "t006"
+
+
+def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path, no_mlflow):
+    search, _ = make_search(tmp_path)
+    trial = search.next_trial()
+    search.failed(trial.id, "ValueError: the disk is full")
+    assert search.ledger.trials[trial.id].reason == "ValueError: the disk is full"
+    tags = [call[2] for call in no_mlflow if isinstance(call[2], dict)]
+    assert tags[0]["error"] == "ValueError: the disk is full"
+    assert no_mlflow[-1][2] == "FAILED"
+    assert search.next_trial().id == "t001"
+
+
+def test_a_trial_that_failed_before_its_run_began_has_a_run_in_mlflow(tmp_path):
+    search, folder = make_search(tmp_path)
+    trial = search.next_trial()
+    search.failed(trial.id, "ValueError: nothing fits")
+    run_id = search.plan.run_folder(trial).read_text("mlflow_run_id").strip()
+    run = make_client(search.plan.uri).get_run(run_id)
+    assert run.data.tags["error"] == "ValueError: nothing fits"
+    assert run.info.status == "FAILED"
+
+
+def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
+    search, _ = make_search(tmp_path)
+    rungs = search.plan.rungs
+    told = [
+        Trial(
+            id=f"t{i:03d}",
+            kind="search",
+            params={"loss.tau": 1.0},
+            seed=0,
+            rungs=(Rung(rungs[0], scores(fid), 1.0, fid),),
+        )
+        for i, fid in enumerate((3.0, 4.0, 5.0), 1)
+    ]
+    racing = Racing(
+        objective="fid", rungs=rungs, eta=3, scheduler="asha", space=SPACE, at_once=1
+    )
+
+    class Stub:
+        def __init__(self, number):
+            self.trial_id, self.config = f"other{number}", {"id": number}
+
+    def decide(fid, number="t009", images=rungs[0], told=told):
+        asha, stub = race(racing, told), Stub(number)
+        asha.on_trial_add(None, stub)
+        return asha.on_trial_result(None, stub, {"images": images, "value": fid})
+
+    assert decide(9.0) == "STOP" and decide(1.0) == "CONTINUE"
+    assert decide(9.0, told=()) == "CONTINUE", "the first at a rung"
+    assert decide(9.0, number="t000") == "CONTINUE", "the first control goes to its end"
+    assert decide(9.0, number="t000", images=rungs[-1]) == "STOP"
+
+
+def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
+    search, folder = make_search(tmp_path)
+    run_all(search)
+    best = choose_finalists(search.ledger, "fid", 1)
+    search.begin(search.repetitions(best), "final")
+    run_all(search)
+    found = finalists(search.ledger, "fid")
+    assert [len(f.repetitions) for f in found] == [2, 2]
+    conclude(search, folder)
+
+    config, _ = parse(["--preset", folder.path("winner.json")])
+    assert config.loss.tau == found[0].trial.params["loss.tau"]
+    assert config.eval.omegas == (1.0,) and config.train.ema_ramp == BASE.train.ema_ramp
+    assert config.science() == winner_science(search, found[0])
+    page = folder.read_text("report.html")
+    assert "<script" not in page and "http://" not in page and page.count("<svg") >= 5
+    findings = json.loads(folder.read_text("findings.json"))
+    assert findings["cost"]["trials"] == 6
+    assert {"front.png", "parameters.png", "race.png"} <= set(folder.list())
+
+
+def winner_science(search, best):
+    made = winner(search, best, [])
+    config = search.plan.config("x", "search", made.options | best.trial.params, 0)
+    return config.science()
+
+
+def test_a_search_is_known_by_its_options_and_not_by_its_length(tmp_path):
+    name = search_name(OPTIONS, BASE, SPACE)
+    assert name == search_name(replace(OPTIONS, trials=99, finalists=0), BASE, SPACE)
+    assert name != search_name(replace(OPTIONS, eta=4), BASE, SPACE)
+    other = replace(BASE, loss=replace(BASE.loss, gamma=1.0))
+    assert name != search_name(OPTIONS, other, SPACE)
+    folder = Storage(str(tmp_path / "s"))
+    claim_search(folder, identity(OPTIONS, BASE, SPACE))
+    claim_search(folder, identity(OPTIONS, BASE, SPACE))
+    older = identity(OPTIONS, BASE, SPACE)
+    del older["runs"]["backbone"]
+    folder.write_json("search.json", older)
+    claim_search(folder, identity(OPTIONS, BASE, SPACE))  # the option did not exist then
+    with pytest.raises(ValueError, match="is a search with other options: runs.loss.gamma"):
+        claim_search(folder, identity(OPTIONS, other, SPACE))
+
+
+def test_the_command_takes_options_of_the_search_and_of_its_runs():
+    told = parse_search(["--trials", "24", "--loss.gamma", "0.5", "--train.batch-size", "24"])
+    assert (told.search.trials, told.base.loss.gamma, told.base.train.batch_size) == (
+        24,
+        0.5,
+        24,
+    )
+    assert told.base.train.total_images == 48_000 and told.base.eval.scan
+
+
+def test_only_whole_evaluations_at_all_strengths_are_told(tmp_path):
+    run = Storage(str(tmp_path / "run"))
+    config = replace(BASE, train=replace(BASE.train, total_images=960, eval_at=(100,)))
+    run.write_json("evaluation/000000000144.json", {"scores": scores(3.0)})
+    run.write_json("evaluation/000000000200.json", {"scores": scores(3.0)})
+    run.write_json("evaluation/000000000960.json", {"scores": {"1.0": {"fid": 1.0}}})
+    assert evaluations(run, config) == [(144, scores(3.0))]
+
+
+def test_reference_features_are_computed_once(tmp_path):
+    config = replace(BASE, cluster=replace(BASE.cluster, storage=str(tmp_path)))
+    first, second = Storage(str(tmp_path / "first")), Storage(str(tmp_path / "second"))
+    share_reference(config, first)
+    first.write_bytes("evaluation/real-1.bin", b"features")
+    share_reference(config, first)
+    share_reference(config, second)
+    assert second.read_bytes("evaluation/real-1.bin") == b"features"
+
+
+def test_taking_over_weights_makes_a_run_of_its_own_from_a_copy(tmp_path):
+    search, _ = make_search(tmp_path)
+    home = Storage(search.plan.base.cluster.storage)
+    donor, params = home.child("s-t001"), {"loss.tau": 1.0}
+    donor.write_json("config.json", {"loss": {"tau": 1.0}})
+    donor.write_json("checkpoints/000000000480/state.json", {"format_version": 1, "files": {}})
+    place = Place("t001", "s-t001", 480)
+    assert take_over(search.plan, "t001", params, place) == "s-t001", "its own goes on"
+    other = take_over(search.plan, "t002", {"loss.tau": 0.8}, place)
+    assert other.startswith("s-t002-")
+    assert home.child(other).exists("checkpoints/000000000480/state.json")
+    assert take_over(search.plan, "t002", {"loss.tau": 0.8}, place) == other

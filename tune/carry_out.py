@@ -1,0 +1,93 @@
+"""A search from its first check to its report."""
+
+from dataclasses import replace
+
+from cbdm_scale.cluster import connect
+from cbdm_scale.config import Config, flatten
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
+from cbdm_scale.train import check_extractor, find_data
+from tune.conclude import conclude
+from tune.findings import choose_finalists
+from tune.identity import claim_search, identity, search_name
+from tune.on_ray import Racing, room, run_trials
+from tune.options import SearchConfig, all_rungs
+from tune.population import check_room
+from tune.search import Search
+from tune.space import Space
+from tune.trial import Plan
+
+
+def carry_out(options: SearchConfig, base: Config, space: Space) -> int:
+    """Check, run all trials, and say what was found. The exit status."""
+    storage = Storage(base.cluster.storage)
+    name = search_name(options, base, space)
+    folder = storage.child("search").child(name)
+    if options.gpus_per_trial:
+        cluster = replace(base.cluster, workers=options.gpus_per_trial, device="gpu")
+        base = replace(base, cluster=cluster)
+    steps = all_rungs(options, base)
+    check_extractor(base, find_data(base))
+    connect(base.cluster)
+    at_once = room(base.cluster, options.at_once)
+    storage.check_writable()
+    claim_search(folder, identity(options, base, space))
+    uri = base.track.uri or default_tracking_uri(storage)
+    told = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}
+    tags = {"search": name, "kind": "search", "run_folder": folder.url}
+    parent = start_run(uri, base.track.experiment, folder, name, told, tags)
+    runs = trial_base(options, base, folder, uri, steps)
+    plan = Plan(base=runs, name=name, rungs=steps, uri=uri, parent=parent)
+    search = Search(options, base, space, folder, plan)
+    print(
+        f"search {name} in {folder.url}, {options.trials} trials, {at_once} at once", flush=True
+    )
+    status = "FAILED"
+    try:
+        run_all(search, at_once)
+        conclude(search, folder)
+        status = "FINISHED"
+    finally:
+        end_run(uri, parent, status)
+    return 0
+
+
+def run_all(search: Search, at_once: int) -> None:
+    """The trials, and then the best of them with other seeds."""
+    options, plan, ledger = search.options, search.plan, search.ledger
+    racing = Racing(
+        objective=options.objective,
+        rungs=plan.rungs,
+        eta=options.eta,
+        scheduler=options.scheduler,
+        space=search.space,
+        at_once=at_once,
+    )
+    if options.scheduler == "pbt":  # a population takes over weights: a control must not
+        check_room(options.trials - options.num_controls, at_once)
+        search.begin(search.new_control, "control")
+        run_trials(search, plan, replace(racing, scheduler="all"), ())
+        search.begin(search.new_member, "search")
+    if search.has_more:
+        run_trials(search, plan, racing, ledger.of_kind("control", "search"))
+    again = choose_finalists(ledger, options.objective, options.finalists)
+    search.begin(search.repetitions(again), "final")
+    if again:
+        run_trials(search, plan, replace(racing, scheduler="all"), ())
+
+
+def trial_base(
+    options: SearchConfig, base: Config, folder: Storage, uri: str, steps: tuple[int, ...]
+) -> Config:
+    """The run that all trials share: evaluated at the rungs, by its own workers, in turn.
+
+    A population keeps the checkpoint of every rung, from which others may go on.
+    """
+    keep = len(steps) + base.train.keep if options.scheduler == "pbt" else base.train.keep
+    return replace(
+        base,
+        cluster=replace(base.cluster, storage=folder.child("trials").url),
+        track=replace(base.track, uri=uri),
+        train=replace(base.train, eval_at=steps[:-1], eval_every=0, keep=keep),
+        eval=replace(base.eval, beside="never"),
+    )

@@ -1,0 +1,155 @@
+"""The end of a search: a preset file, a page, the same in MLflow, and a few lines to read."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from cbdm_scale.config import Config, is_runtime
+from cbdm_scale.preset_file import ALSO, PresetFile, preset_text
+from cbdm_scale.presets import any_row
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import charts, log_results
+from tune.findings import Comparison, Finalist, compare, finalists, statement
+from tune.ledger import Trial
+from tune.objective import best_strength
+from tune.page import make_page
+from tune.search import Search
+
+PRESET, PAGE, FINDINGS = "winner.json", "report.html", "findings.json"
+
+
+def conclude(search: Search, folder: Storage) -> None:
+    """Write what was found and say it."""
+    objective = search.options.objective
+    found = finalists(search.ledger, objective)
+    control = next((f for f in found if f.trial.is_control), None)
+    compared = compare(found[0], control) if found and control else []
+    if found and found[0].trial.is_control:
+        compared = []
+    lines = statement(found, compared)
+    files = make_page(search, found, compared, lines)
+    files[FINDINGS] = findings_json(search, found, compared, lines)
+    if found and found[0].repetitions:
+        made = winner(search, found[0], lines)
+        files[PRESET] = preset_text(made).encode()
+    for name, data in files.items():
+        folder.write_bytes(name, data)
+    why_not = log_results(
+        folder,
+        search.plan.uri,
+        search.plan.rungs[-1],
+        metrics(found, compared),
+        files,
+        "search",
+    )
+    say(search, folder, lines)
+    if found and found[0].repetitions:
+        print(f"next     python -m cbdm_scale.train --preset {folder.path(PRESET)}")
+    if why_not:
+        print(f"MLflow   {why_not}")
+
+
+def winner(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
+    """The winner as a file for --preset: what differs from the row that it began with."""
+    config = search.plan.config(best.trial.id, "search", best.trial.params, search.base.seed)
+    return PresetFile(
+        dataset=config.dataset,
+        preset=config.preset,
+        options=differing(config, best.omega),
+        about=f"Search {search.plan.name}, trial {best.trial.id}. {' '.join(lines)}",
+    )
+
+
+def differing(config: Config, omega: str) -> dict[str, Any]:
+    """The options that a preset file may hold and that the row has otherwise."""
+    usual = any_row(config.dataset, config.preset, config.data.root)
+    row = any_row(config.dataset, config.preset, config.data.root, config.backbone).flat()
+    row["backbone"] = usual.backbone
+    found = {
+        option: value
+        for option, value in config.flat().items()
+        if option not in ("seed", "dataset")
+        and (not is_runtime(option) or option.startswith(ALSO))
+        and value != row[option]
+    }
+    return {**found, "eval.omegas": [float(omega)]}
+
+
+def metrics(found: list[Finalist], compared: list[Comparison]) -> dict[str, float]:
+    """What MLflow's run of the search is told as numbers."""
+    told = {f"finalist/{f.trial.id}/objective": f.mean for f in found if f.repetitions}
+    for c in compared:
+        told[f"winner/{c.metric}"] = c.winner.value
+        told[f"control/{c.metric}"] = c.control.value
+        told[f"difference/{c.metric}"] = c.difference.value
+    return told
+
+
+def findings_json(
+    search: Search, found: list[Finalist], compared: list[Comparison], lines: list[str]
+) -> bytes:
+    """The numbers of the page, for programs; an interval of one seed has no ends."""
+    content = {
+        "search": search.plan.name,
+        "statement": lines,
+        "finalists": [
+            {
+                "trial": f.trial.id,
+                "params": dict(f.trial.params),
+                "omega": float(f.omega),
+                "seeds": [t.seed for t in f.repetitions],
+                "objective": f.scalars(),
+            }
+            for f in found
+        ],
+        "winner_against_control": [asdict(c) | {"verdict": c.verdict} for c in compared],
+        "cost": cost(search),
+    }
+    plain = (
+        json.dumps(content, indent=2).replace("-Infinity", "null").replace("Infinity", "null")
+    )
+    return f"{plain}\n".encode()
+
+
+def cost(search: Search) -> dict[str, float]:
+    """What the trials cost, and what all of them to their end would have cost."""
+    trials = search.ledger.of_kind("control", "search")
+    again = search.ledger.of_kind("final")
+    ended = [t for t in trials if t.train_seconds]
+    spent = {
+        "trials": len(trials),
+        "failed": sum(t.status == "failed" for t in trials),
+        "images": sum(t.images for t in trials),
+        "images_without_stopping": len(trials) * search.plan.rungs[-1],
+        "images_of_repetitions": sum(t.images for t in again),
+        "seconds": sum(t.seconds for t in (*trials, *again)),
+    }
+    if ended:  # what the workers did not spend: processes that start, MLflow
+        whole = sum(t.seconds for t in ended)
+        spent["startup_share"] = 1 - sum(t.train_seconds for t in ended) / whole
+    return spent
+
+
+def say(search: Search, folder: Storage, lines: list[str]) -> None:
+    objective, spent = search.options.objective, cost(search)
+    done = [t for t in search.ledger.of_kind("control", "search") if t.rungs]
+
+    def place(trial: Trial) -> tuple[int, float]:
+        return -trial.images, trial.value(objective)
+
+    print()
+    for trial in sorted(done, key=place)[:8]:
+        omega = best_strength(trial.rungs[-1].scores, objective)
+        words = ", ".join(f"{k} {v}" for k, v in search.words(trial).items())
+        value = trial.value(objective)
+        print(f"{trial.id} {trial.images:>9,} images  {value:8.2f}  omega {omega}  {words}")
+    print()
+    for line in lines:
+        print(line)
+    saved = 1 - spent["images"] / max(spent["images_without_stopping"], 1)
+    print(
+        f"cost     {spent['images']:,} images in {spent['trials']} trials, {saved:.0%} less "
+        f"than all to their end; {spent['images_of_repetitions']:,} in repetitions"
+    )
+    print(f"report   {folder.path(PAGE)}")
+    print(f"charts   {charts(search.plan.uri)}")

@@ -1,0 +1,176 @@
+"""What a search found: finalists over several seeds, and whether they beat the control.
+
+The seed of the search chose the finalists, so its own numbers flatter them: only the
+repetitions with other seeds count here, each at the guidance strength that the search chose.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cbdm_scale.evaluation.intervals import Interval
+from tune.ledger import Ledger, Trial
+from tune.objective import NAMES, ObjectiveName, best_strength, front, scalar, values_at
+
+Verdict = Literal["better", "worse", "even"]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial and its repetitions, in the order of their seeds."""
+
+    trial: Trial
+    repetitions: tuple[Trial, ...]
+    omega: str
+    objective: ObjectiveName
+
+    def values(self, metric: str) -> list[float]:
+        """The metric of every repetition that came to its end and has it."""
+        found = [t.rungs[-1].scores[self.omega] for t in self.repetitions]
+        return [scores[metric] for scores in found if metric in scores]
+
+    def scalars(self) -> list[float]:
+        """The objective of every repetition as one number."""
+        found = [t.rungs[-1].scores for t in self.repetitions]
+        return [scalar(values_at(scores, self.omega, self.objective)) for scores in found]
+
+    @property
+    def mean(self) -> float:
+        """Of the objective; infinite without repetitions."""
+        return statistics.fmean(self.scalars()) if self.repetitions else math.inf
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The winner beside the control in one metric, over the seeds that both have."""
+
+    metric: str
+    winner: Interval
+    control: Interval
+    difference: Interval
+    """Winner - control, seed by seed: lower is better."""
+
+    num_seeds: int
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.difference.high < 0:
+            return "better"
+        return "worse" if self.difference.low > 0 else "even"
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of a few values with its 95 % interval by Student's t; infinite for one."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values)
+    half /= math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def choose_finalists(ledger: Ledger, objective: ObjectiveName, number: int) -> list[Trial]:
+    """The best trials that came to their end, and the best control; [] for ``number`` 0.
+
+    With two objectives the best are those of the front, and then those nearest to it.
+    """
+    ended = [t for t in ledger.of_kind("control", "search") if t.status == "finished"]
+    searched = [t for t in ended if not t.is_control]
+    controls = sorted((t for t in ended if t.is_control), key=lambda t: t.value(objective))
+    if not number or not searched:
+        return []
+    return [searched[i] for i in order(searched, objective)[:number]] + controls[:1]
+
+
+def order(trials: Sequence[Trial], objective: ObjectiveName) -> list[int]:
+    """Places of trials in a list, the best first."""
+    points = []
+    for trial in trials:
+        scores = trial.rungs[-1].scores
+        points.append(values_at(scores, best_strength(scores, objective), objective))
+    first = set(front(points))
+    return sorted(range(len(trials)), key=lambda i: (i not in first, scalar(points[i]), i))
+
+
+def finalists(ledger: Ledger, objective: ObjectiveName) -> list[Finalist]:
+    """Those that were repeated, the best first."""
+    found = []
+    for number in sorted({t.of for t in ledger.of_kind("final")}):
+        trial = ledger.trials[number]
+        again = [t for t in ledger.of_kind("final") if t.of == number]
+        ended = tuple(t for t in again if t.status == "finished")
+        omega = best_strength(trial.rungs[-1].scores, objective)
+        found.append(Finalist(trial, ended, omega, objective))
+    return sorted(found, key=lambda f: (f.mean, f.trial.id))
+
+
+def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
+    """Metric by metric, over the seeds that both came to their end with."""
+    found = []
+    for metric in NAMES:
+        pairs = []
+        for mine in winner.repetitions:
+            other = next((t for t in control.repetitions if t.seed == mine.seed), None)
+            a = mine.rungs[-1].scores[winner.omega].get(metric)
+            b = other.rungs[-1].scores[control.omega].get(metric) if other else None
+            if a is not None and b is not None:
+                pairs.append((a, b))
+        if pairs:
+            difference = mean_interval([a - b for a, b in pairs])
+            ours, theirs = (mean_interval(v) for v in zip(*pairs, strict=True))
+            found.append(Comparison(metric, ours, theirs, difference, len(pairs)))
+    return found
+
+
+def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> list[str]:
+    """Whether the winner beats the control beyond noise, and for which classes; sentences."""
+    if not found or not found[0].repetitions:
+        return [
+            "No winner is named: nothing was repeated with other seeds, and one seed does not "
+            "tell a better setting from luck (--finalists 3)."
+        ]
+    if found[0].trial.is_control:
+        return [
+            f"The control wins: DDPM (tau 0, trial {found[0].trial.id}) has the lowest "
+            f"{_objective(found[0])} over {len(found[0].repetitions)} seeds. No value of tau "
+            "that was repeated serves this data set better."
+        ]
+    if not comparisons:
+        return ["The control was not repeated, so that nothing is known of tau."]
+    seeds = comparisons[0].num_seeds
+    lines = [
+        f"The winner is trial {found[0].trial.id}, over {seeds} seeds, each setting at its own "
+        "guidance strength."
+    ]
+    words = {
+        "better": "The winner beats the control (tau 0) beyond noise in",
+        "worse": "It is worse than the control beyond noise in",
+        "even": "No difference beyond noise in",
+    }
+    for verdict, start in words.items():
+        some = [_one(c) for c in comparisons if c.verdict == verdict]
+        if some:
+            lines.append(f"{start} {'; '.join(some)}.")
+        elif verdict == "better":
+            lines.append("The winner does not beat the control (tau 0) beyond noise.")
+    return lines
+
+
+def _objective(found: Finalist) -> str:
+    return {
+        "fid": "FID",
+        "few_fid": "FID of the few classes",
+        "pareto": "mean (geometric) of FID and FID of the few classes",
+    }[found.objective]
+
+
+def _one(found: Comparison) -> str:
+    d = found.difference
+    ends = f"difference {d.value:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
+    return (
+        f"{NAMES[found.metric]} ({found.winner.value:.2f} to {found.control.value:.2f}, {ends})"
+    )

@@ -1,0 +1,83 @@
+"""What makes a search this one and no other, its folder, and what it would do, in words."""
+
+import hashlib
+import json
+from typing import Any
+
+from cbdm_scale.config import Config, flatten, is_runtime
+from cbdm_scale.storage import Storage
+from tune.options import SearchConfig, all_rungs
+from tune.schedule import expected_images
+from tune.space import Space, fixed
+
+HEADER = "search.json"
+
+
+def identity(options: SearchConfig, base: Config, space: Space) -> dict[str, Any]:
+    """What makes it this search and no other: it cannot change when the search goes on."""
+    kept = ("eval.omegas", "eval.num_images", "eval.seed", "eval.extractor", "eval.scan")
+    runs = {
+        option: value
+        for option, value in base.flat().items()
+        if not is_runtime(option) or option.startswith(("sample.", *kept))
+    }
+    found = {
+        "objective": options.objective,
+        "scheduler": options.scheduler,
+        "searcher": options.searcher,
+        "rungs": list(all_rungs(options, base)),
+        "eta": options.eta,
+        "space": {option: str(dimension) for option, dimension in sorted(space.items())},
+        "fixed": fixed(options.space),
+        "runs": runs,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def search_name(options: SearchConfig, base: Config, space: Space) -> str:
+    if base.name:
+        return base.name
+    mine, usual = identity(options, base, space), Config().flat()
+    mine["runs"] = {o: v for o, v in mine["runs"].items() if v != usual.get(o, ...)}
+    text = json.dumps(mine, sort_keys=True)  # an option that is new leaves the name alone
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{base.dataset}-{options.objective}-{digest}"
+
+
+def claim_search(folder: Storage, mine: dict[str, Any]) -> None:
+    """The folder with its header; ValueError if it is another search's."""
+    if folder.exists(HEADER):
+        usual = {f"runs.{option}": value for option, value in Config().flat().items()}
+        before, now = flatten(folder.read_json(HEADER)), flatten(mine)
+        before = {key: usual[key] for key in now if key in usual} | before
+        differing = [
+            f"{key} ({before.get(key, 'absent')} there, {now.get(key, 'absent')} here)"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"name ({folder.url.rpartition('/')[2]}) is a search with other options: "
+                f"{', '.join(differing)}. Choose another --name, or the options it began with."
+            )
+    folder.make_folder()
+    folder.write_json(HEADER, mine)
+
+
+def describe_search(options: SearchConfig, base: Config, space: Space) -> dict[str, str]:
+    """What a search would do, in words."""
+    steps = all_rungs(options, base)
+    every = options.trials * steps[-1]
+    asha = expected_images(options.trials, steps, options.eta)
+    name = search_name(options, base, space)
+    return {
+        "search": Storage(base.cluster.storage).child("search").child(name).url,
+        **{option: str(dimension) for option, dimension in space.items()},
+        **{option: f"{value:g} (fixed)" for option, value in fixed(options.space).items()},
+        "controls (tau 0)": f"{options.num_controls} of {options.trials} trials",
+        "rungs": ", ".join(f"{images:,}" for images in steps),
+        "images, every trial to its end": f"{every:,}",
+        "images, expected": f"{asha if options.scheduler == 'asha' else every:,}",
+        "guidance strengths": ", ".join(f"{omega:g}" for omega in base.eval.omegas),
+    }

@@ -1,0 +1,55 @@
+"""What two evaluations are compared by.
+
+An evaluation holds the scores at several guidance strengths, and counts with those of its best
+one: the strength is chosen when images are made, and differs from loss to loss. Lower is
+better.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+ObjectiveName = Literal["fid", "few_fid", "pareto"]
+Scores = Mapping[str, Mapping[str, float]]
+"""Guidance strength (as text) -> name -> value, as evaluation/<images>.json has them."""
+METRICS: dict[ObjectiveName, tuple[str, ...]] = {
+    "fid": ("fid",),
+    "few_fid": ("fid_few",),
+    "pareto": ("fid", "fid_few"),
+}
+NAMES = {
+    "fid": "FID",
+    "fid_many": "FID of the many classes",
+    "fid_medium": "FID of the medium classes",
+    "fid_few": "FID of the few classes",
+}
+
+
+def scalar(values: Sequence[float]) -> float:
+    """One number: the value itself, of several their geometric mean."""
+    logs = [math.log(value) if value > 0 else -math.inf for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def best_strength(scores: Scores, objective: ObjectiveName) -> str:
+    """The strength at which the objective (its ``scalar``) is smallest."""
+    return min(scores, key=lambda omega: scalar(values_at(scores, omega, objective)))
+
+
+def values_at(scores: Scores, omega: str, objective: ObjectiveName) -> tuple[float, ...]:
+    return tuple(scores[omega][metric] for metric in METRICS[objective])
+
+
+def best_values(scores: Scores, objective: ObjectiveName) -> tuple[float, ...]:
+    """The objective at its best strength."""
+    return values_at(scores, best_strength(scores, objective), objective)
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """No worse in anything, and better in something."""
+    return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
+
+
+def front(points: Sequence[Sequence[float]]) -> list[int]:
+    """Which points no other dominates."""
+    return [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]

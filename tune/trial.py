@@ -1,0 +1,129 @@
+"""One trial: a run of the train command in this process, told on rung by rung.
+
+The process drives training workers of its own and never trains itself. What it tells is read
+from the run folder, so a trial that goes on after a kill tells what was found before, too.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cbdm_scale.config import Config
+from cbdm_scale.overrides import with_options
+from cbdm_scale.storage import Storage
+from tune.ledger import Kind, Trial
+from tune.objective import Scores
+
+WATCH_EVERY_S = 0.25
+REFERENCE = ".reference"
+"""Folder beside the trials' runs."""
+Tell = Callable[[int, Scores, float, float], None]
+"""(images, scores, seconds of this process so far, seconds of the workers if it is the end)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all trials of a search share."""
+
+    base: Config
+    """The run that the parameters are laid over; its storage is the folder of the trials."""
+
+    name: str
+    """Of the search; a trial's run is called by it and the trial's id."""
+
+    rungs: tuple[int, ...]
+    uri: str
+    parent: str
+    """MLflow run of the search."""
+
+    def run_name(self, trial_id: str) -> str:
+        return f"{self.name}-{trial_id}"
+
+    def run_folder(self, trial: Trial) -> Storage:
+        return Storage(self.base.cluster.storage).child(trial.run or self.run_name(trial.id))
+
+    def config(
+        self, trial_id: str, kind: Kind, params: Mapping[str, float], seed: int, run: str = ""
+    ) -> Config:
+        """The run of a trial. With tau 0 it is DDPM, which costs one prediction a step.
+
+        A repetition races with nobody: it is evaluated at its end only.
+        """
+        options: dict[str, Any] = dict(params)
+        if params.get("loss.tau") == 0:
+            options["loss.name"] = "ddpm"
+        config = with_options(self.base, options)
+        if kind == "final":
+            config = replace(config, train=replace(config.train, eval_at=()))
+        return replace(config, name=run or self.run_name(trial_id), seed=seed)
+
+    def tags(self, trial_id: str, kind: Kind, params: Mapping[str, float]) -> dict[str, str]:
+        """What MLflow is told besides what it is told of every run."""
+        given = {f"search.{option}": f"{value:g}" for option, value in params.items()}
+        return {
+            "mlflow.parentRunId": self.parent,
+            "search": self.name,
+            "trial": trial_id,
+            "kind": kind,
+            **given,
+        }
+
+
+def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: Tell) -> None:
+    """Train to the end, telling every evaluation after ``known`` images; raises what fails."""
+    from cbdm_scale.train import carry_out
+
+    began = time.monotonic()
+    ended: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            ended["outcome"] = carry_out(config, tags)
+        except BaseException as error:  # raised again where the trial is told of
+            ended["error"] = error
+
+    run = Storage(config.cluster.storage).child(config.run_name)
+    share_reference(config, run)
+    thread = threading.Thread(target=work, daemon=True, name="training")
+    thread.start()
+    total, over = config.train.total_images, False
+    while not over:
+        thread.join(WATCH_EVERY_S)
+        over = not thread.is_alive()
+        for images, scores in evaluations(run, config):
+            if images > known and (over or images < total):
+                known = images
+                trained = ended["outcome"]["seconds"] if "outcome" in ended else 0.0
+                share_reference(config, run)
+                tell(images, scores, time.monotonic() - began, trained)
+    if "error" in ended:
+        raise ended["error"]
+
+
+def share_reference(config: Config, run: Storage) -> None:
+    """Features of the real images are the same for all trials: the first computes them."""
+    shared = Storage(config.cluster.storage).child(REFERENCE)
+    for there, here, folder in ((shared, run, ""), (run, shared, "evaluation")):
+        home = there.child(folder) if folder else there
+        for name in home.list():
+            target = name if folder else f"evaluation/{name}"
+            if name.startswith("real-") and not here.exists(target):
+                here.write_bytes(target, home.read_bytes(name))
+
+
+def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
+    """The evaluations of a run that are whole, in order of images."""
+    from cbdm_scale.examine import evaluation_file
+
+    batch = config.train.batch_size
+    due = [-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)]
+    wanted = {str(float(omega)) for omega in config.eval.omegas}
+    found: list[tuple[int, Scores]] = []
+    for images in sorted(set(due)):
+        if run.exists(evaluation_file(images)):
+            scores = run.read_json(evaluation_file(images))["scores"]
+            if wanted <= scores.keys():
+                found.append((images, {omega: scores[omega] for omega in sorted(wanted)}))
+    return found
