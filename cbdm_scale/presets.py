@@ -74,15 +74,15 @@ def edm(preset: str, loss: str, omega: float) -> Config:
     """A row of Table 5 on CIFAR100-LT: as EDM was trained on CIFAR-10 (its Table 7).
 
     The paper names no settings, and follows "the training configurations of the baseline
-    models"; strengths are those of its DDPM rows. The network is the U-Net of DDPM, not yet
-    EDM's own DDPM++.
+    models"; strengths are those of its DDPM rows.
     """
     return Config(
         dataset="cifar100_lt",
         preset=preset,
         process="edm",
         data=DataConfig(augment="ada"),
-        model=UNetConfig(attention=(1,), dropout=0.13),
+        backbone="ddpmpp",
+        model=backbone_config("ddpmpp"),
         loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm"),
         train=TrainConfig(
             total_images=200_000_000 // 512 * 512,
