@@ -74,7 +74,7 @@ def edm(preset: str, loss: str, omega: float) -> Config:
     """A row of Table 5 on CIFAR100-LT: as EDM was trained on CIFAR-10 (its Table 7).
 
     The paper names no settings, and follows "the training configurations of the baseline
-    models"; strengths are those of its DDPM rows.
+    models"; strengths are those of its DDPM rows. The network is DDPM++.
     """
     return Config(
         dataset="cifar100_lt",
@@ -82,7 +82,7 @@ def edm(preset: str, loss: str, omega: float) -> Config:
         process="edm",
         data=DataConfig(augment="ada"),
         backbone="ddpmpp",
-        model=backbone_config("ddpmpp"),
+        model=SongConfig(dropout=0.13),
         loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm"),
         train=TrainConfig(
             total_images=200_000_000 // 512 * 512,
