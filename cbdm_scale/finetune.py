@@ -15,6 +15,7 @@ from cbdm_scale.config import Config, build_network, find_option, from_dict
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.transfer import Transfer, transfer
 from cbdm_scale.origin import MLFLOW, Origin, find_data, open_origin
+from cbdm_scale.sampling.generate import usual_sampler
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.state import INITIAL_ABOUT, save_initial
 
@@ -109,7 +110,7 @@ def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
 
 
 def with_defaults(base: Config, start: Start | None, argv: Sequence[str]) -> Config:
-    """The starting point of the options: the network is that of the origin."""
+    """The starting point of the options: network and noise are those of the origin."""
     if start is None:
         return base
     there = start.config
@@ -118,7 +119,21 @@ def with_defaults(base: Config, start: Start | None, argv: Sequence[str]) -> Con
             f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
             "Leave --backbone out."
         )
-    return replace(base, backbone=there.backbone, model=there.model, diffusion=there.diffusion)
+    wanted = base.process if base.process != Config.process else there.process
+    if (process := find_option(argv, "process", wanted)) != there.process:
+        raise ValueError(
+            f"process ({process}) contradicts the network of --init-from, which answers as "
+            f"{there.process}. Leave --process out, and take a row of {there.process}."
+        )
+    return replace(
+        base,
+        backbone=there.backbone,
+        model=there.model,
+        process=there.process,
+        diffusion=there.diffusion,
+        edm=there.edm,
+        sample=base.sample if process == base.process else usual_sampler(there.process),
+    )
 
 
 def settle(

@@ -97,7 +97,16 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    "finetune": {"cluster", "config", "data", "models", "origin", "storage", "training"},
+    "finetune": {
+        "cluster",
+        "config",
+        "data",
+        "models",
+        "origin",
+        "sampling",
+        "storage",
+        "training",
+    },
     "imageset": {
         "cluster",
         "data",

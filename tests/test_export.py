@@ -152,6 +152,20 @@ def test_a_layer_that_diffusers_lacks_is_named(
     assert any(name.startswith("omega.") for name in kept)
 
 
+def test_a_network_of_edm_gets_no_scheduler_of_ddpm_and_the_card_says_its_noise(
+    tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edm, to = make_run(tmp_path / "runs", digits_root, row="cbdm_edm"), tmp_path / "out"
+    assert main(["--run", edm, "--to", str(to)]) == 0
+    assert "not written: the network is of the process edm" in capsys.readouterr().out
+    assert not (to / "diffusers").exists()
+    card = (to / "README.md").read_text()
+    assert "EDM noise (Karras et al., 2022): ln(sigma) is normal with mean -1.2" in card
+    assert "DDPM noise" not in card and "CBDM (Equation 4): tau 1" in card
+    again = open_origin(str(to)).config
+    assert (again.process, again.sample.name) == ("edm", "heun")
+
+
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 def test_one_denoising_step_is_the_same_in_diffusers(

@@ -16,6 +16,7 @@ from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.finetune import begin, label_rows, named_start, settle
 from cbdm_scale.origin import open_origin
 from cbdm_scale.run import build_state
+from cbdm_scale.sampling.generate import usual_sampler
 from cbdm_scale.storage import Storage
 from cbdm_scale.train import claim_run, main, parse, resolve
 from cbdm_scale.training.state import load_initial, save_checkpoint
@@ -161,6 +162,19 @@ def test_options_of_another_network_are_refused_by_name(words, capsys):
     assert main([*words, "--model.dropout", "0.3", "--dry-run"]) == 0
     assert main([*words, "--init-sha256", "beef", "--dry-run"]) == 1
     assert "init_sha256 (beef) is not that of" in capsys.readouterr().err
+
+
+def test_the_noise_is_the_origins_and_another_one_is_refused(words, tmp_path, digits_root):
+    edm = make_run(tmp_path / "edm", digits_root, row="edm")
+    config, *_ = prepared([*words[:1], edm, *words[2:], "--preset", "cbdm"])
+    assert (config.process, config.loss.name) == ("edm", "cbdm")
+    assert config.sample == usual_sampler("edm")
+    for start, asked in ((words[1], ["--preset", "edm"]), (edm, ["--process", "ddpm"])):
+        typed = ["--init-from", start, *words[2:], *asked]
+        with pytest.raises(
+            ValueError, match=r"process \(\w+\) contradicts the network of --in"
+        ):
+            prepared(typed)
 
 
 def test_images_with_other_channels_are_refused_by_shape(words, tmp_path, capsys):

@@ -136,6 +136,9 @@ def test_table_5_trains_edm_as_edm_was_trained():
         0.13,
     )
     assert (plain.edm.p_mean, plain.edm.p_std, plain.edm.sigma_data) == (-1.2, 1.2, 0.5)
+    assert plain.backbone == cbdm.backbone == "ddpmpp"
+    rows_of_labels = 101 * 128
+    assert round((num_parameters(network(plain)) - rows_of_labels) / 1e6, 1) == 55.7
     assert plain.sample == cbdm.sample and (plain.sample.name, plain.sample.calls) == (
         "heun",
         35,

@@ -1,5 +1,6 @@
 """The model card: what a network learnt, by which objective, and how good its images are."""
 
+from cbdm_scale.config import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.intervals import Interval
 from cbdm_scale.evaluation.results import Evaluation, SetResult
@@ -78,18 +79,31 @@ def objective(origin: Origin) -> list[str]:
             f"drawn as {law}, regulariser on a share {loss.reg_share:g} of the images."
         )
     else:
-        lines.append("DDPM (Equation 1).")
+        lines.append(
+            "DDPM (Equation 1)." if config.process == "ddpm" else "EDM (Equation 8 there)."
+        )
     if loss.tcfg:
         lines.append(f"TCFG (Equations 32, 33): guidance strengths up to {loss.omega_max:g}.")
     seen = f"{origin.images:,} images" if origin.images is not None else "unknown length"
     lines.append(
         f"Labels dropped with probability {loss.p_uncond:g}. Trained on {seen}, "
-        f"{config.train.batch_size} a step, seed {config.seed}; DDPM noise, "
-        f"{config.diffusion.num_steps} steps."
+        f"{config.train.batch_size} a step, seed {config.seed}; {noise(config)}."
     )
     if config.init_sha256:
         lines.append(f"Fine-tuned from weights {config.init_sha256}.")
     return lines
+
+
+def noise(config: Config) -> str:
+    """What the network's level means, and what it answers with."""
+    if config.process == "ddpm":
+        return f"DDPM noise, {config.diffusion.num_steps} steps"
+    edm = config.edm
+    return (
+        f"EDM noise (Karras et al., 2022): ln(sigma) is normal with mean {edm.p_mean:g} and "
+        f"deviation {edm.p_std:g}, t / T its quantile, sigma_data {edm.sigma_data:g}; the "
+        "network is told ln(sigma) / 4 and answers with F of Equation 7"
+    )
 
 
 def metrics(evaluation: Evaluation) -> list[str]:

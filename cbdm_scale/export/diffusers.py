@@ -52,7 +52,12 @@ def scheduler_config(origin: Origin) -> dict[str, Any]:
 
 def write_diffusers(origin: Origin, folder: Path) -> list[str]:
     """Write it; lines that say what was left. ValueError if theirs has no such network."""
-    config = origin.config.model
+    config, process = origin.config.model, origin.config.process
+    if process != "ddpm":
+        raise ValueError(
+            f"the network is of the process {process}: it answers with EDM's F, which no "
+            "scheduler there takes from a UNet2DModel"
+        )
     if not isinstance(config, UNetConfig):
         raise ValueError(
             f"the network is a {type(config).__name__}: only the U-Net has a twin there"

@@ -1,0 +1,95 @@
+"""A run of EDM through the commands, in one process: what is sampled, and what is scored."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluate_tools import QUICK, evaluate, found_in
+from safetensors.torch import load
+from sampling_tools import make_run, only_set
+
+from cbdm_scale.command_line import parse
+from cbdm_scale.config import build_network, from_dict
+from cbdm_scale.diffusion.edm import EDM
+from cbdm_scale.examine import evaluate_alone
+from cbdm_scale.models import BACKBONES
+from cbdm_scale.origin import open_origin
+from cbdm_scale.presets import preset
+from cbdm_scale.sample import main as sample
+from cbdm_scale.sample import parse as parse_sample
+from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.storage import Storage
+
+
+@pytest.fixture
+def edm(tmp_path: Path, digits_root: str) -> str:
+    return make_run(tmp_path / "runs", digits_root, row="cbdm_edm")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("row", ["ddpm", "cbdm", "cbdm_tcfg"])
+def test_every_row_and_backbone_takes_the_process(row, backbone):
+    words = ["--process", "edm", "--preset", row, "--backbone", backbone]
+    config, plain = parse(words)[0], preset("digits_lt", row, backbone)
+    assert config == replace(plain, process="edm", sample=config.sample)
+    assert (config.sample.name, config.sample.num_steps) == ("heun", 18)
+    assert config.run_name.startswith("digits_lt-edm") and config.run_name != plain.run_name
+    assert from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_the_sample_command_makes_what_heun_makes_of_the_average_weights(edm):
+    assert sample(["--run", edm, "--format", "npz", "--cluster.workers", "0"]) == 0
+    with np.load(only_set(f"{edm}/samples").local_path("images-30.npz")) as file:
+        images, y = file["arr_0"], torch.from_numpy(file["arr_1"])
+    origin = open_origin(edm)
+    net = build_network(origin.config, channels=1, image_size=8, num_classes=10)
+    net.load_state_dict(load(origin.weights))
+    expected = generate(
+        net.eval(),
+        torch.arange(30),
+        y,
+        config=origin.config.sample,
+        process=EDM(origin.config.edm),
+        shape=(1, 8, 8),
+        omega=1.0,
+        null_label=10,
+        seed=0,
+        chunk_size=8,
+    )
+    assert origin.config.sample.name == "heun"
+    assert np.array_equal(images, to_uint8(expected).permute(0, 2, 3, 1).numpy())
+
+
+def test_the_sample_command_refuses_samplers_of_ddpm(edm, capsys):
+    assert parse_sample(["--run", edm])[0].sample.name == "heun"
+    words = ["--run", edm, "--sample.name", "ddim", "--cluster.workers", "0"]
+    assert sample(words) == 1
+    said = capsys.readouterr().err
+    assert "sample.name (ddim) is no sampler of the process edm. Try --sample.name heun" in said
+
+
+def test_the_score_in_training_is_that_of_the_evaluate_command(edm, random_classifier):
+    """Two ways to the same images: the examiner's shares, and a set of the sample command."""
+    words = ("--guidance", "0,1", "--chunk-size", "8", *QUICK)
+    assert evaluate(edm, random_classifier, *words) == 0
+    sets = found_in(edm).sets
+    config = from_dict(json.loads(Path(edm, "config.json").read_text()))
+    asked = replace(
+        config.eval, extractor=random_classifier, num_images=50, omegas=(0.0, 1.0), scan=True
+    )
+    scores = evaluate_alone(
+        torch.device("cpu"),
+        48,
+        lambda share: None,
+        config=replace(config, eval=asked),
+        run=Storage(edm),
+        num_shares=1,
+        say=lambda line: None,
+    )
+    assert [one.omega for one in sets] == [0, 1] and sets[0].fid != sets[1].fid
+    for one in sets:
+        assert one.fid is not None
+        assert scores[str(one.omega)]["fid"] == pytest.approx(one.fid.value, rel=1e-3)
