@@ -9,10 +9,15 @@ on where it was. Prints a Markdown table: mean and spread (half the range) over 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 from cbdm_scale import train
+
+Scores = Callable[[str, int], dict[str, dict[str, float]]]
+"""Of a row and a seed: strength -> what was measured."""
 
 OMEGAS = 0.0, 1.0, 2.0, 4.0
 COST = 1.85  # of a CBDM step in DDPM steps
@@ -68,9 +73,24 @@ def scores_of(row: str, seed: int, args: argparse.Namespace) -> dict[str, dict[s
     return scores
 
 
-def is_done(row: str, seed: int, args: argparse.Namespace) -> bool:
+def run_missing(
+    rows: Iterable[str],
+    seed: int,
+    train_row: Callable[[str, int], None],
+    scores: Scores,
+    omegas: Sequence[float],
+) -> None:
+    """Train what has no scores yet; leaves the program if a run was stopped."""
+    for row in rows:
+        if not is_done(row, seed, scores, omegas):
+            train_row(row, seed)
+        if not is_done(row, seed, scores, omegas):
+            sys.exit("stopped: the same command goes on from here")
+
+
+def is_done(row: str, seed: int, scores: Scores, omegas: Sequence[float]) -> bool:
     try:
-        return set(map(str, OMEGAS)) <= scores_of(row, seed, args).keys()
+        return set(map(str, omegas)) <= scores(row, seed).keys()
     except FileNotFoundError:
         return False
 
@@ -81,14 +101,17 @@ def cell(values: list[float], percent: bool) -> str:
     return f"{mean(values) * scale:.{digits}f} ± {spread:.{digits}f}"
 
 
-def table(args: argparse.Namespace) -> str:
+def table(
+    rows: Iterable[str], seeds: Sequence[int], scores: Scores, omegas: Sequence[float]
+) -> str:
+    """Markdown: a line a row and strength."""
     lines = ["| | omega | " + " | ".join(COLUMNS.values()) + " |"]
     lines.append("|---" * (len(COLUMNS) + 2) + "|")
-    for row in ROWS:
-        scores = [scores_of(row, seed, args) for seed in args.seeds]
-        for omega in OMEGAS:
+    for row in rows:
+        found = [scores(row, seed) for seed in seeds]
+        for omega in omegas:
             cells = [
-                cell([s[str(omega)][column] for s in scores], column.startswith("fidelity"))
+                cell([s[str(omega)][column] for s in found], column.startswith("fidelity"))
                 for column in COLUMNS
             ]
             lines.append(f"| {row} | {omega:g} | " + " | ".join(cells) + " |")
@@ -103,13 +126,10 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=1_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
+    scores = partial(scores_of, args=args)
     for seed in args.seeds:
-        for row in ROWS:
-            if not is_done(row, seed, args):
-                train_one(row, seed, args)
-            if not is_done(row, seed, args):
-                sys.exit("stopped: the same command goes on from here")
-    print(table(args))
+        run_missing(ROWS, seed, partial(train_one, args=args), scores, OMEGAS)
+    print(table(ROWS, args.seeds, scores, OMEGAS))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ was. Prints a Markdown table: mean and spread (half the range) over the seeds.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
-from benchmarks.digits_study import COLUMNS, cell
+from benchmarks.digits_study import run_missing, table
 from cbdm_scale import train
 
 OMEGAS = 0.0, 1.0, 2.0
@@ -64,27 +65,6 @@ def scores_of(row: str, seed: int, args: argparse.Namespace) -> dict[str, dict[s
     return scores
 
 
-def is_done(row: str, seed: int, args: argparse.Namespace) -> bool:
-    try:
-        return set(map(str, OMEGAS)) <= scores_of(row, seed, args).keys()
-    except FileNotFoundError:
-        return False
-
-
-def table(args: argparse.Namespace, seeds: list[int]) -> str:
-    lines = ["| | omega | " + " | ".join(COLUMNS.values()) + " |"]
-    lines.append("|---" * (len(COLUMNS) + 2) + "|")
-    for row in ROWS:
-        scores = [scores_of(row, seed, args) for seed in seeds]
-        for omega in OMEGAS:
-            cells = [
-                cell([s[str(omega)][column] for s in scores], column.startswith("fidelity"))
-                for column in COLUMNS
-            ]
-            lines.append(f"| {row} | {omega:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--storage", required=True)
@@ -94,15 +74,11 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=1_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
+    scores = partial(scores_of, args=args)
     for i, seed in enumerate(args.seeds):
-        for row in ROWS:
-            if not is_done(row, seed, args):
-                train_one(row, seed, args)
-            if not is_done(row, seed, args):
-                sys.exit("stopped: the same command goes on from here")
-        print(
-            f"\nseeds {args.seeds[: i + 1]}\n\n{table(args, args.seeds[: i + 1])}\n", flush=True
-        )
+        run_missing(ROWS, seed, partial(train_one, args=args), scores, OMEGAS)
+        seeds = args.seeds[: i + 1]
+        print(f"\nseeds {seeds}\n\n{table(ROWS, seeds, scores, OMEGAS)}\n", flush=True)
 
 
 if __name__ == "__main__":

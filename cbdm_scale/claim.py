@@ -1,7 +1,9 @@
 """The folder of a run: its own, or another's, which is refused."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from cbdm_scale.config import Config, flatten, is_runtime, upgraded
 from cbdm_scale.data.manifest import Manifest
@@ -29,17 +31,26 @@ def claim_run(config: Config, manifest: Manifest) -> Storage:
                 "another --name."
             ) from error
         now = config.flat() | flatten({"image": image})
-        differing = [
-            f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
-            for option in sorted(now.keys() | before.keys())
-            if not is_runtime(option) and before.get(option) != now.get(option)
-        ]
-        if differing:
+        if other := differing(science(before), science(now)):
             raise ValueError(
-                f"name ({config.run_name}) is a run with another configuration: "
-                f"{', '.join(differing)}. Choose another --name, or the options it began with."
+                f"name ({config.run_name}) is a run with another configuration: {other}. "
+                "Choose another --name, or the options it began with."
             )
     run.make_folder()
     about = asdict(config) | {"image": image, "classes": manifest.class_names}
     run.write_json("config.json", json.loads(json.dumps(about)))
     return run
+
+
+def science(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that change what is learnt."""
+    return {option: value for option, value in options.items() if not is_runtime(option)}
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Where a folder's options and ours are not the same, in words; "" if they are."""
+    return ", ".join(
+        f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
+        for option in sorted(before.keys() | now.keys())
+        if before.get(option) != now.get(option)
+    )

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
+from cbdm_scale.claim import differing
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import find_option, flatten
 from cbdm_scale.data.loader import DataConfig
@@ -132,16 +133,10 @@ def claim_run(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
                 f"{run.path('config.json')} is no recognition run's ({error!r}). Choose "
                 "another --name."
             ) from error
-        now = flatten(decided)
-        differing = [
-            f"{key} ({before.get(key, 'absent')} there, {now.get(key, 'absent')} here)"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-        if differing:
+        if other := differing(before, flatten(decided)):
             raise ValueError(
-                f"name ({options.name}) is a run with another configuration: "
-                f"{', '.join(differing)}. Choose another --name, or leave it out."
+                f"name ({options.name}) is a run with another configuration: {other}. "
+                "Choose another --name, or leave it out."
             )
     run.make_folder()
     about = {"decided": decided, "options": asdict(options), "cbdm_scale": __version__}

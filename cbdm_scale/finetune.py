@@ -15,6 +15,7 @@ from cbdm_scale.config import Config, build_network, find_option, from_dict
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.transfer import Transfer, transfer
 from cbdm_scale.origin import MLFLOW, Origin, find_data, open_origin
+from cbdm_scale.preset_file import is_chosen
 from cbdm_scale.sampling.generate import usual_sampler
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.state import INITIAL_ABOUT, save_initial
@@ -147,7 +148,7 @@ def settle(
             "Leave it out, or give the origin that it belongs to."
         )
     lines, loss = list(start.notes), config.loss
-    if not find_option(argv, "loss.label-power", "") and loss.regularises:
+    if not is_chosen(argv, "loss.label_power") and loss.regularises:
         same = start.fingerprint == manifest.fingerprint
         loss = replace(loss, label_power=SAME_DATA if same else OTHER_DATA)
         lines.append(

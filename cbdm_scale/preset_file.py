@@ -93,6 +93,14 @@ def preset_text(made: PresetFile) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
+def is_chosen(argv: Sequence[str], option: str) -> bool:
+    """Whether a command line, or the preset file that it names, gives an option a value."""
+    if find_option(argv, option.replace("_", "-"), ""):
+        return True
+    row = find_option(argv, "preset", "")
+    return is_file(row) and option in read_preset_file(row).options
+
+
 def starting_point(argv: Sequence[str]) -> Config:
     """The row's values, and the usual sampler of --process where that is another one's."""
     base = row_of(argv)

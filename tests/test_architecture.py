@@ -103,6 +103,7 @@ MAY_IMPORT = {
         "data",
         "models",
         "origin",
+        "preset_file",
         "sampling",
         "storage",
         "training",
@@ -164,6 +165,7 @@ MAY_IMPORT = {
         "training",
     },
     "classify": {
+        "claim",
         "cluster",
         "config",
         "data",
@@ -198,6 +200,7 @@ UPWARDS = {("tracking", "serve")}
 """served_model.py is the code that MLflow stores with a model: nothing of ours imports it."""
 
 TUNE_MAY_IMPORT = {
+    "claim",
     "cluster",
     "command_line",
     "config",

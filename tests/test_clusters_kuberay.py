@@ -31,12 +31,11 @@ def schemas():
     if folder is None:
         pytest.skip("KubeRay's definitions are not here: CBDM_KUBERAY_CRDS=FOLDER names them")
     found = {}
-    for file in folder.glob("ray.io_*.yaml"):
-        definition = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        names = definition["spec"]["names"]
+    for kind in FILES:
+        definition = yaml.safe_load((folder / f"ray.io_{kind.lower()}s.yaml").read_text())
         for version in definition["spec"]["versions"]:
-            if version["name"] == "v1" and names["kind"] in FILES:
-                found[names["kind"]] = version["schema"]["openAPIV3Schema"]
+            if version["name"] == "v1":
+                found[kind] = version["schema"]["openAPIV3Schema"]
     return found
 
 

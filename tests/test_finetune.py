@@ -15,6 +15,7 @@ from cbdm_scale.config import build_network
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.finetune import begin, label_rows, named_start, settle
 from cbdm_scale.origin import open_origin
+from cbdm_scale.preset_file import PresetFile, preset_text
 from cbdm_scale.run import build_state
 from cbdm_scale.sampling.generate import usual_sampler
 from cbdm_scale.storage import Storage
@@ -131,12 +132,21 @@ def test_the_mean_row_is_of_the_classes_alone_and_none_stays_none(words, run):
 # Options.
 
 
-def test_y_prime_is_uniform_on_the_same_data_and_as_in_training_on_other_data(words, run):
+def test_y_prime_is_uniform_on_the_same_data_and_as_in_training_on_other_data(
+    words, run, tmp_path
+):
     config, *_, lines = prepared(words)
     assert config.loss.label_power == 0
     assert "loss.label_power 0 (bal: same data as the origin's" in "\n".join(lines)
     config, *_, lines = prepared([*words, "--loss.label_power", "0.5"])
     assert config.loss.label_power == 0.5 and "label_power" not in "\n".join(lines)
+    kept = tmp_path / "winner.json"
+    options = {"loss.label_power": 0.25}
+    kept.write_text(
+        preset_text(PresetFile(dataset="digits_lt", preset="cbdm", options=options))
+    )
+    config, *_, lines = prepared([*words, "--preset", str(kept)])
+    assert config.loss.label_power == 0.25 and "label_power" not in "\n".join(lines)
     file = Path(run, "config.json")
     file.write_text(file.read_text().replace(open_origin(run).fingerprint, "0" * 16))
     config, *_, lines = prepared(words)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from cbdm_scale.claim import differing
 from cbdm_scale.config import Config, flatten, is_runtime
 from cbdm_scale.storage import Storage
 from tune.options import SearchConfig, all_rungs
@@ -51,15 +52,10 @@ def claim_search(folder: Storage, mine: dict[str, Any]) -> None:
         usual = {f"runs.{option}": value for option, value in Config().flat().items()}
         before, now = flatten(folder.read_json(HEADER)), flatten(mine)
         before = {key: usual[key] for key in now if key in usual} | before
-        differing = [
-            f"{key} ({before.get(key, 'absent')} there, {now.get(key, 'absent')} here)"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-        if differing:
+        if other := differing(before, now):
             raise ValueError(
                 f"name ({folder.url.rpartition('/')[2]}) is a search with other options: "
-                f"{', '.join(differing)}. Choose another --name, or the options it began with."
+                f"{other}. Choose another --name, or the options it began with."
             )
     folder.make_folder()
     folder.write_json(HEADER, mine)
