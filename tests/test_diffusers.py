@@ -141,6 +141,25 @@ def test_files_that_are_no_safetensors_or_do_not_fit_are_refused(tmp_path):
         open_origin(folder)
 
 
+def test_weights_in_several_files_are_one_network_and_lie_in_its_folder(tmp_path):
+    folder = Path(save_theirs(tmp_path / "net", random_net(CONFIG)))
+    whole = open_origin(str(folder)).weights
+    file = folder / "diffusion_pytorch_model.safetensors"
+    weights, index = load_file(file), Path(f"{file}.index.json")
+    for part, names in enumerate((sorted(weights)[::2], sorted(weights)[1::2])):
+        save_file({name: weights[name] for name in names}, folder / f"part{part}.safetensors")
+    places = {name: f"part{i % 2}.safetensors" for i, name in enumerate(sorted(weights))}
+    index.write_text(json.dumps({"weight_map": places}))
+    file.rename(tmp_path / "elsewhere.safetensors")
+    parts, whole = load(open_origin(str(folder)).weights), load(whole)
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    places[sorted(weights)[0]] = "../elsewhere.safetensors"
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(ValueError, match="names ../elsewhere.* not a file of its folder"):
+        open_origin(str(folder))
+
+
 def test_training_starts_from_their_folder(tmp_path, digits_root, capsys):
     folder = save_theirs(tmp_path / "net", random_net(CONFIG))
     words = ["--init-from", folder, "--data.root", digits_root, "--eval.extractor", "none"]

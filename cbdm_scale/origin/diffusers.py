@@ -103,6 +103,8 @@ def _read_weights(home: Storage) -> dict[str, Tensor]:
     files = [WEIGHTS]
     if home.exists(index):
         files = sorted(set(home.read_json(index)["weight_map"].values()))
+        if outside := [file for file in files if "/" in file or "\\" in file]:
+            raise ValueError(f"{index} names {outside[0]}, which is not a file of its folder.")
     elif not home.exists(WEIGHTS):
         raise ValueError(
             f"{home.path(WEIGHTS)} does not exist. Weights are read from safetensors alone: "
