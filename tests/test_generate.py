@@ -21,7 +21,9 @@ from cbdm_scale.sampling.heun import HeunConfig, heun
 SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))
 SHAPE = (3, 4, 4)
 CONV = torch.nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
-CONV.weight.copy_(draws.normal(0, "weight", torch.tensor([0]), 81).view(3, 3, 3, 3))
+# 27 inputs of variance 1 / 27: what it predicts is as large as noise, as with a real network,
+# and the sampler does not multiply the rounding of a step by the thousands
+CONV.weight.copy_(draws.normal(0, "weight", torch.tensor([0]), 81).view(3, 3, 3, 3) / 27**0.5)
 SAMPLERS = [
     SamplerConfig(num_steps=5),
     SamplerConfig(num_steps=5, eta=0.7),
