@@ -128,8 +128,8 @@ def test_recall_counts_as_what_it_misses():
     found["2.0"] = found["0.5"] | {"recall": 0.9}
     assert best_strength(found, "pareto_recall") == "2.0"
     assert values_at(found, "2.0", "pareto_recall") == pytest.approx((4.0, 4.0, 0.1))
-    better = Finalist(trial(1, 4), (recalled(0.9, 1), recalled(0.8, 2)), "1.0", "pareto_recall")
-    worse = Finalist(trial(0, 4), (recalled(0.4, 1), recalled(0.3, 2)), "1.0", "pareto_recall")
+    better = Finalist(trial(1, 4), (recalled(0.9, 1), recalled(0.8, 2)), "pareto_recall")
+    worse = Finalist(trial(0, 4), (recalled(0.4, 1), recalled(0.3, 2)), "pareto_recall")
     (recall,) = (c for c in compare(better, worse) if c.metric == "recall")
     assert recall.verdict == "better"
     assert recall.difference.value == pytest.approx(-0.5)
@@ -264,5 +264,38 @@ def test_a_winner_beats_the_control_only_beyond_noise(tmp_path):
 
 def test_without_repetitions_no_winner_is_named():
     assert "No winner is named" in statement([], [])[0]
-    alone = Finalist(trial(1, 4.0), (), "1.0", "fid")
+    alone = Finalist(trial(1, 4.0), (), "fid")
     assert "No winner is named" in statement([alone], [])[0]
+
+
+def with_strengths(seed, one, two):
+    """A repetition with FID ``one`` at omega 1, and ``two`` at omega 2."""
+    rung = Rung(1200, {"1.0": {"fid": one}, "2.0": {"fid": two}}, 1.0, 1200)
+    return replace(trial(7, 4), seed=seed, rungs=(rung,))
+
+
+def test_the_searchs_own_seed_does_not_choose_the_strength_of_a_finalist():
+    """Both settings are equal at omega 1; the seed of the search liked omega 2 for one."""
+    lucky = replace(trial(1, 4), rungs=with_strengths(0, 4.0, 6.0).rungs)
+    misled = replace(trial(0, 4), rungs=with_strengths(0, 6.0, 5.0).rungs)
+    again = tuple(with_strengths(seed, 3.0 + seed / 9, 8.0) for seed in (1, 2, 3))
+    a, b = (Finalist(one, again, "fid") for one in (lucky, misled))
+    assert b.omega == "1.0" and b.strengths == ["1.0"] * 3
+    (fid,) = (c for c in compare(a, b) if c.metric == "fid")
+    assert fid.difference.value == 0
+    assert Finalist(misled, (), "fid").omega == "2.0", "all that is known"
+
+
+def test_a_repetition_does_not_choose_its_own_strength():
+    """Else the smallest of several noisy numbers would be taken for each seed."""
+    again = (
+        with_strengths(1, 1.0, 2.0),
+        with_strengths(2, 5.0, 2.0),
+        with_strengths(3, 5.0, 2.0),
+    )
+    found = Finalist(trial(1, 4), again, "fid")
+    assert found.strengths == ["2.0"] * 3
+    assert found.scalars() == [2.0, 2.0, 2.0]
+    once = (with_strengths(1, 9.0, 2.0),)
+    first = replace(trial(1, 4), rungs=with_strengths(0, 4.0, 6.0).rungs)
+    assert Finalist(first, once, "fid").strengths == ["1.0"], "the search's, for want of others"

@@ -1,12 +1,14 @@
 """What a search found: finalists over several seeds, and whether they beat the control.
 
 The seed of the search chose the finalists, so its own numbers flatter them: only the
-repetitions with other seeds count here, each at the guidance strength that the search chose.
+repetitions with other seeds count here. Nor may it choose the guidance strength, or a setting
+whose strength it got wrong would lose to one where it was lucky: each repetition counts at the
+strength that is best for the others of its setting.
 """
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,18 +34,45 @@ class Finalist:
 
     trial: Trial
     repetitions: tuple[Trial, ...]
-    omega: str
     objective: ObjectiveName
+
+    @property
+    def omega(self) -> str:
+        """The strength that is best over all repetitions; without any, in the search."""
+        return self._best(self.repetitions)
+
+    @property
+    def strengths(self) -> list[str]:
+        """Of every repetition: the strength that is best over the others."""
+        return [
+            self._best([other for other in self.repetitions if other is not one])
+            for one in self.repetitions
+        ]
+
+    def _best(self, trials: Sequence[Trial]) -> str:
+        known = [trial.rungs[-1].scores for trial in trials or (self.trial,)]
+
+        def mean(omega: str) -> float:
+            return statistics.fmean(scalar(values_at(s, omega, self.objective)) for s in known)
+
+        return min(known[0], key=mean)
+
+    def scores(self) -> list[Mapping[str, float]]:
+        """Name -> value of every repetition, at its strength."""
+        pairs = zip(self.repetitions, self.strengths, strict=True)
+        return [trial.rungs[-1].scores[omega] for trial, omega in pairs]
 
     def values(self, metric: str) -> list[float]:
         """The metric of every repetition that came to its end and has it."""
-        found = [t.rungs[-1].scores[self.omega] for t in self.repetitions]
-        return [cost_of(scores, metric) for scores in found if metric in scores]
+        return [cost_of(scores, metric) for scores in self.scores() if metric in scores]
 
     def scalars(self) -> list[float]:
         """The objective of every repetition as one number."""
-        found = [t.rungs[-1].scores for t in self.repetitions]
-        return [scalar(values_at(scores, self.omega, self.objective)) for scores in found]
+        pairs = zip(self.repetitions, self.strengths, strict=True)
+        return [
+            scalar(values_at(trial.rungs[-1].scores, omega, self.objective))
+            for trial, omega in pairs
+        ]
 
     @property
     def mean(self) -> float:
@@ -112,28 +141,31 @@ def finalists(ledger: Ledger, objective: ObjectiveName) -> list[Finalist]:
         trial = ledger.trials[number]
         again = [t for t in ledger.of_kind("final") if t.of == number]
         ended = tuple(t for t in again if t.status == "finished")
-        omega = best_strength(trial.rungs[-1].scores, objective)
-        found.append(Finalist(trial, ended, omega, objective))
+        found.append(Finalist(trial, ended, objective))
     return sorted(found, key=lambda f: (f.mean, f.trial.id))
 
 
 def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
     """Metric by metric, over the seeds that both came to their end with."""
     found = []
+    ours, theirs = by_seed(winner), by_seed(control)
     for metric in NAMES:
-        pairs = []
-        for mine in winner.repetitions:
-            other = next((t for t in control.repetitions if t.seed == mine.seed), None)
-            if other is None:
-                continue
-            a, b = mine.rungs[-1].scores[winner.omega], other.rungs[-1].scores[control.omega]
-            if metric in a and metric in b:
-                pairs.append((cost_of(a, metric), cost_of(b, metric)))
+        both = [(a, theirs[seed]) for seed, a in ours.items() if seed in theirs]
+        pairs = [
+            (cost_of(a, metric), cost_of(b, metric))
+            for a, b in both
+            if metric in a and metric in b
+        ]
         if pairs:
             difference = mean_interval([a - b for a, b in pairs])
-            ours, theirs = (mean_interval(v) for v in zip(*pairs, strict=True))
-            found.append(Comparison(metric, ours, theirs, difference, len(pairs)))
+            sides = (mean_interval(v) for v in zip(*pairs, strict=True))
+            found.append(Comparison(metric, *sides, difference, len(pairs)))
     return found
+
+
+def by_seed(found: Finalist) -> dict[int, Mapping[str, float]]:
+    """The seed of each repetition -> name -> value."""
+    return dict(zip((t.seed for t in found.repetitions), found.scores(), strict=True))
 
 
 def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> list[str]:
@@ -153,8 +185,8 @@ def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> l
         return ["The control was not repeated, so that nothing is known of tau."]
     seeds = comparisons[0].num_seeds
     lines = [
-        f"The winner is trial {found[0].trial.id}, over {seeds} seeds, each setting at its own "
-        "guidance strength."
+        f"The winner is trial {found[0].trial.id}, over {seeds} seeds, each at the "
+        "guidance strength that is best for its setting's other seeds."
     ]
     words = {
         "better": "The winner beats the control (tau 0) beyond noise in",
