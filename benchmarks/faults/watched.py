@@ -1,0 +1,159 @@
+"""The train command under watch: what it said and when, what its workers have reached.
+
+Nothing of the product is asked to cooperate: its lines are read as a user reads them.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cbdm_scale.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+BATCH = 48
+SAVE_EVERY = 480
+FILES = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
+STEP = re.compile(r"^\s*([\d,]+)/[\d,]+ images \|")
+RESUMED = re.compile(r"^resumed from .*checkpoints/(\d+)")
+SMALL = (
+    *("--model.channels", "16", "--model.dropout", "0.1", "--train.batch-size", str(BATCH)),
+    *("--train.warmup-images", "480", "--sample.num-steps", "2", "--train.sample-every", "0"),
+    *("--train.eval-every", "0", "--eval.extractor", "none", "--train.log-every", str(BATCH)),
+    *("--train.save-every", str(SAVE_EVERY), "--cluster.max-failures", "1000"),
+)
+"""A tiny network, a line for every step, a checkpoint every ten."""
+
+
+@dataclass(frozen=True)
+class Event:
+    seconds: float
+    """time.monotonic() at which the line arrived."""
+    kind: str
+    """workers, resumed or step."""
+    images: int = 0
+    pids: tuple[int, ...] = ()
+
+
+@dataclass
+class Watched:
+    """One run, through every start of its command."""
+
+    name: str
+    storage: str
+    shards: str
+    workers: int
+    images: int
+    log: Path
+    environment: dict[str, str]
+    more: Sequence[str] = ()
+    events: list[Event] = field(default_factory=list)
+    process: subprocess.Popen[str] | None = None
+    reader: threading.Thread | None = None
+
+    def words(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "cbdm_scale.train", "--name", self.name, *SMALL),
+            *("--data.root", self.shards, "--cluster.storage", self.storage),
+            *("--cluster.workers", str(self.workers)),
+            *("--train.total-images", str(self.images), *self.more),
+        ]
+
+    def start(self) -> None:
+        """Type the command; in a session of its own, as a terminal gives it one."""
+        self.process = subprocess.Popen(
+            self.words(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=self.environment,
+            start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self.reader.start()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        with self.log.open("a") as log:
+            for line in process.stdout:
+                log.write(f"{time.time():.2f} {line}")
+                log.flush()
+                self.understand(line, time.monotonic())
+
+    def understand(self, line: str, now: float) -> None:
+        if line.startswith("workers (host:pid)"):
+            pids = tuple(int(word.rpartition(":")[2]) for word in line.split()[2:])
+            self.events.append(Event(now, "workers", pids=pids))
+        elif found := RESUMED.match(line):
+            self.events.append(Event(now, "resumed", int(found[1])))
+        elif found := STEP.match(line):
+            self.events.append(Event(now, "step", int(found[1].replace(",", ""))))
+
+    def of_kind(self, kind: str) -> list[Event]:
+        return [event for event in self.events if event.kind == kind]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The workers of the newest group, in the order of their ranks."""
+        groups = self.of_kind("workers")
+        return groups[-1].pids if groups else ()
+
+    @property
+    def reached(self) -> int:
+        """Most images that any group has reported."""
+        return max((event.images for event in self.of_kind("step")), default=0)
+
+    @property
+    def ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    @property
+    def folder(self) -> Storage:
+        return Storage(self.storage).child(self.name)
+
+    def wait_for(self, what: Callable[[], bool], seconds: float, words: str) -> None:
+        """Until it is so; RuntimeError if it is not in time, or if the command ends before."""
+        deadline = time.monotonic() + seconds
+        while not what():
+            if self.ended and not what():
+                raise RuntimeError(f"{self.name} ended before {words}: {self.tail()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name}: not {words} within {seconds:.0f} s")
+            time.sleep(0.02)
+
+    def finish(self, seconds: float) -> int:
+        """The exit status of the command, which is given so long."""
+        assert self.process and self.reader
+        status = self.process.wait(seconds)
+        self.reader.join(5)
+        return status
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text().splitlines()[-12:])
+
+    def kill(self) -> None:
+        """-9, to the command alone."""
+        if self.process and not self.ended:
+            self.process.kill()
+            self.process.wait()
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of weights, average and optimiser at the end of the run."""
+        name = f"checkpoints/{self.images:012d}"
+        return {
+            file: hashlib.sha256(self.folder.read_bytes(f"{name}/{file}")).hexdigest()
+            for file in FILES
+        }
+
+
+def environment(more: dict[str, str]) -> dict[str, str]:
+    """What a shell has in which nothing of MLflow is set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    return kept | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"} | more
