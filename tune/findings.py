@@ -190,8 +190,8 @@ def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> l
     first = (
         f"Trial {found[0].trial.id} beats the control (tau 0) beyond noise"
         if clear
-        else f"Nothing beats the control (tau 0) beyond noise; trial {found[0].trial.id} has the "
-        f"lowest {WORDS[objective]}"
+        else "Nothing beats the control (tau 0) beyond noise; "
+        f"trial {found[0].trial.id} has the lowest {WORDS[objective]}"
     )
     lines = [
         f"{first}, over {seeds} seeds, each at the guidance strength that is best for its "
