@@ -8,7 +8,7 @@ RUNS ?= runs
 SHARDS ?= shards
 
 BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval
-.PHONY: setup demo test check test-slow test-kills test-all $(BENCHES) clean
+.PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
 
@@ -35,6 +35,10 @@ test-slow: $(READY)
 
 test-kills: $(READY)
 	$(BIN)/python -m pytest -m kills --timeout 3600
+
+# Needs root and iproute2; says so and skips without.
+test-cluster: $(READY)
+	$(BIN)/python -m pytest -m cluster --timeout 3600 -rs
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m '' --timeout 3600
