@@ -99,18 +99,19 @@ class Examiner:
         if self._real is None:
             root, name = self.config.data.root, self.config.dataset
             index = open_index(root, name, "eval")
-            kept = (
-                f"evaluation/real-{self.manifest.fingerprint}-{self.extractor.fingerprint}.bin"
-            )
-            self._real = GroupScores(self.manifest.groups, self.extractor.dim)
+            keep = min(index.num_samples, self.config.eval.recall_images)
+            stem = f"real-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
+            kept = f"evaluation/{stem}{f'-{keep}' if keep else ''}.bin"
+            self._real = GroupScores(self.manifest.groups, self.extractor.dim, keep)
             known = self.run.read_bytes(kept) if self.run.exists(kept) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=self.config.data.open_cache())
                 groups, extractor = self.manifest.groups, self.extractor
                 self._real = self.total(
                     lambda share: real_scores(
-                        reader, index, groups, extractor, share, self.num_shares
-                    )
+                        reader, index, groups, extractor, share, self.num_shares, keep
+                    ),
+                    keep,
                 )
                 if self.world.rank == 0:
                     self.run.write_bytes(kept, self._real.state().numpy().tobytes())
@@ -120,8 +121,11 @@ class Examiner:
                 self._real.load(flat)
         return self._real
 
-    def total(self, count: Callable[[int], GroupScores]) -> GroupScores:
-        """The sum of all shares' scores, the first with the second, then with the third, ..."""
+    def total(self, count: Callable[[int], GroupScores], keep: int) -> GroupScores:
+        """The sum of all shares' scores, the first with the second, then with the third, ...
+
+        keep: features that they keep.
+        """
         world = self.world
         with world.uneven():
             mine = count(world.rank).state()
@@ -129,7 +133,7 @@ class Examiner:
                 for share in range(1, self.num_shares):
                     mine = mine + count(share).state()
         assert self.extractor is not None
-        summed = GroupScores(self.manifest.groups, self.extractor.dim)
+        summed = GroupScores(self.manifest.groups, self.extractor.dim, keep)
         summed.load(sum_in_order(world, mine))
         return summed
 
@@ -143,7 +147,8 @@ class Examiner:
             "sample": self.config.sample.to_dict(),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
-            # Earlier files say neither.
+            # Earlier files say none of these.
+            **({"recall_images": keep} if (keep := self.config.eval.recall_images) else {}),
             **({} if mode == "cfg" else {"guidance_mode": mode}),
             **({} if seed is None else {"seed": seed}),
         }
@@ -171,11 +176,8 @@ class Examiner:
         """
         if self.extractor is None:
             return {}
-        extractor, sizes, groups = (
-            self.extractor,
-            self.config.eval.num_images,
-            self.manifest.groups,
-        )
+        extractor, groups = self.extractor, self.manifest.groups
+        size, keep = self.config.eval.num_images, self.config.eval.recall_images
         scores = self.world.gather(self.kept(images))[0]
         for omega in omegas:
             if str(float(omega)) in scores:
@@ -186,15 +188,16 @@ class Examiner:
                     return fake_scores(
                         net,
                         self.generator,
-                        sizes,
+                        size,
                         omega,
                         groups,
                         extractor,
                         share,
                         self.num_shares,
+                        keep,
                     )
 
-            fake = self.total(count)
+            fake = self.total(count, keep)
             scores[str(float(omega))] = compare(self.real(), fake)
         if self.world.rank == 0:
             content = {"images": images, "key": self.key, "scores": scores}

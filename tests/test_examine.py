@@ -1,5 +1,6 @@
 """Scores are summed share by share: the same bits from three ranks and from one process."""
 
+import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
         eval=EvalConfig(
             extractor=f"classifier:{tmp_path / 'net.safetensors'}",
             num_images=50,
+            recall_images=20,
             chunk_size=8,
             omegas=(1.0, 0.5),
         ),
@@ -68,6 +70,8 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
     three = {n: run.read_bytes(f"evaluation/{n}") for n in run.child("evaluation").list()}
     files = sorted(name for name in three if name.endswith(".json"))
     assert files == ["000000000024.json", "000000000048.json"]
+    recalls = [s["recall"] for s in json.loads(three[files[1]])["scores"].values()]
+    assert len(recalls) == 2 and min(recalls) > 0.5, "rows that nobody filled are far off"
     run.remove("evaluation")
     cpu, quiet = torch.device("cpu"), lambda word: None
     evaluate_alone(cpu, 24, quiet, config=config, run=run, num_shares=RANKS, say=quiet)

@@ -3,8 +3,9 @@ import torch
 
 from cbdm_scale.evaluation.features import Features
 from cbdm_scale.evaluation.fid import frechet_distance
-from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.evaluation.groups import GroupScores, fid_by_group, kept_recall, spread_rows
 from cbdm_scale.evaluation.moments import Moments
+from cbdm_scale.evaluation.precision_recall import manifold_scores
 
 GROUPS = ("few", "many", "medium", "many")  # by class, not sorted
 
@@ -113,3 +114,33 @@ def test_scores_of_nothing_more_change_nothing():
     y, x = torch.arange(8) % 4, features(0, 8)
     empty = Features(torch.zeros(0, 3), torch.zeros(0, 4)), torch.zeros(0, dtype=torch.int64)
     assert torch.equal(scores((x, y), empty).state(), scores((x, y)).state())
+
+
+def test_kept_features_of_two_workers_are_those_of_one_in_their_rows():
+    y, x = torch.arange(50) % 4, features(0, 50)
+    rows = spread_rows(torch.arange(50), 50, 7)
+    assert sorted(rows[rows >= 0].tolist()) == list(range(7))
+    whole = GroupScores(GROUPS, 3, keep=7)
+    whole.add(x, y, rows)
+    torch.testing.assert_close(whole.kept, x.pool[rows >= 0].double())
+    halves = [GroupScores(GROUPS, 3, keep=7) for _ in range(2)]
+    for half, some in zip(halves, (slice(0, 20), slice(20, 50)), strict=True):
+        half.add(Features(x.pool[some], None), y[some], rows[some])
+    loaded = GroupScores(GROUPS, 3, keep=7)
+    loaded.load(halves[0].state() + halves[1].state())
+    assert torch.equal(loaded.kept, whole.kept)
+    assert torch.equal((halves[0] + halves[1]).kept, whole.kept)
+    assert spread_rows(torch.tensor([0, 4, 9]), 10, 10).tolist() == [0, 4, 9]
+    assert (spread_rows(torch.arange(10), 10, 0) == -1).all()
+
+
+def test_recall_is_that_of_the_kept_features_only():
+    y, real, fake = torch.arange(40) % 4, features(0, 40), features(1, 40, shift=0.5)
+    sides = []
+    for x in (real, fake):
+        kept = GroupScores(GROUPS, 3, keep=30)
+        kept.add(x, y, torch.arange(40))
+        sides.append(kept)
+    expected = manifold_scores(real.pool[:30], fake.pool[:30])
+    assert kept_recall(*sides) == {"precision": expected.precision, "recall": expected.recall}
+    assert kept_recall(scores((real, y)), sides[1]) == {}

@@ -1,9 +1,11 @@
 """What is compared, when, and what comes next: the rules of a search, without a cluster."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from cbdm_scale.overrides import with_options
 from cbdm_scale.presets import PRESETS, preset
 from cbdm_scale.storage import Storage
 from tune.ask import importance, next_values, random_values
@@ -16,8 +18,8 @@ from tune.findings import (
     statement,
 )
 from tune.ledger import Ledger, Rung, Trial
-from tune.objective import best_strength, front, scalar
-from tune.options import SearchConfig, all_rungs, searched_row
+from tune.objective import best_strength, front, scalar, values_at
+from tune.options import SearchConfig, all_rungs, searched_row, with_recall
 from tune.schedule import even_rungs, expected_images, rungs
 from tune.space import SPACE, Choice, Range, fixed, make_space
 
@@ -26,7 +28,8 @@ DIGITS = preset("digits_lt", "cbdm")
 
 def scores(fid, few=None):
     few = fid if few is None else few
-    return {"1.0": {"fid": fid, "fid_many": fid / 2, "fid_few": few}}
+    recall = 1 / (1 + fid)
+    return {"1.0": {"fid": fid, "fid_many": fid / 2, "fid_few": few, "recall": recall}}
 
 
 def trial(number, fid, kind="search", status="finished", images=1200, **more):
@@ -120,6 +123,36 @@ def test_an_evaluation_counts_with_its_best_strength():
     assert scalar((9.0, 1.0)) == pytest.approx(3.0)
 
 
+def test_recall_counts_as_what_it_misses():
+    found = {"0.5": {"fid": 4.0, "fid_few": 4.0, "recall": 0.5}}
+    found["2.0"] = found["0.5"] | {"recall": 0.9}
+    assert best_strength(found, "pareto_recall") == "2.0"
+    assert values_at(found, "2.0", "pareto_recall") == pytest.approx((4.0, 4.0, 0.1))
+    better = Finalist(trial(1, 4), (recalled(0.9, 1), recalled(0.8, 2)), "1.0", "pareto_recall")
+    worse = Finalist(trial(0, 4), (recalled(0.4, 1), recalled(0.3, 2)), "1.0", "pareto_recall")
+    (recall,) = (c for c in compare(better, worse) if c.metric == "recall")
+    assert recall.verdict == "better"
+    assert recall.difference.value == pytest.approx(-0.5)
+
+
+def recalled(recall, seed):
+    rung = Rung(1200, {"1.0": {"fid": 4.0, "fid_few": 4.0, "recall": recall}}, 1.0, 1200)
+    return replace(trial(5, 4), seed=seed, rungs=(rung,))
+
+
+def test_an_objective_with_recall_has_it_measured():
+    asked = SearchConfig(objective="pareto_recall")
+    base = searched_row(DIGITS)
+    assert with_recall(asked, base).eval.recall_images == base.eval.num_images == 500
+    own = with_options(base, {"eval.recall_images": 200})
+    assert with_recall(asked, own).eval.recall_images == 200
+    assert with_recall(SearchConfig(), base).eval.recall_images == 0
+    with pytest.raises(
+        ValueError, match=r"eval.recall_images must be 0 or from 6 to .* \(500\)"
+    ):
+        with_options(base, {"eval.recall_images": 501})
+
+
 def test_the_front_holds_what_nothing_else_beats_in_both():
     assert front([(1, 4), (2, 2), (3, 3), (4, 1)]) == [0, 1, 3]
 
@@ -133,7 +166,7 @@ def test_asking_again_asks_the_same_and_another_trial_asks_another():
         assert all(d.low <= first[o] <= d.high for o, d in SPACE.items())
 
 
-@pytest.mark.parametrize("objective", ["fid", "few_fid", "pareto"])
+@pytest.mark.parametrize("objective", ["fid", "few_fid", "pareto", "pareto_recall"])
 def test_tpe_asks_nearer_to_where_the_objective_is_low(objective):
     """The objective is |log tau|: its lowest point is tau = 1."""
 

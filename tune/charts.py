@@ -17,15 +17,10 @@ from cbdm_scale.report.canvas import (
 )
 from tune.findings import Finalist, mean_interval
 from tune.ledger import Trial
-from tune.objective import ObjectiveName, best_strength, front, scalar, values_at
+from tune.objective import WORDS, ObjectiveName, best_strength, front, scalar, values_at
 from tune.space import TAU, Range, Space
 
 Draw = Callable[[Any], None]
-WORDS: dict[ObjectiveName, str] = {
-    "fid": "FID",
-    "few_fid": "FID of the few classes",
-    "pareto": "geometric mean of FID and that of the few classes",
-}
 EARLY = MUTED
 """Evaluations at the first rung, which all trials reach."""
 

@@ -12,7 +12,16 @@ from typing import Literal
 
 from cbdm_scale.evaluation.intervals import Interval
 from tune.ledger import Ledger, Trial
-from tune.objective import NAMES, ObjectiveName, best_strength, front, scalar, values_at
+from tune.objective import (
+    NAMES,
+    WORDS,
+    ObjectiveName,
+    best_strength,
+    cost_of,
+    front,
+    scalar,
+    values_at,
+)
 
 Verdict = Literal["better", "worse", "even"]
 
@@ -29,7 +38,7 @@ class Finalist:
     def values(self, metric: str) -> list[float]:
         """The metric of every repetition that came to its end and has it."""
         found = [t.rungs[-1].scores[self.omega] for t in self.repetitions]
-        return [scores[metric] for scores in found if metric in scores]
+        return [cost_of(scores, metric) for scores in found if metric in scores]
 
     def scalars(self) -> list[float]:
         """The objective of every repetition as one number."""
@@ -76,7 +85,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def choose_finalists(ledger: Ledger, objective: ObjectiveName, number: int) -> list[Trial]:
     """The best trials that came to their end, and the best control; [] for ``number`` 0.
 
-    With two objectives the best are those of the front, and then those nearest to it.
+    With several objectives the best are those of the front, and then those nearest to it.
     """
     ended = [t for t in ledger.of_kind("control", "search") if t.status == "finished"]
     searched = [t for t in ended if not t.is_control]
@@ -115,10 +124,11 @@ def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
         pairs = []
         for mine in winner.repetitions:
             other = next((t for t in control.repetitions if t.seed == mine.seed), None)
-            a = mine.rungs[-1].scores[winner.omega].get(metric)
-            b = other.rungs[-1].scores[control.omega].get(metric) if other else None
-            if a is not None and b is not None:
-                pairs.append((a, b))
+            if other is None:
+                continue
+            a, b = mine.rungs[-1].scores[winner.omega], other.rungs[-1].scores[control.omega]
+            if metric in a and metric in b:
+                pairs.append((cost_of(a, metric), cost_of(b, metric)))
         if pairs:
             difference = mean_interval([a - b for a, b in pairs])
             ours, theirs = (mean_interval(v) for v in zip(*pairs, strict=True))
@@ -136,8 +146,8 @@ def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> l
     if found[0].trial.is_control:
         return [
             f"The control wins: DDPM (tau 0, trial {found[0].trial.id}) has the lowest "
-            f"{_objective(found[0])} over {len(found[0].repetitions)} seeds. No value of tau "
-            "that was repeated serves this data set better."
+            f"{WORDS[found[0].objective]} over {len(found[0].repetitions)} seeds. "
+            "No value of tau that was repeated serves this data set better."
         ]
     if not comparisons:
         return ["The control was not repeated, so that nothing is known of tau."]
@@ -158,14 +168,6 @@ def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> l
         elif verdict == "better":
             lines.append("The winner does not beat the control (tau 0) beyond noise.")
     return lines
-
-
-def _objective(found: Finalist) -> str:
-    return {
-        "fid": "FID",
-        "few_fid": "FID of the few classes",
-        "pareto": "mean (geometric) of FID and FID of the few classes",
-    }[found.objective]
 
 
 def _one(found: Comparison) -> str:

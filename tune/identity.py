@@ -16,7 +16,10 @@ HEADER = "search.json"
 
 def identity(options: SearchConfig, base: Config, space: Space) -> dict[str, Any]:
     """What makes it this search and no other: it cannot change when the search goes on."""
-    kept = ("eval.omegas", "eval.num_images", "eval.seed", "eval.extractor", "eval.scan")
+    kept = tuple(
+        f"eval.{option}"
+        for option in ("omegas", "num_images", "recall_images", "seed", "extractor", "scan")
+    )
     runs = {
         option: value
         for option, value in base.flat().items()

@@ -2,27 +2,36 @@
 
 An evaluation holds the scores at several guidance strengths, and counts with those of its best
 one: the strength is chosen when images are made, and differs from loss to loss. Lower is
-better.
+better; recall counts as what it misses, 1 - recall.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-ObjectiveName = Literal["fid", "few_fid", "pareto"]
+ObjectiveName = Literal["fid", "few_fid", "pareto", "pareto_recall"]
 Scores = Mapping[str, Mapping[str, float]]
 """Guidance strength (as text) -> name -> value, as evaluation/<images>.json has them."""
 METRICS: dict[ObjectiveName, tuple[str, ...]] = {
     "fid": ("fid",),
     "few_fid": ("fid_few",),
     "pareto": ("fid", "fid_few"),
+    "pareto_recall": ("fid", "fid_few", "recall"),
+}
+WORDS: dict[ObjectiveName, str] = {
+    "fid": "FID",
+    "few_fid": "FID of the few classes",
+    "pareto": "geometric mean of FID and FID of the few classes",
+    "pareto_recall": "geometric mean of FID, FID of the few classes and 1 - recall",
 }
 NAMES = {
     "fid": "FID",
     "fid_many": "FID of the many classes",
     "fid_medium": "FID of the medium classes",
     "fid_few": "FID of the few classes",
+    "recall": "1 - recall",
 }
+"""The metrics that a finding tells of, lower is better."""
 
 
 def scalar(values: Sequence[float]) -> float:
@@ -37,7 +46,12 @@ def best_strength(scores: Scores, objective: ObjectiveName) -> str:
 
 
 def values_at(scores: Scores, omega: str, objective: ObjectiveName) -> tuple[float, ...]:
-    return tuple(scores[omega][metric] for metric in METRICS[objective])
+    return tuple(cost_of(scores[omega], metric) for metric in METRICS[objective])
+
+
+def cost_of(scores: Mapping[str, float], metric: str) -> float:
+    """A metric as something to make small."""
+    return 1 - scores[metric] if metric == "recall" else scores[metric]
 
 
 def best_values(scores: Scores, objective: ObjectiveName) -> tuple[float, ...]:

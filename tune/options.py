@@ -5,12 +5,14 @@ from typing import Any, Literal
 
 from cbdm_scale.config import Config
 from cbdm_scale.overrides import with_options
-from tune.objective import ObjectiveName
+from tune.objective import METRICS, ObjectiveName
 from tune.schedule import even_rungs, rungs
 
 SchedulerName = Literal["asha", "all", "pbt"]
 SearcherName = Literal["tpe", "random"]
 FIRST_SHARE = 6
+RECALL_IMAGES = 2_000
+"""Images a side for an objective's recall: some seconds on a core, with 2,048 features."""
 CONTROL_SHARE = 8
 """One trial in so many is a control, unless the user says how many."""
 DIGITS: dict[str, Any] = {
@@ -39,15 +41,15 @@ class SearchConfig:
 
     objective: ObjectiveName = "fid"
     """What is minimised, each trial at its best guidance strength: fid (all classes), few_fid
-    (the few ones), pareto (both)."""
+    (the few ones), pareto (both), pareto_recall (both, and 1 - recall)."""
 
     scheduler: SchedulerName = "asha"
     """asha: at each rung the best third goes on. all: every trial to its end. pbt: at each rung
     the worst take over weights and, changed a little, values of the best."""
 
     searcher: SearcherName = "tpe"
-    """Where the next values come from: tpe (Optuna's; for pareto its multi-objective form), or
-    random."""
+    """Where the next values come from: tpe (Optuna's; for several objectives in the form that
+    is made for them), or random."""
 
     eta: int = 3
     """At a rung one trial in so many goes on; rungs are so many times as long as the last."""
@@ -115,6 +117,13 @@ def searched_row(row: Config) -> Config:
     if row.eval.seed is None:
         options["eval.seed"] = row.seed
     return with_options(row, options)
+
+
+def with_recall(search: SearchConfig, base: Config) -> Config:
+    """The runs with what the objective needs measured, unless the user says how many images."""
+    if "recall" not in METRICS[search.objective] or base.eval.recall_images:
+        return base
+    return with_options(base, {"eval.recall_images": min(base.eval.num_images, RECALL_IMAGES)})
 
 
 def all_rungs(search: SearchConfig, base: Config) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from cbdm_scale.report.page import POLICY
 from cbdm_scale.report.words import number, with_interval
 from tune.ask import importance
 from tune.charts import (
-    WORDS,
     front_picture,
     importance_picture,
     over_picture,
@@ -19,7 +18,7 @@ from tune.charts import (
 )
 from tune.findings import Comparison, Finalist
 from tune.ledger import Trial
-from tune.objective import NAMES, best_strength
+from tune.objective import NAMES, WORDS, best_strength, cost_of
 from tune.search import Search
 from tune.space import settings
 
@@ -160,7 +159,10 @@ def _trials(search: Search) -> str:
     for trial in sorted(search.ledger.of_kind("control", "search"), key=place):
         scores = trial.rungs[-1].scores if trial.rungs else {}
         omega = best_strength(scores, objective) if scores else ""
-        figures = [scores[omega].get(metric) if scores else None for metric in NAMES]
+        figures = [
+            cost_of(scores[omega], metric) if scores and metric in scores[omega] else None
+            for metric in NAMES
+        ]
         given = settings(search.space, trial.params)
         rows.append(
             (

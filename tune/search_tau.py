@@ -19,7 +19,7 @@ if sys.path[0] != ROOT:  # as a script, Python puts this folder there
 from cbdm_scale.command_line import resolve  # noqa: E402
 from cbdm_scale.config import Config, check_model_options  # noqa: E402
 from cbdm_scale.preset_file import starting_point  # noqa: E402
-from tune.options import SearchConfig, searched_row  # noqa: E402
+from tune.options import SearchConfig, searched_row, with_recall  # noqa: E402
 from tune.space import make_space  # noqa: E402
 
 
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> Command:
 def main(argv: Sequence[str]) -> int:
     try:
         command = parse(argv)
-        base = resolve(command.base)
+        base = with_recall(command.search, resolve(command.base))
         if base.init_from:
             raise ValueError(
                 f"init_from ({base.init_from}): the trials of a search start from random "

@@ -1,6 +1,7 @@
 """Scores over all classes and over the many, medium and few classes (Figure 1's question).
 
-Shapes: N = images in a piece, D = feature dimensions, K = classes.
+Shapes: N = images in a piece, D = feature dimensions, K = classes, R = images whose features
+are kept.
 """
 
 import torch
@@ -10,6 +11,7 @@ from cbdm_scale.evaluation.features import Features
 from cbdm_scale.evaluation.fid import frechet_distance
 from cbdm_scale.evaluation.fidelity import label_hits
 from cbdm_scale.evaluation.moments import Moments
+from cbdm_scale.evaluation.precision_recall import manifold_scores
 from cbdm_scale.labels import GROUPS, Group
 
 
@@ -17,20 +19,22 @@ class GroupScores:
     """Feature moments by group, and per class how many images there are and look the part.
 
     All of it sums: over pieces, and (``state``) over workers. "All classes" is the sum of the
-    groups.
+    groups. Features that are kept have a row each, which is 0 until its image comes.
     """
 
-    def __init__(self, groups: tuple[Group, ...], dim: int):
-        """groups: the group of each of the K classes; dim: D."""
+    def __init__(self, groups: tuple[Group, ...], dim: int, keep: int = 0):
+        """groups: the group of each of the K classes; dim: D; keep: R."""
         self.groups = groups
         self.dim = dim
         self.moments = {group: Moments(dim) for group in GROUPS}
         self.images = torch.zeros(len(groups), dtype=torch.float64)  # (K,) seen
         self.judged = torch.zeros(len(groups), dtype=torch.float64)  # (K,) with logits
         self.hits = torch.zeros(len(groups), dtype=torch.float64)  # (K,) argmax = label
+        self.kept = torch.zeros(keep, dim, dtype=torch.float64)  # (R, D)
 
-    def add(self, features: Features, labels: Tensor) -> None:
-        """Count N more images with their labels (N,)."""
+    def add(self, features: Features, labels: Tensor, rows: Tensor | None = None) -> None:
+        """Count N more images with their labels (N,). rows (N,): where to keep their features;
+        rows below 0 or from R on are not kept."""
         num_classes = len(self.groups)
         y = labels.detach().to("cpu", torch.int64)
         if len(y) != len(features.pool):
@@ -43,6 +47,9 @@ class GroupScores:
             members = torch.tensor([g == group for g in self.groups])  # (K,)
             self.moments[group].add(features.pool[members[y].to(features.pool.device)])
         self.images += torch.bincount(y, minlength=num_classes)
+        if rows is not None:
+            here = (rows >= 0) & (rows < len(self.kept))
+            self.kept[rows[here]] = features.pool[here.to(features.pool.device)].cpu().double()
         if features.logits is None:
             return
         hit = label_hits(features.logits, y, num_classes)
@@ -51,25 +58,27 @@ class GroupScores:
 
     def __add__(self, other: "GroupScores") -> "GroupScores":
         assert self.groups == other.groups, "scores of the same classes"
-        both = GroupScores(self.groups, self.dim)
+        both = GroupScores(self.groups, self.dim, len(self.kept))
         both.moments = {g: self.moments[g] + other.moments[g] for g in GROUPS}
         both.images = self.images + other.images
         both.judged = self.judged + other.judged
         both.hits = self.hits + other.hits
+        both.kept = self.kept + other.kept
         return both
 
     def state(self) -> Tensor:
         """Everything as one float64 vector, to be added over workers."""
         moments = [self.moments[group].state() for group in GROUPS]
-        return torch.cat([self.images, self.judged, self.hits, *moments])
+        return torch.cat([self.images, self.judged, self.hits, *moments, self.kept.flatten()])
 
     def load(self, state: Tensor) -> None:
         """Take over a ``state``, such as the sum of those of all workers."""
         num_classes, size = len(self.groups), 1 + self.dim + self.dim**2
-        sizes = [num_classes] * 3 + [size] * len(GROUPS)
+        sizes = [num_classes] * 3 + [size] * len(GROUPS) + [self.kept.numel()]
         assert state.shape == (sum(sizes),), "a state of the same classes and dimensions"
         flat = state.detach().to("cpu", torch.float64, copy=True)
-        self.images, self.judged, self.hits, *moments = flat.split(sizes)
+        self.images, self.judged, self.hits, *moments, kept = flat.split(sizes)
+        self.kept = kept.view_as(self.kept)
         self.moments = {g: Moments.from_state(m) for g, m in zip(GROUPS, moments, strict=True)}
 
     def total(self) -> Moments:
@@ -101,3 +110,17 @@ def fid_by_group(real: GroupScores, fake: GroupScores) -> dict[str, float]:
         if min(a.count, b.count) >= 2:
             scores[f"fid_{group}"] = frechet_distance(a, b)
     return scores
+
+
+def kept_recall(real: GroupScores, fake: GroupScores) -> dict[str, float]:
+    """Improved precision and recall of the features that both sides kept; else no key."""
+    if not (len(real.kept) and len(fake.kept)):
+        return {}
+    scores = manifold_scores(real.kept.float(), fake.kept.float())
+    return {"precision": scores.precision, "recall": scores.recall}
+
+
+def spread_rows(numbers: Tensor, num_images: int, keep: int) -> Tensor:
+    """The row of each image (N,) when ``keep`` of ``num_images`` are kept, evenly; else -1."""
+    row, before = numbers * keep // num_images, (numbers - 1) * keep // num_images
+    return torch.where(row != before, row, -1)

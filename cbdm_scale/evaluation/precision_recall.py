@@ -14,6 +14,9 @@ from torch import Tensor
 
 from cbdm_scale.evaluation.neighbours import Screen, nearest, within
 
+K_NEAREST = 5
+"""Neighbours that a ball reaches to, unless told otherwise."""
+
 
 @dataclass(frozen=True)
 class ManifoldScores:
@@ -32,13 +35,13 @@ class ManifoldScores:
     """Share of real images with a generated image in their ball."""
 
 
-def ball_radius(features: Tensor, k: int = 5, *, screen: Screen = None) -> Tensor:
+def ball_radius(features: Tensor, k: int = K_NEAREST, *, screen: Screen = None) -> Tensor:
     """Distance of each image to its k-th nearest other one: (N, D) -> (N,) float64."""
     return nearest(features, k=k, screen=screen).distance[:, -1]
 
 
 def manifold_scores(
-    real: Tensor, fake: Tensor, k: int = 5, *, screen: Screen = None
+    real: Tensor, fake: Tensor, k: int = K_NEAREST, *, screen: Screen = None
 ) -> ManifoldScores:
     """All four scores of real (N, D) and generated features (M, D)."""
     for side, features in (("real", real), ("generated", fake)):

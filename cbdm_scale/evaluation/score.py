@@ -17,8 +17,14 @@ from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.extractors import Read, find_extractor
 from cbdm_scale.evaluation.features import Extractor, Recipe
 from cbdm_scale.evaluation.grid import class_grid, png_bytes
-from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.evaluation.groups import (
+    GroupScores,
+    fid_by_group,
+    kept_recall,
+    spread_rows,
+)
 from cbdm_scale.evaluation.history import BestBy
+from cbdm_scale.evaluation.precision_recall import K_NEAREST
 from cbdm_scale.evaluation.resize import Resize, check_rule
 from cbdm_scale.labels import Group, class_cyclic
 from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
@@ -49,6 +55,10 @@ class EvalConfig:
     num_images: int = 10_000
     """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
 
+    recall_images: int = 0
+    """Images of either side whose improved precision and recall are measured as well; 0: none.
+    The paper's 50,000 belong to python -m cbdm_scale.evaluate, not to every look on the way."""
+
     omegas: tuple[float, ...] = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end."""
 
@@ -78,6 +88,11 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.num_images < 2:
             raise ValueError(f"eval.num_images must be at least 2, got {self.num_images}.")
+        if self.recall_images and not K_NEAREST < self.recall_images <= self.num_images:
+            raise ValueError(
+                f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "
+                f"({self.num_images}), got {self.recall_images}."
+            )
         if not self.omegas or min(self.omegas) < 0:
             raise ValueError(
                 f"eval.omegas must be one or more strengths of at least 0, got {self.omegas}: "
@@ -157,14 +172,19 @@ def real_scores(
     extractor: Extractor,
     rank: int,
     size: int,
+    keep: int = 0,
     batch_size: int = 250,
 ) -> GroupScores:
-    """Scores of this rank's share of the real images that metrics compare against."""
-    scores = GroupScores(groups, extractor.dim)
+    """Scores of this rank's share of the real images that metrics compare against.
+
+    keep: real images whose features are kept, spread over the split; at most its size.
+    """
+    scores = GroupScores(groups, extractor.dim, keep)
     for rows in chunks(index.num_samples, batch_size, rank, size):
         pixels = torch.stack([torch.from_numpy(reader.load(row)) for row in rows.tolist()])
         labels = torch.from_numpy(index.labels[rows.numpy()].copy())
-        scores.add(extractor(from_uint8(pixels)), labels)
+        place = spread_rows(rows, index.num_samples, keep)
+        scores.add(extractor(from_uint8(pixels)), labels, place)
     return scores
 
 
@@ -177,11 +197,15 @@ def fake_scores(
     extractor: Extractor,
     rank: int,
     size: int,
+    keep: int = 0,
 ) -> GroupScores:
-    """Scores of this rank's share of the generated images, quantised as a file would be."""
-    scores = GroupScores(groups, extractor.dim)
-    for _, labels, images in generator.share(net, num_images, omega, rank, size):
-        scores.add(extractor(from_uint8(images)), labels)
+    """Scores of this rank's share of the generated images, quantised as a file would be.
+
+    keep: the features of the first so many images are kept.
+    """
+    scores = GroupScores(groups, extractor.dim, keep)
+    for numbers, labels, images in generator.share(net, num_images, omega, rank, size):
+        scores.add(extractor(from_uint8(images)), labels, numbers)
     return scores
 
 
@@ -191,8 +215,8 @@ def from_uint8(images: Tensor) -> Tensor:
 
 
 def compare(real: GroupScores, fake: GroupScores) -> dict[str, float]:
-    """FID and label fidelity, overall and by group."""
-    return fid_by_group(real, fake) | fake.label_fidelity()
+    """FID and label fidelity, overall and by group; precision and recall of kept features."""
+    return fid_by_group(real, fake) | fake.label_fidelity() | kept_recall(real, fake)
 
 
 def grid_order(counts: Sequence[int]) -> list[int]:
