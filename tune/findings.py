@@ -159,8 +159,8 @@ def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
         ]
         if pairs:
             difference = mean_interval([a - b for a, b in pairs])
-            sides = (mean_interval(v) for v in zip(*pairs, strict=True))
-            found.append(Comparison(metric, *sides, difference, len(pairs)))
+            mine, its = (mean_interval(v) for v in zip(*pairs, strict=True))
+            found.append(Comparison(metric, mine, its, difference, len(pairs)))
     return found
 
 

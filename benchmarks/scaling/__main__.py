@@ -82,9 +82,7 @@ def run_reporters(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("measure", help="1, 2 and 3 processes on this machine")
     one.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 3])

@@ -118,7 +118,15 @@ def alike(config: Config) -> tuple[object, ...]:
     """Presets of which this is the same compute, reduce and batch alike."""
     loss, size = config.loss, shape_of(config.dataset)
     told = config.data.tells_augmentation
-    return config.model, config.process, size, loss.name, loss.tcfg, told, config.train.batch_size
+    return (
+        config.model,
+        config.process,
+        size,
+        loss.name,
+        loss.tcfg,
+        told,
+        config.train.batch_size,
+    )
 
 
 def count_presets(wanted: Iterable[tuple[str, str]] = PRESETS) -> list[Counted]:

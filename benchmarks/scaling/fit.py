@@ -30,7 +30,10 @@ def fit_link(points: Sequence[Reduction]) -> tuple[float, float]:
     """
     rows = np.array(
         [
-            [ring_bytes(p.num_bytes, p.ranks) / p.seconds, 2 * (p.ranks - 1) * p.buckets / p.seconds]
+            [
+                ring_bytes(p.num_bytes, p.ranks) / p.seconds,
+                2 * (p.ranks - 1) * p.buckets / p.seconds,
+            ]
             for p in points
         ]
     )  # (P, 2)

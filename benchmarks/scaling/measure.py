@@ -80,7 +80,8 @@ def wire_table(all_measured: list[Measured]) -> str:
 def time_table(m: Measured) -> str:
     """Medians, and ratios to the product's own gradient."""
     lines = [
-        f"| {m.ranks} ranks | wall s (median) | / without communication | CPU s a rank (median) |",
+        f"| {m.ranks} ranks | wall s (median) | / without communication "
+        "| CPU s a rank (median) |",
         "|---" * 4 + "|",
     ]
     for name, wall in m.wall_s.items():

@@ -29,8 +29,8 @@ SHOWN = (
 
 def assumptions(hidden: float) -> str:
     lines = [
-        f"A GPU computes at {UTILISATION:.0%} of its bf16 peak, or as fast as its kernels start "
-        f"({LAUNCH_S * 1e6:.0f} us each), whichever is slower.",
+        f"A GPU computes at {UTILISATION:.0%} of its bf16 peak, or as fast as its kernels "
+        f"start ({LAUNCH_S * 1e6:.0f} us each), whichever is slower.",
         f"A network carries {REACHED:.0%} of its peak; gradients are fp32, in DDP's buckets.",
         f"Of the communication that can hide behind the backward pass {hidden:.0%} does.",
         *(f"{place.name}: {place.source}." for place in PLACES),
@@ -61,9 +61,7 @@ def presets_table(counted: Iterable[Counted]) -> str:
 
 def with_hidden(counted: Counted, hidden: float) -> Counted:
     """The same with the measured share of what can hide."""
-    return replace(
-        counted, work=replace(counted.work, hidden=hidden * counted.work.hidden)
-    )
+    return replace(counted, work=replace(counted.work, hidden=hidden * counted.work.hidden))
 
 
 def fixed_table(counted: Iterable[Counted], place: Place) -> str:

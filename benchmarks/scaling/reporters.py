@@ -3,6 +3,9 @@
 Each simulated worker is the product's own `run_rank`, start to end, in a world that claims to
 have R ranks: one after the other, so that a thousand fit into this process. What the ranks
 would say to each other is left out; every call to storage, tracker and driver is counted.
+
+Storage here is the run's folder. Of the data set a node reads its manifest and index once, into
+its cache, and each rank the shards of its own images.
 """
 
 import asyncio
@@ -50,6 +53,9 @@ class Claimed:
 
     def gather(self, value: Any) -> list[Any]:
         return [value] * self.size
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        pass
 
     @contextmanager
     def uneven(self) -> Iterator[None]:
@@ -109,9 +115,7 @@ def tiny(root: str, storage: str, workers: int, steps: int) -> Config:
         base,
         name=f"of-{workers}",
         data=replace(base.data, root=root, prefetch=1),
-        model=UNetConfig(
-            channels=8, multipliers=(1,), num_blocks=1, attention=(), groups=4
-        ),
+        model=UNetConfig(channels=8, multipliers=(1,), num_blocks=1, attention=(), groups=4),
         train=replace(
             base.train,
             batch_size=workers,
@@ -126,11 +130,16 @@ def tiny(root: str, storage: str, workers: int, steps: int) -> Config:
     )
 
 
-def simulate(root: str, storage: str, workers: int, ranks: Sequence[int], steps: int) -> dict[int, Counter[str]]:
-    """What each of these ranks of so many called, in a run of so many steps."""
+def simulate(
+    root: str, storage: str, workers: int, ranks: Sequence[int], steps: int
+) -> dict[int, Counter[str]]:
+    """What each of these ranks of so many called, in a run of so many steps.
+
+    Rank 0, which alone leaves something behind, comes last: all begin at the same place.
+    """
     config = tiny(root, storage, workers, steps)
     found = {}
-    for rank in ranks:
+    for rank in sorted(ranks, reverse=True):
         counts: Counter[str] = Counter()
         with counted(counts, storage):
             outcome = product.run_rank(
@@ -144,3 +153,54 @@ def simulate(root: str, storage: str, workers: int, ranks: Sequence[int], steps:
         assert "error" not in outcome, outcome
         found[rank] = counts
     return found
+
+
+def report_seconds(workers: int, times: int = 20) -> float:
+    """CPU seconds of one report of so many workers in the actor where Ray Train joins them.
+
+    The actor's own code, without the messages that bring the calls to it.
+    """
+    from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
+
+    async def reports() -> None:
+        actor = SynchronizationActor.__ray_metadata__.modified_class()
+        for _ in range(times):
+            calls = [
+                actor.broadcast_from_rank_zero(rank, workers, {"images": 1.0}, "report")
+                for rank in range(workers)
+            ]
+            await asyncio.gather(*calls)
+
+    began = time.process_time()
+    asyncio.run(reports())
+    return (time.process_time() - began) / times
+
+
+KINDS = "reads", "bytes read", "writes", "tracker", "lines", "Ray reports"
+
+
+def table(workers: Sequence[int]) -> str:
+    """Calls of a whole run by rank 0 and by all others together; driver's time of a report."""
+    from data_prep.prepare import prepare_digits
+
+    lines = [
+        "| workers | run | who | storage reads | bytes read | storage writes | tracker calls | "
+        "lines to the driver | Ray reports |",
+        "|---" * 9 + "|",
+    ]
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="reporters-") as folder:
+        root, storage = f"{folder}/shards", f"{folder}/runs"
+        prepare_digits(root)
+        for size in workers:
+            for run, steps in (("fresh", STEPS), ("resumed", STEPS + SAVE_STEPS)):
+                found = simulate(root, storage, size, range(size), steps)
+                others = sum((found[rank] for rank in range(1, size)), Counter())
+                for who, counts in (("rank 0", found[0]), (f"{size - 1} others", others)):
+                    # In "resumed" the others, who hear nothing, began anew and report more.
+                    skipped = "Ray reports" if run == "resumed" else ""
+                    cells = " | ".join(f"{counts[k]:,}" if k != skipped else "" for k in KINDS)
+                    lines.append(f"| {size:,} | {run} | {who} | {cells} |")
+            seconds.append(f"| {size:,} | {report_seconds(size) * 1e3:.2f} |")
+    driver = ["| workers | driver CPU ms a report |", "|---|---|", *seconds]
+    return "\n".join([*lines, "", *driver])

@@ -21,7 +21,11 @@ from cbdm_scale.training.world import Processes
 
 Step = Callable[[], None]
 MIB = 2**20
-PRODUCT, LOCAL, AFTER = "DDP as the product sets it up", "no communication", "one after the other"
+PRODUCT, LOCAL, AFTER = (
+    "DDP as the product sets it up",
+    "no communication",
+    "one after the other",
+)
 ALONE, ALONE_1 = "communication alone", "communication alone, buckets of 1 MiB"
 SMALL, ONE, BF16 = "buckets of 1 MiB", "one bucket", "bf16 gradients"
 MANY, MANY_LOCAL = "4 micro-batches", "4 micro-batches, no communication"
@@ -128,7 +132,12 @@ def make_variants(
     settle(made[PRODUCT])
     buckets = buckets_of(product)
     made[ALONE] = alone = reduce_alone(buckets)
-    made[AFTER] = lambda: (local(), alone()) and None
+
+    def after() -> None:
+        local()
+        alone()
+
+    made[AFTER] = after
     if SMALL in names:
         small = wrapped(1)
         made[SMALL] = step(small)
