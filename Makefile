@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval
+BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling
 .PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
@@ -60,6 +60,11 @@ bench-sample: $(READY)
 
 bench-eval: $(READY)
 	$(BIN)/python -m benchmarks.evaluation
+
+bench-scaling: $(READY)
+	$(BIN)/python -m benchmarks.scaling measure
+	$(BIN)/python -m benchmarks.scaling predict
+	$(BIN)/python -m benchmarks.scaling reporters
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
