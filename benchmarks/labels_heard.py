@@ -1,4 +1,4 @@
-"""How soon a network listens to the label: the loss with a wrong label over that with the right.
+"""How soon a network hears its label: the loss with a wrong label over that with the right one.
 
     python -m benchmarks.labels_heard [--steps 4000] [--seeds 0 1]
 
@@ -25,7 +25,7 @@ from cbdm_scale.models.vit import ViTConfig
 
 BATCH, RATE, WARMUP, K = 48, 1e-3, 100, 10
 LATE = 300
-"""Steps of the process before this one are not measured: what is drawn is plain to see there."""
+"""Steps of the process before this one are not measured: what is drawn is plain there."""
 SIZE = {"patch": 2, "depth": 3, "width": 64, "heads": 4}
 
 
