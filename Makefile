@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval
-.PHONY: setup demo test check test-slow test-kills test-all $(BENCHES) clean
+BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling
+.PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
 
@@ -36,6 +36,10 @@ test-slow: $(READY)
 test-kills: $(READY)
 	$(BIN)/python -m pytest -m kills --timeout 3600
 
+# Needs root and iproute2; says so and skips without.
+test-cluster: $(READY)
+	$(BIN)/python -m pytest -m cluster --timeout 3600 -rs
+
 test-all: $(READY)
 	$(BIN)/python -m pytest -m '' --timeout 3600
 
@@ -56,6 +60,11 @@ bench-sample: $(READY)
 
 bench-eval: $(READY)
 	$(BIN)/python -m benchmarks.evaluation
+
+bench-scaling: $(READY)
+	$(BIN)/python -m benchmarks.scaling measure
+	$(BIN)/python -m benchmarks.scaling predict
+	$(BIN)/python -m benchmarks.scaling reporters
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Hosts with addresses of their own on one machine: network namespaces joined by a bridge.
 
-    with Hosts(3, folder, environment) as hosts:
+    with Hosts(3, environment) as hosts:
         hosts.start_ray()
         driver = hosts.start(0, [sys.executable, "-m", "cbdm_scale.train", ...], log)
         hosts.kill(2)
@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,10 +54,10 @@ def why_not() -> str:
 
 
 class Hosts:
-    def __init__(self, number: int, folder: Path, environment: Mapping[str, str] | None = None):
-        """number: hosts, the head among them. folder: of Ray's sessions. environment: of every
-        process on every host."""
-        self.number, self.folder = number, folder
+    def __init__(self, number: int, environment: Mapping[str, str] | None = None):
+        """number: hosts, the head among them. environment: of every process on every host."""
+        self.number = number
+        self.folder = Path(tempfile.gettempdir())  # Ray's sessions; a socket's path is short
         self.environment = {
             **os.environ,
             "RAY_ADDRESS": f"{self.address(0)}:{PORT}",
@@ -67,6 +68,7 @@ class Hosts:
 
     def __enter__(self) -> "Hosts":
         clear()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{NAME}-"))
         _ip(f"netns add {NAME}-net")
         _ip(f"-n {NAME}-net link add bridge type bridge")
         _ip(f"-n {NAME}-net link set bridge up")
@@ -82,6 +84,7 @@ class Hosts:
 
     def __exit__(self, *what: object) -> None:
         clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @staticmethod
     def address(host: int) -> str:
@@ -116,8 +119,13 @@ class Hosts:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
         return done.stdout
 
-    def start_ray(self, hosts: Sequence[int] | None = None) -> None:
-        """Ray on some hosts, or on all of them, the head first."""
+    def start_ray(
+        self, hosts: Sequence[int] | None = None, hidden: Mapping[int, Path] | None = None
+    ) -> None:
+        """Ray on some hosts, or on all of them, the head first.
+
+        hidden: host -> folder that its processes find empty, as where a disk is not mounted.
+        """
         ray = str(Path(sys.executable).with_name("ray"))
         for host in range(self.number) if hosts is None else hosts:
             where = (
@@ -125,9 +133,15 @@ class Hosts:
                 if host
                 else ["--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=true"]
             )
+            hide = (hidden or {}).get(host)
+            mount = [
+                *("sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"'),
+                str(hide),
+            ]
             self.run(
                 host,
                 [
+                    *(mount if hide else []),
                     *(ray, "start", *where),
                     f"--node-ip-address={self.address(host)}",
                     *(f"--temp-dir={self.folder}/ray{host}", "--disable-usage-stats"),

@@ -24,7 +24,7 @@ from cbdm_scale.downstream.fit import FitConfig
 from cbdm_scale.downstream.mixture import parse_per_class
 from cbdm_scale.presets import PRESETS
 from cbdm_scale.recognition.sets import Sets, find_sets
-from cbdm_scale.remote import split_scheme
+from cbdm_scale.remote import refuse_typed_passwords, split_scheme
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking import TrackConfig
 
@@ -244,6 +244,7 @@ def resolve(options: ClassifyOptions) -> ClassifyOptions:
 
 def main(argv: Sequence[str]) -> int:
     try:
+        refuse_typed_passwords(argv)
         return start(resolve(parse(argv)))
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,8 +10,10 @@ from typing import Annotated
 import tyro
 
 from cbdm_scale.config import Config, check_model_options
+from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.finetune import Start, with_defaults
 from cbdm_scale.preset_file import starting_point
+from cbdm_scale.presets import ORIGINS
 from cbdm_scale.remote import refuse_password, split_scheme
 from cbdm_scale.storage import Storage
 
@@ -45,7 +47,16 @@ def parse(argv: Sequence[str], start: Start | None = None) -> tuple[Config, bool
 
 
 def resolve(config: Config) -> Config:
-    """Absolute paths: a job's working directory vanishes, and workers have their own."""
+    """Absolute paths: a job's working directory vanishes, and workers have their own.
+
+    ValueError for a row that fine-tunes where nothing is named to start from.
+    """
+    before = ORIGINS.get((canonical_name(config.dataset), config.preset))
+    if before and not config.init_from:
+        raise ValueError(
+            f"preset ({config.preset}) fine-tunes, and init_from is empty. Give --init-from "
+            f"the run of --dataset {before} --preset ddpm, or another trained network."
+        )
     root = config.data.root
     refuse_password("data.root", root)
     if not split_scheme(root)[0]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from cbdm_scale.command_line import parse, resolve
+from cbdm_scale.remote import refuse_typed_passwords
 from cbdm_scale.storage import Storage
 from cbdm_scale.train import check_extractor, find_data
 
@@ -17,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
     from cbdm_scale.nodes import look_at_nodes
 
     try:
+        refuse_typed_passwords(argv)
         config = resolve(parse(argv)[0])
         manifest = find_data(config)
         check_extractor(config, manifest)

@@ -17,7 +17,7 @@ from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.diffusion.process import ProcessName
 from cbdm_scale.overrides import with_options
-from cbdm_scale.presets import any_row
+from cbdm_scale.presets import LABEL_SETS, any_row
 from cbdm_scale.sampling.generate import usual_sampler
 
 ENDING = ".json"
@@ -94,11 +94,16 @@ def preset_text(made: PresetFile) -> str:
 
 
 def is_chosen(argv: Sequence[str], option: str) -> bool:
-    """Whether a command line, or the preset file that it names, gives an option a value."""
+    """Whether a command line, or the row or file that it names, gives an option a value."""
     if find_option(argv, option.replace("_", "-"), ""):
         return True
-    row = find_option(argv, "preset", "")
-    return is_file(row) and option in read_preset_file(row).options
+    dataset, row = find_option(argv, "dataset", "digits_lt"), find_option(argv, "preset", "")
+    if is_file(row):
+        kept = read_preset_file(row)
+        if option in kept.options:
+            return True
+        dataset, row = kept.dataset, kept.preset
+    return option == "loss.label_power" and (canonical_name(dataset), row) in LABEL_SETS
 
 
 def starting_point(argv: Sequence[str]) -> Config:

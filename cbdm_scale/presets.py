@@ -1,209 +1,84 @@
-"""One line per row of the paper's tables: its settings as `Config` values.
+"""One line per row of the paper's tables (1, 2, 5 and 7, and Figure 12), its numbers beside it.
 
-The paper counts steps; here everything counts images, so each row converts by its own batch.
-Reported FIDs stand beside the rows. Interval evaluations use DDIM with 100 steps and 10,000
-images, as the ablations do (Table 6: DDIM 6.27, ancestral 6.26 on CIFAR100-LT).
+settings.py says what the rows of a table share. A line's last figures are what the paper
+reports of it: FID, F_8, recall, IS and, where the table has it, F_1/8.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import cast
 
-from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config import Config
-from cbdm_scale.data.augment import AugmentName
-from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name, read_manifest
-from cbdm_scale.evaluation.score import EvalConfig
-from cbdm_scale.losses import LossConfig
 from cbdm_scale.models import BackboneName, ModelConfig, SongConfig, UNetConfig, backbone_config
-from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.settings import digits, edm, paper, small
 
-
-def halflife(decay: float, batch_size: int) -> float:
-    """Images after which an average with this decay a step has forgotten half."""
-    return math.log(0.5) / math.log(decay) * batch_size
-
-
-def paper(
-    dataset: str,
-    preset: str,
-    loss: str,
-    batch: int,
-    omega: float,
-    size: int = 32,
-    tau: float = 1.0,
-    augment: AugmentName = "none",
-    power: float = 1.0,
-    tcfg: bool = False,
-    backbone: BackboneName = "unet",
-) -> Config:
-    """Section 4.1: the paper's U-Net, 300,000 steps (500,000 with ADA), warm-up over 5,000.
-
-    Table 5 names the ``backbone`` only: it has its own authors' settings, the rest is as for
-    the U-Net.
-
-    Table 7 (``size`` 64 and 128) names omega and tau only: the rest is as for CIFAR, with
-    attention at 16x16 as there. Its tau counts in units of this project's.
-    """
-    return Config(
-        dataset=dataset,
-        preset=preset,
-        data=DataConfig(augment=augment, resample_power=power),
-        backbone=backbone,
-        model=(
-            UNetConfig(attention=(int(math.log2(size // 16)),))
-            if backbone == "unet"
-            else backbone_config(backbone)
-        ),
-        loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm", tau=tau, tcfg=tcfg),
-        train=TrainConfig(
-            total_images=(500_000 if augment == "ada" else 300_000) * batch,
-            batch_size=batch,
-            warmup_images=5_000 * batch,
-            ema_halflife=halflife(0.9999, batch),
-        ),
-        eval=EvalConfig(omegas=(omega,), guidance_mode="tcfg" if tcfg else "cfg"),
-    )
-
-
-def edm(preset: str, loss: str, omega: float) -> Config:
-    """A row of Table 5 on CIFAR100-LT: as EDM was trained on CIFAR-10 (its Table 7).
-
-    The paper names no settings, and follows "the training configurations of the baseline
-    models"; strengths are those of its DDPM rows. The network is DDPM++.
-    """
-    return Config(
-        dataset="cifar100_lt",
-        preset=preset,
-        process="edm",
-        data=DataConfig(augment="ada"),
-        backbone="ddpmpp",
-        model=SongConfig(dropout=0.13),
-        loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm"),
-        train=TrainConfig(
-            total_images=200_000_000 // 512 * 512,
-            batch_size=512,
-            lr=1e-3,
-            warmup_images=10_000_000,
-            ema_halflife=500_000,
-            ema_ramp=0.05,
-        ),
-        sample=usual_sampler("edm"),
-        eval=EvalConfig(omegas=(omega,)),
-    )
-
-
-def small(dataset: str, loss: str = "cbdm") -> Config:
-    """For a laptop's CPU: a U-Net of 0.6 M parameters at 32 px, an hour or two on two cores."""
-    return Config(
-        dataset=dataset,
-        preset="small",
-        model=UNetConfig(
-            channels=24, multipliers=(1, 2, 2), num_blocks=1, attention=(2,), groups=8
-        ),
-        loss=LossConfig(name="cbdm" if loss == "cbdm" else "ddpm"),
-        train=TrainConfig(
-            total_images=480_000,
-            batch_size=48,
-            lr=5e-4,
-            warmup_images=9_600,
-            ema_halflife=halflife(0.999, 48),
-            log_every=2_400,
-            save_every=9_600,
-            sample_every=48_000,
-            eval_every=96_000,
-        ),
-        sample=SamplerConfig(num_steps=25),
-        eval=EvalConfig(num_images=1_000, omegas=(1.0,)),
-    )
-
-
-def digits(preset: str) -> Config:
-    """Scikit-learn's digits, 8 px: minutes on two cores. No flip: a mirrored 2 is no 2.
-
-    CBDM's predictions for different labels differ less, so it wants a larger omega: up to 2.
-    """
-    tcfg, is_edm = preset.endswith("tcfg"), preset.endswith("edm")
-    return Config(
-        dataset="digits_lt",
-        preset=preset,
-        process="edm" if is_edm else "ddpm",
-        data=DataConfig(flip=False),
-        model=UNetConfig(
-            channels=24, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=8
-        ),
-        loss=LossConfig(
-            name="cbdm" if preset.startswith("cbdm") else "ddpm",
-            tcfg=tcfg,
-            omega_max=2.0 if preset == "cbdm_tcfg" else 1.0,
-        ),
-        train=TrainConfig(
-            total_images=72_000,
-            batch_size=48,
-            lr=1e-3,
-            warmup_images=4_800,
-            ema_halflife=halflife(0.998, 48),
-            precision="fp32",
-            log_every=2_400,
-            save_every=12_000,
-            sample_every=36_000,
-            eval_every=0,
-        ),
-        sample=usual_sampler("edm") if is_edm else SamplerConfig(num_steps=25),
-        eval=EvalConfig(
-            num_images=1_000,
-            omegas=(1.0,),
-            guidance_mode="tcfg" if tcfg else "cfg",
-            chunk_size=250,
-        ),
-        cluster=ClusterConfig(workers=2),
-    )
-
-
+row, tuned = partial(partial, paper), partial(partial, paper, tuned=True)
+tuned_bal = partial(tuned, label_power=0.0)
 # fmt: off
 PAPER = (
-    #              dataset        preset   loss     batch omega px  tau      FID in the paper
-    partial(paper, "cifar100_lt", "cbdm",  "cbdm",  48,  1.6),              # 6.26
-    partial(paper, "cifar100_lt", "ddpm",  "ddpm",  64,  0.8),              # 7.38
-    partial(paper, "cifar100_lt", "cbdm_ada", "cbdm", 48, 1.4, augment="ada"),  # 5.81
-    partial(paper, "cifar100_lt", "ada",      "ddpm", 64, 0.8, augment="ada"),  # 6.16
-    partial(paper, "cifar100_lt", "diffaug",  "ddpm", 64, 0.8, augment="diffaug"),  # 9.19
-    partial(paper, "cifar100_lt", "rs",       "ddpm", 64, 0.8, power=0.0),  # 10.50
-    partial(paper, "cifar100_lt", "sqrt_rs",  "ddpm", 64, 0.8, power=0.5),  # 9.72
+    # Table 1: data set, preset, loss, batch, omega; FID, F_8, recall, IS, F_1/8.
+    row("cifar100_lt", "cbdm", "cbdm", 48, 1.6),               # 6.26 0.91 0.57 13.24 0.89
+    row("cifar100_lt", "ddpm", "ddpm", 64, 0.8),               # 7.38 0.85 0.52 13.11 0.88
+    row("cifar100_lt", "cbdm_ada", "cbdm", 48, 1.4, augment="ada"),  # 5.81 0.91 0.57 13.34 0.90
+    row("cifar100_lt", "ada", "ddpm", 64, 0.8, augment="ada"),  # 6.16 0.91 0.57 12.71 0.90
+    row("cifar100_lt", "diffaug", "ddpm", 64, 0.8,
+        augment="diffaug"),                                    # 9.19 0.88 0.47 11.56 0.86
+    row("cifar100_lt", "rs", "ddpm", 64, 0.8, power=0.0),      # 10.50 0.65 0.49 12.60 0.83
+    row("cifar100_lt", "sqrt_rs", "ddpm", 64, 0.8, power=0.5),  # 9.72 0.66 0.47 13.47 0.83
+    row("cifar100", "cbdm", "cbdm", 48, 0.8),                  # 2.72 0.97 0.67 14.03 0.96
+    row("cifar100", "ddpm", "ddpm", 64, 0.8),                  # 3.11 0.97 0.65 13.65 0.96
+    row("cifar10_lt", "cbdm", "cbdm", 48, 1.0),                # 5.46 0.97 0.59 9.28 0.95
+    row("cifar10_lt", "ddpm", "ddpm", 64, 0.8),                # 5.76 0.97 0.57 9.17 0.95
+    row("cifar10_lt", "rs", "ddpm", 64, 0.8, power=0.0),       # in no table
+    row("cifar10_lt", "sqrt_rs", "ddpm", 64, 0.8, power=0.5),  # in no table
+    row("cifar10", "cbdm", "cbdm", 48, 0.8),                   # 3.03 0.99 0.65 9.63 0.98
+    row("cifar10", "ddpm", "ddpm", 64, 0.8),                   # 3.16 0.99 0.64 9.80 0.98
+    # Table 2, from scratch; with y' as in the training set it is the row cbdm.
+    row("cifar100_lt", "cbdm_bal", "cbdm", 48, 1.6, label_power=0.0),  # 6.10 0.94 0.64 12.29
+    row("cifar100_lt", "cbdm_sqr", "cbdm", 48, 1.6, label_power=0.5),  # 6.00 0.93 0.59 13.00
     # Table 5: the Diffusion-ViT of its reference [51].
-    partial(paper, "cifar100_lt", "vit",      "ddpm", 64, 0.8, backbone="vit"),  # 37.6
-    partial(paper, "cifar100_lt", "cbdm_vit", "cbdm", 48, 1.6, backbone="vit"),  # 30.0
-    partial(paper, "cifar100",    "cbdm",  "cbdm",  48,  0.8),              # 2.72
-    partial(paper, "cifar100",    "ddpm",  "ddpm",  64,  0.8),              # 3.11
-    # Figure 12, 10,000 images: CFG's best is 5.357, at omega 0.2.
-    partial(paper, "cifar100",    "tcfg",  "ddpm",  64,  0.1, tcfg=True),   # 5.343
-    partial(paper, "cifar10_lt",  "cbdm",  "cbdm",  48,  1.0),              # 5.46
-    partial(paper, "cifar10_lt",  "ddpm",  "ddpm",  64,  0.8),              # 5.76
-    partial(paper, "cifar10_lt",  "rs",       "ddpm", 64, 0.8, power=0.0),  # none
-    partial(paper, "cifar10_lt",  "sqrt_rs",  "ddpm", 64, 0.8, power=0.5),  # none
-    partial(paper, "cifar10",     "cbdm",  "cbdm",  48,  0.8),              # 3.03
-    partial(paper, "cifar10",     "ddpm",  "ddpm",  64,  0.8),              # 3.16
-    partial(paper, "celeba5",     "cbdm",  "cbdm",  48,  1.0,  64,   0.05), # 8.69
-    partial(paper, "celeba5",     "ddpm",  "ddpm",  64,  0.6,  64),         # 10.68
-    # These two cbdm rows the paper fine-tunes from its ddpm row.
-    partial(paper, "cub200",      "cbdm",  "cbdm",  48,  0.4,  128,  0.1),  # 8.23
-    partial(paper, "cub200",      "ddpm",  "ddpm",  64,  0.2,  128),        # 8.34
-    partial(paper, "imagenet_lt", "cbdm",  "cbdm",  48,  1.6,  64,   0.01), # 16.3
-    partial(paper, "imagenet_lt", "ddpm",  "ddpm",  64,  1.2,  64),         # 17.4
+    row("cifar100_lt", "vit", "ddpm", 64, 0.8, backbone="vit"),  # 37.6 0.76 0.45 7.66 0.62
+    row("cifar100_lt", "cbdm_vit", "cbdm", 48, 1.6, backbone="vit"),  # 30.0 0.81 0.51 8.00 0.65
+    # Table 7: .., omega, pixels, tau; no F_1/8.
+    row("celeba5", "cbdm", "cbdm", 48, 1.0, 64, 0.05),         # 8.69 0.94 0.57 2.26
+    row("celeba5", "ddpm", "ddpm", 64, 0.6, 64),               # 10.68 0.92 0.51 2.22
+    row("cub200", "cbdm", "cbdm", 48, 0.4, 128, 0.1),          # the paper: tuned_bal
+    row("cub200", "ddpm", "ddpm", 64, 0.2, 128),               # 8.34 0.91 0.70 5.34
+    row("imagenet_lt", "cbdm", "cbdm", 48, 1.6, 64, 0.01),     # the paper: tuned_bal
+    row("imagenet_lt", "ddpm", "ddpm", 64, 1.2, 64),           # 17.4 0.93 0.33 25.4
+    # Figure 12, FID of 10,000 images, each at its best of six strengths.
+    row("cifar100", "cfg", "ddpm", 64, 0.2),                   # 5.357
+    row("cifar100", "tcfg", "ddpm", 64, 0.1, tcfg=True),       # 5.343
+)
+TUNED = (
+    # Table 2, fine-tuning of the data set's row ddpm; and for CIFAR10-LT, of CIFAR-100's.
+    tuned("cifar100_lt", "tuned_train", "cbdm", 48, 1.6),      # 6.20 0.88 0.54 13.36
+    tuned_bal("cifar100_lt", "tuned_bal", "cbdm", 48, 1.6),    # 5.85 0.92 0.60 13.29
+    tuned("cifar10_lt", "tuned_ddpm", "ddpm", 64, 0.8),        # 5.39 0.66 0.58 9.43
+    tuned("cifar10_lt", "tuned_train", "cbdm", 48, 1.0),       # 5.05 0.67 0.60 9.48
+    tuned_bal("cifar10_lt", "tuned_bal", "cbdm", 48, 1.0),     # 5.90 0.66 0.60 9.49
+    # Table 7; it does not say how y' is drawn: as Table 2 found best on the same data.
+    tuned_bal("cub200", "tuned_bal", "cbdm", 48, 0.4, 128, 0.1),      # 8.23 0.92 0.70 5.36
+    tuned_bal("imagenet_lt", "tuned_bal", "cbdm", 48, 1.6, 64, 0.01),  # 16.3 0.93 0.26 40.3
 )
 TABLE_5 = (
-    #            preset      loss    omega    FID in the paper, CIFAR100-LT
-    partial(edm, "edm",      "ddpm", 0.8),  # 8.64
-    partial(edm, "cbdm_edm", "cbdm", 1.6),  # 7.97
+    # CIFAR100-LT: preset, loss, omega.
+    partial(edm, "edm", "ddpm", 0.8),                          # 8.64 0.82 0.48 12.16 0.86
+    partial(edm, "cbdm_edm", "cbdm", 1.6),                     # 7.97 0.88 0.52 12.01 0.86
 )
 # fmt: on
+ORIGINS = {
+    (one.args[0], one.args[1]): "cifar100" if one.args[0] == "cifar10_lt" else one.args[0]
+    for one in TUNED
+}
+"""(data set, row) that fine-tunes -> the data set whose row ddpm it goes on from."""
+LABEL_SETS = {*ORIGINS, ("cifar100_lt", "cbdm_bal"), ("cifar100_lt", "cbdm_sqr")}
+"""Rows that say how y' is drawn, also for fine-tuning, which else has defaults of its own."""
 PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
-    **{(row.args[0], row.args[1]): row for row in PAPER},
-    **{("cifar100_lt", row.args[0]): row for row in TABLE_5},
+    **{(one.args[0], one.args[1]): one for one in (*PAPER, *TUNED)},
+    **{("cifar100_lt", one.args[0]): one for one in TABLE_5},
     ("cifar10_lt", "small"): partial(small, "cifar10_lt"),
     ("cifar100_lt", "small"): partial(small, "cifar100_lt"),
     ("digits_lt", "cbdm"): partial(digits, "cbdm"),

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,6 +64,19 @@ def refuse_password(option: str, value: str) -> None:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
+
+
+def refuse_typed_passwords(argv: Sequence[str]) -> None:
+    """ValueError for a command line with a password in a URL, whatever option it is for.
+
+    Called before the line is parsed: what reads an option may quote it in a message.
+    """
+    option = "argument"
+    for word in argv:
+        name, mark, value = word.partition("=")
+        if word.startswith("--"):
+            option = name.removeprefix("--").replace("-", "_")
+        refuse_password(option, value if mark and word.startswith("--") else word)
 
 
 def open_url(

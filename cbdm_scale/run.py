@@ -30,14 +30,13 @@ from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import Hooks, Task, train
 from cbdm_scale.training.power_ema import start_averages
+from cbdm_scale.training.resume import resume
 from cbdm_scale.training.snapshots import keep_averages
 from cbdm_scale.training.state import (
     Progress,
     State,
     checkpoint_name,
     drop_old_checkpoints,
-    load_initial,
-    load_newest,
     save_checkpoint,
 )
 from cbdm_scale.training.world import World
@@ -99,14 +98,9 @@ class Run:
         config, world, state = self.config, self.world, self.state
         where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
         self.say(f"workers (host:pid) {' '.join(where)}")
-        name, damaged = load_newest(self.folder, state)
-        for line in damaged:
-            self.say(f"skipped: {line}")
-        if name:
-            self.say(f"resumed from {self.folder.path(name)}")
-        elif config.init_sha256:
-            self.say(f"started from {load_initial(self.folder, state)}")
-        self.saved = state.progress.images if name else -1
+        fine_tunes = bool(config.init_sha256)
+        found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
+        self.saved = state.progress.images if found else -1
         self.examiner = Examiner(config, self.manifest, self.process, world, self.folder)
         self.judge = Judge(
             config,

@@ -20,6 +20,7 @@ from cbdm_scale.imageset.making import make_missing, plan_set
 from cbdm_scale.imageset.plan import SetPlan
 from cbdm_scale.imageset.store import ChunkStore
 from cbdm_scale.origin import Origin, find_data, named_origin, open_origin
+from cbdm_scale.remote import refuse_typed_passwords
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
 from cbdm_scale.storage import Storage
@@ -212,6 +213,7 @@ def start(options: SampleOptions, origin: Origin, argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> int:
     try:
+        refuse_typed_passwords(argv)
         options, origin = parse(argv)
         return start(options, origin or open_origin(options.run), argv)
     except KeyboardInterrupt:

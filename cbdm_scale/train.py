@@ -21,6 +21,7 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.finetune import Start, begin, named_start, settle
+from cbdm_scale.remote import refuse_typed_passwords
 from cbdm_scale.storage import Storage
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
@@ -192,6 +193,7 @@ def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     try:
+        refuse_typed_passwords(argv)
         origin = named_start(argv)
         config, dry_run = parse(argv, origin)
         config = resolve(config)

@@ -100,6 +100,13 @@ def _dashes(word: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
+    from cbdm_scale.remote import refuse_typed_passwords
+
+    try:
+        refuse_typed_passwords(argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if argv and argv[0] in COMMANDS:
         return int(import_module(f"data_prep.checking.{argv[0]}").main(argv[1:]))
     arguments = vars(make_parser().parse_args([_dashes(word) for word in argv]))

@@ -18,10 +18,19 @@ import sys
 from cbdm_scale.cluster import ClusterConfig, connect
 connect(ClusterConfig(workers=1))
 import ray
-print(ray.get_runtime_context().gcs_address, flush=True)
+from ray._private.worker import _global_node
+print(ray.get_runtime_context().gcs_address, _global_node.get_session_dir_path(), flush=True)
 sys.stdin.readline()
 ray.shutdown()
 """
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted-aws-secret-7b1d",
+    "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password-c02e",
+    "MLFLOW_TRACKING_TOKEN": "planted-mlflow-token-93aa",
+    "GITHUB_TOKEN": "planted-token-of-somebody-4f5c",
+    "RAY_AUTH_TOKEN": "planted-ray-token-e8d6",
+}
+"""In the environment of the cluster, its workers and all commands: none may be found again."""
 SMALL = (
     *("--model.channels", "16", "--model.dropout", "0.1", "--train.log-every", "48"),
     *("--sample.num-steps", "4", "--eval.num-images", "60", "--train.warmup-images", "480"),
@@ -37,7 +46,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     os.environ["CBDM_SCALE_CACHE"] = str(folder / "cache")
-    os.environ["RAY_ADDRESS"] = "local"
+    os.environ |= SECRETS | {"RAY_ADDRESS": "local", "RAY_AUTH_MODE": "token"}
     from data_prep.options import Options
     from data_prep.prepare import prepare
 
@@ -50,8 +59,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cwd=ROOT,
     )
     assert keeper.stdout
-    os.environ["RAY_ADDRESS"] = keeper.stdout.readline().strip()
-    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_ADDRESS"], session = keeper.stdout.readline().split()
+    (folder / "session").symlink_to(session)
     yield folder
     keeper.communicate("over\n", timeout=60)
     os.environ.clear()

@@ -32,6 +32,7 @@ def table(counts, *, level=1.0, fidelity=True, images=100, seed=0) -> ClassTable
     for c, (n, group) in enumerate(zip(counts, groups, strict=True)):
         badness = (max(counts) / n) ** 0.45 * rng.uniform(0.7, 1.35)
         kid = level * 0.004 * badness
+        fid = level * 9 * badness**0.8
         share = max(0.05, min(0.99, 1.02 - 0.11 * badness / level**0.2 * level))
         rows.append(
             ClassScore(
@@ -41,7 +42,7 @@ def table(counts, *, level=1.0, fidelity=True, images=100, seed=0) -> ClassTable
                 num_real=images,
                 num_fake=images,
                 kid=around(kid, 0.25 * kid + 0.0008),
-                fid=level * 9 * badness**0.8 if images >= 50 else None,
+                fid=around(fid, 0.15 * fid) if images >= 50 else None,
                 fid_images=(images, images) if images >= 50 else None,
                 fid_missing=None if images >= 50 else f"{images} real images: too few",
                 fidelity=wilson(round(share * images) / images, images) if fidelity else None,
@@ -64,7 +65,7 @@ def pooled(rows, group) -> ClassScore:
         num_real=total,
         num_fake=total,
         kid=around(mean, 0.06 * mean),
-        fid=1000 * mean if total >= 50 else None,
+        fid=around(1000 * mean, 60 * mean) if total >= 50 else None,
         fid_images=(total, total) if total >= 50 else None,
         fid_missing=None if total >= 50 else "too few",
         fidelity=wilson(sum(shares) / len(shares), total) if shares else None,

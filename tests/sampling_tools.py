@@ -17,9 +17,15 @@ from cbdm_scale.training.state import save_checkpoint
 MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
 
 
-def make_run(runs: Path, root: str, images: tuple[int, ...] = (48,), row: str = "cbdm") -> str:
-    """The folder of a run on the digits, with a checkpoint after each number of images."""
-    base = preset("digits_lt", row)
+def make_run(
+    runs: Path,
+    root: str,
+    images: tuple[int, ...] = (48,),
+    row: str = "cbdm",
+    dataset: str = "digits_lt",
+) -> str:
+    """The folder of a run, with a checkpoint after each number of images."""
+    base = preset(dataset, row)
     config = replace(
         base,
         name="noise",
@@ -30,7 +36,7 @@ def make_run(runs: Path, root: str, images: tuple[int, ...] = (48,), row: str = 
         eval=replace(base.eval, num_images=30, chunk_size=8),
         cluster=replace(base.cluster, storage=str(runs)),
     )
-    manifest = read_manifest(root, "digits_lt")
+    manifest = read_manifest(root, dataset)
     run = claim_run(config, manifest)
     for seen in images:
         state = build_state(config, manifest, torch.device("cpu"))

@@ -27,7 +27,7 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         num_real=60,
         num_fake=60,
         kid=None,
-        fid=20.5,
+        fid=Interval(20.5, 19.0, 22.0),
         fid_images=(60, 60),
         fid_missing=None,
         fidelity=Interval(0.5, 0.4, 0.6),
@@ -127,7 +127,7 @@ def test_the_card_has_the_metrics_of_this_checkpoint_and_of_no_other(
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
     assert "| 0.8 | 1.8 | 600 | 4.5 [4.5, 4.5] | - | 0.57 | - | - |" in card
-    assert "| few | 12 | 20.5 | - | 0.5 [0.4, 0.6] | - |" in card
+    assert "| few | 12 | 20.5 [19, 22] | - | 0.5 [0.4, 0.6] | - |" in card
     assert "not evaluated" not in capsys.readouterr().out
 
 

@@ -39,6 +39,15 @@ def test_the_fid_interval_covers_the_expected_fid_of_as_many_images():
     assert width == pytest.approx(2 * 2.09 * many.std().item(), rel=0.15)
 
 
+def test_the_fid_interval_of_a_class_covers_with_fewer_images_than_dimensions():
+    """Ten groups of 50 images, as for a class on Inception features."""
+    real = normal(0, 50, 120)
+    many = torch.tensor([fid(real, fresh(t, 50, 120)) for t in range(200)])
+    found = [fid_interval(real, fresh(5000 + t, 50, 120), 10) for t in range(100)]
+    assert sum(i.low <= many.mean() <= i.high for i in found) >= 88
+    assert torch.tensor([i.high - i.low for i in found]).mean() < 3 * 2.26 * many.std().item()
+
+
 def test_a_bootstrap_would_bias_fid_upward_and_this_does_not():
     """The reason for leaving out groups: repeated images look like a narrower set."""
     real, fake = normal(0, 400, 40), normal(1, 100, 40)

@@ -7,7 +7,7 @@ import torch
 from feature_tools import normal
 from torch import Tensor
 
-from cbdm_scale.evaluation.fid import fid
+from cbdm_scale.evaluation.fid import FrechetTo, fid
 from cbdm_scale.evaluation.inception_score import inception_score_of_logits
 from cbdm_scale.evaluation.kid import kid
 from cbdm_scale.evaluation.measure import About, held_out, held_out_copies, measure
@@ -15,6 +15,7 @@ from cbdm_scale.evaluation.memorisation import memorisation
 from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
 from cbdm_scale.evaluation.prd import prd
 from cbdm_scale.evaluation.precision_recall import manifold_scores
+from cbdm_scale.evaluation.reference import Reference
 
 COUNTS = [200, 30, 10]
 ABOUT = About("here", 0.8, "cfg")
@@ -121,3 +122,23 @@ def test_held_out_images_are_those_whose_pixels_were_not_trained_on():
     )
     assert held_out_copies(TRAIN, real, COUNTS) == expected.groups
     assert held_out_copies(TRAIN, TRAIN, COUNTS) == ()
+
+
+def test_a_reference_that_sets_share_changes_no_number_and_prepares_the_real_side_once(
+    monkeypatch,
+):
+    prepared, init = [], FrechetTo.__init__
+
+    def counted(self, features):
+        prepared.append(len(features))
+        init(self, features)
+
+    others = replace(FAKE, pool=FAKE.pool + 0.5)
+    alone = [measure(ABOUT, REAL, fake, None, COUNTS) for fake in (FAKE, others)]
+    monkeypatch.setattr(FrechetTo, "__init__", counted)
+    shared = Reference(REAL.pool, REAL.labels, COUNTS)
+    found = [measure(ABOUT, REAL, f, None, COUNTS, 0, shared) for f in (FAKE, others)]
+    assert found == alone
+    assert prepared.count(240) == 1, "all real images"
+    assert len(prepared) == 1 + 3 + 2 * 3, "all, three groups, and three classes a set"
+    assert found[0].table.pooled[0].fid == found[0].fid and found[0].fid != found[1].fid

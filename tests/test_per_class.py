@@ -5,6 +5,7 @@ from feature_tools import normal
 from cbdm_scale.evaluation.features import Features
 from cbdm_scale.evaluation.fid import fid
 from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
+from cbdm_scale.evaluation.intervals import fid_interval
 from cbdm_scale.evaluation.kid import kid
 from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
 from cbdm_scale.labels import class_groups
@@ -38,7 +39,7 @@ def test_class_fid_is_of_equally_many_images_and_kid_of_all():
     rng = torch.Generator().manual_seed(0)
     mine = x[torch.randperm(400, generator=rng)[:60]]
     rng.manual_seed(0)
-    assert table.classes[2].fid == fid(mine, y[torch.randperm(90, generator=rng)[:60]])
+    assert table.classes[2].fid.value == fid(mine, y[torch.randperm(90, generator=rng)[:60]])
 
 
 def test_below_50_images_there_is_no_fid_but_a_reason_and_a_kid():
@@ -63,9 +64,9 @@ def test_pooled_fid_is_that_of_training():
         sums.append(scores)
     known = fid_by_group(*sums)
     pooled = {row.group: row for row in class_table(real, fake, COUNTS).pooled}
-    assert pooled[None].fid == pytest.approx(known["fid"], rel=1e-6)
+    assert pooled[None].fid.value == pytest.approx(known["fid"], rel=1e-6)
     for group in ("many", "medium", "few"):
-        assert pooled[group].fid == pytest.approx(known[f"fid_{group}"], rel=1e-6)
+        assert pooled[group].fid.value == pytest.approx(known[f"fid_{group}"], rel=1e-6)
 
 
 def test_a_bad_class_stands_out():
@@ -73,7 +74,7 @@ def test_a_bad_class_stands_out():
     fake.x[fake.y == 7] += 2
     table = class_table(real, fake, COUNTS)
     worst = max(table.classes, key=lambda row: row.kid.value)
-    assert worst.label == 7 == max(table.classes, key=lambda row: row.fid).label
+    assert worst.label == 7 == max(table.classes, key=lambda row: row.fid.value).label
     others = [row.kid.high for row in table.classes if row.label != 7]
     assert worst.kid.low > max(others)
     assert table.pooled[3].kid.value > 10 * table.pooled[1].kid.value
@@ -103,3 +104,34 @@ def test_labels_that_do_not_fit_are_refused():
         class_table(real, LabelledFeatures(real.x, real.y + 1), COUNTS)
     with pytest.raises(ValueError, match=r"540 images but labels or hits \(3,\)"):
         LabelledFeatures(real.x, real.y[:3])
+
+
+def test_class_and_group_fids_have_the_interval_of_ten_groups_that_of_all_of_twenty():
+    real, fake = labelled(0, [60] * 9), labelled(1, [60] * 9)
+    table = class_table(real, fake, COUNTS, seed=4)
+    only = torch.tensor([2])
+    assert table.classes[2].fid == fid_interval(real.of(only).x, fake.of(only).x, 10, 4)
+    many = torch.tensor([0, 1, 2])
+    assert table.pooled[1].fid == fid_interval(real.of(many).x, fake.of(many).x, 10, 4)
+    assert table.pooled[0].fid == fid_interval(real.x, fake.x, 20, 4)
+
+
+def test_what_is_known_of_all_images_is_not_computed_again(monkeypatch):
+    from cbdm_scale.evaluation import intervals
+    from cbdm_scale.evaluation.per_class import Whole
+    from cbdm_scale.evaluation.reference import Reference
+
+    real, fake = labelled(0, [60] * 9), labelled(1, [55] * 9)
+    plain, prepared = class_table(real, fake, COUNTS), []
+    refer = Reference(real.x, real.y, COUNTS)
+    keep = type(refer.to(None)).__init__
+
+    def counted(self, features):
+        prepared.append(len(features))
+        keep(self, features)
+
+    monkeypatch.setattr(intervals.FrechetTo, "__init__", counted)
+    known = Whole(plain.pooled[0].fid, plain.pooled[0].kid)
+    for _ in range(2):
+        assert class_table(real, fake, COUNTS, reference=refer, whole=known) == plain
+    assert prepared == [55] * 9 + [180] * 3 + [55] * 9, "a group's only once, all images' never"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cbdm_scale.models import BACKBONES, build, num_parameters
-from cbdm_scale.presets import PRESETS, custom, preset
+from cbdm_scale.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
 from cbdm_scale.training.ema import EMA
 
 CLASSES = {
@@ -23,7 +23,10 @@ PAPER = [
     for row in PRESETS
     if row[0] != "digits_lt" and row[1] != "small" and not row[1].endswith("edm")
 ]
-PLAIN = ("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "tcfg", "vit", "edm")
+PLAIN = (
+    *("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "cfg", "tcfg", "vit", "edm"),
+    "tuned_ddpm",
+)
 """Rows whose objective has no class-balancing term; of DDPM's process in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
@@ -71,13 +74,15 @@ def test_the_papers_settings(row):
     config = preset(*row)
     train, loss, batch = config.train, config.loss, 64 if row[1] in PLAIN else 48
     assert train.batch_size == batch
-    assert train.total_images == (500_000 if row[1].endswith("ada") else 300_000) * batch
+    steps = 500_000 if row[1].endswith("ada") else 100_000 if row in ORIGINS else 300_000
+    assert train.total_images == steps * batch
     assert train.warmup_images == 5_000 * batch
     ema = EMA(torch.nn.Identity(), train.ema_halflife, train.ema_ramp)
     assert ema.decay(batch, batch) == pytest.approx(0.9999, abs=1e-12)
     assert (train.lr, train.clip, train.ema_ramp) == (2e-4, 1.0, 0.0)
-    tau = TABLE_7.get(row[0], 1) if row[1] == "cbdm" else 1
-    assert (loss.tau, loss.gamma, loss.label_power, loss.p_uncond) == (tau, 0.25, 1, 0.1)
+    tau = TABLE_7.get(row[0], 1) if loss.name == "cbdm" else 1
+    assert (loss.tau, loss.gamma, loss.p_uncond) == (tau, 0.25, 0.1)
+    assert loss.label_power == {"bal": 0, "sqr": 0.5}.get(row[1].rpartition("_")[2], 1)
     assert loss.reg_share == 1 and config.data.flip
     assert config.backbone == ("vit" if row[1].endswith("vit") else "unet")
     assert config.model.dropout == (0.1 if config.backbone == "unet" else 0)
@@ -155,6 +160,38 @@ def test_figure_12_adds_an_embedding_of_the_strength_to_ddpm():
     assert config.train == plain.train and config.model == plain.model
     added = num_parameters(network(config)) - num_parameters(network(plain))
     assert added == 128 * 512 + 512 * 512
+
+
+def test_figure_12s_two_rows_differ_in_the_guidance_alone():
+    cfg, tcfg = preset("cifar100", "cfg"), preset("cifar100", "tcfg")
+    assert (cfg.eval.omegas, tcfg.eval.omegas) == ((0.2,), (0.1,))
+    assert cfg.eval.num_images == 10_000
+    assert replace(cfg, preset="ddpm").loss == preset("cifar100", "ddpm").loss
+    assert replace(tcfg, preset="cfg", loss=cfg.loss, eval=cfg.eval) == cfg
+
+
+TABLE_2 = {
+    ("cifar100_lt", "tuned_train"): ("cifar100_lt", 1.6),
+    ("cifar100_lt", "tuned_bal"): ("cifar100_lt", 1.6),
+    ("cifar10_lt", "tuned_ddpm"): ("cifar100", 0.8),
+    ("cifar10_lt", "tuned_train"): ("cifar100", 1.0),
+    ("cifar10_lt", "tuned_bal"): ("cifar100", 1.0),
+    ("cub200", "tuned_bal"): ("cub200", 0.4),
+    ("imagenet_lt", "tuned_bal"): ("imagenet_lt", 1.6),
+}
+"""Row that fine-tunes: the data set of the network that it goes on from, omega."""
+
+
+def test_the_rows_that_fine_tune_are_those_of_tables_2_and_7():
+    assert {row: ORIGINS[row] for row in TABLE_2} == ORIGINS
+    for row, (_, omega) in TABLE_2.items():
+        scratch, config = preset(row[0]), preset(*row)
+        assert config.eval.omegas == (omega,)
+        assert (config.model, config.loss.tau) == (
+            scratch.model,
+            1 if "ddpm" in row[1] else scratch.loss.tau,
+        )
+    assert set(PRESETS) >= LABEL_SETS
 
 
 @pytest.mark.parametrize("dataset, level", [("celeba5", 2), ("cub200", 3), ("cifar10", 1)])

@@ -65,7 +65,7 @@ def test_the_best_set_has_the_smallest_fid_and_none_without_fid():
     assert dataclasses.replace(evaluation, sets=without).best.omega == 1.0
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"sets": 3}, {"dataset": None, "run": None}])
+@pytest.mark.parametrize("change", [{"format": 1}, {"sets": 3}, {"dataset": None, "run": None}])
 def test_a_text_of_another_version_is_an_error(change):
     data = json.loads(to_json(example())) | change
     if change.get("run", 1) is None:

@@ -255,9 +255,9 @@ def told(found):
 
 def test_a_winner_beats_the_control_only_beyond_noise(tmp_path):
     clear = repeated(tmp_path / "a", mine=(3.0, 3.1, 3.0), control=(5.0, 5.1, 5.1))
-    assert "beats the control (tau 0) beyond noise in FID (3.03 to 5.07" in told(clear)
+    assert "Better beyond noise: FID (3.03 to 5.07" in told(clear)
     unclear = repeated(tmp_path / "b", mine=(3.0, 5.2, 4.0), control=(5.0, 4.1, 4.1))
-    assert "does not beat the control (tau 0) beyond noise" in told(unclear)
+    assert "Nothing beats the control (tau 0) beyond noise; trial" in told(unclear)
     lost = repeated(tmp_path / "c", mine=(6.0, 6.2, 6.0), control=(5.0, 5.1, 5.1))
     assert told(lost).startswith("The control wins")
 

@@ -117,3 +117,33 @@ def test_a_rank_that_fails_takes_the_others_along_and_has_the_word(tmp_path):
 def test_a_rank_that_is_gone_is_not_waited_for(tmp_path, case):
     said = meet(case, tmp_path)
     assert said.keys() == {1} and "did not answer within cluster.timeout_s" in said[1]
+
+
+# ----------------------------------------------------------------------------
+# Tensors of rank 0, for the others.
+
+
+def hear(rank, meeting, said):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = dist.FileStore(str(meeting), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    world = Processes(torch.device("cpu"), timeout_s=60)
+    filled = torch.arange(24.0) if rank == 0 else torch.zeros(24)
+    image = filled.view(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    step = torch.tensor(float(5 - 5 * rank))
+    world.spread([image, step])
+    said.put((rank, image.flatten().tolist(), image.stride(), step.item()))
+    dist.destroy_process_group()
+
+
+def test_ranks_get_the_tensors_of_rank_0_in_their_own_layout(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    said = context.SimpleQueue()
+    ranks = [context.Process(target=hear, args=(r, tmp_path / "meeting", said)) for r in (0, 1)]
+    for process in ranks:
+        process.start()
+    heard = sorted(said.get() for _ in ranks)
+    for process in ranks:
+        process.join(60)
+    expected = (list(map(float, range(24))), (24, 1, 8, 2), 5.0)
+    assert heard == [(0, *expected), (1, *expected)]

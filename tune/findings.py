@@ -15,6 +15,7 @@ from typing import Literal
 from cbdm_scale.evaluation.intervals import Interval
 from tune.ledger import Ledger, Trial
 from tune.objective import (
+    METRICS,
     NAMES,
     WORDS,
     ObjectiveName,
@@ -158,8 +159,8 @@ def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
         ]
         if pairs:
             difference = mean_interval([a - b for a, b in pairs])
-            sides = (mean_interval(v) for v in zip(*pairs, strict=True))
-            found.append(Comparison(metric, *sides, difference, len(pairs)))
+            mine, its = (mean_interval(v) for v in zip(*pairs, strict=True))
+            found.append(Comparison(metric, mine, its, difference, len(pairs)))
     return found
 
 
@@ -184,21 +185,27 @@ def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> l
     if not comparisons:
         return ["The control was not repeated, so that nothing is known of tau."]
     seeds = comparisons[0].num_seeds
+    objective = found[0].objective
+    clear = any(c.verdict == "better" and c.metric in METRICS[objective] for c in comparisons)
+    first = (
+        f"Trial {found[0].trial.id} beats the control (tau 0) beyond noise"
+        if clear
+        else "Nothing beats the control (tau 0) beyond noise; "
+        f"trial {found[0].trial.id} has the lowest {WORDS[objective]}"
+    )
     lines = [
-        f"The winner is trial {found[0].trial.id}, over {seeds} seeds, each at the "
-        "guidance strength that is best for its setting's other seeds."
+        f"{first}, over {seeds} seeds, each at the guidance strength that is best for its "
+        "setting's other seeds."
     ]
     words = {
-        "better": "The winner beats the control (tau 0) beyond noise in",
-        "worse": "It is worse than the control beyond noise in",
-        "even": "No difference beyond noise in",
+        "better": "Better beyond noise:",
+        "worse": "Worse beyond noise:",
+        "even": "No difference beyond noise:",
     }
     for verdict, start in words.items():
         some = [_one(c) for c in comparisons if c.verdict == verdict]
         if some:
             lines.append(f"{start} {'; '.join(some)}.")
-        elif verdict == "better":
-            lines.append("The winner does not beat the control (tau 0) beyond noise.")
     return lines
 
 

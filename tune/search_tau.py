@@ -19,6 +19,7 @@ if sys.path[0] != ROOT:  # as a script, Python puts this folder there
 from cbdm_scale.command_line import resolve  # noqa: E402
 from cbdm_scale.config import Config, check_model_options  # noqa: E402
 from cbdm_scale.preset_file import starting_point  # noqa: E402
+from cbdm_scale.remote import refuse_typed_passwords  # noqa: E402
 from tune.options import SearchConfig, searched_row, with_recall  # noqa: E402
 from tune.space import make_space  # noqa: E402
 
@@ -59,6 +60,7 @@ def parse(argv: Sequence[str]) -> Command:
 
 def main(argv: Sequence[str]) -> int:
     try:
+        refuse_typed_passwords(argv)
         command = parse(argv)
         base = with_recall(command.search, resolve(command.base))
         if base.init_from:

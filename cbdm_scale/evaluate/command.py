@@ -16,6 +16,7 @@ from cbdm_scale.evaluate.inputs import find_inputs
 from cbdm_scale.evaluate.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.origin import Origin, named_origin, open_origin
+from cbdm_scale.remote import refuse_typed_passwords
 
 
 def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, Origin | None]:
@@ -96,6 +97,7 @@ def following(options: EvaluateOptions, evaluation: Evaluation, argv: Sequence[s
 
 def main(argv: Sequence[str]) -> int:
     try:
+        refuse_typed_passwords(argv)
         options, origin = parse(argv)
         return start(options, origin or open_origin(options.run), argv)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from cbdm_scale.data.index import cache_folder
 from cbdm_scale.evaluate.inputs import Inputs
 from cbdm_scale.evaluation.extract import FeatureSet, extract
 from cbdm_scale.evaluation.measure import held_out_copies, measure
+from cbdm_scale.evaluation.reference import Reference
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.evaluation.sources import Images
 from cbdm_scale.imageset.making import make_missing
@@ -22,11 +23,14 @@ def compute(inputs: Inputs) -> Evaluation:
     inputs.recipe.load("cpu")  # a file that does not fit is said here, not by every worker
     options, counts = inputs.options, inputs.real.counts["train"]
     real, train = real_features(inputs), train_features(inputs)
+    reference = Reference(real.pool, real.labels, counts)
     results = []
     for wanted in inputs.sets:
         fake = features(inputs, wanted.images, f"omega {wanted.about.omega:g}")
         print(f"numbers at omega {wanted.about.omega:g}", flush=True)
-        results.append(measure(wanted.about, real, fake, train, counts, options.seed))
+        results.append(
+            measure(wanted.about, real, fake, train, counts, options.seed, reference)
+        )
     origin = inputs.origin
     return Evaluation(
         id=inputs.id,

@@ -33,7 +33,7 @@ def table(evaluation: Evaluation) -> list[str]:
         [
             row.group or "all",
             f"{row.num_train:,}",
-            _number(row.fid, "{:.2f}"),
+            _interval(row.fid, "{:.2f}"),
             _interval(row.kid, "{:.3g}"),
             _interval(row.fidelity, "{:.1%}"),
             _number(copies.get(row.group), "{:.1%}"),
@@ -41,7 +41,7 @@ def table(evaluation: Evaluation) -> list[str]:
         for row in best.table.pooled
     ]
     if groups:
-        heads = ["group", "trained on", "FID", "KID [95 %]", "label kept", "copies"]
+        heads = ["group", "trained on", "FID [95 %]", "KID [95 %]", "label kept", "copies"]
         lines += ["", f"at omega {best.omega:g}, the smallest FID:", *_aligned(heads, groups)]
     chance = [row.copies for row in evaluation.held_out_copies if row.group is None]
     if chance and chance[0] is not None:
@@ -104,7 +104,7 @@ def _numbers(found: SetResult) -> dict[str, float]:
         values |= _ends(name, getattr(found, name))
     for row in found.table.pooled:
         if row.group:
-            values[f"fid_{row.group}"] = row.fid
+            values |= _ends(f"fid_{row.group}", row.fid)
             values |= _ends(f"kid_{row.group}", row.kid)
             values |= _ends(f"fidelity_{row.group}", row.fidelity)
     for group in found.memorisation:

@@ -96,18 +96,21 @@ def student(freedom: int) -> float:
     return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
-def fid_interval(real: Tensor, fake: Tensor, num_groups: int = 20, seed: int = 0) -> Interval:
+def fid_interval(
+    real: Tensor | FrechetTo, fake: Tensor, num_groups: int = 20, seed: int = 0
+) -> Interval:
     """FID (N, D), (M, D) with value +- t s, s^2 = (G - 1) / G sum (FID_g - mean)^2.
 
     FID_g lacks group g of G random groups of generated images. It covers the expected FID at
     this number of images; the bias that FID has with few images is part of that number.
+    ``real``: features, or the distance to them where it is prepared.
     """
     if not 2 <= num_groups <= len(fake) // 2:
         raise ValueError(
             f"the FID interval needs 2 groups or more and 2 images in each, got {num_groups} "
             f"groups of {len(fake)} images. Take more images."
         )
-    distance = FrechetTo(real)
+    distance = real if isinstance(real, FrechetTo) else FrechetTo(real)
     rng = torch.Generator().manual_seed(seed)
     group = torch.randperm(len(fake), generator=rng).to(fake.device) % num_groups
     if len(fake) <= fake.shape[1] // 2:  # few images: cheap as they are

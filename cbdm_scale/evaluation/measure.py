@@ -19,9 +19,15 @@ from cbdm_scale.evaluation.intervals import (
     kid_interval,
 )
 from cbdm_scale.evaluation.memorisation import GroupMemorisation, memorisation
-from cbdm_scale.evaluation.per_class import ClassTable, LabelledFeatures, class_table
+from cbdm_scale.evaluation.per_class import (
+    ClassTable,
+    LabelledFeatures,
+    Whole,
+    class_table,
+)
 from cbdm_scale.evaluation.prd import PRD, prd
 from cbdm_scale.evaluation.precision_recall import ManifoldScores, manifold_scores
+from cbdm_scale.evaluation.reference import Reference
 from cbdm_scale.evaluation.results import Missing, SetResult
 
 VERSION = 1
@@ -99,13 +105,16 @@ def measure(
     train: Extracted | None,
     counts: Sequence[int],
     seed: int = 0,
+    reference: Reference | None = None,
 ) -> SetResult:
     """Every number of ``SetResult``; counts (K,) are those of the training set.
 
     ``train``: features of the training images, None where memorisation is not looked for.
+    ``reference``: of ``real``, where several sets share it.
     """
     gaps = _Gaps()
     x, y = real.pool, fake.pool
+    refer = reference or Reference(x, real.labels, counts)
     hits = _hits(fake, len(counts), gaps)
     kid_x, kid_y = _some(x, KID_IMAGES, seed), _some(y, KID_IMAGES, seed)
     both = min(len(x), len(y))
@@ -116,7 +125,7 @@ def measure(
     curve: PRD | None = gaps.attempt(
         ("f8", "f_eighth"), lambda: prd(x, y, len(counts), seed=seed)
     )
-    fid = gaps.attempt(("fid",), lambda: fid_interval(x, y, seed=seed))
+    fid = gaps.attempt(("fid",), lambda: fid_interval(refer.to(None), y, seed=seed))
     kid = gaps.attempt(("kid",), lambda: kid_interval(kid_x, kid_y, seed=seed))
     return SetResult(
         images=about.images,
@@ -136,7 +145,7 @@ def measure(
         prd_precision=tuple(curve.precision.tolist()) if curve else (),
         prd_recall=tuple(curve.recall.tolist()) if curve else (),
         fidelity=_fidelity(hits, fake, seed, gaps),
-        table=_table(real, fake, hits, counts, seed, gaps),
+        table=_table(real, fake, hits, counts, seed, refer, Whole(fid, kid), gaps),
         memorisation=_memorisation(fake, train, counts, gaps),
         missing=tuple(gaps.missing),  # last: the numbers above write into it
     )
@@ -192,14 +201,22 @@ def _table(
     hits: Tensor | None,
     counts: Sequence[int],
     seed: int,
+    reference: Reference,
+    whole: Whole,
     gaps: _Gaps,
 ) -> ClassTable:
     """A row a class and pooled ones; no rows where the images have no labels."""
 
     def compute() -> ClassTable:
-        a = LabelledFeatures(real.pool, real.labels)
-        b = LabelledFeatures(fake.pool, fake.labels, hits)
-        return class_table(a, b, counts, kid_images=KID_IMAGES, seed=seed)
+        return class_table(
+            LabelledFeatures(real.pool, real.labels),
+            LabelledFeatures(fake.pool, fake.labels, hits),
+            counts,
+            kid_images=KID_IMAGES,
+            seed=seed,
+            reference=reference,
+            whole=whole,
+        )
 
     return gaps.attempt(("table",), compute) or ClassTable((), ())
 

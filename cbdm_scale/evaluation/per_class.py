@@ -13,11 +13,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.evaluation.fid import fid
-from cbdm_scale.evaluation.intervals import Interval, fidelity_interval, kid_interval
+from cbdm_scale.evaluation.fid import FrechetTo
+from cbdm_scale.evaluation.intervals import (
+    Interval,
+    fid_interval,
+    fidelity_interval,
+    kid_interval,
+)
+from cbdm_scale.evaluation.reference import Reference
 from cbdm_scale.labels import GROUPS, Group, class_groups
 
 MIN_FID_IMAGES = 50
+NUM_GROUPS, NUM_GROUPS_OF_ALL = 10, 20
+"""The FID interval of a row leaves out so many parts of the images in turn (intervals.py). Each
+costs a Frechet distance, and there are many rows."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class ClassScore:
     kid: Interval | None
     """None with fewer than 2 images on a side."""
 
-    fid: float | None
+    fid: Interval | None
     fid_images: tuple[int, int] | None
     """Real and generated images that the FID is of."""
 
@@ -79,6 +88,14 @@ class LabelledFeatures:
         return LabelledFeatures(self.x[keep.to(self.x.device)], self.y[keep], hits)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """Scores of all images, where they are known already."""
+
+    fid: Interval | None
+    kid: Interval | None
+
+
 def class_table(
     real: LabelledFeatures,
     fake: LabelledFeatures,
@@ -86,12 +103,16 @@ def class_table(
     *,
     kid_images: int = 10_000,
     seed: int = 0,
+    reference: Reference | None = None,
+    whole: Whole | None = None,
 ) -> ClassTable:
     """Scores by class and group; counts (K,) are those of the training set.
 
     kid_images: KID, which needs no equal numbers, is of at most so many random images a side.
+    reference: of ``real``, where several sets share it. whole: what is known of all images.
     """
     groups = class_groups(counts)
+    refer = reference or Reference(real.x, real.y, counts)
     for side, features in (("real", real), ("generated", fake)):
         y = features.y
         if not len(y) or not 0 <= int(y.min()) <= int(y.max()) < len(counts):
@@ -105,13 +126,14 @@ def class_table(
     for c, group in enumerate(groups):
         only = torch.tensor([c])
         row = _Row(label=c, group=group, num_train=counts[c], kid_images=kid_images, seed=seed)
-        rows.append(row.score(real.of(only), fake.of(only), equal))
+        rows.append(row.score(real.of(only), fake.of(only), equal=equal))
     pooled = []
     for chosen in (None, *GROUPS):
         members = [c for c, g in enumerate(groups) if chosen in (None, g)]
         only, num_train = torch.tensor(members), sum(counts[c] for c in members)
         row = _Row(None, chosen, num_train, kid_images=kid_images, seed=seed)
-        pooled.append(row.score(real.of(only), fake.of(only), None))
+        known = whole if chosen is None else None
+        pooled.append(row.score(real.of(only), fake.of(only), reference=refer, known=known))
     return ClassTable(tuple(rows), tuple(pooled))
 
 
@@ -126,7 +148,13 @@ class _Row:
     seed: int
 
     def score(
-        self, real: LabelledFeatures, fake: LabelledFeatures, equal: int | None
+        self,
+        real: LabelledFeatures,
+        fake: LabelledFeatures,
+        *,
+        equal: int | None = None,
+        reference: Reference | None = None,
+        known: Whole | None = None,
     ) -> ClassScore:
         """The row's scores; ``equal``: FID of so many images a side, None: of all."""
         fewest = min(len(real.x), len(fake.x))
@@ -139,9 +167,13 @@ class _Row:
         distance = images = None
         if missing is None:
             a, b = self._some(real.x, equal), self._some(fake.x, equal)
-            distance, images = fid(a, b), (len(a), len(b))
-        kid = None
-        if fewest >= 2:
+            distance, images = known.fid if known else None, (len(a), len(b))
+            if distance is None:
+                to = reference.to(self.group) if reference else FrechetTo(a)
+                parts = NUM_GROUPS if self.group else NUM_GROUPS_OF_ALL
+                distance = fid_interval(to, b, parts, self.seed)
+        kid = known.kid if known else None
+        if kid is None and fewest >= 2:
             a, b = self._some(real.x, self.kid_images), self._some(fake.x, self.kid_images)
             kid = kid_interval(a, b, seed=self.seed)
         fidelity = None

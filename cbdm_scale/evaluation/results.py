@@ -15,7 +15,7 @@ from cbdm_scale.evaluation.intervals import Interval
 from cbdm_scale.evaluation.memorisation import GroupMemorisation
 from cbdm_scale.evaluation.per_class import ClassTable
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def groups(best: SetResult) -> list[str]:
     ]
     for row in best.table.pooled:
         rows.append(
-            f"| {row.group or 'all'} | {row.num_train:,} | {number(row.fid)} "
+            f"| {row.group or 'all'} | {row.num_train:,} | {interval(row.fid)} "
             f"| {interval(row.kid)} | {interval(row.fidelity)} "
             f"| {number(copies.get(row.group))} |"
         )

@@ -14,6 +14,7 @@ from cbdm_scale.evaluation.results import Evaluation, from_json
 from cbdm_scale.export.card import write_card
 from cbdm_scale.export.diffusers import check_diffusers, write_diffusers, write_json
 from cbdm_scale.origin import Origin, find_data, open_origin
+from cbdm_scale.remote import refuse_typed_passwords
 from cbdm_scale.storage import Storage
 
 PROG = "python -m cbdm_scale.export"
@@ -139,6 +140,7 @@ def start(options: ExportOptions) -> int:
 
 def main(argv: Sequence[str]) -> int:
     try:
+        refuse_typed_passwords(argv)
         return start(parse(argv))
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -61,8 +61,8 @@ def rare_and_frequent(best: SetResult) -> str:
     a, b, unit = KID_SCALE * few.kid.value, KID_SCALE * many.kid.value, "KID × 1000 "
     if _fids_compare(few, many):
         assert few.fid is not None and many.fid is not None, "else they do not compare"
-        if (few.fid > many.fid) == (a > b):
-            a, b, unit = few.fid, many.fid, "" if best.fid else "FID "
+        if (few.fid.value > many.fid.value) == (a > b):
+            a, b, unit = few.fid.value, many.fid.value, "" if best.fid else "FID "
     rare = f"rare classes are at {unit}{number(a)}"
     if not apart(few.kid, many.kid):
         return f"{rare}, frequent ones at {number(b)}, a difference that noise explains"

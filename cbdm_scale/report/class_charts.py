@@ -38,7 +38,7 @@ class Point:
     high: float
 
 
-Measure = Callable[[ClassScore], Interval | float | None]
+Measure = Callable[[ClassScore], Interval | None]
 
 
 def class_picture(found: SetResult, against: SetResult | None) -> Picture | None:
@@ -76,10 +76,8 @@ def _points(found: SetResult | None, measure: Measure) -> list[Point]:
     points = []
     for row in found.table.classes if found else ():
         number = measure(row)
-        if isinstance(number, Interval):
+        if number is not None:
             points.append(Point(row, number.value, number.low, number.high))
-        elif number is not None:
-            points.append(Point(row, number, number, number))
     return points
 
 

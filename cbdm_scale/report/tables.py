@@ -12,7 +12,6 @@ from cbdm_scale.report.words import (
     class_name,
     interval,
     name_html,
-    number,
     percent_interval,
     scaled,
 )
@@ -71,7 +70,7 @@ def _worst_first(rows: Sequence[ClassScore]) -> tuple[str, list[ClassScore]]:
     measures: tuple[tuple[str, Callable[[ClassScore], float | None]], ...] = (
         ("KID", lambda row: row.kid.value if row.kid else None),
         ("label fidelity", lambda row: -row.fidelity.value if row.fidelity else None),
-        ("FID", lambda row: row.fid),
+        ("FID", lambda row: row.fid.value if row.fid else None),
     )
     counts = [sum(get(row) is not None for row in rows) for _, get in measures]
     name, get = measures[counts.index(max(counts))]
@@ -100,7 +99,7 @@ def _table(
     heads += ["FID"] + (["other run's"] if beside else [])
     heads += (["label fidelity"] + (["other run's"] if beside else [])) if fidelity else []
     top_kid = max((abs(row.kid.value) for row in scores if row.kid), default=0.0)
-    top_fid = max((row.fid for row in scores if row.fid is not None), default=0.0)
+    top_fid = max((row.fid.value for row in scores if row.fid), default=0.0)
     lines = []
     for cell, row in rows:
         other = others.get((row.label, row.group))
@@ -129,7 +128,8 @@ def _kid_cell(kid: Interval | None, top: float = 0.0, group: str | None = None) 
 def _fid_cell(row: ClassScore, top: float = 0.0) -> str:
     if row.fid is None:
         return _none("no FID", row.fid_missing or "no reason was given")
-    return f"{number(row.fid)}{_bar(row.fid, top, row.group)}"
+    value, ends = interval(row.fid)
+    return f"{value}<small>{ends}</small>{_bar(row.fid.value, top, row.group)}"
 
 
 def _share_cell(share: Interval | None, group: str | None = None, bar: bool = False) -> str:

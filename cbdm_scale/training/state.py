@@ -56,8 +56,8 @@ class State:
     """Averages from which those of other widths are found after training."""
 
 
-def _optimizer_tensors(state: State) -> dict[str, Tensor]:
-    """The optimiser's tensors by "<kind>.<parameter name>"."""
+def optimizer_tensors(state: State) -> dict[str, Tensor]:
+    """The optimiser's tensors by "<kind>.<parameter name>"; none before the first step."""
     names = {id(p): name for name, p in state.net.named_parameters()}
     return {
         f"{kind}.{names[id(p)]}": value
@@ -77,7 +77,7 @@ def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str
     files = {
         "model.safetensors": _as_bytes(state.net.state_dict()),
         "ema.safetensors": _as_bytes(state.ema.net.state_dict()),
-        "optimizer.safetensors": _as_bytes(_optimizer_tensors(state)),
+        "optimizer.safetensors": _as_bytes(optimizer_tensors(state)),
     }
     if state.posthoc:
         files[POSTHOC] = _as_bytes(pack(state.posthoc))

@@ -5,7 +5,7 @@ group; here alone the group is used, and the loop sees a `World`.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -36,6 +36,10 @@ class World(Protocol):
 
     def gather(self, value: Any) -> list[Any]:
         """A small plain value of every rank, in rank order."""
+        ...
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        """Fill the tensors of every rank with what rank 0's hold."""
         ...
 
     @contextmanager
@@ -69,6 +73,9 @@ class OneProcess:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        pass
 
     @contextmanager
     def uneven(self) -> Iterator[None]:
@@ -119,6 +126,13 @@ class Processes:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self._cpu)
         return values
+
+    @torch.no_grad()
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            sent = tensor.detach().contiguous()  # the only layout that can be sent
+            dist.broadcast(sent, src=0)
+            tensor.copy_(sent)
 
     @contextmanager
     def uneven(self) -> Iterator[None]:

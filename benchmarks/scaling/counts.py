@@ -1,0 +1,143 @@
+"""What a preset computes and reduces in a step, counted: its own network, its own loss.
+
+Nothing is allocated or computed: the network runs on fake tensors (shapes only).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.scaling.model import Work
+from benchmarks.scaling.variants import buckets_of
+from cbdm_scale.config import Config, build_network, make_process
+from cbdm_scale.losses import build_loss
+from cbdm_scale.presets import IMAGE_SIZES, PRESETS
+
+CLASSES = {
+    "celeba5": 5,
+    "cifar10": 10,
+    "cifar10_lt": 10,
+    "cifar100": 100,
+    "cifar100_lt": 100,
+    "cub200": 200,
+    "digits_lt": 10,
+    "imagenet_lt": 1000,
+}
+MANY = 2000
+"""Images over which the loss's predictions are averaged: which labels are dropped is drawn."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A group of presets that compute alike."""
+
+    names: tuple[str, ...]
+    config: Config
+    parameters: int
+    predictions: float
+    """Images that go through the network for each image of the batch."""
+    work: Work
+
+
+class Kernels(TorchDispatchMode):
+    """Counts operations that compute; views and questions about a tensor do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        is_view = getattr(func, "is_view", False) or func is torch.ops.aten.detach.default
+        self.count += func.namespace == "aten" and not is_view
+        return func(*args, **(kwargs or {}))
+
+
+def shape_of(dataset: str) -> tuple[int, int]:
+    """(channels, side in pixels) of a data set's images."""
+    return (1 if dataset == "digits_lt" else 3), IMAGE_SIZES.get(dataset, 32)
+
+
+def network_of(config: Config) -> nn.Module:
+    channels, size = shape_of(config.dataset)
+    return build_network(
+        config, channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
+    )
+
+
+def predictions(config: Config) -> float:
+    """Images that the preset's loss sends through the network, for each of its batch."""
+    channels, _ = shape_of(config.dataset)
+    counts = torch.ones(CLASSES[config.dataset])
+    process = make_process(config, torch.device("cpu"))
+    loss, draw = build_loss(config.loss, process, counts, config.seed)
+    seen = 0
+
+    def net(x: Tensor, level: Tensor, y: Tensor, **more: object) -> Tensor:
+        nonlocal seen
+        seen += len(x)
+        return x
+
+    x0, y = torch.zeros(MANY, channels, 1, 1), torch.zeros(MANY, dtype=torch.int64)
+    loss(net, x0, y, draw(torch.arange(MANY), (channels, 1, 1), torch.device("cpu"), None))
+    return seen / MANY
+
+
+def count(config: Config) -> tuple[int, float, Work]:
+    """(parameters, predictions an image, the work of a step)."""
+    channels, size = shape_of(config.dataset)
+    with FakeTensorMode():
+        net = network_of(config)
+        x = torch.zeros(1, channels, size, size)
+        # EDM's levels are noise amounts, DDPM's are steps.
+        level = torch.ones(1) if config.process == "edm" else torch.ones(1, dtype=torch.int64)
+        y = torch.zeros(1, dtype=torch.int64)
+        with FlopCounterMode(display=False) as flops, Kernels() as kernels:
+            net(x, level, y).sum().backward()
+        parameters = sum(p.numel() for p in net.parameters())
+        buckets = buckets_of(net)
+    per_image = predictions(config)
+    work = Work(
+        flops_per_image=per_image * flops.get_total_flops(),
+        kernels=kernels.count,
+        gradient_bytes=4 * parameters,
+        buckets=len(buckets),
+        hidden=1 - buckets[-1] / sum(buckets),
+    )
+    return parameters, per_image, work
+
+
+def alike(config: Config) -> tuple[object, ...]:
+    """Presets of which this is the same compute, reduce and batch alike."""
+    loss, size = config.loss, shape_of(config.dataset)
+    told = config.data.tells_augmentation
+    return (
+        config.model,
+        config.process,
+        size,
+        loss.name,
+        loss.tcfg,
+        told,
+        config.train.batch_size,
+    )
+
+
+def count_presets(wanted: Iterable[tuple[str, str]] = PRESETS) -> list[Counted]:
+    """Every preset once, those that compute alike together (their labels may differ)."""
+    groups: dict[tuple[object, ...], list[tuple[str, Config]]] = {}
+    for dataset, row in wanted:
+        config = PRESETS[dataset, row]()
+        groups.setdefault(alike(config), []).append((f"{dataset} {row}", config))
+    found = []
+    for members in groups.values():
+        # The most classes: the largest table of labels.
+        config = max((c for _, c in members), key=lambda c: CLASSES[c.dataset])
+        found.append(Counted(tuple(name for name, _ in members), config, *count(config)))
+    return found

@@ -1,0 +1,206 @@
+"""Who talks to storage, tracker and driver as the workers grow: counted, not argued.
+
+Each simulated worker is the product's own `run_rank`, start to end, in a world that claims to
+have R ranks: one after the other, so that a thousand fit into this process. What the ranks
+would say to each other is left out; every call to storage, tracker and driver is counted.
+
+Storage here is the run's folder. Of the data set a node reads its manifest and index once, into
+its cache, and each rank the shards of its own images.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from cbdm_scale import run as product
+from cbdm_scale.config import Config
+from cbdm_scale.evaluation.score import EvalConfig
+from cbdm_scale.models import UNetConfig
+from cbdm_scale.presets import preset
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import NoTracker
+
+READS = "read_bytes", "list", "exists", "size"
+WRITES = "write_bytes", "write_all", "put_file", "remove", "move"
+STEPS, SAVE_STEPS = 4, 2
+
+
+class Claimed:
+    """Rank ``rank`` of a world that claims to have ``size``; the others say what it says."""
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size, self.device = rank, size, torch.device("cpu")
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        return net
+
+    @contextmanager
+    def local(self, net: nn.Module, on: bool) -> Iterator[None]:
+        yield
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values.clone()
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value] * self.size
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        pass
+
+    @contextmanager
+    def uneven(self) -> Iterator[None]:
+        yield
+
+
+class CountingTracker(NoTracker):
+    """In the place of MLflow's."""
+
+    def __init__(self, counts: Counter[str], *about: object):
+        self.counts = counts
+
+    def scalars(self, images: int, values: Mapping[str, float]) -> None:
+        self.counts["tracker"] += 1
+
+    def image(self, images: int, name: str, png: bytes) -> None:
+        self.counts["tracker"] += 1
+
+    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
+        self.counts["tracker"] += 1
+
+
+@contextmanager
+def counted(counts: Counter[str], folder: str) -> Iterator[None]:
+    """Count calls and bytes of storage below ``folder``, and who makes a tracker."""
+
+    def counting(name: str, kind: str) -> Callable[..., Any]:
+        real = getattr(Storage, name)
+
+        def call(self: Storage, *args: Any) -> Any:
+            found = real(self, *args)
+            if self.url.startswith(folder):
+                counts[kind] += 1
+                counts["bytes read"] += len(found) if name == "read_bytes" else 0
+            return found
+
+        return call
+
+    kinds = [(name, "reads") for name in READS] + [(name, "writes") for name in WRITES]
+    patches = [patch.object(Storage, name, counting(name, kind)) for name, kind in kinds]
+    patches.append(
+        patch.object(product, "MlflowTracker", lambda *about: CountingTracker(counts, *about))
+    )
+    for one in patches:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in patches:
+            one.stop()
+
+
+def tiny(root: str, storage: str, workers: int, steps: int) -> Config:
+    """A run of a few steps, one image a worker in each."""
+    base = preset("digits_lt", "ddpm")
+    return replace(
+        base,
+        name=f"of-{workers}",
+        data=replace(base.data, root=root, prefetch=1),
+        model=UNetConfig(channels=8, multipliers=(1,), num_blocks=1, attention=(), groups=4),
+        train=replace(
+            base.train,
+            batch_size=workers,
+            total_images=steps * workers,
+            log_every=workers,
+            save_every=SAVE_STEPS * workers,
+            sample_every=0,
+        ),
+        sample=SamplerConfig(num_steps=1),
+        eval=EvalConfig(extractor="none"),
+        cluster=replace(base.cluster, storage=storage, workers=workers),
+    )
+
+
+def simulate(
+    root: str, storage: str, workers: int, ranks: Sequence[int], steps: int
+) -> dict[int, Counter[str]]:
+    """What each of these ranks of so many called, in a run of so many steps.
+
+    Rank 0, which alone leaves something behind, comes last: all begin at the same place.
+    """
+    config = tiny(root, storage, workers, steps)
+    found = {}
+    for rank in sorted(ranks, reverse=True):
+        counts: Counter[str] = Counter()
+        with counted(counts, storage):
+            outcome = product.run_rank(
+                Claimed(rank, workers),
+                lambda path, metrics, c=counts: c.update(["Ray reports"]),
+                lambda text, c=counts: c.update(["lines"]),
+                config=config,
+                tracking_uri="counted",
+                run_id="counted",
+            )
+        assert "error" not in outcome, outcome
+        found[rank] = counts
+    return found
+
+
+def report_seconds(workers: int, times: int = 20) -> float:
+    """CPU seconds of one report of so many workers in the actor where Ray Train joins them.
+
+    The actor's own code, without the messages that bring the calls to it.
+    """
+    from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
+
+    async def reports() -> None:
+        actor = SynchronizationActor.__ray_metadata__.modified_class()
+        for _ in range(times):
+            calls = [
+                actor.broadcast_from_rank_zero(rank, workers, {"images": 1.0}, "report")
+                for rank in range(workers)
+            ]
+            await asyncio.gather(*calls)
+
+    began = time.process_time()
+    asyncio.run(reports())
+    return (time.process_time() - began) / times
+
+
+KINDS = "reads", "bytes read", "writes", "tracker", "lines", "Ray reports"
+
+
+def table(workers: Sequence[int]) -> str:
+    """Calls of a whole run by rank 0 and by all others together; driver's time of a report."""
+    from data_prep.prepare import prepare_digits
+
+    lines = [
+        "| workers | run | who | storage reads | bytes read | storage writes | tracker calls | "
+        "lines to the driver | Ray reports |",
+        "|---" * 9 + "|",
+    ]
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="reporters-") as folder:
+        root, storage = f"{folder}/shards", f"{folder}/runs"
+        prepare_digits(root)
+        for size in workers:
+            for run, steps in (("fresh", STEPS), ("resumed", STEPS + SAVE_STEPS)):
+                found = simulate(root, storage, size, range(size), steps)
+                others = sum((found[rank] for rank in range(1, size)), Counter())
+                for who, counts in (("rank 0", found[0]), (f"{size - 1} others", others)):
+                    # In "resumed" the others, who hear nothing, began anew and report more.
+                    skipped = "Ray reports" if run == "resumed" else ""
+                    cells = " | ".join(f"{counts[k]:,}" if k != skipped else "" for k in KINDS)
+                    lines.append(f"| {size:,} | {run} | {who} | {cells} |")
+            seconds.append(f"| {size:,} | {report_seconds(size) * 1e3:.2f} |")
+    driver = ["| workers | driver CPU ms a report |", "|---|---|", *seconds]
+    return "\n".join([*lines, "", *driver])

@@ -1,0 +1,152 @@
+"""Ways to get the mean gradient of a step, each a function without arguments.
+
+All use the product's own gradient code (`training.gradients.backward`) and loss; what differs
+is how `DistributedDataParallel` is set up, which the product leaves at its defaults.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.step import COUNTS, SIZE, batches
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.training.gradients import backward
+from cbdm_scale.training.world import Processes
+
+Step = Callable[[], None]
+MIB = 2**20
+PRODUCT, LOCAL, AFTER = (
+    "DDP as the product sets it up",
+    "no communication",
+    "one after the other",
+)
+ALONE, ALONE_1 = "communication alone", "communication alone, buckets of 1 MiB"
+SMALL, ONE, BF16 = "buckets of 1 MiB", "one bucket", "bf16 gradients"
+MANY, MANY_LOCAL = "4 micro-batches", "4 micro-batches, no communication"
+
+
+def new_net(channels: int) -> nn.Module:
+    torch.manual_seed(0)
+    config = UNetConfig(channels=channels)
+    return build(config, image_channels=3, image_size=SIZE, num_classes=len(COUNTS))
+
+
+def gradient_step(
+    net: nn.Module, world: Processes, images: int, *, reduce: bool = True, parts: int = 1
+) -> Step:
+    """The gradient by CBDM's loss in fp32, of ``parts`` micro-batches of so many images.
+
+    Without ``reduce`` it stays this rank's own.
+    """
+    loss, draw = build_loss(LossConfig(name="cbdm"), LinearSchedule(), COUNTS, seed=0)
+    next_batch = batches(images * parts)
+
+    def step() -> None:
+        net.zero_grad(set_to_none=True)
+        with world.local(net, on=not reduce):
+            for _ in backward(
+                net,
+                loss,
+                draw,
+                next_batch(),
+                world,
+                micro_batch=images,
+                precision="fp32",
+                channels_last=True,
+            ):
+                pass
+
+    return step
+
+
+def bucketed(sizes: Iterable[int], cap: float) -> list[int]:
+    """Bytes of DDP's buckets, for tensors of these bytes in the order that they become ready.
+
+    A bucket is closed by the tensor with which it reaches the limit; the first one's limit is
+    1 MiB, so that something is under way soon.
+    """
+    buckets, limit = [0], min(MIB, cap)
+    for size in sizes:
+        if buckets[-1] >= limit:
+            buckets.append(0)
+            limit = cap
+        buckets[-1] += size
+    return buckets
+
+
+def buckets_of(net: nn.Module, cap_mib: float = 25) -> list[int]:
+    """Of a network's gradients, which become ready from the last layer to the first."""
+    return bucketed([4 * p.numel() for p in reversed(list(net.parameters()))], cap_mib * MIB)
+
+
+def settle(step: Step) -> None:
+    """DDP orders its buckets after the first backward pass, at the next forward pass."""
+    step()
+    step()
+
+
+def reduce_alone(buckets: list[int]) -> Step:
+    """All-reduce buffers of these sizes in bytes, one behind the other as DDP queues them."""
+    buffers = [torch.zeros(size // 4) for size in buckets]
+
+    def step() -> None:
+        for work in [dist.all_reduce(buffer, async_op=True) for buffer in buffers]:
+            work.wait()
+
+    return step
+
+
+def make_variants(
+    world: Processes, channels: int, images: int, names: list[str]
+) -> dict[str, Step]:
+    """Those of the variants that are named; of a single rank, those that reduce nothing.
+
+    The network is the paper's U-Net with so many channels, once for each way to set up DDP, so
+    that all live side by side.
+    """
+
+    def wrapped(bucket_mib: float) -> DistributedDataParallel:
+        net = new_net(channels).to(memory_format=torch.channels_last)
+        return DistributedDataParallel(
+            net,
+            bucket_cap_mb=bucket_mib,
+            gradient_as_bucket_view=True,
+            forward_sync_buffers=False,
+        )
+
+    def step(net: nn.Module, *, reduce: bool = True, parts: int = 1) -> Step:
+        return gradient_step(net, world, images, reduce=reduce, parts=parts)
+
+    product = world.wrap(new_net(channels).to(memory_format=torch.channels_last))
+    local = step(product, reduce=False)
+    made = {LOCAL: local, MANY_LOCAL: step(product, reduce=False, parts=4)}
+    if not isinstance(product, DistributedDataParallel):  # one rank
+        return {name: made[name] for name in names if name in made}
+    made |= {PRODUCT: step(product), MANY: step(product, parts=4)}
+    settle(made[PRODUCT])
+    buckets = buckets_of(product)
+    made[ALONE] = alone = reduce_alone(buckets)
+
+    def after() -> None:
+        local()
+        alone()
+
+    made[AFTER] = after
+    if SMALL in names:
+        small = wrapped(1)
+        made[SMALL] = step(small)
+        settle(made[SMALL])
+        made[ALONE_1] = reduce_alone(buckets_of(small, 1))
+    if ONE in names:
+        made[ONE] = step(wrapped(sum(buckets) / MIB + 1))
+    if BF16 in names:
+        half = wrapped(25)
+        half.register_comm_hook(None, bf16_compress_hook)
+        made[BF16] = step(half)
+    return {name: made[name] for name in names if name in made}

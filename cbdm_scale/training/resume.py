@@ -1,0 +1,62 @@
+"""Where a run begins: rank 0 reads it from storage, the other ranks hear it from rank 0.
+
+Left to themselves all ranks would read the same gigabyte at every restart.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.training.power_ema import pack
+from cbdm_scale.training.state import State, load_initial, load_newest, optimizer_tensors
+from cbdm_scale.training.world import World
+
+
+def resume(
+    folder: Storage, state: State, world: World, say: Callable[[str], None], *, fine_tunes: bool
+) -> bool:
+    """Fill ``state`` on every rank; whether a checkpoint was there. Every rank comes here.
+
+    From the newest whole checkpoint, or of a run that ``fine_tunes`` from what it starts from.
+    """
+    name, origin = None, ""
+    with world.uneven():  # a store may take its time
+        if world.rank == 0:
+            name, damaged = load_newest(folder, state)
+            for line in damaged:
+                say(f"skipped: {line}")
+            if name:
+                say(f"resumed from {folder.path(name)}")
+            elif fine_tunes:
+                origin = load_initial(folder, state)
+                say(f"started from {origin}")
+    name, origin = world.gather((name, origin))[0]
+    if world.size > 1 and (name or origin):
+        spread(state, world)
+    return name is not None
+
+
+def spread(state: State, world: World) -> None:
+    """Make the state of every rank that of rank 0, bit for bit."""
+    names, progress = world.gather((list(optimizer_tensors(state)), state.progress))[0]
+    if world.rank:
+        state.progress = progress
+        make_room(state, names)
+    moments = optimizer_tensors(state)
+    held: list[Tensor] = [moments[name] for name in names]
+    for net in (state.net, state.ema.net):
+        held += net.state_dict().values()
+    world.spread([*held, *pack(state.posthoc).values()])
+
+
+def make_room(state: State, names: list[str]) -> None:
+    """Give an optimiser that has made no step the tensors of these names, yet to be filled."""
+    parameters = dict(state.net.named_parameters())
+    for name in names:
+        kind, _, of = name.partition(".")
+        parameter = parameters[of]
+        like = torch.empty_like(parameter, requires_grad=False)
+        room = like.new_zeros(()) if kind == "step" else like
+        state.optimizer.state[parameter][kind] = room

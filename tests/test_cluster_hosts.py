@@ -1,0 +1,133 @@
+"""Training over hosts with addresses of their own gives what one host gives; a host may die.
+
+Root and iproute2: ``make test-cluster``. The hosts are network namespaces (benchmarks.hosts).
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hosts_tools import BUCKET, S3_PORT, alone, losses, start_servers, train, weights
+from s3_tools import ACCOUNT
+
+from benchmarks.hosts import Hosts, processes, wait_for, why_not
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+ROOT = Path(__file__).parents[1]
+IMAGES = 1_920
+TOKEN = "c0ffee" * 11
+EVERY = ("--train.save-every", "480", "--train.keep", "9")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from data_prep.options import Options
+    from data_prep.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("hosts")
+    prepare("digits-lt", Options(out=str(folder / "shards"), workers=0, classifier=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hosts(folder: Path) -> Iterator[Hosts]:
+    """A head and three hosts that take a worker each."""
+    if problem := why_not():
+        pytest.skip(problem)
+    environment = {
+        **ACCOUNT,
+        "AWS_ENDPOINT_URL": f"http://{Hosts.address(0)}:{S3_PORT}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_worker_niceness": "0",
+        "CBDM_SCALE_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
+    with Hosts(4, environment) as hosts:
+        hosts.start_ray()
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def one_host(hosts: Hosts, folder: Path) -> dict[str, str]:
+    """The final weights of two workers on one host."""
+    words = train("one", 2, IMAGES, f"{folder}/shards", f"{folder}/runs", *EVERY)
+    alone(hosts, 3, words, folder)
+    return weights(hosts, f"{folder}/runs/one", IMAGES)
+
+
+def test_two_hosts_train_the_bits_of_one(
+    hosts: Hosts, folder: Path, one_host: dict[str, str]
+) -> None:
+    """A worker needs a CPU and a host has one, so that two workers are on two hosts."""
+    hosts.run(0, train("two", 2, IMAGES, f"{folder}/shards", f"{folder}/runs", *EVERY))
+    assert weights(hosts, f"{folder}/runs/two", IMAGES) == one_host
+
+
+def test_three_hosts_have_the_losses_of_one(hosts: Hosts, folder: Path) -> None:
+    """Without dropout, whose masks follow the ranks: the same to 1e-5 over 40 steps."""
+    found = []
+    for name, workers in (("one-plain", 2), ("three-plain", 3)):
+        plain = ("--model.dropout", "0")
+        root, storage = f"{folder}/shards", f"{folder}/runs"
+        words = train(name, workers, IMAGES, root, storage, *EVERY, *plain)
+        if workers == 2:
+            alone(hosts, 3, words, folder)
+        else:
+            hosts.run(0, words)
+        found.append(losses(hosts, f"sqlite:///{storage}/mlflow.db", f"{storage}/{name}"))
+    one, three = found
+    assert [step for step, _ in three] == [step for step, _ in one]
+    assert len(one) == IMAGES // 48
+    assert [v for _, v in three] == pytest.approx([v for _, v in one], rel=1e-5)
+
+
+def test_a_bucket_and_a_tracker_on_another_host_change_nothing(
+    hosts: Hosts, folder: Path, one_host: dict[str, str]
+) -> None:
+    uri = start_servers(hosts, folder)
+    hosts.run(0, [sys.executable, "-c", BUCKET, f"{folder}/shards"])
+    more = (*EVERY, "--track.uri", uri)
+    hosts.run(0, train("remote", 2, IMAGES, "s3://bucket/shards", "s3://bucket/runs", *more))
+    assert weights(hosts, "s3://bucket/runs/remote", IMAGES) == one_host
+    assert len(losses(hosts, uri, "s3://bucket/runs/remote")) == IMAGES // 48
+
+
+def test_preflight_names_the_host_that_sees_no_storage(hosts: Hosts, folder: Path) -> None:
+    options = ["--data.root", f"{folder}/shards", "--cluster.storage", f"{folder}/runs"]
+    words = [sys.executable, "-m", "cbdm_scale.preflight", *options]
+    told = hosts.run(0, words)
+    assert all(hosts.address(host) in told for host in (1, 2, 3))
+    hosts.kill(3)
+    hosts.start_ray([3], hidden={3: folder / "runs"})
+    with pytest.raises(RuntimeError, match=rf"node {hosts.address(3)} .*storage"):
+        hosts.run(0, words)
+    hosts.kill(3)
+    hosts.start_ray([3])
+
+
+def test_a_host_that_dies_costs_seconds_and_no_bit(
+    hosts: Hosts, folder: Path, one_host: dict[str, str]
+) -> None:
+    """Every process of a host with a worker is killed; the third host takes its place."""
+    words = train("hurt", 2, IMAGES, f"{folder}/shards", f"{folder}/runs", *EVERY)
+    log, checkpoints = folder / "hurt.log", folder / "runs" / "hurt" / "checkpoints"
+    driver = hosts.start(0, words, log)
+    wait_for(lambda: any(checkpoints.glob("0*")), 180, f"a checkpoint: {log.read_text()}")
+    victim = next(host for host in (1, 2, 3) if trains(host))
+    hosts.kill(victim)
+    assert driver.wait(timeout=300) == 0, log.read_text()[-3000:]
+    assert "resumed from" in log.read_text()
+    assert weights(hosts, f"{folder}/runs/hurt", IMAGES) == one_host
+    hosts.start_ray([victim])
+
+
+def trains(host: int) -> bool:
+    """Whether a training worker runs on the host."""
+    for process in processes(host):
+        with contextlib.suppress(OSError):
+            if b"RayTrainWorker" in Path(f"/proc/{process}/cmdline").read_bytes():
+                return True
+    return False

@@ -1,0 +1,105 @@
+"""Secrets come from the environment and go nowhere: planted ones are searched for."""
+
+import base64
+import os
+import signal
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from mlflow_server import Server
+from ray_tools import SECRETS, command, run
+
+from cbdm_scale.storage import Storage
+from cbdm_scale.tracking import MlflowTracker
+
+PASSWORD = "planted-password-of-a-url/5d17"
+COMMANDS = {
+    "cbdm_scale.train": ("--data.root", "--cluster.storage", "--init-from", "--eval.weights"),
+    "cbdm_scale.sample": ("--run", "--out", "--tracking-uri"),
+    "cbdm_scale.evaluate.command": ("--run", "--samples", "--against"),
+    "cbdm_scale.export.command": ("--run", "--data-root"),
+    "cbdm_scale.classify": ("--data.root", "--add"),
+    "cbdm_scale.preflight": ("--track.uri", "--preset"),
+    "data_prep.__main__": ("--source", "--out"),
+    "tune.search_tau": ("--cluster.storage",),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_takes_a_password_in_an_option_or_repeats_it(name, capsys):
+    main = import_module(name).main
+    for option in COMMANDS[name]:
+        for url in "s3://key:hunter2@bucket/runs", "https://me:hunter2@host":
+            for words in ([option, url], [f"{option}={url}"]):
+                assert main(words) == 1
+                out, err = capsys.readouterr()
+                named = option.removeprefix("--").replace("-", "_")
+                assert err.startswith(f"error: {named} (") and "carries a password" in err
+                assert "hunter2" not in out + err
+
+
+def forms(secret: str) -> set[bytes]:
+    """A secret as it is, in a URL, and in a header of basic authentication."""
+    basic = base64.b64encode(f"trainer:{secret}".encode())
+    return {secret.encode(), quote(secret, safe="").encode(), basic}
+
+
+def files(*folders: Path) -> Iterator[Path]:
+    for folder in folders:
+        for here, _, names in os.walk(folder):
+            yield from (p for n in names if (p := Path(here, n)).is_file())
+
+
+def holders(words: set[bytes], *folders: Path) -> list[Path]:
+    """The files that hold one of the words, in their content or in their name."""
+    found = []
+    for path in files(*folders):
+        text = str(path).encode() + b"\n" + path.read_bytes()
+        if any(word in text for word in words):
+            found.append(path)
+    return found
+
+
+def test_a_server_that_is_away_is_logged_without_its_password(tmp_path, caplog):
+    uri = f"http://trainer:{quote(PASSWORD, safe='')}@127.0.0.1:9"
+    tracker = MlflowTracker(Storage(str(tmp_path)), uri, "0" * 32)
+    tracker.scalars(48, {"loss/total": 1.0})
+    assert tracker.close(1.0) == 1
+    assert "127.0.0.1:9 does not take records" in caplog.text
+    assert not any(word.decode() in caplog.text for word in forms(PASSWORD))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_no_secret_reaches_a_file_a_log_or_a_tracker(work, tmp_path, monkeypatch):
+    """Whatever ran on the shared cluster, and one run through a server with a password."""
+    import ray
+    from ray.util.state import list_actors, list_jobs, list_workers
+
+    from cbdm_scale.cluster.connect import join
+
+    server = Server(tmp_path)
+    server.start()
+    address = server.uri.replace("//", f"//trainer:{quote(PASSWORD, safe='')}@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    try:
+        said = run(command(work, "guarded", 1, 96, "--train.save-every", "48"))
+    finally:
+        server.signal(signal.SIGKILL)
+    (tmp_path / "said.txt").write_text(said)
+    join()
+    shown = [list_actors(detail=True), list_jobs(detail=True), list_workers(detail=True)]
+    ray.shutdown()
+    (tmp_path / "shown.txt").write_text(repr(shown))
+
+    everywhere = work, work / "session" / "", tmp_path
+    for secret in (*SECRETS.values(), PASSWORD):
+        assert not holders(forms(secret), *everywhere), secret
+    # What is not secret is found in all of these places: the search can find.
+    found = {str(path) for path in holders({b"guarded"}, *everywhere)}
+    for place in ("runs/guarded/config.json", "mlflow.db", "said.txt", "shown.txt"):
+        assert any(path.endswith(place) for path in found), place
+    assert any("/session/" in path for path in found) and len(shown[0]) > 0
