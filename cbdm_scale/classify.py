@@ -74,6 +74,11 @@ class ClassifyOptions:
                 f"seeds {self.seeds} must be different numbers from 0 on. Try --seeds 0 1 2."
             )
         batch, workers = self.train.batch_size, self.cluster.workers
+        if self.cluster.fewest < workers:
+            raise ValueError(
+                f"cluster.min_workers ({self.cluster.min_workers}): batch normalisation sees a "
+                "worker's share of a batch, so that the number of workers is fixed. Try 0."
+            )
         if batch % workers:
             raise ValueError(
                 f"train.batch_size ({batch}) must be divisible by the number of workers "

@@ -156,7 +156,8 @@ class Config:
         check_trained(
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
         )
-        self.train.per_rank(self.cluster.workers)
+        for workers in range(self.cluster.fewest, self.cluster.workers + 1):
+            self.train.per_rank(workers)
 
     @property
     def run_name(self) -> str:

@@ -35,6 +35,7 @@ def test_the_defaults_are_those_of_long_tailed_recognition():
             ["--train.batch-size", "64", "--cluster.workers", "3"],
             r"train.batch_size \(64\) must be divisible .* Try --train.batch-size 63",
         ),
+        (["--cluster.min-workers", "1"], r"cluster.min_workers \(1\): batch normalisation"),
     ],
 )
 def test_options_that_make_no_sense_are_named(words, told):

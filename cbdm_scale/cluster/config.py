@@ -19,6 +19,12 @@ class ClusterConfig:
     workers: int = 2
     """Training processes over all nodes; with GPUs, one GPU each."""
 
+    min_workers: int = 0
+    """Fewest workers that train on while a node is away, with the same batch; 0 waits for all."""
+
+    resize_s: float = 60
+    """With min_workers, seconds between two looks for nodes that have room for more workers."""
+
     cpus_per_worker: float = 1
     """Logical CPUs reserved for each worker; its number of threads (at least one)."""
 
@@ -44,6 +50,13 @@ class ClusterConfig:
             raise ValueError(
                 f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
             )
+        if not 0 <= self.min_workers <= self.workers:
+            raise ValueError(
+                f"cluster.min_workers must be from 0 to cluster.workers ({self.workers}), got "
+                f"{self.min_workers}. Try 1, or 0, which waits for all of them."
+            )
+        if self.resize_s <= 0:
+            raise ValueError(f"cluster.resize_s must be above 0, got {self.resize_s}. Try 60.")
         if self.min_nodes < 0:
             raise ValueError(
                 f"cluster.min_nodes must be at least 0, got {self.min_nodes}. Try 0, which "
@@ -57,6 +70,11 @@ class ClusterConfig:
     @property
     def threads(self) -> int:
         return max(1, int(self.cpus_per_worker))
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which training waits."""
+        return self.min_workers or self.workers
 
 
 @dataclass(frozen=True, kw_only=True)

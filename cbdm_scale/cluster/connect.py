@@ -36,7 +36,7 @@ def connect(config: ClusterConfig) -> None:
     join()
     wait_for_nodes(config.min_nodes)
     check_resources(config, most_resources())
-    say_if_busy(config.workers * config.cpus_per_worker)
+    say_if_busy(config.fewest * config.cpus_per_worker)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -150,19 +150,21 @@ def start_local() -> None:
 
 
 def check_resources(config: ClusterConfig, resources: dict[str, float]) -> None:
-    need, have = config.workers * config.cpus_per_worker, resources.get("CPU", 0)
+    """ValueError if the fewest workers that train could never be placed."""
+    workers, option = config.fewest, "min_workers" if config.min_workers else "workers"
+    flag = f"--cluster.{option.replace('_', '-')}"
+    need, have = workers * config.cpus_per_worker, resources.get("CPU", 0)
     if need > have:
         fitting = int(have / config.cpus_per_worker)
         raise ValueError(
-            f"cluster.workers ({config.workers}) x cluster.cpus_per_worker "
+            f"cluster.{option} ({workers}) x cluster.cpus_per_worker "
             f"({config.cpus_per_worker:g}) needs {need:g} CPUs, the cluster has {have:g}. Try "
-            f"--cluster.workers {max(fitting, 1)} or --cluster.cpus-per-worker "
-            f"{max(have / config.workers, 0.1):.2g}."
+            f"{flag} {max(fitting, 1)} or --cluster.cpus-per-worker "
+            f"{max(have / workers, 0.1):.2g}."
         )
     gpus = int(resources.get("GPU", 0))
-    if config.device == "gpu" and gpus < config.workers:
+    if config.device == "gpu" and gpus < workers:
         raise ValueError(
-            f"cluster.device gpu with cluster.workers ({config.workers}) needs as many GPUs, "
-            f"the cluster has {gpus}. Try --cluster.workers {gpus or 1} or "
-            "--cluster.device cpu."
+            f"cluster.device gpu with cluster.{option} ({workers}) needs as many GPUs, the "
+            f"cluster has {gpus}. Try {flag} {gpus or 1} or --cluster.device cpu."
         )

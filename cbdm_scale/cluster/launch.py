@@ -26,7 +26,8 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     gpus = most_resources().get("GPU", 0)
-    use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.workers)
+    use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.fewest)
+    elastic = config.fewest < config.workers
     env = {"OMP_NUM_THREADS": str(config.threads)}
     filesystem, path = run.child(".ray").pyarrow_filesystem()
 
@@ -35,7 +36,8 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
         _on_worker,
         train_loop_config={"rank_main": rank_main, "config": config, "say": console.say},
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=(config.min_workers, config.workers) if elastic else config.workers,
+            elastic_resize_monitor_interval_s=config.resize_s,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, "GPU": int(use_gpu)},
         ),

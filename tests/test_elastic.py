@@ -1,0 +1,36 @@
+"""Fewer workers while a node is away: which numbers fit, and what is asked of Ray."""
+
+import pytest
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.cluster.connect import check_resources
+from cbdm_scale.config import Config
+from cbdm_scale.training.loop import TrainConfig
+
+
+def test_without_the_option_all_workers_are_needed():
+    assert ClusterConfig(workers=3).fewest == 3
+    with pytest.raises(ValueError, match=r"cluster.workers \(3\).* needs 3 CPUs.*has 2"):
+        check_resources(ClusterConfig(workers=3), {"CPU": 2})
+
+
+def test_with_it_the_fewest_decide():
+    check_resources(ClusterConfig(workers=3, min_workers=1), {"CPU": 1})
+    with pytest.raises(ValueError, match=r"cluster.min_workers \(2\).* needs 2 CPUs.*has 1"):
+        check_resources(ClusterConfig(workers=3, min_workers=2), {"CPU": 1})
+    with pytest.raises(ValueError, match=r"cluster.min_workers \(2\) needs as many GPUs"):
+        check_resources(ClusterConfig(workers=3, min_workers=2, device="gpu"), {"CPU": 4})
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_the_fewest_are_not_more_than_all(wrong):
+    with pytest.raises(ValueError, match=r"cluster.min_workers must be from 0 to .* \(3\)"):
+        ClusterConfig(workers=3, min_workers=wrong)
+
+
+def test_every_number_of_workers_in_between_divides_the_batch():
+    """5 would leave a rank of 48 with another share."""
+    cluster = ClusterConfig(workers=6, min_workers=4)
+    with pytest.raises(ValueError, match=r"batch_size \(48\) must be divisible .* \(5\)"):
+        Config(cluster=cluster, train=TrainConfig(batch_size=48))
+    Config(cluster=cluster, train=TrainConfig(batch_size=60))
