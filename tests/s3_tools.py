@@ -7,14 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faulty_proxy import faulty_proxy
 
-ACCOUNT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
+from benchmarks.faulty_proxy import faulty_proxy
+from benchmarks.on_hosts import ACCOUNT
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts_tools import BUCKET, S3_PORT, alone, losses, start_servers, train, weights
-from s3_tools import ACCOUNT
+from ray_tools import SMALL
 
 from benchmarks.hosts import Hosts, processes, wait_for, why_not
+from benchmarks.on_hosts import ACCOUNT, BUCKET, S3_PORT, alone, losses, start_servers, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[1]
@@ -122,6 +122,17 @@ def test_a_host_that_dies_costs_seconds_and_no_bit(
     assert "resumed from" in log.read_text()
     assert weights(hosts, f"{folder}/runs/hurt", IMAGES) == one_host
     hosts.start_ray([victim])
+
+
+def train(
+    name: str, workers: int, images: int, root: str, storage: str, *more: str
+) -> list[str]:
+    return [
+        *(sys.executable, "-m", "cbdm_scale.train", "--name", name),
+        *("--data.root", root, "--cluster.storage", storage),
+        *("--cluster.workers", str(workers), "--train.total-images", str(images)),
+        *(*SMALL, "--eval.extractor", "none", *more),
+    ]
 
 
 def trains(host: int) -> bool:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faulty_proxy import Rule, faulty_proxy
 from loader_tools import BATCH, SHARD, N, load, open_images, write_digits
 from s3_tools import client, s3_proxy, s3_server, upload
 
+from benchmarks.faulty_proxy import Rule, faulty_proxy
 from cbdm_scale.data.cache import CacheFolder
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest

@@ -1,10 +1,12 @@
 """Faults, each injected at random moments into a real run, and what each of them cost.
 
-    python -m benchmarks.faults --storage FOLDER [--only NAME ...] [--repeats 5]
-    python -m benchmarks.faults --storage FOLDER --soak fixed --faults 25
+    python -m benchmarks.faults --storage FOLDER [--only NAME ...] [--repeats 4]
+    python -m benchmarks.faults --storage FOLDER --soak 30
+    python -m benchmarks.faults --storage FOLDER --soak 30 --elastic --workers 3
 
-nodes.py (a Ray cluster whose nodes can be killed), watched.py (the train command, and what it
-said when), stores.py (an object store, a disk and a tracker that fail on request) -> kinds.py
-(the faults; each proves that it was injected) -> suffer.py (one run and its faults), soak.py
-(a long run and a mixture of them) -> measure.py (what a fault cost), table.py.
+Linux, root and iproute2: the run is spread over hosts with addresses of their own
+(benchmarks.hosts). watched.py (the train command, and what it said when), places.py (an object
+store, a disk and a tracker that fail on request) -> kinds.py (what a fault is), processes.py,
+machines.py and stores.py (the faults; each proves that it was injected) -> suffer.py (one run
+and its faults) -> measure.py (what a fault cost), table.py.
 """

@@ -69,7 +69,11 @@ def suffer(
     """
     run, chance = scene.run, random.Random(seed)
     when = moments(len(faults), run.images, chance)
-    done = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    done = (
+        [json.loads(line) for line in journal.read_text().splitlines()]
+        if journal.exists()
+        else []
+    )
     run.start()
     for (name, kind), moment in list(zip(faults, when, strict=True))[len(done) :]:
         run.wait_for(lambda moment=moment: fresh(run, moment), 600, f"at {moment} images")

@@ -3,8 +3,6 @@
 Nothing of the product is asked to cooperate: its lines are read as a user reads them.
 """
 
-import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -14,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cbdm_scale.storage import Storage
+from benchmarks.hosts import Hosts, namespace
 
 ROOT = Path(__file__).parents[2]
 BATCH = 48
 SAVE_EVERY = 480
-FILES = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
 STEP = re.compile(r"^\s*([\d,]+)/[\d,]+ images \|")
 RESUMED = re.compile(r"^resumed from .*checkpoints/(\d+)")
 SMALL = (
@@ -43,19 +40,21 @@ class Event:
 
 @dataclass
 class Watched:
-    """One run, through every start of its command."""
+    """One run, through every start of its command on the head of some hosts."""
 
+    hosts: Hosts
     name: str
     storage: str
     shards: str
     workers: int
     images: int
     log: Path
-    environment: dict[str, str]
     more: Sequence[str] = ()
     events: list[Event] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
     reader: threading.Thread | None = None
+    started: float = 0
 
     def words(self) -> list[str]:
         return [
@@ -67,13 +66,14 @@ class Watched:
 
     def start(self) -> None:
         """Type the command; in a session of its own, as a terminal gives it one."""
+        self.started = time.monotonic()
         self.process = subprocess.Popen(
-            self.words(),
+            ["ip", "netns", "exec", namespace(0), *self.words()],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
-            env=self.environment,
+            env=self.hosts.environment,
             start_new_session=True,
         )
         self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
@@ -88,6 +88,7 @@ class Watched:
                 self.understand(line, time.monotonic())
 
     def understand(self, line: str, now: float) -> None:
+        self.lines.append(line)
         if line.startswith("workers (host:pid)"):
             pids = tuple(int(word.rpartition(":")[2]) for word in line.split()[2:])
             self.events.append(Event(now, "workers", pids=pids))
@@ -115,8 +116,22 @@ class Watched:
         return self.process is None or self.process.poll() is not None
 
     @property
-    def folder(self) -> Storage:
-        return Storage(self.storage).child(self.name)
+    def folder(self) -> str:
+        return f"{self.storage}/{self.name}"
+
+    def newest_checkpoint(self) -> Path:
+        """Of a run in a folder: the newest that is whole."""
+        return max(Path(self.folder, "checkpoints").glob("0*/state.json")).parent
+
+    def checkpoint_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.newest_checkpoint().iterdir())
+
+    def said(self, words: str) -> list[str]:
+        return [line for line in list(self.lines) if words in line]
+
+    def events_of_start(self) -> list[Event]:
+        """Since the command was typed last."""
+        return [event for event in list(self.events) if event.seconds > self.started]
 
     def wait_for(self, what: Callable[[], bool], seconds: float, words: str) -> None:
         """Until it is so; RuntimeError if it is not in time, or if the command ends before."""
@@ -143,17 +158,3 @@ class Watched:
         if self.process and not self.ended:
             self.process.kill()
             self.process.wait()
-
-    def hashes(self) -> dict[str, str]:
-        """sha256 of weights, average and optimiser at the end of the run."""
-        name = f"checkpoints/{self.images:012d}"
-        return {
-            file: hashlib.sha256(self.folder.read_bytes(f"{name}/{file}")).hexdigest()
-            for file in FILES
-        }
-
-
-def environment(more: dict[str, str]) -> dict[str, str]:
-    """What a shell has in which nothing of MLflow is set."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    return kept | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"} | more

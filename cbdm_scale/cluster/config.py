@@ -20,7 +20,7 @@ class ClusterConfig:
     """Training processes over all nodes; with GPUs, one GPU each."""
 
     min_workers: int = 0
-    """Fewest workers that train on while a node is away, with the same batch; 0 waits for all."""
+    """Fewest workers that go on while a node is away, with the same batch; 0: all of them."""
 
     resize_s: float = 60
     """With min_workers, seconds between two looks for nodes that have room for more workers."""

@@ -1,4 +1,4 @@
-"""A web proxy on loopback that answers as bad networks and bad stores do.
+"""A web proxy that answers as bad networks and bad stores do.
 
 It forwards every request to one server, except where a rule says otherwise, and counts them.
 """
@@ -6,6 +6,7 @@ It forwards every request to one server, except where a rule says otherwise, and
 import http.client
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,13 +51,16 @@ class Proxy:
 
 
 @contextmanager
-def faulty_proxy(host: str, port: int):
+def faulty_proxy(
+    host: str, port: int, listen: str = "127.0.0.1", own_port: int = 0
+) -> Iterator[Proxy]:
+    """In front of the server at host:port, on an address of its own."""
     proxy = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def handle_one(self):
+        def handle_one(self) -> None:
             kind = proxy.fault(self.command, self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if kind.isdigit():
@@ -72,7 +76,14 @@ def faulty_proxy(host: str, port: int):
                 data = data[:-1] + bytes([data[-1] ^ 1])
             self.answer(got.status, dict(got.headers), data, size, kind)
 
-        def answer(self, status, headers, data, size, kind=""):
+        def answer(
+            self,
+            status: int,
+            headers: Mapping[str, str],
+            data: bytes,
+            size: int,
+            kind: str = "",
+        ) -> None:
             self.send_response_only(status)
             for name, value in headers.items():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection"):
@@ -95,12 +106,12 @@ def faulty_proxy(host: str, port: int):
             except OSError:
                 self.close_connection = True  # the other side has gone
 
-        do_GET = do_HEAD = handle_one
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
 
-        def log_message(self, *_):
+        def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((listen, own_port), Handler)
     server.daemon_threads = True
     proxy.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -1,13 +1,18 @@
-"""What the tests on several hosts ask there: their network is not that of the test process."""
+"""What is asked on hosts, whose network is not ours: servers, and what a run has left."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
-from ray_tools import SMALL
-
 from benchmarks.hosts import Hosts, wait_for
 
+ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 S3_PORT, MLFLOW_PORT = 5555, 5000
 WEIGHTS = """
 import hashlib, json, sys
@@ -35,17 +40,6 @@ for path in Path(sys.argv[1]).rglob("*"):
 """
 
 
-def train(
-    name: str, workers: int, images: int, root: str, storage: str, *more: str
-) -> list[str]:
-    return [
-        *(sys.executable, "-m", "cbdm_scale.train", "--name", name),
-        *("--data.root", root, "--cluster.storage", storage),
-        *("--cluster.workers", str(workers), "--train.total-images", str(images)),
-        *(*SMALL, "--eval.extractor", "none", *more),
-    ]
-
-
 def weights(hosts: Hosts, run: str, images: int) -> dict[str, str]:
     """sha256 of the final weights, average and optimiser of a run's folder or URL."""
     words = [sys.executable, "-c", WEIGHTS, f"{run}/checkpoints/{images:012d}"]
@@ -67,26 +61,38 @@ def alone(hosts: Hosts, host: int, words: list[str], folder: Path) -> None:
 
 def start_servers(hosts: Hosts, folder: Path) -> str:
     """An S3 endpoint and MLflow on the head; MLflow's address."""
-    here, python = hosts.address(0), sys.executable
-    s3 = [python, "-m", "moto.server", "-H", here, "-p", str(S3_PORT)]
-    hosts.start(0, s3, folder / "s3.log")
-    mlflow = [
-        *(python, "-m", "mlflow", "server", "--workers", "1"),
+    start_s3(hosts, folder)
+    return start_mlflow(hosts, folder)
+
+
+def start_s3(hosts: Hosts, folder: Path) -> "subprocess.Popen[bytes]":
+    """An S3 endpoint on the head, from when it answers."""
+    words = ["-m", "moto.server", "-H", hosts.address(0), "-p", str(S3_PORT)]
+    process = hosts.start(0, [sys.executable, *words], folder / "s3.log")
+    wait_for(lambda: answers(hosts, S3_PORT), 90, f"{folder}/s3.log: nothing answers")
+    return process
+
+
+def start_mlflow(hosts: Hosts, folder: Path) -> str:
+    """MLflow's server on the head, from when it answers; its address."""
+    here, quiet = hosts.address(0), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    words = [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder}/server.db"),
         *("--artifacts-destination", str(folder / "artifacts")),
         *("--host", here, "--port", str(MLFLOW_PORT)),
     ]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    hosts.start(0, mlflow, folder / "mlflow.log", quiet)
-    for port in (S3_PORT, MLFLOW_PORT):
-        ask = f"import socket; socket.create_connection(({here!r}, {port}), 1)"
-
-        def answers(ask: str = ask) -> bool:
-            try:
-                hosts.run(0, [python, "-c", ask])
-            except RuntimeError:
-                return False
-            return True
-
-        wait_for(answers, 90, f"nothing answers on port {port} of the head")
+    quiet["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    hosts.start(0, words, folder / "mlflow.log", quiet)
+    wait_for(lambda: answers(hosts, MLFLOW_PORT), 90, f"{folder}/mlflow.log: nothing answers")
     return f"http://{here}:{MLFLOW_PORT}"
+
+
+def answers(hosts: Hosts, port: int) -> bool:
+    """Whether something on the head takes a connection."""
+    ask = f"import socket; socket.create_connection(({hosts.address(0)!r}, {port}), 1)"
+    try:
+        hosts.run(0, [sys.executable, "-c", ask])
+    except RuntimeError:
+        return False
+    return True

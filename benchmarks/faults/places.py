@@ -1,0 +1,72 @@
+"""Where a run keeps its files and numbers: a folder, a small disk, a bucket, a tracker."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.hosts import Hosts, wait_for
+from benchmarks.on_hosts import S3_PORT, answers, start_mlflow, start_s3
+
+PROXY_PORT = 5556
+DISK = 48_000_000
+"""Bytes: some ten checkpoints of the small network."""
+BUCKET = 'import boto3; boto3.client("s3").create_bucket(Bucket="bucket")'
+
+
+@dataclass
+class Place:
+    storage: str
+    options: tuple[str, ...] = ()
+
+
+@contextmanager
+def place(kind: str, hosts: Hosts, folder: Path) -> Iterator[Place]:
+    """One of them, with the servers that it needs, on the head."""
+    tracker = ("--track.uri", f"sqlite:///{folder}/numbers.db")
+    if kind == "disk":
+        disk = folder / "disk"
+        disk.mkdir(exist_ok=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(disk)]
+        subprocess.run(words, check=True)
+        try:
+            yield Place(str(disk), tracker)
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+    elif kind == "bucket":
+        servers = [start_s3(hosts, folder), start_proxy(hosts, folder)]
+        hosts.run(0, [sys.executable, "-c", BUCKET])
+        try:
+            yield Place("s3://bucket/runs", tracker)
+        finally:
+            for server in servers:
+                server.kill()
+    elif kind == "tracker":
+        yield Place(str(folder / "runs"), ("--track.uri", start_mlflow(hosts, folder)))
+    else:
+        yield Place(str(folder / "runs"), tracker)
+
+
+def start_proxy(hosts: Hosts, folder: Path) -> "subprocess.Popen[bytes]":
+    here = hosts.address(0)
+    spoil(folder)
+    words = [here, str(PROXY_PORT), str(S3_PORT), str(folder)]
+    module = [sys.executable, "-m", "benchmarks.faults.proxy"]
+    process = hosts.start(0, [*module, *words], folder / "proxy.log")
+    wait_for(lambda: answers(hosts, PROXY_PORT), 60, f"a proxy at {here}:{PROXY_PORT}")
+    return process
+
+
+def spoil(folder: Path, *rules: dict[str, object]) -> None:
+    """What the proxy does from now on."""
+    new = folder / "rules.new"
+    new.write_text(json.dumps(rules))
+    new.replace(folder / "rules.json")
+
+
+def spoilt(folder: Path) -> int:
+    text = (folder / "spoilt").read_text()
+    return int(text or 0)

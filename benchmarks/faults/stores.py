@@ -1,0 +1,77 @@
+"""Faults of what a run writes to: its disk, its bucket, its tracker."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+from benchmarks.faults.kinds import Fault, Kind, Scene, until
+from benchmarks.faults.places import spoil, spoilt
+from benchmarks.hosts import processes
+from benchmarks.on_hosts import start_mlflow
+
+BAD_S = 20.0
+"""Seconds for which a store stays bad after its first bad answer."""
+AWAY_S = 45.0
+ALL = ("GET", "HEAD", "PUT", "POST", "DELETE")
+WRITES = ("PUT", "POST")
+PART = "/runs/"
+
+
+def bucket(answer: str, methods: tuple[str, ...]) -> Fault:
+    def inject(scene: Scene, chance: random.Random) -> Iterator[str]:
+        spoil(scene.folder, {"part": PART, "kind": answer, "methods": methods})
+        try:
+            until(lambda: spoilt(scene.folder) > 0, 120, f"nothing was asked of {PART}")
+            time.sleep(BAD_S)
+            count = spoilt(scene.folder)
+        finally:
+            spoil(scene.folder)
+        yield f"{count} answers: {answer}"
+
+    return inject
+
+
+def fill_disk(scene: Scene, chance: random.Random) -> Iterator[str]:
+    """Less room than a checkpoint needs; after a while there is room again."""
+    disk = os.statvfs(scene.run.storage)
+    room = disk.f_bavail * disk.f_frsize
+    leave = chance.randrange(scene.run.checkpoint_bytes())
+    filler = os.path.join(scene.run.storage, "filler")
+    said = len(scene.run.said("No space left"))
+    try:
+        with open(filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, room - leave)
+        until(lambda: len(scene.run.said("No space left")) > said, 120, "the disk sufficed")
+        time.sleep(BAD_S / 2)
+    finally:
+        os.remove(filler)
+    yield f"the disk had {leave:,} bytes, and was full"
+
+
+def tracker_away(scene: Scene, chance: random.Random) -> Iterator[str]:
+    gone = [p for p in processes(0) if is_mlflow(p)]
+    for pid in gone:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(AWAY_S)
+    start_mlflow(scene.hosts, scene.folder)
+    yield f"MLflow ({len(gone)} processes) was away for {AWAY_S:g} s"
+
+
+def is_mlflow(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read()
+    except OSError:
+        return False
+    return b"mlflow" in words and b"cbdm_scale" not in words
+
+
+STORES: dict[str, Kind] = {
+    "slow": Kind("bucket slow: +0.3 s an answer, 20 s", bucket("slow", ALL), False, "bucket"),
+    "failing": Kind("bucket answers 503, 20 s", bucket("503", ALL), False, "bucket"),
+    "bucketfull": Kind("bucket full (507), 20 s", bucket("507", WRITES), False, "bucket"),
+    "diskfull": Kind("disk full in the middle of a checkpoint", fill_disk, False, "disk"),
+    "mlflow": Kind("MLflow away for 45 s", tracker_away, False, "tracker"),
+}
