@@ -57,7 +57,7 @@ def measure(args: argparse.Namespace, beside: str, repetition: int) -> Measured:
     client = make_client(f"sqlite:///{Storage(args.storage).local_path('mlflow.db')}")
     history = client.get_metric_history(run_id, "paused_s")
     times = [point.timestamp / 1000 for point in history]
-    paused = [point.value for point in history if point.value > 0]
+    paused = [point.value for point in history if point.step % args.every == 0]
     last = max(p.timestamp for p in client.get_metric_history(run_id, "eval/fid")) / 1000
     return Measured(beside, paused, max(times) - min(times), last - min(times))
 
