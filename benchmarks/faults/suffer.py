@@ -26,11 +26,11 @@ def moments(count: int, images: int, chance: random.Random) -> list[int]:
     return [int(first + part * (i + chance.random())) for i in range(count)]
 
 
-def recovered(run: Watched, since: float, reached: int, kind: Kind) -> bool:
+def recovered(run: Watched, since: float, reached: int, *, restarts: bool) -> bool:
     """A step beyond all that was reached before, by new workers where there have to be."""
     after = [event for event in list(run.events) if event.seconds > since]
     groups = [event.seconds for event in after if event.kind == "workers"]
-    if kind.restarts and not groups:
+    if restarts and not groups:
         return False
     begun = groups[-1] if groups else since
     return any(e.kind == "step" and e.images > reached and e.seconds > begun for e in after)
@@ -48,7 +48,9 @@ def strike(scene: Scene, name: str, kind: Kind, chance: random.Random) -> dict[s
         reached = max(e.images for e in run.events if e.kind == "step")
         lifted = time.monotonic() if not kind.restarts else since
         run.wait_for(
-            lambda: recovered(run, lifted, reached, kind), RECOVERY_S, "recovered from " + name
+            lambda: recovered(run, lifted, reached, restarts=kind.restarts),
+            RECOVERY_S,
+            "recovered from " + name,
         )
         record["recovered"] = True
         next(fault, None)
