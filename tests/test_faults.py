@@ -51,7 +51,7 @@ def test_moments_are_one_in_each_part_and_none_at_the_ends(count):
     images = 2 * SAVE_EVERY * (count + 1)
     found = moments(count, images, random.Random(0))
     assert found == sorted(found) and len(set(found)) == count
-    assert SAVE_EVERY <= found[0] and found[-1] < images - SAVE_EVERY
+    assert found[0] >= SAVE_EVERY and found[-1] < images - SAVE_EVERY
     assert found != moments(count, images, random.Random(1))
 
 

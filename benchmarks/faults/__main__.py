@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.faults.kinds import Kind, Scene
 from benchmarks.faults.machines import MACHINES
-from benchmarks.faults.places import PROXY_PORT, Place, place
+from benchmarks.faults.places import PROXY_PORT, Place, place, small_disk
 from benchmarks.faults.processes import PROCESSES
 from benchmarks.faults.stores import STORES
 from benchmarks.faults.suffer import suffer
@@ -115,7 +115,8 @@ def main() -> None:
     missing = {name: faults for name, faults in wanted(args).items() if name not in found}
     if missing:
         make_shards(folder)
-        with Hosts(args.workers + 1 + (not args.elastic), environment(folder)) as hosts:
+        number = args.workers + 1 + (not args.elastic)  # a spare one where none may be missing
+        with small_disk(folder), Hosts(number, environment(folder)) as hosts:
             hosts.start_ray()
             for name, faults in missing.items():
                 try:

@@ -12,8 +12,9 @@ from benchmarks.hosts import Hosts, wait_for
 from benchmarks.on_hosts import S3_PORT, answers, start_mlflow, start_s3
 
 PROXY_PORT = 5556
-DISK = 48_000_000
-"""Bytes: some ten checkpoints of the small network."""
+DISK = "disk"
+DISK_BYTES = 48_000_000
+"""Some ten checkpoints of the small network."""
 BUCKET = 'import boto3; boto3.client("s3").create_bucket(Bucket="bucket")'
 
 
@@ -24,18 +25,24 @@ class Place:
 
 
 @contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of a few megabytes; hosts see it if they start while it is there."""
+    disk = folder / DISK
+    disk.mkdir(parents=True, exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(disk)]
+    subprocess.run(words, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@contextmanager
 def place(kind: str, hosts: Hosts, folder: Path) -> Iterator[Place]:
     """One of them, with the servers that it needs, on the head."""
     tracker = ("--track.uri", f"sqlite:///{folder}/numbers.db")
     if kind == "disk":
-        disk = folder / "disk"
-        disk.mkdir(exist_ok=True)
-        words = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(disk)]
-        subprocess.run(words, check=True)
-        try:
-            yield Place(str(disk), tracker)
-        finally:
-            subprocess.run(["umount", "-l", str(disk)], check=True)
+        yield Place(str(folder / DISK), tracker)
     elif kind == "bucket":
         servers = [start_s3(hosts, folder), start_proxy(hosts, folder)]
         hosts.run(0, [sys.executable, "-c", BUCKET])
