@@ -62,12 +62,14 @@ def faulty_proxy(
 
         def handle_one(self) -> None:
             kind = proxy.fault(self.command, self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             if kind.isdigit():
                 self.answer(int(kind), {}, b"", 0)
                 return
             upstream = http.client.HTTPConnection(host, port)
-            upstream.request(self.command, self.path, body, dict(self.headers))
+            skip = "expect", "transfer-encoding", "content-length", "connection"
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in skip}
+            upstream.request(self.command, self.path, body or None, headers)
             got = upstream.getresponse()
             data = got.read()
             upstream.close()
@@ -75,6 +77,17 @@ def faulty_proxy(
             if kind == "wrong" and data:
                 data = data[:-1] + bytes([data[-1] ^ 1])
             self.answer(got.status, dict(got.headers), data, size, kind)
+
+        def body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = []
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass  # trailers
+            return b"".join(parts)
 
         def answer(
             self,
