@@ -22,6 +22,8 @@ from benchmarks.on_hosts import ACCOUNT, losses, weights
 KINDS = PROCESSES | MACHINES | STORES
 PER_FAULT = 2 * SAVE_EVERY
 """Images of a run for each of its faults."""
+BAD_STORE = 4
+"""Times so many for a store that is bad for a while, in which a run goes on."""
 FIXED = "worker", "driver", "raylet", "stopped", "notice", "corrupt", "host", "cut", "lost"
 ELASTIC = "worker", "driver", "raylet", "host", "notice"
 
@@ -59,7 +61,8 @@ def trial(
     args: argparse.Namespace, hosts: Hosts, name: str, faults: list[tuple[str, Kind]]
 ) -> dict[str, Any]:
     """A run that suffers faults, beside the one that does not."""
-    images = PER_FAULT * (len(faults) + 1)
+    long = BAD_STORE if faults[0][1].place != "folder" else 1
+    images = PER_FAULT * (len(faults) + 1) * long
     alone, folder = undisturbed(args, hosts, images), Path(args.storage)
     with place(faults[0][1].place, hosts, folder) as where:
         run = watched(args, hosts, f"{name}-{args.workers}-{images}", images, where)

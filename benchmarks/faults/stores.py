@@ -11,7 +11,7 @@ from benchmarks.faults.places import spoil, spoilt
 from benchmarks.hosts import processes
 from benchmarks.on_hosts import start_mlflow
 
-BAD_S = 20.0
+BAD_S = 10.0
 """Seconds for which a store stays bad after its first bad answer."""
 AWAY_S = 45.0
 ALL = ("GET", "HEAD", "PUT", "POST", "DELETE")
@@ -69,9 +69,9 @@ def is_mlflow(pid: int) -> bool:
 
 
 STORES: dict[str, Kind] = {
-    "slow": Kind("bucket slow: +0.3 s an answer, 20 s", bucket("slow", ALL), False, "bucket"),
-    "failing": Kind("bucket answers 503, 20 s", bucket("503", ALL), False, "bucket"),
-    "bucketfull": Kind("bucket full (507), 20 s", bucket("507", WRITES), False, "bucket"),
+    "slow": Kind("bucket slow: +0.3 s an answer, 10 s", bucket("slow", ALL), False, "bucket"),
+    "failing": Kind("bucket answers 503, 10 s", bucket("503", ALL), False, "bucket"),
+    "bucketfull": Kind("bucket full (507), 10 s", bucket("507", WRITES), False, "bucket"),
     "diskfull": Kind("disk full in the middle of a checkpoint", fill_disk, False, "disk"),
     "mlflow": Kind("MLflow away for 45 s", tracker_away, False, "tracker"),
 }

@@ -27,7 +27,12 @@ def moments(count: int, images: int, chance: random.Random) -> list[int]:
 
 
 def recovered(run: Watched, since: float, reached: int, *, restarts: bool) -> bool:
-    """A step beyond all that was reached before, by new workers where there have to be."""
+    """A step beyond all that was reached before, by new workers where there have to be.
+
+    The end of the run is as good.
+    """
+    if run.finished:
+        return True
     after = [event for event in list(run.events) if event.seconds > since]
     groups = [event.seconds for event in after if event.kind == "workers"]
     if restarts and not groups:
@@ -84,6 +89,8 @@ def suffer(
         with journal.open("a") as file:
             file.write(json.dumps(record) + "\n")
         print(f"{run.name} {len(done)}/{len(faults)} {json.dumps(record)}", flush=True)
+        if run.finished:
+            return done
         if not record["recovered"] and "why" in record and "proof" in record and run.ended:
             run.start()
     code = run.finish(900)

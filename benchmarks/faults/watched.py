@@ -116,6 +116,11 @@ class Watched:
         return self.process is None or self.process.poll() is not None
 
     @property
+    def finished(self) -> bool:
+        """Whether the run, and not only the command, has come to its end."""
+        return bool(self.ended and self.said("(finished at "))
+
+    @property
     def folder(self) -> str:
         return f"{self.storage}/{self.name}"
 
