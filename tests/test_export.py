@@ -15,6 +15,7 @@ from cbdm_scale.evaluation.per_class import ClassScore, ClassTable
 from cbdm_scale.evaluation.results import Evaluation, SetResult, to_json
 from cbdm_scale.export.command import main
 from cbdm_scale.export.diffusers import check_diffusers
+from cbdm_scale.models import DiTConfig
 from cbdm_scale.origin import open_origin
 from cbdm_scale.storage import Storage
 
@@ -164,6 +165,54 @@ def test_a_network_of_edm_gets_no_scheduler_of_ddpm_and_the_card_says_its_noise(
     assert "DDPM noise" not in card and "CBDM (Equation 4): tau 1" in card
     again = open_origin(str(to)).config
     assert (again.process, again.sample.name) == ("edm", "heun")
+
+
+DIT = DiTConfig(depth=2, width=32, heads=4, step_shift=1)
+
+
+def test_a_dit_for_diffusers_comes_back_with_its_noise_and_its_none(
+    tmp_path: Path, digits_root: str
+) -> None:
+    run = make_run(tmp_path / "runs", digits_root, row="tcfg", backbone="dit", model=DIT)
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    before, after = open_origin(run), open_origin(str(tmp_path / "out/diffusers/transformer"))
+    assert (after.config.model, after.config.diffusion) == (DIT, before.config.diffusion)
+    assert (after.num_classes, after.class_names) == (10, before.class_names)
+    ours, theirs = load(before.weights), load(after.weights)
+    assert {name.partition(".")[0] for name in ours.keys() - theirs.keys()} == {"omega"}
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    card = (tmp_path / "out/README.md").read_text()
+    assert 'DiTTransformer2DModel.from_pretrained("diffusers", subfolder="transformer")' in card
+    assert "left the layer omega, which DiTTransformer2DModel has no place for" in card
+
+
+def test_a_dit_with_other_waves_of_the_step_is_not_written_and_the_way_out_is_said(
+    tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = replace(DIT, step_shift=0)
+    run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=model)
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "not written: the network has model.step_shift 0" in said
+    assert "Train with --model.step-shift 1" in said
+    assert not (tmp_path / "out/diffusers").exists()
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_one_denoising_step_of_a_dit_is_the_same_in_diffusers(
+    tmp_path: Path, digits_root: str
+) -> None:
+    pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
+    run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=DIT)
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    origin, folder = open_origin(run), tmp_path / "out/diffusers"
+    assert "checked: one denoising step" in check_diffusers(origin, folder)
+    config = folder / "transformer/config.json"
+    heads = {"num_attention_heads": 2, "attention_head_dim": 16}
+    config.write_text(json.dumps(json.loads(config.read_text()) | heads))
+    with pytest.raises(ValueError, match="another image of this network"):
+        check_diffusers(origin, folder)
 
 
 @pytest.mark.oracle

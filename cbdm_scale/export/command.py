@@ -100,14 +100,7 @@ def export(
     except ValueError as error:
         lines = [f"not written: {error}"]
     else:
-        load = f'UNet2DModel.from_pretrained("{DIFFUSERS}", subfolder="unet")'
-        lines = [
-            f"`{load}` and its scheduler; the last label, {origin.num_classes}, is no label, "
-            "guidance_scale is s = 1 + omega, and our DDIM is step(.., "
-            "use_clipped_model_output=True)",
-            *lines,
-            check_diffusers(origin, to / DIFFUSERS),
-        ]
+        lines.append(check_diffusers(origin, to / DIFFUSERS))
     (to / CARD).write_text(write_card(origin, real, evaluation, lines))
     write_json(to / CONFIG, config_json(origin))  # last: now it is whole
     return lines
