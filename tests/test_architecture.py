@@ -54,8 +54,8 @@ MAY_IMPORT = {
         "training",
     },
     "presets": {"config", "data", "models", "settings"},
-    "overrides": {"config"},
-    "preset_file": {"overrides", "config", "data", "diffusion", "presets", "sampling"},
+    "overrides": {"config", "diffusion", "sampling"},
+    "preset_file": {"overrides", "config", "data", "presets"},
     "serve": {"config", "sampling", "storage"},
     "examine": {
         "config",
@@ -202,6 +202,7 @@ MAY_IMPORT = {
         "evaluation",
         "finetune",
         "nodes",
+        "preset_file",
         "remote",
         "run",
         "storage",
