@@ -154,6 +154,7 @@ MAY_IMPORT = {
         "models",
         "origin",
         "remote",
+        "report",
         "sampling",
         "storage",
     },

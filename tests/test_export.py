@@ -11,8 +11,10 @@ from sampling_tools import make_run
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.evaluation.intervals import Interval
+from cbdm_scale.evaluation.memorisation import GroupMemorisation
 from cbdm_scale.evaluation.per_class import ClassScore, ClassTable
-from cbdm_scale.evaluation.results import Evaluation, SetResult, to_json
+from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult, to_json
+from cbdm_scale.export.card import metrics
 from cbdm_scale.export.command import main
 from cbdm_scale.export.diffusers import check_diffusers
 from cbdm_scale.models import DiTConfig
@@ -33,6 +35,8 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         fid_missing=None,
         fidelity=Interval(0.5, 0.4, 0.6),
     )
+    seven = replace(few, label=7, num_train=2, fid=Interval(30, 28, 32), fid_images=(55, 55))
+    eight = replace(seven, label=8, fid=None, fid_images=None, fid_missing="too few images")
     one = SetResult(
         images="set",
         omega=0.8,
@@ -51,8 +55,9 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         prd_precision=(),
         prd_recall=(),
         fidelity=None,
-        table=ClassTable(classes=(), pooled=(few,)),
-        memorisation=(),
+        table=ClassTable(classes=(seven, eight), pooled=(few,)),
+        memorisation=(GroupMemorisation("few", 60, 0.9, 0.25),),
+        missing=(Missing("f8", "no clusters"),),
     )
     return Evaluation(
         id="an-id",
@@ -61,13 +66,13 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         trained_images=images,
         dataset="digits_lt",
         dataset_fingerprint="0" * 16,
-        class_names=(),
+        class_names=(*map(str, range(7)), "se|ven", "eight", "nine"),
         extractor="classifier",
         extractor_fingerprint="f" * 16,
         resize="bilinear",
         num_real=1000,
-        held_out_copies=(),
-        sets=(one,),
+        held_out_copies=(GroupMemorisation("few", 60, 1.0, 0.125),),
+        sets=(one, replace(one, omega=1.0, guidance_mode="tcfg", fid=Interval(9, 8, 10))),
     )
 
 
@@ -127,9 +132,37 @@ def test_the_card_has_the_metrics_of_this_checkpoint_and_of_no_other(
         home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
-    assert "| 0.8 | 1.8 | 600 | 4.5 [4.5, 4.5] | - | 0.57 | - | - |" in card
-    assert "| few | 12 | 20.5 [19, 22] | - | 0.5 [0.4, 0.6] | - |" in card
+    assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.5, 4.5] |" in card and "3 [3, 3]" not in card
     assert "not evaluated" not in capsys.readouterr().out
+
+
+def test_the_metrics_of_the_card_have_intervals_groups_classes_and_what_is_missing() -> None:
+    card = "\n".join(metrics(evaluation("a-run", 48)))
+    assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.1, 4.9] | - | - | - | 0.57 | - | - | - |" in card
+    assert "| 1 | tcfg | - | 600 | 9 [8, 10] |" in card, "diffusers has no such guidance"
+    assert "By group, at omega 0.8." in card
+    assert "| few | 12 | 20.5 [19, 22] | - | 0.5 [0.4, 0.6] | 0.25 | 0.125 |" in card
+    assert r"| se\|ven | 2 | 30 [28, 32] | 55 and 55 | - | 0.5 [0.4, 0.6] |" in card
+    assert "| eight | 2 | - | - | - | 0.5 [0.4, 0.6] |" in card
+    assert "- F_8: no clusters" in card and "too few images" in card
+
+
+def test_an_evaluation_of_an_older_version_is_left_out_of_the_card_and_named(
+    run: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = to_json(evaluation(run, 48)).replace('"format": 2', '"format": 1')
+    for made, (name, text) in enumerate([("new", to_json(evaluation(run, 48))), ("old", old)]):
+        home = Storage(run).child(f"evaluation/{name}")
+        home.write_bytes("metrics.json", text.encode())
+        home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "evaluation/old is left out of the card: metrics.json is damaged or of" in said
+    assert (
+        "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.1, 4.9] |" in (tmp_path / "out/README.md").read_text()
+    )
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(
