@@ -8,17 +8,15 @@ decides what is learnt and how it is judged, and nothing else.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cbdm_scale.config import Config, find_option, is_runtime
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
-from cbdm_scale.diffusion.process import ProcessName
-from cbdm_scale.overrides import with_options
+from cbdm_scale.overrides import with_options, with_process
 from cbdm_scale.presets import LABEL_SETS, any_row
-from cbdm_scale.sampling.generate import usual_sampler
 
 ENDING = ".json"
 ALSO = ("train.total_images", "eval.omegas", "eval.num_images", "eval.guidance_mode", "sample.")
@@ -93,27 +91,45 @@ def preset_text(made: PresetFile) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def is_chosen(argv: Sequence[str], option: str) -> bool:
-    """Whether a command line, or the row or file that it names, gives an option a value."""
-    if find_option(argv, option.replace("_", "-"), ""):
-        return True
-    dataset, row = find_option(argv, "dataset", "digits_lt"), find_option(argv, "preset", "")
+def named_row(argv: Sequence[str]) -> tuple[str, str]:
+    """Data set and row of the tables that a command line, or its file, starts from."""
+    dataset, row = (
+        find_option(argv, "dataset", "digits_lt"),
+        find_option(argv, "preset", "cbdm"),
+    )
     if is_file(row):
         kept = read_preset_file(row)
-        if option in kept.options:
-            return True
         dataset, row = kept.dataset, kept.preset
-    return option == "loss.label_power" and (canonical_name(dataset), row) in LABEL_SETS
+    return canonical_name(dataset), row
+
+
+def is_chosen(argv: Sequence[str], option: str) -> bool:
+    """Whether a command line, or the row or file that it names, gives an option a value."""
+    row = find_option(argv, "preset", "")
+    return (
+        bool(find_option(argv, option.replace("_", "-"), ""))
+        or (is_file(row) and option in read_preset_file(row).options)
+        or (option == "loss.label_power" and named_row(argv) in LABEL_SETS)
+    )
 
 
 def starting_point(argv: Sequence[str]) -> Config:
     """The row's values, and the usual sampler of --process where that is another one's."""
     base = row_of(argv)
-    process = find_option(argv, "process", base.process)
-    if process == base.process:
-        return base
-    name = cast(ProcessName, process)  # Config checks it
-    return replace(base, process=name, sample=usual_sampler(name))
+    return with_process(base, find_option(argv, "process", base.process))
+
+
+def sampler_note(argv: Sequence[str], config: Config) -> list[str]:
+    """A line where the process brought another sampler than the row's, and nobody chose it."""
+    dataset, row = named_row(argv)
+    root = find_option(argv, "data.root", DataConfig().root)
+    before = any_row(dataset, row, root, "").process
+    if config.process == before or is_chosen(argv, "sample.name"):
+        return []
+    return [
+        f"sample.name {config.sample.name}, {config.sample.num_steps} steps: the process is "
+        f"{config.process}, the row {row} is of {before}; the option chooses another sampler"
+    ]
 
 
 def row_of(argv: Sequence[str]) -> Config:

@@ -21,6 +21,7 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.finetune import Start, begin, named_start, settle
+from cbdm_scale.preset_file import sampler_note
 from cbdm_scale.remote import refuse_typed_passwords
 from cbdm_scale.storage import Storage
 
@@ -197,6 +198,8 @@ def main(argv: Sequence[str]) -> int:
         origin = named_start(argv)
         config, dry_run = parse(argv, origin)
         config = resolve(config)
+        for note in sampler_note(argv, config):
+            print(note)
         if dry_run:
             manifest = find_data(config, write=False)
             lines: list[str] = []

@@ -8,7 +8,7 @@ import torch
 
 from cbdm_scale.claim import claim_run
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models import BackboneName, ModelConfig, UNetConfig
 from cbdm_scale.presets import preset
 from cbdm_scale.run import build_state
 from cbdm_scale.storage import Storage
@@ -23,13 +23,16 @@ def make_run(
     images: tuple[int, ...] = (48,),
     row: str = "cbdm",
     dataset: str = "digits_lt",
+    backbone: BackboneName = "unet",
+    model: ModelConfig = MODEL,
 ) -> str:
     """The folder of a run, with a checkpoint after each number of images."""
     base = preset(dataset, row)
     config = replace(
         base,
         name="noise",
-        model=MODEL,
+        backbone=backbone,
+        model=model,
         data=replace(base.data, root=root),
         train=replace(base.train, total_images=480),
         sample=replace(base.sample, num_steps=3),

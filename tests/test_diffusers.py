@@ -17,7 +17,12 @@ from cbdm_scale.models.diffusers import (
     unet_pairs,
     wave_order,
 )
-from cbdm_scale.models.diffusers_dit import dit_from_theirs, dit_pairs, dit_to_theirs
+from cbdm_scale.models.diffusers_dit import (
+    config_to_dit,
+    dit_from_theirs,
+    dit_pairs,
+    dit_to_theirs,
+)
 from cbdm_scale.models.dit import SIZES, DiT, DiTConfig
 from cbdm_scale.origin import open_origin
 from cbdm_scale.train import main
@@ -52,9 +57,7 @@ def test_our_unet_under_their_names_comes_back_to_the_bit(config):
 
 
 def test_our_dit_under_their_names_comes_back_to_the_bit(tiny_dit):
-    net = DiT(tiny_dit, **SIZE)
-    about = {"num_layers": 2, "num_attention_heads": 4, "attention_head_dim": 8}
-    about |= {"in_channels": 3, "sample_size": 8, "num_embeds_ada_norm": 5, "norm_eps": 1e-6}
+    net, about = DiT(tiny_dit, **SIZE), config_to_dit(tiny_dit, **SIZE)
     theirs = dit_to_theirs(tiny_dit, net.state_dict())
     config, state, notes = dit_from_theirs(about, theirs)
     assert config == tiny_dit and notes == [] and state.keys() == net.state_dict().keys()

@@ -11,10 +11,13 @@ from sampling_tools import make_run
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.evaluation.intervals import Interval
+from cbdm_scale.evaluation.memorisation import GroupMemorisation
 from cbdm_scale.evaluation.per_class import ClassScore, ClassTable
-from cbdm_scale.evaluation.results import Evaluation, SetResult, to_json
+from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult, to_json
+from cbdm_scale.export.card import metrics
 from cbdm_scale.export.command import main
 from cbdm_scale.export.diffusers import check_diffusers
+from cbdm_scale.models import DiTConfig
 from cbdm_scale.origin import open_origin
 from cbdm_scale.storage import Storage
 
@@ -32,6 +35,8 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         fid_missing=None,
         fidelity=Interval(0.5, 0.4, 0.6),
     )
+    seven = replace(few, label=7, num_train=2, fid=Interval(30, 28, 32), fid_images=(55, 55))
+    eight = replace(seven, label=8, fid=None, fid_images=None, fid_missing="too few images")
     one = SetResult(
         images="set",
         omega=0.8,
@@ -50,8 +55,9 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         prd_precision=(),
         prd_recall=(),
         fidelity=None,
-        table=ClassTable(classes=(), pooled=(few,)),
-        memorisation=(),
+        table=ClassTable(classes=(seven, eight), pooled=(few,)),
+        memorisation=(GroupMemorisation("few", 60, 0.9, 0.25),),
+        missing=(Missing("f8", "no clusters"),),
     )
     return Evaluation(
         id="an-id",
@@ -60,13 +66,13 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
         trained_images=images,
         dataset="digits_lt",
         dataset_fingerprint="0" * 16,
-        class_names=(),
+        class_names=(*map(str, range(7)), "se|ven", "eight", "nine"),
         extractor="classifier",
         extractor_fingerprint="f" * 16,
         resize="bilinear",
         num_real=1000,
-        held_out_copies=(),
-        sets=(one,),
+        held_out_copies=(GroupMemorisation("few", 60, 1.0, 0.125),),
+        sets=(one, replace(one, omega=1.0, guidance_mode="tcfg", fid=Interval(9, 8, 10))),
     )
 
 
@@ -126,9 +132,37 @@ def test_the_card_has_the_metrics_of_this_checkpoint_and_of_no_other(
         home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
-    assert "| 0.8 | 1.8 | 600 | 4.5 [4.5, 4.5] | - | 0.57 | - | - |" in card
-    assert "| few | 12 | 20.5 [19, 22] | - | 0.5 [0.4, 0.6] | - |" in card
+    assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.5, 4.5] |" in card and "3 [3, 3]" not in card
     assert "not evaluated" not in capsys.readouterr().out
+
+
+def test_the_metrics_of_the_card_have_intervals_groups_classes_and_what_is_missing() -> None:
+    card = "\n".join(metrics(evaluation("a-run", 48)))
+    assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.1, 4.9] | - | - | - | 0.57 | - | - | - |" in card
+    assert "| 1 | tcfg | - | 600 | 9 [8, 10] |" in card, "diffusers has no such guidance"
+    assert "By group, at omega 0.8." in card
+    assert "| few | 12 | 20.5 [19, 22] | - | 0.5 [0.4, 0.6] | 0.25 | 0.125 |" in card
+    assert r"| se\|ven | 2 | 30 [28, 32] | 55 and 55 | - | 0.5 [0.4, 0.6] |" in card
+    assert "| eight | 2 | - | - | - | 0.5 [0.4, 0.6] |" in card
+    assert "- F_8: no clusters" in card and "too few images" in card
+
+
+def test_an_evaluation_of_an_older_version_is_left_out_of_the_card_and_named(
+    run: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = to_json(evaluation(run, 48)).replace('"format": 2', '"format": 1')
+    for made, (name, text) in enumerate([("new", to_json(evaluation(run, 48))), ("old", old)]):
+        home = Storage(run).child(f"evaluation/{name}")
+        home.write_bytes("metrics.json", text.encode())
+        home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "evaluation/old is left out of the card: metrics.json is damaged or of" in said
+    assert (
+        "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.1, 4.9] |" in (tmp_path / "out/README.md").read_text()
+    )
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(
@@ -164,6 +198,54 @@ def test_a_network_of_edm_gets_no_scheduler_of_ddpm_and_the_card_says_its_noise(
     assert "DDPM noise" not in card and "CBDM (Equation 4): tau 1" in card
     again = open_origin(str(to)).config
     assert (again.process, again.sample.name) == ("edm", "heun")
+
+
+DIT = DiTConfig(depth=2, width=32, heads=4, step_shift=1)
+
+
+def test_a_dit_for_diffusers_comes_back_with_its_noise_and_its_none(
+    tmp_path: Path, digits_root: str
+) -> None:
+    run = make_run(tmp_path / "runs", digits_root, row="tcfg", backbone="dit", model=DIT)
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    before, after = open_origin(run), open_origin(str(tmp_path / "out/diffusers/transformer"))
+    assert (after.config.model, after.config.diffusion) == (DIT, before.config.diffusion)
+    assert (after.num_classes, after.class_names) == (10, before.class_names)
+    ours, theirs = load(before.weights), load(after.weights)
+    assert {name.partition(".")[0] for name in ours.keys() - theirs.keys()} == {"omega"}
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    card = (tmp_path / "out/README.md").read_text()
+    assert 'DiTTransformer2DModel.from_pretrained("diffusers", subfolder="transformer")' in card
+    assert "left the layer omega, which DiTTransformer2DModel has no place for" in card
+
+
+def test_a_dit_with_other_waves_of_the_step_is_not_written_and_the_way_out_is_said(
+    tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = replace(DIT, step_shift=0)
+    run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=model)
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "not written: the network has model.step_shift 0" in said
+    assert "Train with --model.step-shift 1" in said
+    assert not (tmp_path / "out/diffusers").exists()
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_one_denoising_step_of_a_dit_is_the_same_in_diffusers(
+    tmp_path: Path, digits_root: str
+) -> None:
+    pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
+    run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=DIT)
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    origin, folder = open_origin(run), tmp_path / "out/diffusers"
+    assert "checked: one denoising step" in check_diffusers(origin, folder)
+    config = folder / "transformer/config.json"
+    heads = {"num_attention_heads": 2, "attention_head_dim": 16}
+    config.write_text(json.dumps(json.loads(config.read_text()) | heads))
+    with pytest.raises(ValueError, match="another image of this network"):
+        check_diffusers(origin, folder)
 
 
 @pytest.mark.oracle

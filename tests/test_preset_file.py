@@ -1,11 +1,20 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from cbdm_scale.command_line import parse
 from cbdm_scale.config import is_runtime
-from cbdm_scale.preset_file import PresetFile, preset_text, read_preset_file, starting_point
+from cbdm_scale.preset_file import (
+    PresetFile,
+    preset_text,
+    read_preset_file,
+    sampler_note,
+    starting_point,
+)
 from cbdm_scale.presets import preset
+from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.train import main
 
 
 def write(tmp_path, content):
@@ -55,6 +64,7 @@ BASE = {"dataset": "digits_lt", "preset": "cbdm"}
         (BASE | {"options": {"cluster.storage": "/"}}, "cluster.storage is of the machine"),
         (BASE | {"options": {"eval.weights": "w"}}, "eval.weights is of the machine"),
         (BASE | {"options": {"dataset": "cub200"}}, "belongs beside options"),
+        (BASE | {"options": {"process": "emd"}}, r"process \(emd\) must be ddpm or edm"),
         (BASE | {"preset": "cbmd"}, r"preset \(cbmd\) is no row of digits_lt"),
     ],
 )
@@ -87,3 +97,57 @@ def test_a_file_may_name_its_backbone(tmp_path):
     assert (config.backbone, config.loss.tau) == ("dit", 0.5)
     with pytest.raises(ValueError, match="is for backbone dit, not for unet"):
         starting_point(["--preset", path, "--backbone", "unet"])
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "sampler"),
+    [
+        ("cbdm", {"process": "edm"}, usual_sampler("edm")),
+        (
+            "cbdm",
+            {"sample.guidance_to": 0.9, "process": "edm"},
+            replace(usual_sampler("edm"), guidance_to=0.9),
+        ),
+        (
+            "cbdm",
+            {"process": "edm", "sample.name": "heun"},
+            replace(preset("digits_lt", "cbdm").sample, name="heun"),
+        ),
+        ("cbdm_edm", {"process": "ddpm"}, usual_sampler("ddpm")),
+        ("cbdm", {"process": "ddpm"}, preset("digits_lt", "cbdm").sample),
+    ],
+)
+def test_a_process_in_a_file_brings_its_usual_sampler_unless_the_file_names_one(
+    tmp_path, row, options, sampler
+):
+    path = write(tmp_path, BASE | {"preset": row, "options": options})
+    config, _ = parse(["--preset", path])
+    assert (config.process, config.sample) == (options["process"], sampler)
+
+
+def test_a_sampler_that_comes_with_a_process_is_told_and_a_chosen_one_is_not(tmp_path):
+    options = {"process": "edm"}
+    path = write(tmp_path, BASE | {"options": options})
+    chosen = tmp_path / "chosen.json"
+    chosen.write_text(json.dumps(BASE | {"options": options | {"sample.name": "heun"}}))
+    for argv in (["--preset", path], ["--process", "edm"]):
+        [told] = sampler_note(argv, parse(argv)[0])
+        assert told.startswith(
+            "sample.name heun, 18 steps: the process is edm, the row cbdm is"
+        )
+    for argv in (
+        ["--preset", str(chosen)],
+        ["--preset", path, "--sample.name", "heun"],
+        ["--preset", "edm"],
+        ["--preset", "cbdm"],
+    ):
+        assert sampler_note(argv, parse(argv)[0]) == []
+
+
+def test_the_train_command_tells_of_the_sampler(tmp_path, grey_root, capsys):
+    path = write(
+        tmp_path, {"dataset": "cifar10_lt", "preset": "small", "options": {"process": "edm"}}
+    )
+    words = ["--cluster.storage", str(tmp_path), "--data.root", grey_root, "--dry-run"]
+    assert main(["--preset", path, *words]) == 0
+    assert "sample.name heun, 18 steps: the process is edm" in capsys.readouterr().out

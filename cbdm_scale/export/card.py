@@ -1,10 +1,13 @@
 """The model card: what a network learnt, by which objective, and how good its images are."""
 
+from collections.abc import Sequence
+
 from cbdm_scale.config import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.intervals import Interval
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.origin import Origin
+from cbdm_scale.report.missing import missing_words
 
 LAWS = {1.0: "train", 0.5: "sqrt", 0.0: "bal"}
 """label_power -> the paper's name of the distribution of y'."""
@@ -56,14 +59,14 @@ def data(origin: Origin, real: Manifest | None) -> list[str]:
         ]
     counts = real.counts["train"]
     rows = [
-        f"| {name} | {group} | {count:,} |"
+        [name, group, f"{count:,}"]
         for name, group, count in zip(real.class_names, real.groups, counts, strict=True)
     ]
     return [
         f"{real.name} (fingerprint {origin.fingerprint}): {sum(counts):,} training images of "
         f"{real.num_classes} classes, {max(counts):,} down to {min(counts):,} a class, images "
         f"{size}. {real.source}",
-        "\n".join(["| class | group | training images |", "|---|---|---|", *rows]),
+        table("class | group | training images", rows),
     ]
 
 
@@ -107,42 +110,89 @@ def noise(config: Config) -> str:
 
 
 def metrics(evaluation: Evaluation) -> list[str]:
-    """A row a guidance strength, then a row a group of the best one."""
+    """A row a guidance strength, then of the best one a row a group and a row a class."""
     best = evaluation.best
-    rows = [
-        f"| {s.omega:g} | {1 + s.omega:g} | {s.num_images:,} | {interval(s.fid)} "
-        f"| {interval(s.kid)} | {number(s.recall)} | {number(s.f8)} | {interval(s.fidelity)} |"
-        for s in evaluation.sets
-    ]
     return [
         f"Against {evaluation.num_real:,} real images of {evaluation.dataset}, features of "
-        f"{evaluation.extractor} ({evaluation.extractor_fingerprint}); brackets are 95 % "
-        "intervals. omega is the guidance strength, s = 1 + omega the same for diffusers.",
-        "\n".join(
-            [
-                "| omega | s | images | FID | KID | recall | F_8 | label kept |",
-                "|---|---|---|---|---|---|---|---|",
-                *rows,
-            ]
-        ),
-        f"By group, at omega {best.omega:g}:",
-        "\n".join(groups(best)),
+        f"{evaluation.extractor} ({evaluation.extractor_fingerprint}). {LEGEND}",
+        table(STRENGTH, [strength(one) for one in evaluation.sets]),
+        f"By group, at omega {best.omega:g}. Copies are the share of images that are nearly a "
+        "training image, by chance the same share of real images that were not trained on:",
+        table(GROUP, groups(best, evaluation)),
+        *classes(best, evaluation.class_names),
+        *missing(missing_words(evaluation)),
     ]
 
 
-def groups(best: SetResult) -> list[str]:
+LEGEND = (
+    "Brackets are 95 % intervals, of the Inception Score (IS) its mean less and plus its "
+    "deviation over 10 parts. omega is the guidance strength, guided by two calls of the "
+    "network (cfg) or one (tcfg); s = 1 + omega is the same for diffusers, which has cfg alone."
+)
+STRENGTH = (
+    "omega | guided by | s | images | FID | KID | IS | precision | recall | F_8 | F_1/8 | "
+    "label kept"
+)
+GROUP = "group | trained on | FID | KID | label kept | copies | by chance"
+CLASS = "class | trained on | FID | of images | KID | label kept"
+
+
+def strength(one: SetResult) -> list[str]:
+    return [
+        f"{one.omega:g}",
+        one.guidance_mode,
+        f"{1 + one.omega:g}" if one.guidance_mode == "cfg" or not one.omega else "-",
+        f"{one.num_images:,}",
+        *(interval(found) for found in (one.fid, one.kid, one.inception_score)),
+        *(number(found) for found in (one.precision, one.recall, one.f8, one.f_eighth)),
+        interval(one.fidelity),
+    ]
+
+
+def groups(best: SetResult, evaluation: Evaluation) -> list[list[str]]:
     copies = {row.group: row.copies for row in best.memorisation}
-    rows = [
-        "| group | trained on | FID | KID | label kept | copies |",
-        "|---|---|---|---|---|---|",
+    chance = {row.group: row.copies for row in evaluation.held_out_copies}
+    return [
+        [
+            row.group or "all",
+            f"{row.num_train:,}",
+            *(interval(found) for found in (row.fid, row.kid, row.fidelity)),
+            *(number(found.get(row.group)) for found in (copies, chance)),
+        ]
+        for row in best.table.pooled
     ]
-    for row in best.table.pooled:
-        rows.append(
-            f"| {row.group or 'all'} | {row.num_train:,} | {interval(row.fid)} "
-            f"| {interval(row.kid)} | {interval(row.fidelity)} "
-            f"| {number(copies.get(row.group))} |"
-        )
-    return rows
+
+
+def classes(best: SetResult, names: Sequence[str]) -> list[str]:
+    """A row a class; FID is of as many images of every class, and not to be compared above."""
+    if not best.table.classes:
+        return []
+    rows = [
+        [
+            str(row.label if row.label is None or not names else names[row.label]),
+            f"{row.num_train:,}",
+            interval(row.fid),
+            " and ".join(f"{images:,}" for images in row.fid_images or ()) or "-",
+            *(interval(found) for found in (row.kid, row.fidelity)),
+        ]
+        for row in best.table.classes
+    ]
+    return [
+        "By class, at the same strength. FID is of so many real and generated images, which "
+        "makes it larger than that of a group:",
+        table(CLASS, rows),
+    ]
+
+
+def missing(lines: Sequence[str]) -> list[str]:
+    return ["Not computed:", "\n".join(f"- {line}" for line in lines)] if lines else []
+
+
+def table(head: str, rows: list[list[str]]) -> str:
+    """A table of Markdown; ``head`` has its columns with | between them."""
+    line = "|".join("---" for _ in head.split("|"))
+    cells = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    return "\n".join([f"| {head} |", f"|{line}|", *(f"| {row} |" for row in cells)])
 
 
 def interval(found: Interval | None) -> str:

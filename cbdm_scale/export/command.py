@@ -56,22 +56,27 @@ def parse(argv: Sequence[str]) -> ExportOptions:
     return tyro.cli(command, args=list(argv), prog=PROG)
 
 
-def find_evaluation(origin: Origin, weights: str) -> Evaluation | None:
-    """The newest evaluation of this checkpoint and these weights, None if there is none."""
+def find_evaluation(origin: Origin, weights: str) -> tuple[Evaluation | None, list[str]]:
+    """The newest evaluation of this checkpoint and these weights, None if there is none.
+
+    And notes: of those that cannot be read, as they are damaged or of an older version.
+    """
     if not origin.folder:
-        return None
-    home, found = Storage(origin.folder).child("evaluation"), []
+        return None, []
+    home, found, notes = Storage(origin.folder).child("evaluation"), [], []
     for name in home.list() if home.exists() else []:
         here = home.child(name)
         if not (here.exists("about.json") and here.exists("metrics.json")):
             continue
-        about, evaluation = (
-            here.read_json("about.json"),
-            from_json(here.read_text("metrics.json")),
-        )
+        try:
+            about = here.read_json("about.json")
+            evaluation = from_json(here.read_text("metrics.json"))
+        except ValueError as error:
+            notes.append(f"note: {here.url} is left out of the card: {error}. Evaluate again.")
+            continue
         if about["weights"] == weights and evaluation.trained_images == origin.images:
             found.append((about["made"], evaluation))
-    return max(found, key=lambda one: one[0])[1] if found else None
+    return max(found, key=lambda one: one[0])[1] if found else None, notes
 
 
 def config_json(origin: Origin) -> dict[str, object]:
@@ -100,14 +105,7 @@ def export(
     except ValueError as error:
         lines = [f"not written: {error}"]
     else:
-        load = f'UNet2DModel.from_pretrained("{DIFFUSERS}", subfolder="unet")'
-        lines = [
-            f"`{load}` and its scheduler; the last label, {origin.num_classes}, is no label, "
-            "guidance_scale is s = 1 + omega, and our DDIM is step(.., "
-            "use_clipped_model_output=True)",
-            *lines,
-            check_diffusers(origin, to / DIFFUSERS),
-        ]
+        lines.append(check_diffusers(origin, to / DIFFUSERS))
     (to / CARD).write_text(write_card(origin, real, evaluation, lines))
     write_json(to / CONFIG, config_json(origin))  # last: now it is whole
     return lines
@@ -126,8 +124,8 @@ def start(options: ExportOptions) -> int:
         tracking_uri=options.tracking_uri,
     )
     real, _ = find_data(origin, options.data_root)
-    evaluation = find_evaluation(origin, options.weights)
-    for note in origin.notes:
+    evaluation, notes = find_evaluation(origin, options.weights)
+    for note in (*origin.notes, *notes):
         print(note)
     lines = export(origin, real, evaluation, to)
     print(f"network    {origin.url}\nmodel      {to / WEIGHTS}")

@@ -1,12 +1,13 @@
-"""Our U-Net as a folder of the library diffusers, and a check that it computes the same there.
+"""Our U-Net or DiT as a folder of the library diffusers, and a check that it computes the same.
 
-diffusers/unet/       config.json, weights, and cbdm_scale.json: what they have no field for
+diffusers/unet/       config.json, weights, and cbdm_scale.json: what they have no field for; a
+                      DiT's are in diffusers/transformer/
 diffusers/scheduler/  the noise, and the sampler with DDIM's steps
 """
 
 import importlib.util
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from cbdm_scale.config import build_network
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.models.diffusers import config_to_unet, to_theirs, unet_pairs
+from cbdm_scale.models.diffusers import UNET, config_to_unet, to_theirs, unet_pairs
+from cbdm_scale.models.diffusers_dit import DIT, config_to_dit, dit_to_theirs
+from cbdm_scale.models.dit import DiTConfig
 from cbdm_scale.models.transfer import ADDED
 from cbdm_scale.models.unet import UNetConfig
 from cbdm_scale.origin import Origin
@@ -26,6 +29,9 @@ from cbdm_scale.sampling.steps import predict_x0
 
 TOLERANCE = 1e-5
 """Largest difference of an image in [-1, 1] after one denoising step."""
+
+LAYERS = {name.rstrip(".") for name in ADDED}
+"""Layers that ours may have and theirs never has."""
 
 OMEGA = 1.0
 """Guidance strength of the check; diffusers would say guidance_scale 2."""
@@ -50,35 +56,65 @@ def scheduler_config(origin: Origin) -> dict[str, Any]:
     }
 
 
-def write_diffusers(origin: Origin, folder: Path) -> list[str]:
-    """Write it; lines that say what was left. ValueError if theirs has no such network."""
-    config, process = origin.config.model, origin.config.process
-    if process != "ddpm":
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """The network under their names."""
+
+    kind: str
+    """Their class."""
+
+    part: str
+    """Its folder in a pipeline of theirs."""
+
+    about: dict[str, Any]
+    """config.json."""
+
+    weights: dict[str, Tensor]
+
+
+def find_twin(origin: Origin) -> Twin:
+    """ValueError if theirs has no such network."""
+    config, weights = origin.config.model, load(origin.weights)
+    if origin.config.process != "ddpm":
         raise ValueError(
-            f"the network is of the process {process}: it answers with EDM's F, which no "
-            "scheduler there takes from a UNet2DModel"
+            f"the network is of the process {origin.config.process}: it answers with EDM's F, "
+            "which no scheduler there takes from a network"
         )
-    if not isinstance(config, UNetConfig):
-        raise ValueError(
-            f"the network is a {type(config).__name__}: only the U-Net has a twin there"
-        )
-    about = config_to_unet(
-        config,
-        image_channels=origin.channels,
-        image_size=origin.image_size,
-        num_classes=origin.num_classes,
+    image: dict[str, int] = {
+        "image_channels": origin.channels,
+        "image_size": origin.image_size,
+        "num_classes": origin.num_classes,
+    }
+    if isinstance(config, UNetConfig):
+        pairs = unet_pairs(list(weights), config.channels, True)
+        about, theirs = config_to_unet(config, **image), to_theirs(pairs, weights)
+        return Twin(kind=UNET, part="unet", about=about, weights=theirs)
+    if isinstance(config, DiTConfig):
+        about, theirs = config_to_dit(config, **image), dit_to_theirs(config, weights)
+        return Twin(kind=DIT, part="transformer", about=about, weights=theirs)
+    raise ValueError(
+        f"the network is a {type(config).__name__}: only the U-Net and DiT have a twin there"
     )
-    weights = load(origin.weights)
-    unet, scheduler = folder / "unet", folder / "scheduler"
-    unet.mkdir(parents=True, exist_ok=True)
+
+
+def write_diffusers(origin: Origin, folder: Path) -> list[str]:
+    """Write it; lines about it, for people. ValueError if theirs has no such network."""
+    twin = find_twin(origin)
+    home, scheduler = folder / twin.part, folder / "scheduler"
+    home.mkdir(parents=True, exist_ok=True)
     scheduler.mkdir(exist_ok=True)
-    theirs = to_theirs(unet_pairs(list(weights), config.channels, True), weights)
-    save_file(theirs, unet / WEIGHTS, metadata={"format": "pt"})
-    write_json(unet / OURS, extras(origin))
+    own = {name: tensor.clone() for name, tensor in twin.weights.items()}  # none is shared
+    save_file(own, home / WEIGHTS, metadata={"format": "pt"})
+    write_json(home / OURS, extras(origin))
     write_json(scheduler / "scheduler_config.json", scheduler_config(origin))
-    write_json(unet / "config.json", about)  # last: now it is whole
-    left = sorted({name.partition(".")[0] for name in weights if name.startswith(ADDED)})
-    return [f"left the layer {name}, which UNet2DModel has no place for" for name in left]
+    write_json(home / "config.json", twin.about)  # last: now it is whole
+    left = sorted({name.partition(".")[0] for name in load(origin.weights)} & LAYERS)
+    return [
+        f'`{twin.kind}.from_pretrained("{folder.name}", subfolder="{twin.part}")` and its '
+        f"scheduler; the last label, {origin.num_classes}, is no label, guidance_scale is "
+        "s = 1 + omega, and our DDIM is step(.., use_clipped_model_output=True)",
+        *(f"left the layer {name}, which {twin.kind} has no place for" for name in left),
+    ]
 
 
 def extras(origin: Origin) -> dict[str, Any]:
@@ -140,14 +176,17 @@ def check_diffusers(origin: Origin, folder: Path) -> str:
 
 def their_step(folder: Path, x: Tensor, t: int, y: Tensor, none: int) -> Tensor:
     """From level t to t - 1 by DDIM, by what the folder says: (N, C, H, W)."""
-    from diffusers import DDIMScheduler, UNet2DModel  # type: ignore[import-not-found]
+    import diffusers  # type: ignore[import-not-found]
 
-    net = UNet2DModel.from_pretrained(folder, subfolder="unet").eval()
-    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    [home] = [file.parent for file in folder.glob("*/config.json")]
+    kind = json.loads((home / "config.json").read_text())["_class_name"]
+    net = getattr(diffusers, kind).from_pretrained(home).eval()
+    scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(scheduler.config.num_train_timesteps)
     scale = 1 + OMEGA
-    e = net(x, t, class_labels=y).sample
-    e_none = net(x, t, class_labels=torch.full_like(y, none)).sample
+    steps = torch.full_like(y, t)  # a DiT takes no number
+    e = net(x, steps, class_labels=y).sample
+    e_none = net(x, steps, class_labels=torch.full_like(y, none)).sample
     e = scale * e + (1 - scale) * e_none
     found: Tensor = scheduler.step(e, t, x, use_clipped_model_output=True).prev_sample
     return found

@@ -1,7 +1,8 @@
 """DiTTransformer2DModel of the library diffusers and our DiT: one table for both directions.
 
-Theirs keeps the embedding of step and label once in every block, all alike, and its step waves
-are those of model.step_shift 1. Its last layer may predict a variance too: that half is left.
+Theirs keeps the embedding of step and label once in every block, all alike; positions are the
+same fixed table, computed there as here. Its step waves are those of model.step_shift 1, and no
+weights turn one into the other. Its last layer may predict a variance too: that half is left.
 """
 
 from collections.abc import Mapping
@@ -90,6 +91,38 @@ def dit_to_config(about: Mapping[str, Any]) -> DiTConfig:
         dropout=about.get("dropout", 0.0),
         step_shift=1,
     )
+
+
+def config_to_dit(
+    config: DiTConfig, *, image_channels: int, image_size: int, num_classes: int
+) -> dict[str, Any]:
+    """config.json of the same network there, with a last label for "none".
+
+    ValueError if theirs has none such.
+    """
+    if config.step_shift != 1:
+        raise ValueError(
+            f"the network has model.step_shift {config.step_shift}: a {DIT} hears the step in "
+            "waves of step_shift 1 alone, and no weights turn one into the other. Train with "
+            "--model.step-shift 1"
+        )
+    depth, width, heads = config.shape
+    return {
+        "_class_name": DIT,
+        "_diffusers_version": "0.42.1",
+        "sample_size": image_size,
+        "patch_size": config.patch,
+        "in_channels": image_channels,
+        "out_channels": image_channels,
+        "num_layers": depth,
+        "num_attention_heads": heads,
+        "attention_head_dim": width // heads,
+        "num_embeds_ada_norm": num_classes,
+        **FIXED,
+        "norm_eps": 1e-6,
+        "dropout": config.dropout,
+        "upcast_attention": False,
+    }
 
 
 def dit_to_theirs(config: DiTConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

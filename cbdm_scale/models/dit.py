@@ -55,7 +55,7 @@ class DiTConfig:
 
     step_shift: int = 0
     """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
-    1 as in the library diffusers."""
+    1 as in the library diffusers, which loads an exported network with 1 alone."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
