@@ -7,7 +7,7 @@ NotInjected, and is never counted.
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ class Scene:
         return next(h for h in range(self.hosts.number) if pid in processes(h))
 
 
-Fault = Callable[[Scene, random.Random], Iterator[str]]
+Injection = Generator[str, None, None]
+Fault = Callable[[Scene, random.Random], Injection]
 
 
 @dataclass(frozen=True)

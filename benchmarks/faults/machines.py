@@ -5,35 +5,36 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
-from benchmarks.faults.kinds import PATIENCE_S, Kind, Scene, is_dead, until
+from benchmarks.faults.kinds import PATIENCE_S, Injection, Kind, Scene, is_dead, until
 from benchmarks.hosts import processes
 
 SHORT_S = 5.0
 
 
-def kill_raylet(scene: Scene, chance: random.Random) -> Iterator[str]:
+def kill_raylet(scene: Scene, chance: random.Random) -> Injection:
     rank, pid = scene.a_worker(chance)
     host = scene.host_of(pid)
     [raylet] = [p for p in processes(host) if name(p) == "raylet"]
     os.kill(raylet, signal.SIGKILL)
     until(lambda: is_dead(raylet), PATIENCE_S, f"raylet {raylet} survived -9")
-    yield f"raylet (pid {raylet}) of host {host} with worker {rank} is gone"
-    back(scene, host)
+    with afterwards_whole(scene, host):
+        yield f"raylet (pid {raylet}) of host {host} with worker {rank} is gone"
 
 
-def kill_host(scene: Scene, chance: random.Random) -> Iterator[str]:
+def kill_host(scene: Scene, chance: random.Random) -> Injection:
     rank, pid = scene.a_worker(chance)
     host = scene.host_of(pid)
     gone = scene.hosts.kill(host)
     until(lambda: all(is_dead(p) for p in gone), PATIENCE_S, f"{gone} survived -9")
-    yield f"host {host} with worker {rank}: {len(gone)} processes are gone"
-    back(scene, host)
+    with afterwards_whole(scene, host):
+        yield f"host {host} with worker {rank}: {len(gone)} processes are gone"
 
 
-def cut_for_a_while(scene: Scene, chance: random.Random) -> Iterator[str]:
+def cut_for_a_while(scene: Scene, chance: random.Random) -> Injection:
     rank, pid = scene.a_worker(chance)
     host = scene.host_of(pid)
     scene.hosts.cut_off(host)
@@ -42,23 +43,28 @@ def cut_for_a_while(scene: Scene, chance: random.Random) -> Iterator[str]:
     finally:
         scene.hosts.join_again(host)
     yield f"host {host} with worker {rank} was cut off for {SHORT_S:g} s"
+    if "raylet" not in map(name, processes(host)):  # Ray had given it up
+        with afterwards_whole(scene, host):
+            pass
 
 
-def cut_for_ever(scene: Scene, chance: random.Random) -> Iterator[str]:
+def cut_for_ever(scene: Scene, chance: random.Random) -> Injection:
     rank, pid = scene.a_worker(chance)
     host = scene.host_of(pid)
-    scene.hosts.cut_off(host)
-    try:
+    with afterwards_whole(scene, host):
+        scene.hosts.cut_off(host)
         yield f"host {host} with worker {rank} is cut off"
+
+
+@contextmanager
+def afterwards_whole(scene: Scene, host: int) -> Iterator[None]:
+    """In the end the host is new, ready for the next fault, whatever came of this one."""
+    try:
+        yield
     finally:
         scene.hosts.join_again(host)
-    back(scene, host)
-
-
-def back(scene: Scene, host: int) -> None:
-    """A host that is whole again, ready for the next fault."""
-    scene.hosts.kill(host)
-    scene.hosts.start_ray([host])
+        scene.hosts.kill(host)
+        scene.hosts.start_ray([host])
 
 
 def name(pid: int) -> str:

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 
 import psutil
 
@@ -12,6 +11,7 @@ from benchmarks.faults.kinds import (
     PATIENCE_S,
     Failed,
     Fault,
+    Injection,
     Kind,
     NotInjected,
     Scene,
@@ -21,14 +21,14 @@ from benchmarks.faults.kinds import (
 )
 
 
-def kill_worker(scene: Scene, chance: random.Random) -> Iterator[str]:
+def kill_worker(scene: Scene, chance: random.Random) -> Injection:
     rank, pid = scene.a_worker(chance)
     os.kill(pid, signal.SIGKILL)
     until(lambda: is_dead(pid), PATIENCE_S, f"pid {pid} survived -9")
     yield f"worker {rank} (pid {pid}) is gone"
 
 
-def stop_worker(scene: Scene, chance: random.Random) -> Iterator[str]:
+def stop_worker(scene: Scene, chance: random.Random) -> Injection:
     rank, pid = scene.a_worker(chance)
     os.kill(pid, signal.SIGSTOP)
     until(lambda: status(pid) == psutil.STATUS_STOPPED, PATIENCE_S, f"pid {pid} runs on")
@@ -37,7 +37,7 @@ def stop_worker(scene: Scene, chance: random.Random) -> Iterator[str]:
         raise Failed(f"the stopped worker (pid {pid}) was replaced and left behind")
 
 
-def kill_driver(scene: Scene, chance: random.Random) -> Iterator[str]:
+def kill_driver(scene: Scene, chance: random.Random) -> Injection:
     pid = driver_of(scene)
     scene.run.kill()
     scene.run.start()
@@ -54,7 +54,7 @@ def driver_of(scene: Scene) -> int:
 def ask_driver(number: signal.Signals) -> Fault:
     """The signal, then the same command, as after a notice of preemption."""
 
-    def inject(scene: Scene, chance: random.Random) -> Iterator[str]:
+    def inject(scene: Scene, chance: random.Random) -> Injection:
         run, pid = scene.run, driver_of(scene)
         asked = time.monotonic()
         os.kill(pid, number)
@@ -69,7 +69,7 @@ def ask_driver(number: signal.Signals) -> Fault:
     return inject
 
 
-def corrupt(scene: Scene, chance: random.Random) -> Iterator[str]:
+def corrupt(scene: Scene, chance: random.Random) -> Injection:
     """The newest checkpoint has a flipped bit when the command is typed again."""
     run, pid = scene.run, driver_of(scene)
     run.kill()

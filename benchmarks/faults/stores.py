@@ -4,9 +4,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 
-from benchmarks.faults.kinds import Fault, Kind, Scene, until
+from benchmarks.faults.kinds import Fault, Injection, Kind, Scene, until
 from benchmarks.faults.places import spoil, spoilt
 from benchmarks.hosts import processes
 from benchmarks.on_hosts import start_mlflow
@@ -20,7 +19,7 @@ PART = "/runs/"
 
 
 def bucket(answer: str, methods: tuple[str, ...]) -> Fault:
-    def inject(scene: Scene, chance: random.Random) -> Iterator[str]:
+    def inject(scene: Scene, chance: random.Random) -> Injection:
         spoil(scene.folder, {"part": PART, "kind": answer, "methods": methods})
         try:
             until(lambda: spoilt(scene.folder) > 0, 120, f"nothing was asked of {PART}")
@@ -33,7 +32,7 @@ def bucket(answer: str, methods: tuple[str, ...]) -> Fault:
     return inject
 
 
-def fill_disk(scene: Scene, chance: random.Random) -> Iterator[str]:
+def fill_disk(scene: Scene, chance: random.Random) -> Injection:
     """Less room than a checkpoint needs; after a while there is room again."""
     disk = os.statvfs(scene.run.storage)
     room = disk.f_bavail * disk.f_frsize
@@ -50,7 +49,7 @@ def fill_disk(scene: Scene, chance: random.Random) -> Iterator[str]:
     yield f"the disk had {leave:,} bytes, and was full"
 
 
-def tracker_away(scene: Scene, chance: random.Random) -> Iterator[str]:
+def tracker_away(scene: Scene, chance: random.Random) -> Injection:
     gone = [p for p in processes(0) if is_mlflow(p)]
     for pid in gone:
         os.kill(pid, signal.SIGKILL)

@@ -63,6 +63,8 @@ def strike(scene: Scene, name: str, kind: Kind, chance: random.Random) -> dict[s
         return record | {"kind": f"no {name}", "why": str(error)}
     except (Failed, RuntimeError) as error:
         record |= {"recovered": False, "why": str(error)}
+    finally:
+        fault.close()
     events: list[Event] = list(run.events)
     return record | asdict(cost(events, since, time.monotonic()))
 

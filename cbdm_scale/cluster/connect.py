@@ -1,6 +1,7 @@
 """A Ray cluster: the one that is there, or one of this machine alone on loopback."""
 
 import os
+import socket
 import sys
 import time
 from typing import Any
@@ -135,18 +136,39 @@ def running_address() -> str:
 
 
 def start_local() -> None:
-    """A cluster of this machine alone, which nothing outside can reach."""
+    """A cluster of this machine alone, which nothing outside can reach.
+
+    Its processes are told its address: those that look for a cluster on the machine, as Ray
+    Train's own helpers do, would find several where others run beside it, and give up.
+    """
     import ray
 
     stay_on_loopback()
-    ray.init(
-        address="local",
-        include_dashboard=True,
-        dashboard_host=LOOPBACK,
-        _node_ip_address=LOOPBACK,
-        num_cpus=os.cpu_count(),
-        log_to_driver=False,
-    )
+    port = free_port()
+    before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_GCS_SERVER_PORT")}
+    os.environ["RAY_ADDRESS"] = f"{LOOPBACK}:{port}"
+    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=True,
+            dashboard_host=LOOPBACK,
+            _node_ip_address=LOOPBACK,
+            num_cpus=os.cpu_count(),
+            log_to_driver=False,
+        )
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def check_resources(config: ClusterConfig, resources: dict[str, float]) -> None:
