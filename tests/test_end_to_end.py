@@ -48,15 +48,19 @@ def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(
     assert steps == list(range(48, IMAGES + 1, 48)), "every metric once, none twice"
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(work: Path) -> None:
-    words = command(work, "stopped", 2, 960_000, "--train.save-every", "960000")
-    driver = start(words, work / "stopped.log")
-    spool = work / "runs" / "stopped" / "tracking"
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    work: Path, number: signal.Signals
+) -> None:
+    name = f"stopped-{number.name}"
+    words = command(work, name, 2, 960_000, "--train.save-every", "960000")
+    driver = start(words, work / f"{name}.log")
+    spool = work / "runs" / name / "tracking"
     wait_for(lambda: spool.exists() and any(f.stat().st_size for f in spool.glob("*.jsonl")))
-    driver.send_signal(signal.SIGTERM)
+    driver.send_signal(number)
     assert driver.wait(timeout=120) == 0
-    assert "the same command goes on" in (work / "stopped.log").read_text()
-    newest = max((work / "runs" / "stopped" / "checkpoints").glob("0*"))
+    assert "the same command goes on" in (work / f"{name}.log").read_text()
+    newest = max((work / "runs" / name / "checkpoints").glob("0*"))
     images = json.loads((newest / "state.json").read_text())["progress"]["images"]
     assert 0 < images < 960_000
 

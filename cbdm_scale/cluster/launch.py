@@ -50,6 +50,8 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+    # Ray's own answer to Ctrl-C, in the place of ours, aborts and saves nothing.
+    trainer._register_sigint_handler = lambda controller: None
     with stop_on_signal(run), console.printing():
         try:
             result = trainer.fit()
