@@ -25,6 +25,7 @@ class Rule:
 
 @dataclass
 class Proxy:
+    listen: str
     port: int = 0
     rules: list[Rule] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)
@@ -35,7 +36,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.listen}:{self.port}"
 
     def fault(self, method: str, path: str) -> str:
         with self.lock:
@@ -50,82 +51,87 @@ class Proxy:
         return sum(method == "GET" and part in path for method, path in self.seen)
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Hands a request on, or spoils the answer."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def handle_one(self) -> None:
+        kind = self.server.proxy.fault(self.command, self.path)
+        body = self.body()
+        if kind.isdigit():
+            self.answer(int(kind), {}, b"", 0)
+            return
+        upstream = http.client.HTTPConnection(*self.server.upstream)
+        skip = "expect", "transfer-encoding", "content-length", "connection"
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in skip}
+        upstream.request(self.command, self.path, body or None, headers)
+        got = upstream.getresponse()
+        data = got.read()
+        upstream.close()
+        size = int(got.headers.get("Content-Length") or len(data))
+        if kind == "wrong" and data:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        self.answer(got.status, dict(got.headers), data, size, kind)
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(parts)
+
+    def answer(
+        self, status: int, headers: Mapping[str, str], data: bytes, size: int, kind: str = ""
+    ) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        half = len(data) // 2
+        try:
+            self.wfile.write(data[:half])
+            if kind in ("cut", "stall"):
+                if kind == "stall":
+                    self.server.proxy.released.wait(60)
+                self.close_connection = True
+                return
+            if kind == "slow":
+                time.sleep(0.3)
+            self.wfile.write(data[half:])
+        except OSError:
+            self.close_connection = True  # the other side has gone
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], upstream: tuple[str, int], proxy: Proxy):
+        super().__init__(address, Handler)
+        self.upstream, self.proxy = upstream, proxy
+
+
 @contextmanager
 def faulty_proxy(
     host: str, port: int, listen: str = "127.0.0.1", own_port: int = 0
 ) -> Iterator[Proxy]:
     """In front of the server at host:port, on an address of its own."""
-    proxy = Proxy()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one(self) -> None:
-            kind = proxy.fault(self.command, self.path)
-            body = self.body()
-            if kind.isdigit():
-                self.answer(int(kind), {}, b"", 0)
-                return
-            upstream = http.client.HTTPConnection(host, port)
-            skip = "expect", "transfer-encoding", "content-length", "connection"
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in skip}
-            upstream.request(self.command, self.path, body or None, headers)
-            got = upstream.getresponse()
-            data = got.read()
-            upstream.close()
-            size = int(got.headers.get("Content-Length") or len(data))
-            if kind == "wrong" and data:
-                data = data[:-1] + bytes([data[-1] ^ 1])
-            self.answer(got.status, dict(got.headers), data, size, kind)
-
-        def body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            parts = []
-            while size := int(self.rfile.readline().partition(b";")[0], 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass  # trailers
-            return b"".join(parts)
-
-        def answer(
-            self,
-            status: int,
-            headers: Mapping[str, str],
-            data: bytes,
-            size: int,
-            kind: str = "",
-        ) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(size))
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            half = len(data) // 2
-            try:
-                self.wfile.write(data[:half])
-                if kind in ("cut", "stall"):
-                    if kind == "stall":
-                        proxy.released.wait(60)
-                    self.close_connection = True
-                    return
-                if kind == "slow":
-                    time.sleep(0.3)
-                self.wfile.write(data[half:])
-            except OSError:
-                self.close_connection = True  # the other side has gone
-
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer((listen, own_port), Handler)
-    server.daemon_threads = True
+    proxy = Proxy(listen)
+    server = Server((listen, own_port), (host, port), proxy)
     proxy.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

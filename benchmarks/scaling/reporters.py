@@ -18,9 +18,6 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-import torch
-from torch import Tensor, nn
-
 from cbdm_scale import run as product
 from cbdm_scale.config import Config
 from cbdm_scale.evaluation.score import EvalConfig
@@ -29,37 +26,22 @@ from cbdm_scale.presets import preset
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking import NoTracker
+from cbdm_scale.training.world import OneProcess
 
 READS = "read_bytes", "list", "exists", "size"
 WRITES = "write_bytes", "write_all", "put_file", "remove", "move"
 STEPS, SAVE_STEPS = 4, 2
 
 
-class Claimed:
+class Claimed(OneProcess):
     """Rank ``rank`` of a world that claims to have ``size``; the others say what it says."""
 
     def __init__(self, rank: int, size: int):
-        self.rank, self.size, self.device = rank, size, torch.device("cpu")
-
-    def wrap(self, net: nn.Module) -> nn.Module:
-        return net
-
-    @contextmanager
-    def local(self, net: nn.Module, on: bool) -> Iterator[None]:
-        yield
-
-    def sum(self, values: Tensor) -> Tensor:
-        return values.clone()
+        super().__init__()
+        self.rank, self.size = rank, size
 
     def gather(self, value: Any) -> list[Any]:
         return [value] * self.size
-
-    def spread(self, tensors: Sequence[Tensor]) -> None:
-        pass
-
-    @contextmanager
-    def uneven(self) -> Iterator[None]:
-        yield
 
 
 class CountingTracker(NoTracker):
