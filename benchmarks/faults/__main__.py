@@ -20,9 +20,9 @@ from benchmarks.hosts import Hosts, why_not
 from benchmarks.on_hosts import ACCOUNT, losses, weights
 
 KINDS = PROCESSES | MACHINES | STORES
-PER_FAULT = 2 * SAVE_EVERY
+PER_FAULT = 8 * SAVE_EVERY
 """Images of a run for each of its faults."""
-BAD_STORE = 4
+BAD_STORE = 2
 """Times so many for a store that is bad for a while, in which a run goes on."""
 FIXED = "worker", "driver", "raylet", "stopped", "notice", "corrupt", "host", "cut", "lost"
 ELASTIC = "worker", "driver", "raylet", "host", "notice"

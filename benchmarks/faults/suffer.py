@@ -29,9 +29,9 @@ def moments(count: int, images: int, chance: random.Random) -> list[int]:
 def recovered(run: Watched, since: float, reached: int, *, restarts: bool) -> bool:
     """A step beyond all that was reached before, by new workers where there have to be.
 
-    The end of the run is as good.
+    Where there need not be, the end of the run is as good.
     """
-    if run.finished:
+    if run.finished and not restarts:
         return True
     after = [event for event in list(run.events) if event.seconds > since]
     groups = [event.seconds for event in after if event.kind == "workers"]
@@ -62,6 +62,8 @@ def strike(scene: Scene, name: str, kind: Kind, chance: random.Random) -> dict[s
     except NotInjected as error:
         return record | {"kind": f"no {name}", "why": str(error)}
     except (Failed, RuntimeError) as error:
+        if run.finished:  # too late to say what the fault costs
+            record.pop("proof", None)
         record |= {"recovered": False, "why": str(error)}
     finally:
         fault.close()
