@@ -7,7 +7,9 @@ which checkpoint is the best, which wait, and whether the tail is being lost fol
 files, so neither a kill nor a late arrival changes them.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import nn
@@ -24,6 +26,8 @@ from cbdm_scale.training.world import World
 
 WORD_EVERY_S = 10.0
 """Seconds between two words on how far the evaluation is that the end of a run waits for."""
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks at it, and at whether the run is asked to stop."""
 
 
 class Helper(Protocol):
@@ -236,34 +240,48 @@ class Judge:
             needed.add(self.helper.job)
         return needed | ({self.best.images} if self.best else set())
 
-    def end(self, images: int, net: nn.Module) -> None:
-        """Evaluate all that waits, and the run's last network at every strength."""
+    def end(
+        self, images: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Evaluate all that waits, and the run's last network at every strength.
+
+        stopped: whether the run is asked to stop (told to rank 0). Then False, after the
+        strength that is under way; what is missing is made when the run is started again.
+        """
         if not self.is_on:
-            return
+            return True
         with self.world.uneven():
             if self.world.rank == 0:
-                self.wait()
-        self.helper = None
-        self.share_out()
-        self.scores = self.examiner.evaluate(net, images, self.config.eval.omegas)
+                self.wait(stopped)
+        omegas = self.config.eval.omegas
+        for count in range(len(omegas) + 1):
+            if any(self.world.gather(stopped())):
+                return False
+            if count == 0:
+                self.helper = None
+                self.share_out()
+            else:
+                self.scores = self.examiner.evaluate(net, images, omegas[:count])
         if self.world.rank == 0:
             self.take(images, self.scores)
+        return True
 
-    def wait(self) -> None:
+    def wait(self, stopped: Callable[[], bool]) -> None:
         """Wait for the evaluation under way; one that has found no place comes back."""
-        helper = self.helper
-        while helper and helper.is_busy:
+        helper, said = self.helper, time.monotonic()
+        while helper and helper.is_busy and not stopped():
             if not helper.place():
                 self.waiting.appendleft(helper.job)
                 helper.close()
                 return
-            finished = helper.poll(WORD_EVERY_S)
+            finished = helper.poll(LOOK_EVERY_S)
             if finished is not None:
                 self.take_finished(finished)
-                return
-            self.say(
-                f"waiting for the evaluation of {helper.job:,} images ({helper.progress()})"
-            )
+            elif time.monotonic() - said > WORD_EVERY_S:
+                said = time.monotonic()
+                self.say(
+                    f"waiting for the evaluation of {helper.job:,} images ({helper.progress()})"
+                )
 
     def close(self) -> None:
         if self.helper and self.helper.is_busy:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -65,8 +66,7 @@ def run_rank(
     try:
         outcome = Run(config, world, run, tracker, published, say).go()
     except (RunError, ValueError) as error:
-        texts = sorted(set(world.gather(str(error))) - {""})
-        outcome = {"error": " ".join(texts)}
+        outcome = {"error": " ".join(sorted(set(world.gather(str(error))) - {""}))}
     outcome["unsent"] = tracker.close(LAST_WORDS_S)
     return outcome
 
@@ -115,18 +115,21 @@ class Run:
         self.judge.begin(state.progress.images)
 
         stop = StopFile(self.folder) if world.rank == 0 else None
+        stopped = stop.is_set if stop else lambda: False
         hooks = Hooks(
             report=self.report,
             sample=self.sample,
             evaluate=lambda state: self.judge.due(state.progress.images, state.ema.net),
             save=self.save,
             keep_averages=self.keep_averages,
-            stop=stop.is_set if stop else lambda: False,
+            stop=stopped,
             say=self.say,
         )
         how = ""
         try:
             how = train(state, self.make_task(), config.train, world, hooks)
+            if how == "finished" and not self.finish(stopped):
+                how = "stopped"
         except RunError:
             self.save(state)
             raise
@@ -135,14 +138,19 @@ class Run:
                 stop.close()
             if how != "finished":
                 self.judge.close()
-        if how == "finished":
-            self.sample(state)
-            self.keep_averages(state)
-            self.save(state)
-            self.judge.end(state.progress.images, state.ema.net)
-            self.prune()
-            self.tracker.model(state.progress.images, self.newest_path(), ["newest"])
         return self.outcome(how)
+
+    def finish(self, stopped: Callable[[], bool]) -> bool:
+        """What follows the last step; False if a request to stop came first."""
+        state = self.state
+        self.sample(state)
+        self.keep_averages(state)
+        self.save(state)
+        if not self.judge.end(state.progress.images, state.ema.net, stopped):
+            return False
+        self.prune()
+        self.tracker.model(state.progress.images, self.newest_path(), ["newest"])
+        return True
 
     def make_helper(self) -> Beside | None:
         """What evaluates beside training, on rank 0, with threads and device as here."""
@@ -170,10 +178,8 @@ class Run:
             balanced_fraction=config.data.balanced_fraction,
         )
         open_at_once = max(8, plan.num_streams + 1)
-        cache = config.data.open_cache()
-        reader = ShardReader(
-            config.data.root, config.dataset, index, max_open=open_at_once, cache=cache
-        )
+        root, cache = config.data.root, config.data.open_cache()
+        reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)
         images = PlannedImages(reader, plan, config.data.augmentation(config.seed))
         batches = load_batches(
             images,

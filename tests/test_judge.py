@@ -203,6 +203,30 @@ def test_the_end_waits_for_the_one_under_way_and_makes_the_rest(run):
     assert judge.best.images == 480 and judge.needed == {480}
 
 
+def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
+    judge, book, _ = make_judge(run, Table({}))
+    judge.due(480, None)
+    judge.due(960, None)
+    asked = iter([False, True, True])
+    judge.helper.poll = lambda seconds=0.0: None  # never done
+    assert not judge.end(1920, judge.examiner.load(1920), lambda: next(asked))
+    judge.close()
+    assert not judged(run) and not book.by_images and not judge.helper.is_busy
+    judge, _, _ = make_judge(run)
+    judge.begin(1919)
+    assert judge.end(1920, judge.examiner.load(1920)) and judged(run) >= {480, 960, 1920}
+
+
+def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):
+    judge, book, _ = make_judge(run, omegas=(1.0, 2.0))
+    asked = iter([False, False, True])
+    assert not judge.end(1920, judge.examiner.load(1920), lambda: next(asked))
+    assert list(run.read_json(evaluation_file(1920))["scores"]) == ["1.0"]
+    assert not book.by_images, "the next start says both"
+    assert judge.end(1920, judge.examiner.load(1920))
+    assert list(judge.scores) == ["1.0", "2.0"]
+
+
 def test_the_end_does_not_wait_for_a_place(run):
     judge, book, _ = make_judge(run, Table({}, room=False), beside="always")
     judge.due(480, None)

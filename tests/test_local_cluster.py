@@ -1,10 +1,13 @@
 """The cluster of one machine among others on it."""
 
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 from ray_tools import run
+
+from cbdm_scale.cluster.connect import knock
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 ASK = """
@@ -19,6 +22,15 @@ def told():
 join()
 print("told", ray.get(told.remote()), "is", ray.get_runtime_context().gcs_address)
 """
+TRY = """
+import os
+os.environ |= {"RAY_ADDRESS": "local", "RAY_TMPDIR": "/proc/nope"}
+from cbdm_scale.cluster.connect import join
+try:
+    join()
+except ValueError as error:
+    print("said", error)
+"""
 
 
 def test_its_processes_know_which_cluster_is_theirs(work: Path) -> None:
@@ -28,3 +40,22 @@ def test_its_processes_know_which_cluster_is_theirs(work: Path) -> None:
     line = run([sys.executable, "-c", ASK], 100).splitlines()[-1]
     _, address, _, here = line.split()
     assert address == here
+
+
+def test_an_address_where_nobody_listens_is_said_at_once_and_by_name():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        knock(f"127.0.0.1:{port}", 0)
+    with pytest.raises(ConnectionError):
+        knock(f"127.0.0.1:{port}", 0)
+    knock("auto", 0)
+    knock("ray://127.0.0.1:1", 0)
+
+
+def test_what_keeps_ray_from_starting_is_a_line_for_the_user(work: Path) -> None:
+    """As in every command: an error that says where to look, and no traceback."""
+    told = run([sys.executable, "-c", TRY], 100)
+    assert "said Ray did not start on this machine" in told.splitlines()[-1]
+    assert "/proc/nope/ray/session_latest/logs" in told

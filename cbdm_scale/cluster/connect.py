@@ -12,6 +12,9 @@ LOOPBACK = "127.0.0.1"
 JOINING_S = 300.0
 """Seconds that ``cluster.min_nodes`` nodes get to join."""
 
+ANSWER_S = 5.0
+"""Seconds that a cluster at RAY_ADDRESS gets to answer."""
+
 
 def set_environment() -> None:
     """Ray's switches that must be set before it is imported; the user's own values win."""
@@ -88,6 +91,7 @@ def join() -> None:
         if (address or running_address()).startswith(LOOPBACK):
             stay_on_loopback()
         try:
+            knock(address)
             ray.init(address=address or "auto", log_to_driver=False)
         except ConnectionError as error:
             if address:
@@ -96,6 +100,34 @@ def join() -> None:
                     "unset it to use this machine."
                 ) from error
             start_local()
+        except Exception as error:  # Ray's own have no common kind: another version, no token
+            raise ValueError(
+                f"the Ray cluster at {address or running_address()} cannot be joined: "
+                f"{first_line(error)}. Mend that, or start one of this machine alone with "
+                "RAY_ADDRESS=local."
+            ) from error
+
+
+def knock(address: str, seconds: float = ANSWER_S) -> None:
+    """ConnectionError if nobody listens at host:port; Ray itself would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "/" in host:
+        return
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(str(error)) from error
+            time.sleep(0.5)
+
+
+def first_line(error: Exception) -> str:
+    """What it says first, without a full stop; its kind where it says nothing."""
+    text = str(error).strip() or type(error).__name__
+    return text.partition("\n")[0].rstrip(". ")
 
 
 def in_cluster() -> bool:
@@ -157,6 +189,14 @@ def start_local() -> None:
             num_cpus=os.cpu_count(),
             log_to_driver=False,
         )
+    except Exception as error:
+        ray.shutdown()
+        logs = f"{os.environ.get('RAY_TMPDIR') or '/tmp'}/ray/session_latest/logs"
+        raise ValueError(
+            f"Ray did not start on this machine: {first_line(error)}. Its logs are in {logs}; "
+            "look for memory or space that ran out, or join a running cluster with "
+            "RAY_ADDRESS=host:port."
+        ) from error
     finally:
         for name, value in before.items():
             if value is None:
