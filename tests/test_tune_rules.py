@@ -221,6 +221,18 @@ def test_finalists_came_to_their_end_and_the_best_control_is_with_them(tmp_path)
     assert choose_finalists(kept, "fid", 0) == []
 
 
+def test_where_only_controls_came_to_their_end_the_best_of_the_furthest_are_repeated(tmp_path):
+    kept = ledger(
+        tmp_path,
+        trial(0, 6.0, "control", params={"loss.tau": 0.0}),
+        trial(1, 1.0, status="stopped", images=200),
+        trial(2, 5.0, status="stopped", images=600),
+        trial(3, 4.0, status="stopped", images=600),
+        trial(4, 0.1, status="failed", images=0),
+    )
+    assert [t.id for t in choose_finalists(kept, "fid", 1)] == ["t003", "t000"]
+
+
 def test_the_interval_of_a_few_seeds_is_students():
     found = mean_interval([1.0, 2.0, 3.0])
     assert found.value == 2.0

@@ -115,11 +115,18 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def choose_finalists(ledger: Ledger, objective: ObjectiveName, number: int) -> list[Trial]:
     """The best trials that came to their end, and the best control; [] for ``number`` 0.
 
-    With several objectives the best are those of the front, and then those nearest to it.
+    Where none came to its end but controls, as in a small search, the best of those that came
+    furthest: a repetition is not stopped. With several objectives the best are those of the
+    front, and then those nearest to it.
     """
-    ended = [t for t in ledger.of_kind("control", "search") if t.status == "finished"]
-    searched = [t for t in ended if not t.is_control]
+    judged = [t for t in ledger.of_kind("control", "search") if t.rungs]
+    ended = [t for t in judged if t.status == "finished"]
     controls = sorted((t for t in ended if t.is_control), key=lambda t: t.value(objective))
+    searched = [t for t in ended if not t.is_control]
+    if not searched:
+        others = [t for t in judged if not t.is_control]
+        furthest = max((t.images for t in others), default=0)
+        searched = [t for t in others if t.images == furthest]
     if not number or not searched:
         return []
     return [searched[i] for i in order(searched, objective)[:number]] + controls[:1]
@@ -174,7 +181,8 @@ def statement(found: Sequence[Finalist], comparisons: Sequence[Comparison]) -> l
     if not found or not found[0].repetitions:
         return [
             "No winner is named: nothing was repeated with other seeds, and one seed does not "
-            "tell a better setting from luck (--finalists 3)."
+            "tell a better setting from luck. With --finalists 1 or more the same command "
+            "repeats the best."
         ]
     if found[0].trial.is_control:
         return [
