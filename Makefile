@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling
+BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling bench-search
 .PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
@@ -60,6 +60,9 @@ bench-sample: $(READY)
 
 bench-eval: $(READY)
 	$(BIN)/python -m benchmarks.evaluation
+
+bench-search: $(READY)
+	$(BIN)/python -m benchmarks.search_overhead
 
 bench-scaling: $(READY)
 	$(BIN)/python -m benchmarks.scaling measure
