@@ -1,6 +1,6 @@
 """The model card: what a network learnt, by which objective, and how good its images are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cbdm_scale.config import Config
 from cbdm_scale.data.manifest import Manifest
@@ -14,16 +14,21 @@ LAWS = {1.0: "train", 0.5: "sqrt", 0.0: "bal"}
 
 
 def write_card(
-    origin: Origin, real: Manifest | None, evaluation: Evaluation | None, diffusers: list[str]
+    origin: Origin,
+    real: Manifest | None,
+    evaluation: Evaluation | None,
+    for_others: Mapping[str, list[str]],
 ) -> str:
-    """README.md. ``diffusers`` are lines about that folder, for people."""
+    """README.md. ``for_others``: file or folder -> lines about it, for people."""
     parts = [
         f"# {origin.name}",
         "A class-conditional diffusion model of images, trained by cbdm_scale (Qin et al., "
         "Class-Balancing Diffusion Models, CVPR 2023).",
         "## Files\n",
         "- `model.safetensors`: the averaged weights; `config.json`: the run's configuration.\n"
-        + "\n".join(f"- `diffusers/`: {line}" for line in diffusers),
+        + "\n".join(
+            f"- `{name}`: {line}" for name, lines in for_others.items() for line in lines
+        ),
         "## Data\n",
         *data(origin, real),
         "## Objective\n",

@@ -13,13 +13,14 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.results import Evaluation, from_json
 from cbdm_scale.export.card import write_card
 from cbdm_scale.export.diffusers import check_diffusers, write_diffusers, write_json
+from cbdm_scale.export.program import write_program
 from cbdm_scale.origin import Origin, find_data, open_origin
 from cbdm_scale.remote import refuse_typed_passwords
 from cbdm_scale.storage import Storage
 
 PROG = "python -m cbdm_scale.export"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-DIFFUSERS = "diffusers"
+DIFFUSERS, PROGRAM = "diffusers", "denoiser.pt2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,10 @@ class ExportOptions:
     weights: str = "ema"
     """ema: the weights' average. raw: as they were trained. power:WIDTH: an average found after
     training."""
+
+    program: bool = False
+    """Also the denoiser as one file of torch.export (denoiser.pt2), which runs without this
+    package: in a process of torch alone, in C++ (AOTInductor), by what reads its graphs."""
 
     data_root: str = ""
     """Where the training set is now, for the card; "" is where the run found it."""
@@ -95,20 +100,29 @@ def config_json(origin: Origin) -> dict[str, object]:
 
 
 def export(
-    origin: Origin, real: Manifest | None, evaluation: Evaluation | None, to: Path
-) -> list[str]:
-    """Write the folder; lines about diffusers."""
+    origin: Origin,
+    real: Manifest | None,
+    evaluation: Evaluation | None,
+    to: Path,
+    *,
+    program: bool = False,
+) -> dict[str, list[str]]:
+    """Write the folder; lines about what is in it for others: file or folder -> lines."""
     to.mkdir(parents=True, exist_ok=True)
     (to / WEIGHTS).write_bytes(origin.weights)
+    for_others: dict[str, list[str]] = {}
     try:
         lines = write_diffusers(origin, to / DIFFUSERS)
     except ValueError as error:
         lines = [f"not written: {error}"]
     else:
         lines.append(check_diffusers(origin, to / DIFFUSERS))
-    (to / CARD).write_text(write_card(origin, real, evaluation, lines))
+    for_others[f"{DIFFUSERS}/"] = lines
+    if program:
+        for_others[PROGRAM] = write_program(origin, to / PROGRAM)
+    (to / CARD).write_text(write_card(origin, real, evaluation, for_others))
     write_json(to / CONFIG, config_json(origin))  # last: now it is whole
-    return lines
+    return for_others
 
 
 def start(options: ExportOptions) -> int:
@@ -127,12 +141,14 @@ def start(options: ExportOptions) -> int:
     evaluation, notes = find_evaluation(origin, options.weights)
     for note in (*origin.notes, *notes):
         print(note)
-    lines = export(origin, real, evaluation, to)
+    for_others = export(origin, real, evaluation, to, program=options.program)
     print(f"network    {origin.url}\nmodel      {to / WEIGHTS}")
     print(
         f"card       {to / CARD}" + ("" if evaluation else ", without metrics: not evaluated")
     )
-    print("\n".join(f"diffusers  {line}" for line in lines))
+    for name, lines in for_others.items():
+        title = name.partition(".")[0].rstrip("/")
+        print("\n".join(f"{title:<10} {line}" for line in lines))
     return 0
 
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from cbdm_scale.config import build_network
 from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.export.network import network_of
 from cbdm_scale.models.diffusers import UNET, config_to_unet, to_theirs, unet_pairs
 from cbdm_scale.models.diffusers_dit import DIT, config_to_dit, dit_to_theirs
 from cbdm_scale.models.dit import DiTConfig
@@ -142,19 +142,13 @@ def check_diffusers(origin: Origin, folder: Path) -> str:
     """
     if importlib.util.find_spec("diffusers") is None:
         return "not checked: diffusers is not installed"
-    net = build_network(
-        origin.config,
-        channels=origin.channels,
-        image_size=origin.image_size,
-        num_classes=origin.num_classes,
-    )
-    net.load_state_dict(load(origin.weights))
+    net = network_of(origin)
     generator = torch.Generator().manual_seed(0)
     shape = origin.channels, origin.image_size, origin.image_size
     noise = torch.randn(4, *shape, generator=generator)  # (N, C, H, W)
     y = torch.arange(4) % origin.num_classes
     none, schedule = origin.num_classes, LinearSchedule(origin.config.diffusion)
-    guided, t = classifier_free(net.eval(), OMEGA, none), schedule.num_steps // 2
+    guided, t = classifier_free(net, OMEGA, none), schedule.num_steps // 2
     ab = float(schedule.alpha_bar[t])
     ab_prev = float(schedule.alpha_bar[t - 1]) if t else 1.0
     with torch.no_grad():

@@ -121,7 +121,7 @@ def join_patches(pieces: Tensor, patch: int, size: int) -> Tensor:
     """Tokens (N, L, P P C), row by row of the image, as images (N, C, H, W)."""
     side = size // patch
     grid = pieces.unflatten(2, (patch, patch, -1)).unflatten(1, (side, side))
-    images: Tensor = grid.permute(0, 5, 1, 3, 2, 4).reshape(len(pieces), -1, size, size)
+    images: Tensor = grid.permute(0, 5, 1, 3, 2, 4).reshape(pieces.shape[0], -1, size, size)
     return images
 
 

@@ -138,7 +138,7 @@ class ViT(nn.Module):
         """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, 4 (1 + L))
         tokens = self.patches(x).flatten(2).transpose(1, 2)  # (N, L, D)
-        first = self.first.to(tokens.dtype).expand(len(x), 1, -1)
+        first = self.first.to(tokens.dtype).expand(x.shape[0], 1, -1)
         h = torch.cat([first, tokens], dim=1) + self.positions  # (N, 1 + L, D)
         for block in self.blocks:
             h = block(h, emb)

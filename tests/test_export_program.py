@@ -1,0 +1,105 @@
+"""The denoiser as a program of torch.export: it computes the same, alone, and is no pickle."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from sampling_tools import make_run
+from torch import nn
+
+from cbdm_scale.export import program
+from cbdm_scale.export.command import main
+from cbdm_scale.export.network import network_of
+from cbdm_scale.export.program import Denoiser, check_program, examples, write_program
+from cbdm_scale.models import DiTConfig, SongConfig, ViTConfig
+from cbdm_scale.origin import open_origin
+
+ALONE = """
+import sys, torch
+program = torch.export.load(sys.argv[1]).module()
+x, t, y = torch.ones(2, 1, 8, 8), torch.tensor([0, 999]), torch.tensor([3, 10])
+torch.save(program(x, t, y, torch.tensor([0.0, 0.5])), sys.argv[2])
+assert not any(name.startswith("cbdm_scale") for name in sys.modules)
+"""
+SMALL = {
+    "dit": ("tcfg", "dit", DiTConfig(depth=1, width=16, heads=2)),
+    "vit": ("cbdm", "vit", ViTConfig(depth=1, patch=4)),
+    "ddpmpp": ("cbdm_edm", "ddpmpp", SongConfig(channels=8, multipliers=(1, 2), num_blocks=1)),
+}
+
+
+def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
+    tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, to = make_run(tmp_path / "runs", digits_root, row="tcfg"), tmp_path / "out"
+    assert main(["--run", run, "--to", str(to), "--program"]) == 0
+    assert "checked: read back, it differs by" in capsys.readouterr().out
+    words = [sys.executable, "-c", ALONE, str(to / "denoiser.pt2"), str(tmp_path / "found")]
+    subprocess.run(words, check=True, cwd=tmp_path, timeout=120)
+    y, t = torch.tensor([3, 10]), torch.tensor([0, 999])
+    net = network_of(open_origin(run))
+    expected = net(torch.ones(2, 1, 8, 8), t, y, torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(torch.load(tmp_path / "found"), expected, atol=1e-5, rtol=0)
+
+    card = (to / "README.md").read_text()
+    assert "`torch.export.load('denoiser.pt2').module()(x, t, y, omega)` with torch" in card
+    assert "10 for none" in card and "can run code of a file from somebody" in card
+    with zipfile.ZipFile(to / "denoiser.pt2") as archive:  # a pickle begins like this
+        assert not [
+            n for n in archive.namelist() if archive.read(n)[:2] in (b"\x80\x02", b"PK")
+        ]
+
+
+def test_of_an_edm_network_the_program_is_the_denoiser_with_its_scaling(
+    tmp_path: Path, digits_root: str
+) -> None:
+    origin = open_origin(make_run(tmp_path / "runs", digits_root, row="cbdm_edm"))
+    lines = write_program(origin, tmp_path / "denoiser.pt2")
+    assert "(x, sigma, y)`" in lines[0] and "D(x; sigma, y)" in lines[0]
+    found = torch.export.load(tmp_path / "denoiser.pt2").module()
+    x, y = torch.randn(2, 1, 8, 8), torch.tensor([0, 10])
+    for sigma in 1e-4, 1e4:  # nearly all of the image; nothing of it, but what the network says
+        out = found(x * sigma if sigma > 1 else x, torch.full((2,), sigma), y)
+        assert out.isfinite().all() and out.abs().max() < 10
+    torch.testing.assert_close(found(x, torch.full((2,), 1e-4), y), x, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_every_backbone_becomes_a_program(tmp_path: Path, digits_root: str, name: str) -> None:
+    row, backbone, model = SMALL[name]
+    run = make_run(tmp_path / "runs", digits_root, row=row, backbone=backbone, model=model)
+    assert "checked" in write_program(open_origin(run), tmp_path / "denoiser.pt2")[1]
+
+
+def test_a_program_that_computes_something_else_is_refused(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = open_origin(run)
+    denoiser = Denoiser(network_of(origin), origin).eval()
+    batch = torch.export.Dim("batch", min=1, max=program.MOST)
+    example = examples(denoiser, origin, 3)
+    made = torch.export.export(
+        denoiser, example, dynamic_shapes=tuple({0: batch} for _ in example)
+    )
+    torch.export.save(made, tmp_path / "p.pt2")
+    assert check_program(origin, denoiser, tmp_path / "p.pt2") < program.TOLERANCE
+    with torch.no_grad():
+        next(denoiser.parameters()).add_(0.1)
+    with pytest.raises(ValueError, match="computes something else than the network"):
+        check_program(origin, denoiser, tmp_path / "p.pt2")
+
+
+def test_a_network_that_torch_cannot_follow_is_said_with_the_way_out(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(nn.Module):
+        def forward(self, x, level, y, omega=None):
+            return x * float(x.sum())
+
+    monkeypatch.setattr(program, "network_of", lambda origin: Odd())
+    with pytest.raises(ValueError, match="no program of a Odd: (?s:.*) Leave --program out"):
+        write_program(open_origin(run), tmp_path / "p.pt2")
