@@ -1,11 +1,13 @@
 """Figure 12 in miniature: one call a step against two, over omega, from one network.
 
     python -m benchmarks.tcfg_study --storage FOLDER [--images 72000] [--picture FILE]
+    python -m benchmarks.tcfg_study --storage FOLDER --process edm
 
-Trains the digits' preset tcfg by the train command, one worker. Then FID over omega, by two
+Trains the digits' preset tcfg by the train command, one worker; under EDM its preset edm with a
+small DDPM++ and trainable guidance. Then FID over omega, by two
 predictions a step (CFG) and by one (TCFG), and how far one call is from two at the same noisy
-image: ||one - two||^2 as a share of ||two - unguided||^2, over omega and t. Started again, it
-goes on where it was. Prints two Markdown tables.
+image: ||one - two||^2 as a share of ||two - unguided||^2, over omega and t / T. Started
+again, it goes on where it was. Prints two Markdown tables.
 """
 
 import argparse
@@ -18,15 +20,13 @@ from torch import Tensor, nn
 
 from benchmarks.digits_study import COLUMNS
 from cbdm_scale import draws, train
-from cbdm_scale.config import Config
+from cbdm_scale.config import Config, build_network, make_process
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.shards import ShardReader
-from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.score import from_uint8
 from cbdm_scale.examine import Examiner, Scores
 from cbdm_scale.losses import mean_sq
-from cbdm_scale.models import build
 from cbdm_scale.origin import open_origin
 from cbdm_scale.sampling.guidance import GuidanceMode, trained
 from cbdm_scale.storage import Storage
@@ -34,7 +34,17 @@ from cbdm_scale.training.state import list_checkpoints
 from cbdm_scale.training.world import OneProcess
 
 OMEGAS = 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0
-STEPS = 20, 100, 250, 500, 750, 950
+SHARES = 0.0205, 0.1005, 0.2505, 0.5005, 0.7505, 0.9505
+"""t / T, the middle of a step of DDPM."""
+ROWS = {
+    "ddpm": ("--preset", "tcfg"),
+    "edm": (
+        *("--preset", "edm", "--loss.tcfg", "--loss.omega-max", "1.0"),
+        *("--backbone", "ddpmpp", "--model.channels", "16", "--model.multipliers", "1", "2"),
+        *("--model.num-blocks", "1"),
+    ),
+}
+KIND = {"ddpm": "tcfg", "edm": "edm-tcfg"}
 MODES: dict[str, GuidanceMode] = {"CFG, two calls": "cfg", "TCFG, one call": "tcfg"}
 
 
@@ -43,7 +53,7 @@ def train_one(run: Storage, args: argparse.Namespace) -> None:
     if last in list_checkpoints(run):
         return
     words = [
-        *("--dataset", "digits_lt", "--preset", "tcfg"),
+        *("--dataset", "digits_lt", *ROWS[args.process]),
         *("--name", run.url.rpartition("/")[2], "--seed", str(args.seed)),
         *("--data.root", args.shards, "--cluster.storage", args.storage),
         *("--cluster.workers", "1", "--train.total-images", str(args.images)),
@@ -59,12 +69,11 @@ def train_one(run: Storage, args: argparse.Namespace) -> None:
 def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
     origin = open_origin(run.url)
     config = origin.config
-    net = build(
-        config.model,
-        image_channels=origin.channels,
+    net = build_network(
+        config,
+        channels=origin.channels,
         image_size=origin.image_size,
         num_classes=origin.num_classes,
-        omega=True,
     )
     net.load_state_dict(load(origin.weights))
     return net.eval(), config, read_manifest(config.data.root, config.dataset)
@@ -81,9 +90,9 @@ def scores_of(
     """FID and label fidelity at every strength; kept in <run>/study/<mode>."""
     evaluated = replace(config.eval, guidance_mode=mode, num_images=args.num_images)
     config = replace(config, eval=replace(evaluated, omegas=OMEGAS))
-    schedule, folder = LinearSchedule(config.diffusion), run.child(f"study/{mode}")
-    examiner = Examiner(config, manifest, schedule, OneProcess(), folder)
-    found = {}
+    folder = run.child(f"study/{mode}")
+    examiner = Examiner(config, manifest, make_process(config), OneProcess(), folder)
+    found: Scores = {}
     for omega in OMEGAS:
         found |= examiner.evaluate(net, args.images, (omega,))
         print(f"{mode} omega {omega:g}: FID {found[str(omega)]['fid']:.2f}", flush=True)
@@ -93,19 +102,20 @@ def scores_of(
 @torch.no_grad()
 def distances(
     net: nn.Module, config: Config, manifest: Manifest, count: int = 600
-) -> dict[int, list[tuple[float, float]]]:
-    """By t and omega > 0: means over images of ||one - two||^2 and ||two - unguided||^2."""
+) -> dict[float, list[tuple[float, float]]]:
+    """By t / T and omega > 0: means over images of ||one - two||^2 and ||two - unguided||^2."""
     index = open_index(config.data.root, config.dataset, "eval")
     reader = ShardReader(config.data.root, config.dataset, index)
     rows = draws.permutation(0, "study", index.num_samples)[:count]
     x0 = from_uint8(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
     y = torch.from_numpy(index.labels[rows.numpy()].copy())
-    schedule, null = LinearSchedule(config.diffusion), manifest.num_classes
-    found: dict[int, list[tuple[float, float]]] = {}
-    for step in STEPS:
-        t = torch.full_like(y, step)
-        eps = draws.normal(0, f"study {step}", rows, x0[0].numel()).view_as(x0)
-        x_t = schedule.add_noise(x0, t, eps)
+    process, null = make_process(config), manifest.num_classes
+    found: dict[float, list[tuple[float, float]]] = {}
+    for share in SHARES:
+        name = f"study {int(1000 * share)}"
+        eps = draws.normal(0, name, rows, x0[0].numel()).view_as(x0)
+        noisy = process.noisy(x0, process.step(torch.full((len(y),), share)), eps)
+        x_t, t = noisy.x, noisy.level
         plain, none = net(x_t, t, y), net(x_t, t, torch.full_like(y, null))
 
         def pair(
@@ -119,7 +129,7 @@ def distances(
             one = trained(net, omega, null)(x_t, t, y)
             return mean_sq(one - plain - push).mean().item(), mean_sq(push).mean().item()
 
-        found[step] = [pair(omega) for omega in OMEGAS if omega]
+        found[round(share, 3)] = [pair(omega) for omega in OMEGAS if omega]
     return found
 
 
@@ -140,18 +150,18 @@ def fid_table(scores: dict[str, Scores]) -> str:
     return "\n".join(lines)
 
 
-def distance_table(found: dict[int, list[tuple[float, float]]]) -> str:
+def distance_table(found: dict[float, list[tuple[float, float]]]) -> str:
     strengths = [omega for omega in OMEGAS if omega]
-    lines = ["| t | " + " | ".join(f"omega {omega:g}" for omega in strengths) + " |"]
+    lines = ["| t / T | " + " | ".join(f"omega {omega:g}" for omega in strengths) + " |"]
     lines.append("|---" * (len(strengths) + 1) + "|")
-    for step, pairs in found.items():
+    for share, pairs in found.items():
         cells = [f"{error:.1e} ({error / size:.0%})" for error, size in pairs]
-        lines.append(f"| {step} | " + " | ".join(cells) + " |")
+        lines.append(f"| {share:.2f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def draw(
-    scores: dict[str, Scores], found: dict[int, list[tuple[float, float]]], file: str
+    scores: dict[str, Scores], found: dict[float, list[tuple[float, float]]], file: str
 ) -> None:
     from matplotlib.figure import Figure
 
@@ -164,7 +174,7 @@ def draw(
     for i, omega in enumerate(o for o in OMEGAS if o):
         shares = [pairs[i][0] / pairs[i][1] for pairs in found.values()]
         right.plot(list(found), shares, "o-", label=f"omega {omega:g}")
-    right.set(xlabel="t", ylabel="||one - two||² / ||two - unguided||²", yscale="log")
+    right.set(xlabel="t / T", ylabel="||one - two||² / ||two - unguided||²", yscale="log")
     right.legend()
     figure.savefig(file, dpi=150)
 
@@ -175,10 +185,11 @@ def main() -> None:
     parser.add_argument("--shards", default="shards")
     parser.add_argument("--images", type=int, default=72_000)
     parser.add_argument("--num-images", type=int, default=1_000, help="generated, for each FID")
+    parser.add_argument("--process", choices=list(ROWS), default="ddpm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", default="", help="PNG file for both curves")
     args = parser.parse_args()
-    run = Storage(args.storage).child(f"tcfg-seed{args.seed}")
+    run = Storage(args.storage).child(f"{KIND[args.process]}-seed{args.seed}")
     train_one(run, args)
     net, config, manifest = open_network(run)
     found = distances(net, config, manifest)
