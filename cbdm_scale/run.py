@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cbdm_scale import __version__, draws
-from cbdm_scale.cluster import Beside, Published, Say, StopFile, in_cluster
+from cbdm_scale.cluster import Beside, Notice, Published, Say, StopFile, in_cluster
 from cbdm_scale.config import Config, build_network, make_process
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
@@ -24,6 +24,7 @@ from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.examine import Examiner, evaluate_alone
 from cbdm_scale.judge import Judge
+from cbdm_scale.keeper import Keeper
 from cbdm_scale.losses import build_loss
 from cbdm_scale.storage import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
@@ -33,13 +34,7 @@ from cbdm_scale.training.loop import Hooks, Task, train
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.resume import resume
 from cbdm_scale.training.snapshots import keep_averages
-from cbdm_scale.training.state import (
-    Progress,
-    State,
-    checkpoint_name,
-    drop_old_checkpoints,
-    save_checkpoint,
-)
+from cbdm_scale.training.state import Progress, State
 from cbdm_scale.training.world import World
 
 LAST_WORDS_S = 20.0
@@ -84,11 +79,19 @@ class Run:
         print_line: Say,
     ):
         self.config, self.world, self.folder = config, world, run
-        self.tracker, self.published, self.print_line = tracker, published, print_line
+        self.tracker, self.print_line = tracker, print_line
         self.manifest = read_manifest(config.data.root, config.dataset)
         self.process = make_process(config, world.device)
         self.state = build_state(config, self.manifest, world.device)
         self.started = time.perf_counter()
+        about = {
+            "cbdm_scale": __version__,
+            "dataset": self.manifest.fingerprint,
+            "seed": config.seed,
+        }
+        self.keeper = Keeper(
+            run, world, tracker, published, about, config.train.keep, lambda: self.judge.needed
+        )
 
     def say(self, text: str) -> None:
         if self.world.rank == 0:
@@ -100,7 +103,8 @@ class Run:
         self.say(f"workers (host:pid) {' '.join(where)}")
         fine_tunes = bool(config.init_sha256)
         found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
-        self.saved = state.progress.images if found else -1
+        if found:
+            self.keeper.found(state.progress.images)
         self.examiner = Examiner(config, self.manifest, self.process, world, self.folder)
         self.judge = Judge(
             config,
@@ -116,13 +120,19 @@ class Run:
 
         stop = StopFile(self.folder) if world.rank == 0 else None
         stopped = stop.is_set if stop else lambda: False
+        notice = Notice(self.print_line)
+
+        def leave() -> bool:
+            return world.rank == 0 and notice.is_due(self.keeper.check())
+
         hooks = Hooks(
             report=self.report,
             sample=self.sample,
-            evaluate=lambda state: self.judge.due(state.progress.images, state.ema.net),
-            save=self.save,
+            evaluate=self.evaluate,
+            save=self.keeper.save,
             keep_averages=self.keep_averages,
             stop=stopped,
+            leave=leave,
             say=self.say,
         )
         how = ""
@@ -130,10 +140,13 @@ class Run:
             how = train(state, self.make_task(), config.train, world, hooks)
             if how == "finished" and not self.finish(stopped):
                 how = "stopped"
+            self.keeper.settle()
         except RunError:
-            self.save(state)
+            self.keeper.save(state)
+            self.keeper.settle()
             raise
         finally:
+            self.keeper.close()
             if stop:
                 stop.close()
             if how != "finished":
@@ -145,11 +158,12 @@ class Run:
         state = self.state
         self.sample(state)
         self.keep_averages(state)
-        self.save(state)
+        self.keeper.save(state)
+        self.keeper.settle()
         if not self.judge.end(state.progress.images, state.ema.net, stopped):
             return False
-        self.prune()
-        self.tracker.model(state.progress.images, self.newest_path(), ["newest"])
+        self.keeper.prune()
+        self.tracker.model(state.progress.images, self.keeper.newest_path, ["newest"])
         return True
 
     def make_helper(self) -> Beside | None:
@@ -230,19 +244,10 @@ class Run:
             self.folder.write_bytes(f"samples/{state.progress.images:012d}.png", png)
             self.tracker.image(state.progress.images, "samples", png)
 
-    def newest_path(self) -> str:
-        return self.folder.path(checkpoint_name(self.state.progress.images))
-
-    def save(self, state: State) -> None:
-        """Write the checkpoint, drop old ones, tell Ray. Every rank comes here."""
-        images = state.progress.images
-        if images == self.saved:
-            return
-        with self.world.uneven():  # nobody goes on before the checkpoint is whole
-            if self.world.rank == 0:
-                self.write(state)
-        self.saved = images
-        self.published(self.newest_path(), {"images": float(images)})
+    def evaluate(self, state: State) -> None:
+        """What is evaluated is the checkpoint, once it is whole."""
+        self.keeper.settle()
+        self.judge.due(state.progress.images, state.ema.net)
 
     def keep_averages(self, state: State) -> None:
         """The averages as they are now, for those of other widths; every rank comes here."""
@@ -250,22 +255,6 @@ class Run:
             with self.world.uneven():
                 if self.world.rank == 0:
                     keep_averages(self.folder, state.posthoc, state.progress.images)
-
-    def write(self, state: State) -> None:
-        """The checkpoint, after all that was reported before it."""
-        self.tracker.flush()
-        about = {
-            "cbdm_scale": __version__,
-            "dataset": self.manifest.fingerprint,
-            "seed": self.config.seed,
-        }
-        save_checkpoint(self.folder, state, about)
-        self.prune()
-
-    def prune(self) -> None:
-        """Drop the checkpoints that are neither new nor needed."""
-        if self.world.rank == 0:
-            drop_old_checkpoints(self.folder, self.config.train.keep, self.judge.needed)
 
     def outcome(self, how: str) -> dict[str, Any]:
         scores = self.judge.scores

@@ -63,6 +63,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "keeper": {"cluster", "storage", "tracking", "training"},
     "run": {
         "cluster",
         "config",
@@ -70,6 +71,7 @@ MAY_IMPORT = {
         "draws",
         "examine",
         "judge",
+        "keeper",
         "losses",
         "storage",
         "tracking",

@@ -37,7 +37,11 @@ def changed(value):
     return value / 2 or 0.5
 
 
-ACCEPTED = {"eval.recall_images": 100, "cluster.min_workers": 1}
+ACCEPTED = {
+    "eval.recall_images": 100,
+    "cluster.min_workers": 1,
+    "cluster.max_preemption_failures": 3,
+}
 """Of options that do not take any number."""
 NUMBERS = [option for option, value in FLAT.items() if isinstance(value, int | float)]
 

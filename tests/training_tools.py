@@ -76,6 +76,7 @@ def make_hooks(**options):
         "save": lambda state: None,
         "keep_averages": lambda state: None,
         "stop": lambda: False,
+        "leave": lambda: False,
         "say": lambda text: None,
     }
     return Hooks(**{**nothing, **options})

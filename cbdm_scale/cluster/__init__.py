@@ -2,9 +2,9 @@
 
 config.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it) -> group.py
 (their process group); console.py brings what they say to the driver, stop.py the request to
-stop to them. pool.py: independent jobs, such as chunks of images, on as many workers as there
-are. beside.py: one job at a time beside training, such as an evaluation. preflight.py:
-questions to every node.
+stop to them, notice.py the notice that a node will go. pool.py: independent jobs, such as
+chunks of images, on as many workers as there are. beside.py: one job at a time beside training,
+such as an evaluation. preflight.py: questions to every node.
 
 What Ray does here: place the processes, and start them again when one dies. Checkpoints are
 ours; Ray is told of them and never copies them. Importing this folder does not import ray.
@@ -14,6 +14,7 @@ from cbdm_scale.cluster.beside import Beside, Finished
 from cbdm_scale.cluster.config import ClusterConfig, PoolConfig, Published, RankMain, Say
 from cbdm_scale.cluster.connect import alive_nodes, connect, in_cluster
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.notice import Notice
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.cluster.preflight import Nodes, Problem
 from cbdm_scale.cluster.stop import StopFile
@@ -23,6 +24,7 @@ __all__ = [
     "ClusterConfig",
     "Finished",
     "Nodes",
+    "Notice",
     "PoolConfig",
     "Problem",
     "Published",

@@ -40,6 +40,10 @@ class ClusterConfig:
     max_failures: int = 10
     """How often workers that died are started again from the newest checkpoint."""
 
+    max_preemption_failures: int = -1
+    """The same where a node was taken away with notice (spot machines), which is no failure and
+    is counted apart; -1: any number of times."""
+
     timeout_s: float = 60
     """Seconds after which a worker that does not answer is given up."""
 
@@ -61,6 +65,11 @@ class ClusterConfig:
             raise ValueError(
                 f"cluster.min_nodes must be at least 0, got {self.min_nodes}. Try 0, which "
                 "waits for none."
+            )
+        if self.max_preemption_failures < -1:
+            raise ValueError(
+                "cluster.max_preemption_failures must be at least -1, got "
+                f"{self.max_preemption_failures}. Try -1, which is any number of times."
             )
         if self.timeout_s <= 0:
             raise ValueError(

@@ -23,7 +23,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     """
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError
 
     gpus = most_resources().get("GPU", 0)
     use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.fewest)
@@ -45,7 +45,10 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
             name=f"{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=config.max_failures),
+            failure_config=FailureConfig(
+                max_failures=config.max_failures,
+                max_preemption_failures=config.max_preemption_failures,
+            ),
             worker_runtime_env={"env_vars": env},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
@@ -55,6 +58,12 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     with stop_on_signal(run), console.printing():
         try:
             result = trainer.fit()
+        except PreemptionError as error:
+            raise RuntimeError(
+                f"nodes were taken away {config.max_preemption_failures + 1} times "
+                f"(cluster.max_preemption_failures), last: {error}. The same command goes on "
+                "from the newest checkpoint."
+            ) from error
         except TrainingFailedError as error:
             raise RuntimeError(
                 f"training failed {config.max_failures + 1} times (cluster.max_failures), "

@@ -134,6 +134,7 @@ class Hooks:
     save: Callable[[State], None]
     keep_averages: Callable[[State], None]
     stop: Callable[[], bool]
+    leave: Callable[[], bool]  # a node is about to go: save now, and go on
     say: Callable[[str], None]
 
 
@@ -178,9 +179,12 @@ def train(
         # Read. Every rank says how it fares, so that all stop together or none does.
         with meter.waiting():
             batch = read(task.batches)
-        if agree_to_stop(batch, hooks, state, task, config, world):
+        wish = agree(batch, hooks, state, task, config, world)
+        if wish != "go on":
             progress.skipped_steps += guard.settle()
-            hooks.save(state)
+            with meter.paused():
+                hooks.save(state)
+        if wish == "stop":
             return "stopped"
         assert isinstance(batch, Batch), "a rank that failed has raised"
 
@@ -235,25 +239,26 @@ def read(batches: Iterator[Batch]) -> Batch | Exception:
         return error
 
 
-def agree_to_stop(
+def agree(
     batch: Batch | Exception,
     hooks: Hooks,
     state: State,
     task: Task,
     config: TrainConfig,
     world: World,
-) -> bool:
-    """True on all ranks if any was told to stop; RunError on all if any cannot go on.
+) -> Literal["go on", "save", "stop"]:
+    """The same on all ranks, if any was told to stop or to save; RunError if any cannot go on.
 
     Counts the images that stood in for damaged ones, over all ranks, by class.
     """
     failed = isinstance(batch, Exception)
     stand_ins = () if isinstance(batch, Exception) else batch.substitutions
-    flags = world.sum(torch.tensor([hooks.stop(), failed, len(stand_ins)]).double())
-    if flags[1]:
+    told_to = hooks.stop(), hooks.leave()
+    flags = world.sum(torch.tensor([*told_to, failed, len(stand_ins)]).double())
+    if flags[2]:
         told = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
         raise RunError("reading the data failed. " + " ".join(filter(None, told)))
-    if flags[2]:
+    if flags[3]:
         progress = state.progress
         plain = [(s.image, s.label, s.reason) for s in stand_ins]
         for image, label, reason in sorted(sum(world.gather(plain), [])):
@@ -266,4 +271,4 @@ def agree_to_stop(
                 f"data.max_bad allows ({allowed:.0f}). Per class: {progress.substitutions}. "
                 "Make the shards again with python -m data_prep, or raise --data.max-bad."
             )
-    return bool(flags[0])
+    return "stop" if flags[0] else "save" if flags[1] else "go on"

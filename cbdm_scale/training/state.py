@@ -10,7 +10,7 @@ number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -66,38 +66,62 @@ def optimizer_tensors(state: State) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The state at one step, in memory of the host that nobody else writes to."""
+
+    progress: Progress
+    files: dict[str, dict[str, Tensor]]
+    """File -> name -> tensor on the CPU."""
+
+
+def take_snapshot(state: State) -> Snapshot:
+    """A copy of everything that a checkpoint holds."""
+    files = {
+        "model.safetensors": state.net.state_dict(),
+        "ema.safetensors": state.ema.net.state_dict(),
+        "optimizer.safetensors": optimizer_tensors(state),
+    }
+    if state.posthoc:
+        files[POSTHOC] = pack(state.posthoc)
+    copied = {
+        file: {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+        for file, tensors in files.items()
+    }
+    return Snapshot(
+        replace(state.progress, substitutions=[*state.progress.substitutions]), copied
+    )
+
+
 def _as_bytes(tensors: dict[str, Tensor]) -> bytes:
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
 def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str:
     """Write checkpoints/<images> into a run folder; its name. ``about`` is plain data."""
-    name = checkpoint_name(state.progress.images)
-    partial = f"checkpoints/.{state.progress.images:012d}.partial"
-    files = {
-        "model.safetensors": _as_bytes(state.net.state_dict()),
-        "ema.safetensors": _as_bytes(state.ema.net.state_dict()),
-        "optimizer.safetensors": _as_bytes(optimizer_tensors(state)),
-    }
-    if state.posthoc:
-        files[POSTHOC] = _as_bytes(pack(state.posthoc))
-    listing = {
-        file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for file, data in files.items()
-    }
-    state_json = {
-        "format_version": FORMAT_VERSION,
-        "progress": asdict(state.progress),
-        "torch": torch.__version__,
-        "files": listing,
-        **about,
-    }
+    return write_checkpoint(folder, take_snapshot(state), about)
+
+
+def write_checkpoint(folder: Storage, snapshot: Snapshot, about: dict[str, Any]) -> str:
+    """The same of a snapshot, which it uses up: a file is let go of when it is written."""
+    images = snapshot.progress.images
+    name, partial = checkpoint_name(images), f"checkpoints/.{images:012d}.partial"
     target = partial if folder.is_local else name
     folder.remove(name)
     folder.remove(partial)
+    listing = {}
     try:
-        for file, data in files.items():
+        for file in list(snapshot.files):
+            data = _as_bytes(snapshot.files.pop(file))
+            listing[file] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             folder.write_bytes(f"{target}/{file}", data)
+        state_json = {
+            "format_version": FORMAT_VERSION,
+            "progress": asdict(snapshot.progress),
+            "torch": torch.__version__,
+            "files": listing,
+            **about,
+        }
         folder.write_json(f"{target}/state.json", state_json)  # last: now it is whole
         if folder.is_local:
             folder.move(partial, name)
