@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 RUNS ?= runs
 SHARDS ?= shards
 
-BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling bench-search
+BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling \
+	bench-search bench-checkpoint
 .PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
@@ -60,6 +61,9 @@ bench-sample: $(READY)
 
 bench-eval: $(READY)
 	$(BIN)/python -m benchmarks.evaluation
+
+bench-checkpoint: $(READY)
+	$(BIN)/python -m benchmarks.checkpoint
 
 bench-search: $(READY)
 	$(BIN)/python -m benchmarks.search_overhead

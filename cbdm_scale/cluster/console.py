@@ -6,6 +6,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+ANSWER_S = 10.0
+"""Seconds after which a question for the next line is given up, and asked again."""
+
 
 class Console:
     """Lines from the workers to the driver's console, without Ray's prefixes and noise."""
@@ -18,15 +21,19 @@ class Console:
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             here, soft=True
         )
-        self._queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": strategy})
+        # One that dies, with its node or alone, comes back under the handle that workers have.
+        options = {"num_cpus": 0, "scheduling_strategy": strategy, "max_restarts": -1}
+        self._queue = Queue(actor_options=options)
         self.say = partial(_put, self._queue)
 
     def _print(self, timeout_s: float) -> None:
+        import ray
         from ray.util.queue import Empty
 
         with suppress(Empty):
             while True:
-                print(self._queue.get(timeout=timeout_s), flush=True)
+                line = self._queue.actor.get.remote(timeout_s)
+                print(ray.get(line, timeout=timeout_s + ANSWER_S), flush=True)
                 timeout_s = 0.05
 
     @contextmanager
@@ -36,8 +43,10 @@ class Console:
 
         def follow() -> None:
             while not over.is_set():
-                with suppress(Exception):  # the cluster may be going down
+                try:
                     self._print(0.5)
+                except Exception:  # the queue is starting again, or the cluster is going down
+                    over.wait(0.5)
 
         thread = threading.Thread(target=follow, daemon=True, name="console")
         thread.start()

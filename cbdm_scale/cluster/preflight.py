@@ -28,6 +28,10 @@ class Looker:
             return Problem(text)
 
 
+START_S = 60.0
+"""Seconds that a node gets to start a process at least, however short cluster.timeout_s is."""
+
+
 class Nodes:
     """The nodes of the cluster that have CPUs; ``close`` ends what was started on them."""
 
@@ -35,7 +39,7 @@ class Nodes:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.timeout_s = timeout_s
+        self.timeout_s = max(timeout_s, START_S)
         nodes = [node for node in alive_nodes() if node["Resources"].get("CPU", 0) > 0]
         self.names = [
             f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})" for node in nodes
@@ -63,7 +67,7 @@ class Nodes:
         return [self._get(p) if p in there else self._silent() for p in promises]
 
     def _silent(self) -> Problem:
-        return Problem(f"no answer within {self.timeout_s:g} s (cluster.timeout_s)")
+        return Problem(f"no answer within {self.timeout_s:g} s")
 
     def _get(self, promise: Any) -> Any:
         import ray
