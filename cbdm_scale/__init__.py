@@ -1,6 +1,6 @@
 """Class-balancing diffusion models, trained on many machines.
 
-types, labels, draws, storage
+types, labels, draws, parse, kinds, storage
 data -> diffusion -> models -> losses -> training -> sampling -> evaluation
 '------------- plain torch: no ray, no mlflow -------------------------'
 downstream (the classifier of Table 4) and report (a page of what was found) are plain too.

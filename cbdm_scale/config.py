@@ -18,6 +18,7 @@ from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.diffusion.process import Process, ProcessName
 from cbdm_scale.diffusion.schedule import ScheduleConfig
 from cbdm_scale.evaluation.score import EvalConfig
+from cbdm_scale.kinds import check_kinds
 from cbdm_scale.losses import LossConfig
 from cbdm_scale.models import (
     BACKBONES,
@@ -250,8 +251,13 @@ def from_dict(tree: dict[str, Any]) -> Config:
 
     def part(cls: Any, name: str) -> Any:
         kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
+        check_kinds(cls(), kept, name)
         return cls(**{k: tuples(v) for k, v in kept.items()})
 
+    if not isinstance(tree, dict):
+        raise ValueError(f"a configuration is an object of JSON, got {type(tree).__name__}")
+    plain = ("dataset", "preset", "name", "seed", "init_from", "init_labels", "init_sha256")
+    check_kinds(Config(), {k: tree[k] for k in plain if k in tree}, "")
     backbone = tree.get("backbone", "unet")
     return Config(
         dataset=tree["dataset"],
@@ -263,7 +269,7 @@ def from_dict(tree: dict[str, Any]) -> Config:
         **{k: v for k, v in tree.items() if k.startswith("init_")},
         data=part(DataConfig, "data"),
         diffusion=part(ScheduleConfig, "diffusion"),
-        edm=EDMConfig(**tree.get("edm", {})),
+        edm=part(EDMConfig, "edm") if "edm" in tree else EDMConfig(),
         model=part(partial(backbone_config, backbone), "model"),
         loss=part(LossConfig, "loss"),
         train=part(TrainConfig, "train"),

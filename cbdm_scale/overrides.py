@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from cbdm_scale.config import Config, from_dict
 from cbdm_scale.diffusion.process import ProcessName
+from cbdm_scale.kinds import same_kind
 from cbdm_scale.sampling.generate import usual_sampler
 
 
@@ -27,7 +28,7 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
             near = difflib.get_close_matches(option, known, 1)
             hint = f" Did you mean {near[0]}?" if near else " See --help."
             raise ValueError(f"{option} is no option of a run.{hint}")
-        if not _same_kind(known[option], value):
+        if not same_kind(known[option], value):
             kind = type(known[option]).__name__
             raise ValueError(
                 f"{option} takes a value like {known[option]!r} ({kind}), got {value!r}."
@@ -47,16 +48,3 @@ def with_process(config: Config, process: str) -> Config:
         return config
     name = cast(ProcessName, process)  # Config checks it
     return replace(config, process=name, sample=usual_sampler(name))
-
-
-def _same_kind(now: Any, value: Any) -> bool:
-    """Whether a JSON value can stand where ``now`` stands; an integer can for a fraction."""
-    if isinstance(now, bool) or isinstance(value, bool):
-        return isinstance(now, bool) and isinstance(value, bool)
-    if now is None:  # an optional number
-        return value is None or isinstance(value, int)
-    if isinstance(now, float):
-        return isinstance(value, int | float)
-    if isinstance(now, list):
-        return isinstance(value, list) and all(isinstance(v, int | float) for v in value)
-    return isinstance(value, type(now))

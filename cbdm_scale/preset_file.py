@@ -16,6 +16,7 @@ from cbdm_scale.config import Config, find_option, is_runtime
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.overrides import with_options, with_process
+from cbdm_scale.parse import parse_json
 from cbdm_scale.presets import LABEL_SETS, any_row
 
 ENDING = ".json"
@@ -52,7 +53,7 @@ def is_file(row: str) -> bool:
 def read_preset_file(path: str) -> PresetFile:
     """ValueError says what is wrong with the file."""
     try:
-        content = json.loads(Path(path).expanduser().read_text("utf-8"))
+        content = parse_json(Path(path).expanduser().read_bytes(), "it")
     except OSError as error:
         raise ValueError(f"preset ({path}) cannot be read: {error}.") from None
     except ValueError as error:

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-from cbdm_scale.config import build_network, from_dict, make_process
+from cbdm_scale.config import build_network, make_process
 from cbdm_scale.sampling.generate import generate, to_uint8
 from cbdm_scale.sampling.guidance import check_trained
+from cbdm_scale.saved import check_network, read_saved
 from cbdm_scale.storage import Storage
+
+WEIGHTS = "ema.safetensors"
 
 
 def generate_from_checkpoint(
@@ -24,19 +26,21 @@ def generate_from_checkpoint(
 
     ``folder`` holds ema.safetensors and the run's config.json with its "image" entry.
     """
-    about = Storage(folder).read_json("config.json")
-    config, image = from_dict(about), about["image"]
+    home = Storage(folder)
+    saved, data = read_saved(folder, home.read_bytes("config.json")), home.read_bytes(WEIGHTS)
+    check_network(folder, saved, data)
+    config, num_classes = saved.config, saved.num_classes
     net = build_network(
         config,
-        channels=image["channels"],
-        image_size=image["size"],
-        num_classes=image["num_classes"],
+        channels=saved.channels,
+        image_size=saved.image_size,
+        num_classes=num_classes,
     )
-    net.load_state_dict(load_file(Path(folder) / "ema.safetensors"))
+    net.load_state_dict(load(data))
     y = torch.tensor(list(labels), dtype=torch.int64)
-    outside = [label for label in labels if not 0 <= label < image["num_classes"]]
+    outside = [label for label in labels if not 0 <= label < num_classes]
     if outside:
-        raise ValueError(f"labels {outside} are outside 0..{image['num_classes'] - 1}.")
+        raise ValueError(f"labels {outside} are outside 0..{num_classes - 1}.")
     omega = config.eval.omegas[0] if omega is None else omega
     if not (omega >= 0 and math.isfinite(omega)):
         raise ValueError(f"omega must be finite and not negative, got {omega}. 0 is none.")
@@ -47,9 +51,9 @@ def generate_from_checkpoint(
         y,
         config=config.sample,
         process=make_process(config),
-        shape=(image["channels"], image["size"], image["size"]),
+        shape=(saved.channels, saved.image_size, saved.image_size),
         omega=omega,
-        null_label=image["num_classes"],
+        null_label=num_classes,
         seed=seed,
         chunk_size=config.eval.chunk_size,
         guidance_mode=config.eval.guidance_mode,

@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from cbdm_scale.parse import parse_json
 from cbdm_scale.remote import open_url, refuse_password, split_scheme
 
 REASONS = {
@@ -128,7 +129,8 @@ class Storage:
         return self.read_bytes(name).decode()
 
     def read_json(self, name: str) -> Any:
-        return json.loads(self.read_bytes(name))
+        """ValueError, with the file's name, if it is no JSON."""
+        return parse_json(self.read_bytes(name), self.path(name))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file so that readers see the old one or the new one, never a part."""

@@ -90,7 +90,18 @@ class Ledger:
         self.folder = folder.child(FOLDER)
         self.trials: dict[str, Trial] = {}
         for name in self.folder.list() if folder.exists(FOLDER) else []:
-            trial = _from_json(self.folder.read_json(name))
+            try:
+                trial = _from_json(self.folder.read_json(name))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{self.folder.path(name)} is damaged ({error}). Remove it: the trial is "
+                    "made again."
+                ) from error
+            if name != f"{trial.id}.json":
+                raise ValueError(
+                    f"{self.folder.path(name)} is of the trial {trial.id!r}. Give it the name "
+                    "that it had."
+                )
             self.trials[trial.id] = trial
 
     def put(self, trial: Trial) -> Trial:

@@ -11,6 +11,7 @@ The root is a local path or any URL that fsspec opens. K = number of classes.
 
 import hashlib
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,11 @@ from cbdm_scale.data.index_files import (
     part_name,
 )
 from cbdm_scale.labels import GROUPS, Group
+from cbdm_scale.parse import parse_json
 from cbdm_scale.remote import Store, StoreError, open_url
 
 FORMAT_VERSION = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 PUBLISHED = (
     *("digits_lt", "cifar10_lt", "cifar100_lt", "cifar10", "cifar100"),
     *("imagenet_lt", "cub200", "celeba5"),
@@ -101,7 +104,7 @@ class Manifest:
 def parse_manifest(text: bytes) -> Manifest:
     """The inverse of ``Manifest.to_json``; a ValueError says what is wrong."""
     try:
-        raw = json.loads(text)
+        raw = parse_json(text, "it")
     except ValueError as error:
         raise ValueError(f"is cut short or not JSON ({error})") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("format_version"), int):
@@ -126,6 +129,10 @@ def parse_manifest(text: bytes) -> Manifest:
         raise ValueError(f"lacks {error}") from None
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"is not as data_prep writes it: {error}") from None
+    if not NAME.fullmatch(manifest.name):  # it becomes part of paths
+        raise ValueError(
+            f"has the name {manifest.name[:80]!r}, which is not of letters, digits, _ and -"
+        )
     return manifest
 
 

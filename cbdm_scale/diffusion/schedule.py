@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from cbdm_scale.diffusion.process import Noisy
 
+MOST_STEPS = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
@@ -24,9 +26,10 @@ class ScheduleConfig:
     """Variance added at the last step; beta is linear in between."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
+        if not 1 <= self.num_steps <= MOST_STEPS:
             raise ValueError(
-                f"diffusion.num_steps must be at least 1, got {self.num_steps}. Try 1000."
+                f"diffusion.num_steps must be from 1 to {MOST_STEPS:,}, got {self.num_steps}. "
+                "Try 1000."
             )
         if not 0 < self.beta_1 <= self.beta_T < 1:
             raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any
 from cbdm_scale.evaluation.intervals import Interval
 from cbdm_scale.evaluation.memorisation import GroupMemorisation
 from cbdm_scale.evaluation.per_class import ClassTable
+from cbdm_scale.parse import parse_json
 
 FORMAT = 2
 
@@ -116,7 +117,7 @@ def to_json(evaluation: Evaluation) -> str:
 def from_json(text: str) -> Evaluation:
     """The evaluation that ``to_json`` wrote; ValueError if damaged or of another format."""
     try:
-        data = json.loads(text)
+        data = parse_json(text, "it")
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']}, this version reads {FORMAT}")
         found: Evaluation = _read(Evaluation, data)

@@ -5,8 +5,10 @@ Shapes: n = images asked for, N = images in all, (C, H, W) an image.
 
 import hashlib
 import io
+import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +146,10 @@ class FolderImages:
         return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
 
+MOST_PACKED = 100
+"""Times as large as packed, beyond which an array of pixels is taken for a trap."""
+
+
 def _leading_number(name: str) -> int | None:
     digits = name[: len(name) - len(name.lstrip("0123456789"))]
     return int(digits) if digits else None
@@ -173,7 +179,18 @@ class NpzImages:
         """Mapped into memory where it is stored as it is, else unpacked."""
         if "arr_0.npy" not in self.names:
             raise ValueError(f"{self.path} has no arr_0: it is not in the layout of ADM")
-        return _mapped(self.path, "arr_0.npy")
+        with self._readable("arr_0"):
+            return _mapped(self.path, "arr_0.npy")
+
+    @contextmanager
+    def _readable(self, array: str) -> Iterator[None]:
+        """A damaged zip or array fails in many ways; said as one."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(
+                f"{self.path}: {array} cannot be read: {str(error)[:200]}"
+            ) from error
 
     @property
     def count(self) -> int:
@@ -188,8 +205,13 @@ class NpzImages:
     def labels(self) -> NDArray[np.int64]:
         if "arr_1.npy" not in self.names:
             return np.full(self.count, -1, np.int64)
-        with np.load(self.path, allow_pickle=False) as file:
-            return np.asarray(file["arr_1"], np.int64).reshape(-1)
+        with self._readable("arr_1"), np.load(self.path, allow_pickle=False) as file:
+            labels = np.asarray(file["arr_1"], np.int64).reshape(-1)
+        if len(labels) != self.count:
+            raise ValueError(
+                f"{self.path}: arr_1 has {len(labels):,} labels for {self.count:,} images"
+            )
+        return labels
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self.pixels[list(numbers)].transpose(0, 3, 1, 2))
@@ -214,7 +236,13 @@ def _mapped(path: str, member: str) -> NDArray[np.uint8]:
                     file.seek(info.header_offset + 26)
                     name, extra = np.frombuffer(file.read(4), "<u2").tolist()
                 start = info.header_offset + 30 + name + extra + header
+                if math.prod(shape) + header != info.file_size or min(shape, default=0) < 0:
+                    raise ValueError(f"it says the shape {shape} of {info.file_size:,} bytes")
                 return np.memmap(path, np.uint8, "r", start, shape)
+        if info.file_size > max(MOST_PACKED * info.compress_size, 1 << 28):
+            raise ValueError(
+                f"{info.compress_size:,} bytes unpack to {info.file_size:,}: no images do that"
+            )
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays[member.removesuffix(".npy")])
 

@@ -18,6 +18,7 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
 )
 
+MOST_BLOCKS, MOST_LEVELS = 256, 16
 NEAR_ZERO = 1e-5
 """Gain of each last layer: a block starts as (nearly) the identity, the network at 0."""
 
@@ -69,8 +70,15 @@ def check_blocks(
             f"model.multipliers {multipliers} must hold at least one level, each at least 1. "
             "Try 1 2 2 2."
         )
-    if num_blocks < 1:
-        raise ValueError(f"model.num_blocks must be at least 1, got {num_blocks}. Try 2.")
+    if not 1 <= num_blocks <= MOST_BLOCKS:
+        raise ValueError(
+            f"model.num_blocks must be from 1 to {MOST_BLOCKS}, got {num_blocks}. Try 2."
+        )
+    if levels > MOST_LEVELS:
+        raise ValueError(
+            f"model.multipliers has {levels:,} levels: {MOST_LEVELS} halvings leave nothing of "
+            "any image. Try 1 2 2 2."
+        )
     if len(set(attention)) < len(attention) or not all(0 <= i < levels for i in attention):
         raise ValueError(
             f"model.attention {attention} must name different levels out of 0..{levels - 1}, "

@@ -47,7 +47,8 @@ def is_diffusers(folder: Storage) -> bool:
     """Whether it is a folder of diffusers, of whatever kind."""
     if folder.exists(PIPELINE):
         return True
-    return folder.exists("config.json") and "_class_name" in folder.read_json("config.json")
+    about = folder.read_json("config.json") if folder.exists("config.json") else None
+    return isinstance(about, dict) and "_class_name" in about
 
 
 def read_diffusers(folder: Storage) -> DiffusersModel:

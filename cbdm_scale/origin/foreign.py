@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from cbdm_scale.config import Config
@@ -75,7 +76,10 @@ def open_diffusers(folder: Storage, run: str, weights: str, resolution: int | No
         )
     try:
         read = read_diffusers(folder)
-    except (ValueError, KeyError, OSError) as error:
+    except (
+        *(ValueError, KeyError, OSError, TypeError, AttributeError, RuntimeError),
+        *(OverflowError, SafetensorError),
+    ) as error:
         raise ValueError(f"run ({run}) is a folder of diffusers, but {error}") from error
     size = _image_size(run, read.image_size, resolution)
     config = Config(

@@ -7,18 +7,18 @@ FILE.pt                           a checkpoint of the paper's own code
 <folder>                          what the export command or diffusers wrote
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config import Config, find_option, from_dict
+from cbdm_scale.config import Config, find_option
 from cbdm_scale.origin.diffusers import is_diffusers
 from cbdm_scale.origin.foreign import open_diffusers, open_foreign
 from cbdm_scale.origin.found import SAMPLES, Origin
+from cbdm_scale.saved import check_network, read_saved
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.choice import check_weights, chosen, file_of
-from cbdm_scale.training.state import list_checkpoints, read_checkpoint
+from cbdm_scale.training.state import images_of, list_checkpoints, read_checkpoint
 
 FOREIGN = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
@@ -129,16 +129,17 @@ def _of_run(
     notes: list[str],
     weights: str,
 ) -> Origin:
-    config, image = _read_config(folder.url, folder.read_bytes("config.json"))
-    images, total = about["progress"]["images"], config.train.total_images
+    images = images_of(about, folder.path(name))
+    data = chosen(folder, images, files[file_of(weights)], weights)
+    config, network = _network(folder.url, folder.read_bytes("config.json"), data)
+    total = config.train.total_images
     if images < total:
         notes = [*notes, f"note: the network has seen {images:,} of the run's {total:,} images"]
     return Origin(
         url=folder.path(name),
         checkpoint=name.rpartition("/")[2],
-        weights=chosen(folder, images, files[file_of(weights)], weights),
         config=config,
-        **image,
+        **network,
         samples=folder.path("samples"),
         folder=folder.url,
         images=images,
@@ -152,32 +153,32 @@ def _open_exported(folder: Storage, run: str, weights: str) -> Origin:
             f"weights ({weights}) are no choice in {run}, which holds one network. Leave "
             "--weights out."
         )
-    config, image = _read_config(run, folder.read_bytes("config.json"))
+    data = folder.read_bytes(EXPORTED)
+    config, network = _network(run, folder.read_bytes("config.json"), data)
     return Origin(
         url=folder.url,
         checkpoint=folder.url.rpartition("/")[2],
-        weights=folder.read_bytes(EXPORTED),
         config=config,
-        **image,
+        **network,
         samples=Storage(SAMPLES).url,
     )
 
 
-def _read_config(where: str, text: bytes) -> tuple[Config, dict[str, Any]]:
-    """The configuration, and those fields of an ``Origin`` that follow from the file."""
-    try:
-        about = json.loads(text)
-        config, image = from_dict(about), about["image"]
-        sizes = {"channels": image["channels"], "image_size": image["size"]}
-        more = {"num_classes": image["num_classes"], "fingerprint": image["fingerprint"]}
-        more |= {"augment": config.data.tells_augmentation, "omega_max": config.loss.strongest}
-        more |= {"class_names": tuple(about.get("classes", ()))}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"run ({where}): its config.json is damaged or of another version of cbdm_scale "
-            f"({error!r}). Use the version that trained it."
-        ) from error
-    return config, sizes | more
+def _network(where: str, text: bytes, weights: bytes) -> tuple[Config, dict[str, Any]]:
+    """The configuration, and those fields of an ``Origin`` that follow from the files."""
+    saved = read_saved(f"run ({where})", text)
+    check_network(f"run ({where})", saved, weights)
+    config = saved.config
+    return config, {
+        "weights": weights,
+        "channels": saved.channels,
+        "image_size": saved.image_size,
+        "num_classes": saved.num_classes,
+        "fingerprint": saved.fingerprint,
+        "class_names": saved.class_names,
+        "augment": config.data.tells_augmentation,
+        "omega_max": config.loss.strongest,
+    }
 
 
 def _open_mlflow(run: str, weights: str, tracking_uri: str) -> Origin:
@@ -190,13 +191,12 @@ def _open_mlflow(run: str, weights: str, tracking_uri: str) -> Origin:
         )
     uri = tracking_uri or default_tracking_uri(Storage(ClusterConfig().storage))
     files = fetch_model(run, uri)
-    config, image = _read_config(run, files["config.json"])
+    config, network = _network(run, files["config.json"], files["ema.safetensors"])
     name = "".join(c if c.isalnum() else "_" for c in run.partition(":/")[2].strip("/"))
     return Origin(
         url=run,
         checkpoint=name,
-        weights=files["ema.safetensors"],
         config=config,
-        **image,
+        **network,
         samples=Storage(SAMPLES).url,
     )

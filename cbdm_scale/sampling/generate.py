@@ -122,7 +122,10 @@ class SamplerConfig:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> "SamplerConfig":
         """The inverse of ``to_dict`` and of ``asdict``."""
-        return cls(**tree | {"heun": HeunConfig(**tree.get("heun", {}))})
+        try:
+            return cls(**tree | {"heun": HeunConfig(**tree.get("heun", {}))})
+        except TypeError as error:
+            raise ValueError(f"sample is not as it is written: {error}") from error
 
 
 def usual_sampler(process: ProcessName) -> SamplerConfig:

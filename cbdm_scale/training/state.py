@@ -8,7 +8,6 @@ number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.
 """
 
 import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from cbdm_scale.parse import parse_json
 from cbdm_scale.storage import Storage
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.power_ema import PowerEMA, pack, unpack
@@ -148,11 +148,13 @@ def read_checkpoint(
     """
     where = folder.path(name)
     try:
-        about = json.loads(folder.read_bytes(f"{name}/state.json"))
+        about = parse_json(folder.read_bytes(f"{name}/state.json"), "state.json")
         listing = about["files"]
         if about["format_version"] > FORMAT_VERSION:
             raise ValueError(f"format version {about['format_version']} is newer than ours")
         files = {}
+        if outside := [file for file in listing if "/" in file or "\\" in file]:
+            raise ValueError(f"state.json names {outside[0]}, which is no file of the folder")
         for file, expected in listing.items() if only is None else [(only, listing[only])]:
             files[file] = folder.read_bytes(f"{name}/{file}")
             if hashlib.sha256(files[file]).hexdigest() != expected["sha256"]:
@@ -160,9 +162,18 @@ def read_checkpoint(
                     f"{file} has {len(files[file])} bytes whose sha256 is not the one written "
                     f"in state.json ({expected['bytes']} bytes)"
                 )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint {where} is damaged: {error}") from error
     return about, files
+
+
+def images_of(about: dict[str, Any], where: str) -> int:
+    """Images shown before a checkpoint, by its state.json; ValueError if that is no number."""
+    progress = about.get("progress")
+    images = progress.get("images") if isinstance(progress, dict) else None
+    if isinstance(images, bool) or not isinstance(images, int) or images < 0:
+        raise ValueError(f"checkpoint {where} is damaged: state.json says no number of images")
+    return images
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""python -m benchmarks.fuzz: damage, read, count.
+
+    python -m benchmarks.fuzz [--cases 2000] [--seed 0] [--only KIND ...] [--out FILE.md]
+
+Every kind of file that the project takes from strangers: a valid example, damaged by seed (half
+of the time with its checksums made right again) or evil by hand, and read by the project's own
+reader in a child process with limits (jail.py). Counts what came of it. "raw error" is a bug:
+a reader that fails in another way than by saying what is wrong.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from benchmarks.fuzz.attacks import attacks
+from benchmarks.fuzz.jail import CANARY, OUTCOMES, Result, run
+from benchmarks.fuzz.mutate import mutate
+from benchmarks.fuzz.subjects import SUBJECTS, Files, example
+
+GOOD = {"read", "refused"}
+BATCH = 500
+"""Cases a child."""
+
+
+def write(files: Files, folder: Path) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def damaged(name: str, files: Files, seed: int, number: int) -> Files:
+    """Case ``number``, a function of the seed; the first is the example as it is."""
+    chance = random.Random(f"{seed}/{name}/{number}")
+    found = mutate(files, chance) if number else files
+    return SUBJECTS[name].seal(found) if chance.random() < 0.5 else found
+
+
+def cases(
+    name: str, files: Files, seed: int, count: int
+) -> Iterator[tuple[int, Callable[[Path], None]]]:
+    for number in range(count):
+        yield number, partial(put_damaged, name, files, seed, number)
+    evil = [attack for attack in attacks(name, files) if attack(files) != files]
+    for number, attack in enumerate(evil):
+        yield -1 - number, partial(put_evil, name, files, attack)
+
+
+def put_damaged(name: str, files: Files, seed: int, number: int, folder: Path) -> None:
+    write(damaged(name, files, seed, number), folder)
+
+
+def put_evil(name: str, files: Files, attack: Callable[[Files], Files], folder: Path) -> None:
+    write(SUBJECTS[name].seal(attack(files)), folder)
+
+
+def fuzz(name: str, seed: int, count: int, folder: Path) -> Iterator[tuple[int, Result]]:
+    """Number of each case (attacks by hand below 0) and its result."""
+    files = example(name, folder)
+    every = list(cases(name, files, seed, count))
+    for begin in range(0, len(every), BATCH):
+        yield from run(every[begin : begin + BATCH], SUBJECTS[name].read, folder)
+
+
+def table(counts: dict[str, Counter[str]]) -> str:
+    lines = ["| file | cases | " + " | ".join(OUTCOMES) + " |"]
+    lines.append("|---" * (len(OUTCOMES) + 2) + "|")
+    for name, count in counts.items():
+        cells = [f"{count[outcome]:,}" for outcome in OUTCOMES]
+        lines.append(
+            f"| {SUBJECTS[name].says} | {count.total():,} | " + " | ".join(cells) + " |"
+        )
+    total = sum(counts.values(), Counter())
+    cells = [f"{total[outcome]:,}" for outcome in OUTCOMES]
+    lines.append(f"| all | {total.total():,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--cases", type=int, default=2_000, help="of each kind, and the attacks"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("--out", default="", help="the table as Markdown")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    counts: dict[str, Counter[str]] = {}
+    folder = Path(tempfile.mkdtemp())
+    (folder / CANARY).mkdir()
+    seen: set[str] = set()
+    for name in args.only:
+        counts[name] = Counter()
+        for number, (outcome, words) in fuzz(name, args.seed, args.cases, folder):
+            counts[name][outcome] += 1
+            if number == 0 and outcome != "read" and name != "network":  # is too small
+                print(f"{name}: the example itself is not read: {outcome} {words}")
+            kind = f"{name} {outcome} {words.split(': ')[0][:100]}"
+            if outcome not in GOOD and kind not in seen:
+                seen.add(kind)
+                print(f"{name} {number}: {outcome}: {words[:400]}", flush=True)
+        print(f"{name}: {dict(counts[name])}", flush=True)
+    shutil.rmtree(folder)
+    print(table(counts))
+    if args.out:
+        Path(args.out).write_text(f"{table(counts)}\n")
+    return int(any(set(count) - GOOD for count in counts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
