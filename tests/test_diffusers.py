@@ -83,6 +83,7 @@ def test_sines_and_cosines_find_their_places():
         ("time_embedding_type", "fourier", "'positional'"),
         ("freq_shift", 1, "0"),
         ("down_block_types", ["DownBlock2D", "ResnetDownsampleBlock2D"], "DownBlock2D"),
+        ("down_block_types", ["DownBlock2D"], "one of each of 2 levels"),
         ("up_block_types", ["UpBlock2D", "UpBlock2D"], "AttnUpBlock2D"),
         ("norm_eps", 1e-6, "1e-05"),
         ("resnet_time_scale_shift", "scale_shift", "'default'"),

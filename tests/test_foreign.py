@@ -1,6 +1,7 @@
 """Checkpoints of the paper's own code: what is read, how it is named, what is refused."""
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,18 @@ def test_a_flipped_bit_is_noticed(tmp_path, weights):
     content[content.index(value) + 100] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read .*damaged.*wrong checksum"):
+        load_foreign(path)
+
+
+def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path, weights):
+    """torch packs nothing; a file of zeros would be a thousand times as large in memory."""
+    path = save(tmp_path / "ckpt.pt", weights, fixed_x_T=torch.zeros(4000, 3, 8, 8))
+    with zipfile.ZipFile(path) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in parts.items():
+            new.writestr(name, data)
+    with pytest.raises(ValueError, match="its parts are compressed, which torch never does"):
         load_foreign(path)
 
 

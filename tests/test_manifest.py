@@ -1,9 +1,11 @@
+import hashlib
 import json
 import shutil
 import warnings
 from dataclasses import replace
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shard_tools import edit_index, make_digits
@@ -97,6 +99,8 @@ def test_manifest_cut_short_is_named(root, keep):
         ({"counts": 3}, "not as data_prep writes it"),
         ({"channels": 4}, "4 channels"),
         ({"groups": ["much"] * 10}, "groups are not one of many, medium, few"),
+        ({"image_size": float("inf")}, "not as data_prep writes it"),
+        ({"name": "../elsewhere"}, "has the name '../elsewhere', which is not of letters"),
     ],
 )
 def test_manifest_with_wrong_content_is_refused(root, change, message):
@@ -112,6 +116,24 @@ def test_manifest_that_lacks_a_field_is_refused(root):
     del content["groups"]
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="lacks 'groups'"):
+        read_manifest(str(root), "digits_lt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(["samples"]), "lacks a column samples of int64"),
+        (lambda t: t.set_column(0, "file", t["bytes"]), "lacks a column file of string"),
+        (lambda t: t.set_column(0, "file", pa.nulls(len(t), pa.string())), "file has holes"),
+    ],
+)
+def test_shards_parquet_with_other_columns_is_refused(root, change, message):
+    """Its hash agrees: somebody made both."""
+    file, about = root / "digits_lt/shards.parquet", root / "digits_lt/dataset.json"
+    pq.write_table(change(pq.read_table(file)), file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"shards_sha256": digest}))
+    with pytest.raises(ValueError, match=f"shards.parquet cannot be read .*{message}"):
         read_manifest(str(root), "digits_lt")
 
 

@@ -1,5 +1,7 @@
 """Images by number, from every form they are kept in, and fingerprints that miss no change."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from extractor_tools import write_npz
@@ -49,6 +51,33 @@ def test_an_npz_without_labels_or_images_says_so(tmp_path):
     np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"c.npz: arr_0 must be \(N, H, W, C\) uint8.*float64"):
         NpzImages(tmp_path / "c.npz")
+
+
+def npz_of(path, shape, pixels):
+    """arr_0 that says a shape, and holds so many pixels of 0, packed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+            about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, about)
+            for _ in range(pixels // 1_000_000):
+                stream.write(bytes(1_000_000))
+
+
+def test_an_npz_that_would_fill_memory_or_has_other_labels_is_refused(tmp_path):
+    npz_of(tmp_path / "bomb.npz", (300, 1000, 1000, 1), 300_000_000)
+    with pytest.raises(
+        ValueError, match="bomb.npz: arr_0 cannot be read: .* no images do that"
+    ):
+        NpzImages(tmp_path / "bomb.npz")
+    npz_of(tmp_path / "less.npz", (10**12, 8, 8, 3), 0)
+    with pytest.raises(ValueError, match="less.npz: arr_0 cannot be read"):
+        NpzImages(tmp_path / "less.npz")
+    np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 8, 8, 3), np.uint8), arr_1=np.zeros(3))
+    with pytest.raises(ValueError, match="c.npz: arr_1 has 3 labels for 2 images"):
+        _ = NpzImages(tmp_path / "c.npz").labels
+    (tmp_path / "no.npz").write_bytes(b"PK no zip")
+    with pytest.raises(ValueError, match="no.npz is not an .npz file"):
+        NpzImages(tmp_path / "no.npz")
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,16 @@ def test_a_damaged_state_json_is_named_and_the_one_before_is_used(folder, text):
     assert "is damaged" in line and names(20)[0] in line
 
 
+def test_a_checkpoint_that_lists_a_file_of_elsewhere_is_damaged(folder):
+    save_at(folder, 10, 20)
+    place = f"{names(20)[0]}/state.json"
+    about = folder.read_json(place)
+    about["files"]["../../secret"] = {"bytes": 1, "sha256": ""}
+    folder.write_json(place, about)
+    name, (line,) = load_newest(folder, fresh_state())
+    assert [name] == names(10) and "is damaged" in line
+
+
 def test_a_checkpoint_of_a_newer_version_is_not_guessed_at(folder):
     (name,) = names(10)
     save_at(folder, 10)

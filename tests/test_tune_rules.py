@@ -1,5 +1,6 @@
 """What is compared, when, and what comes next: the rules of a search, without a cluster."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -205,6 +206,23 @@ def test_the_ledger_is_read_as_it_was_written(tmp_path):
     read = Ledger(Storage(str(tmp_path)))
     assert read.trials == wrote.trials
     assert read.trials["t001"].images == 2400
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda about: {}, "is damaged"),
+        (lambda about: about | {"id": "../t000"}, r"is of the trial '../t000'"),
+        (lambda about: about | {"rungs": [1]}, "is damaged"),
+        (lambda about: [], "is damaged"),
+    ],
+)
+def test_a_damaged_file_of_a_ledger_is_named(tmp_path, change, words):
+    ledger(tmp_path, trial(0, 5.0))
+    (file,) = tmp_path.rglob("t000.json")
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(ValueError, match=f"t000.json {words}"):
+        Ledger(Storage(str(tmp_path)))
 
 
 def test_finalists_came_to_their_end_and_the_best_control_is_with_them(tmp_path):

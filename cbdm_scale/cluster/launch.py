@@ -14,6 +14,9 @@ from cbdm_scale.cluster.stop import stop_on_signal
 if TYPE_CHECKING:
     from cbdm_scale.storage import Storage
 
+PLACING_S = 20
+"""Seconds after which elastic workers that cannot be placed are planned anew."""
+
 
 def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[str, Any]:
     """Run ``rank_main`` on all workers, again after a failure; what rank 0 returned.
@@ -31,6 +34,10 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     env = {"OMP_NUM_THREADS": str(config.threads)}
     filesystem, path = run.child(".ray").pyarrow_filesystem()
 
+    # Ray Train's own barriers, of which a report has one, wait for ever unless told.
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(config.timeout_s))
+    if elastic:  # what it plans with may name a node that died in the last 20 s
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACING_S))
     console = Console()
     trainer = DataParallelTrainer(
         _on_worker,

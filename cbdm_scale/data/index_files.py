@@ -145,7 +145,16 @@ def parse_shards(raw: bytes, *, with_sha256: bool = False) -> Any:
 
     with pq.ParquetFile(pa.BufferReader(raw)) as file:
         wanted = [name for name in file.schema_arrow.names if with_sha256 or name != "sha256"]
-        return file.read(columns=wanted, use_threads=False)
+        table = file.read(columns=wanted, use_threads=False)
+    for field in shards_schema(is_parted(table)):
+        if field.name == "sha256" and not with_sha256:
+            continue
+        place = table.schema.get_field_index(field.name)
+        if place < 0 or table.schema.types[place] != field.type:
+            raise ValueError(f"it lacks a column {field.name} of {field.type}")
+        if table.column(place).null_count:
+            raise ValueError(f"its column {field.name} has holes")
+    return table
 
 
 def is_parted(shards: Any) -> bool:

@@ -127,7 +127,7 @@ def parse_manifest(text: bytes) -> Manifest:
         )
     except KeyError as error:
         raise ValueError(f"lacks {error}") from None
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"is not as data_prep writes it: {error}") from None
     if not NAME.fullmatch(manifest.name):  # it becomes part of paths
         raise ValueError(
@@ -224,7 +224,12 @@ def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
             stream = fs.open(f"{folder}/index.parquet", "rb")
         except FileNotFoundError:
             raise ValueError("index.parquet is missing") from None
-        one_class = check_one_file(stream, shards, manifest.num_classes)
+        try:
+            one_class = check_one_file(stream, shards, manifest.num_classes)
+        except StoreError:
+            raise
+        except OSError as error:  # Arrow's
+            raise ValueError(f"index.parquet cannot be read ({error})") from None
     if one_class:
         _warn_of_one_class(folder, one_class)
     for split in manifest.counts:

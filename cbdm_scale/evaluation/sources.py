@@ -163,7 +163,7 @@ class NpzImages:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 self.names = archive.namelist()
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise ValueError(f"{path} is not an .npz file: {error}") from error
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
             raise ValueError(

@@ -156,6 +156,8 @@ def unet_to_config(about: Mapping[str, Any]) -> UNetConfig:
     channels = about["block_out_channels"]
     levels = range(len(channels))
     down = about["down_block_types"]
+    if len(down) != len(channels):
+        refuse(UNET, "down_block_types", down, f"one of each of {len(channels)} levels")
     attention = tuple(level for level in levels if down[level] == "AttnDownBlock2D")
     expected = unet_types(len(channels), attention)
     expected |= {"time_embedding_dim": 4 * channels[0], "out_channels": about["in_channels"]}

@@ -65,10 +65,10 @@ def check_blocks(
 ) -> None:
     """ValueError unless there are levels, blocks on them, and attention on some of them."""
     levels = len(multipliers)
-    if levels == 0 or min(multipliers) < 1:
+    if levels == 0 or any(not isinstance(m, int) or m < 1 for m in multipliers):
         raise ValueError(
-            f"model.multipliers {multipliers} must hold at least one level, each at least 1. "
-            "Try 1 2 2 2."
+            f"model.multipliers {multipliers} must hold one level or more, each a whole number "
+            "from 1. Try 1 2 2 2."
         )
     if not 1 <= num_blocks <= MOST_BLOCKS:
         raise ValueError(
