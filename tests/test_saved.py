@@ -1,4 +1,4 @@
-"""A config.json decides how much memory its network takes: nothing is built before it is right."""
+"""A config.json decides how much memory its network takes: it is checked before building."""
 
 import json
 from dataclasses import asdict
@@ -74,7 +74,7 @@ def test_what_is_no_configuration_is_one_error(text: bytes) -> None:
 def test_weights_of_another_network_name_the_first_that_differs() -> None:
     saved = read_saved("here", config_json())
     with pytest.raises(ValueError, match=r"head.bias is \(9,\), and \(8,\) there"):
-        check_network("here", saved, weights_of(saved, **{"conv_in.bias": torch.zeros(9)}))
+        check_network("here", saved, weights_of(saved, **{"head.bias": torch.zeros(9)}))
     with pytest.raises(ValueError, match="its weights are damaged"):
         check_network("here", saved, b"\xff" * 100)
 

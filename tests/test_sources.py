@@ -55,12 +55,12 @@ def test_an_npz_without_labels_or_images_says_so(tmp_path):
 
 def npz_of(path, shape, pixels):
     """arr_0 that says a shape, and holds so many pixels of 0, packed."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
-            about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, about)
-            for _ in range(pixels // 1_000_000):
-                stream.write(bytes(1_000_000))
+    archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with archive, archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+        about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, about)
+        for _ in range(pixels // 1_000_000):
+            stream.write(bytes(1_000_000))
 
 
 def test_an_npz_that_would_fill_memory_or_has_other_labels_is_refused(tmp_path):
