@@ -1,0 +1,43 @@
+"""A worker that stops for ever in any wait of the others is given up, and the run goes on."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cbdm_scale.cluster import ClusterConfig, RankMain, Say
+from cbdm_scale.cluster.connect import join
+from cbdm_scale.cluster.launch import launch
+from cbdm_scale.storage import Storage
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def stops_once(flag: Path) -> RankMain:
+    """Rank 0 stops the first time, before it tells Ray of its checkpoint; rank 1 has told it."""
+
+    def rank_main(world: Any, published: Any, say: Say) -> dict[str, Any]:
+        if world.rank == 0 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        published("somewhere", {"images": 1.0})
+        return {"went on": world.size}
+
+    return rank_main
+
+
+def test_a_worker_that_stops_in_a_report_is_given_up(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train waits in a barrier of its own there, where it would wait for ever."""
+    import ray
+
+    monkeypatch.setenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "unset")
+    monkeypatch.delenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S")
+    join()
+    config = ClusterConfig(workers=2, timeout_s=10, cpus_per_worker=0.5)
+    returned = launch(stops_once(tmp_path / "stopped"), config, Storage(str(tmp_path)))
+    ray.shutdown()
+    assert (tmp_path / "stopped").exists() and returned == {"went on": 2}
