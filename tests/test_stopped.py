@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def stops_once(flag: Path) -> RankMain:
-    """Rank 0 stops the first time, before it tells Ray of its checkpoint; rank 1 has told it."""
+    """Rank 0 stops the first time, before it tells Ray of a checkpoint; rank 1 waits for it."""
 
     def rank_main(world: Any, published: Any, say: Say) -> dict[str, Any]:
         if world.rank == 0 and not flag.exists():
