@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling measure     bytes on the wire, overlap, buckets, bf16
     python -m benchmarks.scaling reporters   who talks to whom as the workers grow
+    python -m benchmarks.scaling hosts       images a second on hosts with cables of their own
     python -m benchmarks.scaling predict     efficiency of every preset (--picture FOLDER)
 
 wire.py (bytes of this process's sockets, the ring's lower bound) and variants.py (ways to get

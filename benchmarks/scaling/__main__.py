@@ -81,6 +81,14 @@ def run_reporters(args: argparse.Namespace) -> None:
     print(table(args.workers))
 
 
+def run_hosts(args: argparse.Namespace) -> None:
+    from benchmarks.scaling.over_hosts import run
+
+    print(f"processor: {processor()}\nload average before: {os.getloadavg()[0]}")
+    print(run(args.hosts, args.repetitions, args.channels, args.rate))
+    print(f"load average after: {os.getloadavg()[0]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -99,6 +107,12 @@ def main() -> None:
     three = commands.add_parser("reporters", help="calls and requests by number of workers")
     three.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
     three.set_defaults(run=run_reporters)
+    four = commands.add_parser("hosts", help="the train command on 1, 2 and 3 hosts (root)")
+    four.add_argument("--hosts", type=int, nargs="+", default=[1, 2, 3])
+    four.add_argument("--rate", default="free", help="of every host's cable: free, or 1gbit")
+    four.add_argument("--repetitions", type=int, default=3)
+    four.add_argument("--channels", type=int, default=32, help="of the digits' U-Net")
+    four.set_defaults(run=run_hosts)
     args = parser.parse_args()
     args.run(args)
 
