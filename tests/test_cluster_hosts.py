@@ -13,6 +13,8 @@ from ray_tools import SMALL
 
 from benchmarks.hosts import Hosts, processes, wait_for, why_not
 from benchmarks.on_hosts import ACCOUNT, BUCKET, S3_PORT, alone, losses, start_servers, weights
+from cbdm_scale.storage import Storage
+from tune.ledger import Ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data_prep.prepare import prepare
 
     folder = tmp_path_factory.mktemp("hosts")
-    prepare("digits-lt", Options(out=str(folder / "shards"), workers=0, classifier=False))
+    prepare("digits-lt", Options(out=str(folder / "shards"), workers=0))
     return folder
 
 
@@ -122,6 +124,42 @@ def test_a_host_that_dies_costs_seconds_and_no_bit(
     assert "resumed from" in log.read_text()
     assert weights(hosts, f"{folder}/runs/hurt", IMAGES) == one_host
     hosts.start_ray([victim])
+
+
+def test_a_host_that_dies_in_a_search_changes_no_value_of_it(
+    hosts: Hosts, folder: Path
+) -> None:
+    """The trial goes on from its checkpoint on other hosts; the ledger is a calm search's."""
+    calm = search(folder, "calm")
+    hosts.run(0, calm, 900)
+    log, runs = folder / "search.log", folder / "runs/search/rough/trials"
+    driver = hosts.start(0, search(folder, "rough"), log)
+    wait_for(lambda: any(runs.glob("*/checkpoints/0*/state.json")), 300, log.read_text())
+    victim = next(host for host in (1, 2, 3) if trains(host))
+    hosts.kill(victim)
+    assert driver.wait(timeout=900) == 0, log.read_text()[-3000:]
+    assert outcomes(folder, "rough") == outcomes(folder, "calm")
+    assert len(outcomes(folder, "rough")) == 3
+    hosts.start_ray([victim])
+
+
+def search(folder: Path, name: str) -> list[str]:
+    return [
+        *(sys.executable, "tune/search_tau.py", "--dataset", "digits_lt", "--name", name),
+        *("--data.root", f"{folder}/shards", "--cluster.storage", f"{folder}/runs"),
+        *("--track.uri", f"sqlite:///{folder}/runs/mlflow.db", "--cluster.workers", "2"),
+        *("--trials", "3", "--searcher", "random", "--scheduler", "all", "--finalists", "0"),
+        *("--at-once", "1", "--train.total-images", "960", *SMALL, *EVERY),
+    ]
+
+
+def outcomes(folder: Path, name: str) -> dict[str, tuple[object, ...]]:
+    """Of every trial by its id: parameters, how it ended, and each evaluation's scores."""
+    trials = Ledger(Storage(f"{folder}/runs/search/{name}")).trials
+    return {
+        name: (trial.params, trial.status, [(r.images, r.scores) for r in trial.rungs])
+        for name, trial in trials.items()
+    }
 
 
 def train(
