@@ -84,7 +84,7 @@ def leave(args: argparse.Namespace, number: int) -> Leave:
         *(*NETWORK, "--data.root", f"{args.storage}/shards", "--cluster.storage", args.storage),
         *("--name", f"leave-{number}", "--cluster.workers", "1", "--eval.extractor", "none"),
         *("--train.batch-size", "2", "--train.log-every", "2", "--train.sample-every", "0"),
-        *("--train.save-every", "0", "--train.total-images", "100000"),
+        *("--train.save-every", "100000", "--train.total-images", "100000"),
     ]
     log = Path(args.storage) / f"leave-{number}.log"
     with log.open("wb") as out:

@@ -199,8 +199,9 @@ class ReadsAnObject:
         (pickle.dumps({"data": ReadsAnObject()}), "array of 'O'"),
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "wants the encoding 'rot13'"),
         (pickle.dumps([1, 2]), "holds a list"),
-        (b"", "EOFError"),
-        (b"\x80\x02garbage", "UnpicklingError|KeyError|IndexError"),
+        (b"Nr\xff\xff\xff\x07.", "fills place 134,217,727 after 1 steps"),  # a gigabyte of it
+        (b"", "pickle exhausted|EOFError"),
+        (b"\x80\x02garbage", "UnpicklingError|KeyError|IndexError|newline"),
     ],
 )
 def test_pickles_run_nothing(content, message):

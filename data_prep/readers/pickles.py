@@ -6,6 +6,7 @@ of numpy, and gives stand-ins of its own for them; every other name is refused.
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,17 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"names {module}.{name}, which is refused") from None
 
 
+def _check_memo(data: bytes) -> None:
+    """Refuse a place in the pickle's memory beyond what it fills: Python allocates up to it."""
+    for steps, (operation, place, _) in enumerate(pickletools.genops(data)):
+        if operation.name.endswith("PUT") and isinstance(place, int) and place > steps:
+            raise pickle.UnpicklingError(f"fills place {place:,} after {steps:,} steps")
+
+
 def load_batch(data: bytes) -> dict[str, Any]:
     """A pickled dictionary with its keys as text and its arrays as uint8 arrays."""
     try:
+        _check_memo(data)
         batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         if not isinstance(batch, dict):
             raise pickle.UnpicklingError(f"holds a {type(batch).__name__}, not a dictionary")
