@@ -6,30 +6,33 @@ import time
 
 import pytest
 
+from cbdm_scale.cluster import console as module
 from cbdm_scale.cluster.console import Console
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
 
 def test_a_console_whose_process_is_killed_comes_back_under_the_same_handle(
-    work, capsys: pytest.CaptureFixture[str]
+    work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
     from cbdm_scale.cluster.connect import join
 
+    said: list[str] = []
+    monkeypatch.setattr(module, "print", lambda text, **_: said.append(text), raising=False)
     join()
     console = Console()
     say, actor = console.say, console._queue.actor
-    said = ""
+
+    def repeat_until_heard(word: str) -> None:
+        while word not in said:  # what is said while the process starts may be lost
+            say(word)
+            time.sleep(0.2)
+
     with console.printing():
-        say("before")
-        while "before" not in said:
-            said += capsys.readouterr().out
+        repeat_until_heard("before")
         pid = ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
         os.kill(pid, signal.SIGKILL)
-        while "after" not in said:  # what is said while it starts may be lost
-            say("after")
-            time.sleep(0.2)
-            said += capsys.readouterr().out
+        repeat_until_heard("after")
     ray.shutdown()  # this process alone leaves the cluster

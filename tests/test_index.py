@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import subprocess
@@ -5,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from process_tools import sent
@@ -59,6 +61,23 @@ def test_flipped_bits_in_the_index_are_found(root):
     path.write_bytes(raw)
     with pytest.raises(ValueError, match="index.parquet is damaged"):
         open_index(str(root), "digits_lt", "train")
+
+
+def test_an_index_without_a_column_or_with_holes_is_damaged(root):
+    path = root / "digits_lt/index.parquet"
+    whole = path.read_bytes()
+    for change, words in (
+        (lambda t: t.drop(["crc32"]), "crc32"),
+        (lambda t: t.set_column(4, "offset", pa.nulls(len(t), pa.int64())), "offset has holes"),
+    ):
+        path.write_bytes(whole)
+        old = pq.ParquetFile(io.BytesIO(whole))
+        groups = [change(old.read_row_group(i)) for i in range(old.num_row_groups)]
+        with pq.ParquetWriter(path, groups[0].schema) as new:
+            for group in groups:
+                new.write_table(group)
+        with pytest.raises(ValueError, match=f"index.parquet is damaged .*{words}"):
+            open_index(str(root), "digits_lt", "train")
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

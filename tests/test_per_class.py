@@ -35,7 +35,7 @@ def test_class_fid_is_of_equally_many_images_and_kid_of_all():
     assert {row.fid_images for row in table.classes} == {(60, 60)}
     only = torch.tensor([2])
     x, y = real.of(only).x, fake.of(only).x
-    assert table.classes[2].kid.value == pytest.approx(kid(x, y), rel=1e-6)
+    assert table.classes[2].kid.value == pytest.approx(kid(x, y), rel=1e-5)
     rng = torch.Generator().manual_seed(0)
     mine = x[torch.randperm(400, generator=rng)[:60]]
     rng.manual_seed(0)

@@ -17,7 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.index_files import in_split, index_types, is_parted, parse_shards
+from cbdm_scale.data.index_files import (
+    in_split,
+    index_columns,
+    index_types,
+    is_parted,
+    parse_shards,
+)
 from cbdm_scale.data.manifest import (
     Manifest,
     open_folder,
@@ -184,14 +190,14 @@ def _read_row_groups(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = index_types()
-    parts = []
+    wanted, parts = ["shard", *index_types()], []
     raw = pa.BufferReader(fs.cat_file(f"{folder}/index.parquet"))  # see parse_shards
     with pq.ParquetFile(raw, page_checksum_verification=True) as index:
         for position, i in enumerate(chosen):
             try:
-                rows = index.read_row_group(i, columns=["shard", *types], use_threads=False)
-            except (KeyError, OSError, pa.ArrowException) as error:
+                rows = index.read_row_group(i, columns=wanted, use_threads=False)
+                columns = index_columns(rows)
+            except (KeyError, ValueError, OSError) as error:
                 raise ValueError(
                     f"{folder}/index.parquet is damaged ({error}). Copy it again, or make the "
                     f"data set again with {prep_command('ROOT', Path(folder).name)}"
@@ -200,7 +206,6 @@ def _read_row_groups(
                 raise ValueError(
                     f"{folder}/index.parquet: row group {i} is not {shards[i]['file']}"
                 )
-            columns = {c: rows[c].cast(t) for c, t in types.items()}
             columns["shard"] = pa.array(np.full(rows.num_rows, position, np.int32))
             parts.append(pa.table(columns))
     return pa.concat_tables(parts)

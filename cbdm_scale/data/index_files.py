@@ -126,6 +126,14 @@ def index_types() -> dict[str, Any]:
     }
 
 
+def index_columns(rows: Any) -> dict[str, Any]:
+    """The columns of ``index_types`` in those types; KeyError or ValueError if one is not."""
+    found = {name: rows[name].cast(kind) for name, kind in index_types().items()}
+    if holes := [name for name, column in found.items() if column.null_count]:
+        raise ValueError(f"its column {holes[0]} has holes")
+    return found
+
+
 def shards_schema(is_parted: bool) -> Any:
     import pyarrow as pa
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.index_files import index_types, part_name
+from cbdm_scale.data.index_files import index_columns, index_types, part_name
 from cbdm_scale.data.manifest import open_folder, prep_command
 from cbdm_scale.data.mapped import map_batch, write_batch
 
@@ -166,12 +166,13 @@ class PartedIndex:
                 meta = file.metadata
                 groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
                 table = file.read(columns=["shard", *index_types()], use_threads=False)
+            columns = index_columns(table)
         except (KeyError, ValueError, OSError, pa.ArrowException) as error:
             raise ValueError(f"{where} is damaged ({error}). {way_out}") from error
         wrong = self._disagreement(part, groups, table)
         if wrong:
             raise ValueError(f"{where} does not agree with shards.parquet: {wrong}. {way_out}")
-        return pa.table({name: table[name].cast(t) for name, t in index_types().items()})
+        return pa.table(columns)
 
     def _disagreement(self, part: int, groups: list[int], table: Any) -> str:
         """What a part says that shards.parquet does not; "" if nothing."""
