@@ -52,7 +52,7 @@ def run_alone(file: Path, storage: str, name: str) -> float:
     before = time.monotonic()
     words = [sys.executable, "-m", "benchmarks.search_overhead", "--alone", str(file)]
     words += ["--storage", storage, "--name", name]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - before
 
 
@@ -63,7 +63,7 @@ def repetition(args: argparse.Namespace, number: int) -> list[Pair]:
     runs = Path(args.storage, "search", name, "trials")
     for before, trial in zip(trials, trials[1:], strict=False):
         seconds = trial.rungs[-1].at - before.rungs[-1].at
-        config = runs / (trial.run or trial.id) / "config.json"
+        config = runs / f"{name}-{trial.id}" / "config.json"
         alone = run_alone(config, f"{args.storage}/alone", f"{name}-{trial.id}")
         found.append(Pair(seconds, alone))
         print(f"{trial.id}: {seconds:.1f} s as a trial, {alone:.1f} s alone", flush=True)
