@@ -62,7 +62,7 @@ def trial(
 ) -> dict[str, Any]:
     """A run that suffers faults, beside the one that does not."""
     long = BAD_STORE if faults[0][1].place != "folder" else 1
-    images = PER_FAULT * (len(faults) + 1) * long
+    images = round(PER_FAULT * (len(faults) + 1) * long * args.length)
     alone, folder = undisturbed(args, hosts, images), Path(args.storage)
     with place(faults[0][1].place, hosts, folder) as where:
         run = watched(args, hosts, f"{name}-{args.workers}-{images}", images, where)
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--repeats", type=int, default=4, help="of each fault, in one run")
     parser.add_argument("--soak", type=int, default=0, help="faults of a mixture, in one run")
+    parser.add_argument("--length", type=float, default=1, help="of a run, times the usual")
     parser.add_argument("--elastic", action="store_true", help="1 to --workers workers")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--timeout-s", type=float, default=20)

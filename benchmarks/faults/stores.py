@@ -12,7 +12,7 @@ from benchmarks.on_hosts import start_mlflow
 
 BAD_S = 10.0
 """Seconds for which a store stays bad after its first bad answer."""
-AWAY_S = 45.0
+AWAY_S = 150.0
 ALL = ("GET", "HEAD", "PUT", "POST", "DELETE")
 WRITES = ("PUT", "POST")
 PART = "/runs/"
@@ -72,5 +72,5 @@ STORES: dict[str, Kind] = {
     "failing": Kind("bucket answers 503, 10 s", bucket("503", ALL), False, "bucket"),
     "bucketfull": Kind("bucket full (507), 10 s", bucket("507", WRITES), False, "bucket"),
     "diskfull": Kind("disk full in the middle of a checkpoint", fill_disk, False, "disk"),
-    "mlflow": Kind("MLflow away for 45 s", tracker_away, False, "tracker"),
+    "mlflow": Kind(f"MLflow away for {AWAY_S:g} s", tracker_away, False, "tracker"),
 }
