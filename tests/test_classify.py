@@ -80,6 +80,7 @@ def test_what_decides_a_result_is_in_its_identity_and_nothing_else(digits_root):
         assert decided(*other) != plain, other
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_learn_real_and_generated_images_and_log_it(work, tmp_path):
     rng = np.random.default_rng(0)

@@ -48,7 +48,11 @@ def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(
     assert steps == list(range(48, IMAGES + 1, 48)), "every metric once, none twice"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT],
+    ids=["term", "ctrl-c"],
+)
 def test_a_signal_saves_and_the_same_command_goes_on(
     work: Path, number: signal.Signals
 ) -> None:

@@ -134,6 +134,7 @@ def test_too_few_images_are_no_crash(evaluated_copy, random_classifier, capsys, 
     assert re.search(r"no precision, recall, density, coverage: .* more than 5 images", out)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_two_ray_workers_find_the_same_bytes_as_one_process(work: Path, tmp_path: Path):

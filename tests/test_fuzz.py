@@ -56,9 +56,9 @@ def python(*words: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("seed", [0])
 def test_no_file_of_a_stranger_runs_reaches_fills_hangs_or_trips(seed: int) -> None:
-    done = python(*f"-m benchmarks.fuzz --cases 12 --seed {seed} --only".split(), *KINDS)
+    done = python(*f"-m benchmarks.fuzz --cases 4 --seed {seed} --only".split(), *KINDS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ran code" in done.stdout and f"| all | {12 * len(KINDS):,}" not in done.stdout
+    assert "ran code" in done.stdout and f"| all | {4 * len(KINDS):,}" not in done.stdout
 
 
 def test_the_judge_sees_what_a_bad_reader_does() -> None:

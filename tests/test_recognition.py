@@ -89,7 +89,7 @@ def test_real_and_generated_images_are_one_set_and_said_in_words(digits_root, tm
         ({"channels": 3}, r"images are \(3, 8, 8\)"),
         ({"labels": [0, 10]}, "1 of 2 images have label 10, the data set has classes 0..9"),
         ({"labels": [0, -1]}, "no label"),
-        ({"labels": [[0, 1]] * 2}, "2 images have 4 labels"),
+        ({"labels": [[0, 1]] * 2}, "4 labels for 2 images"),
     ],
 )
 def test_a_set_that_does_not_fit_the_data_is_named(digits_root, tmp_path, options, words):

@@ -74,7 +74,7 @@ def test_expand_as_adds_trailing_axes_and_takes_the_type():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, "diffusion.num_steps must be at least 1, got 0. Try 1000"),
+        ({"num_steps": 0}, "diffusion.num_steps must be from 1 to 1,000,000, got 0. Try 1000"),
         ({"beta_1": 0.0}, r"diffusion.beta_1 \(0.0\) and diffusion.beta_T \(0.02\)"),
         ({"beta_1": 0.03}, r"0 < beta_1 <= beta_T < 1. Try 1e-4 and 0.02"),
         ({"beta_T": 1.0}, r"diffusion.beta_T \(1.0\)"),

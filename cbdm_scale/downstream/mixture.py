@@ -75,11 +75,6 @@ def check_added(
 ) -> None:
     """ValueError unless the images of ``--add where`` have the size and labels of the data."""
     labels = images.labels
-    if len(labels) != images.count:
-        raise ValueError(
-            f"add ({where}): {images.count} images have {len(labels)} labels. Make the set "
-            "again with python -m cbdm_scale.sample."
-        )
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         meaning = "no label (-1)" if wrong[0] < 0 else f"label {wrong[0]}"
