@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def test_a_worker_that_stops_in_a_report_is_given_up(
 
     monkeypatch.setenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "unset")
     monkeypatch.delenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S")
+    monkeypatch.setattr(sys.modules[launch.__module__], "MEETING_S", 10.0)
     join()
     config = ClusterConfig(workers=2, timeout_s=10, cpus_per_worker=0.5)
     returned = launch(stops_once(tmp_path / "stopped"), config, Storage(str(tmp_path)))

@@ -14,6 +14,9 @@ from cbdm_scale.cluster.stop import stop_on_signal
 if TYPE_CHECKING:
     from cbdm_scale.storage import Storage
 
+MEETING_S = 180.0
+"""Seconds that workers wait for each other in Ray Train's barriers, the first of them at their
+start, where one may still be reading its libraries from a slow disk."""
 PLACING_S = 20
 """Seconds after which elastic workers that cannot be placed are planned anew."""
 
@@ -35,7 +38,8 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     filesystem, path = run.child(".ray").pyarrow_filesystem()
 
     # Ray Train's own barriers, of which a report has one, wait for ever unless told.
-    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(config.timeout_s))
+    meeting_s = max(config.timeout_s, MEETING_S)
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(meeting_s))
     if elastic:  # what it plans with may name a node that died in the last 20 s
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACING_S))
     console = Console()
