@@ -57,6 +57,9 @@ def run(numbers: list[int], repetitions: int, channels: int, rate: str, seed: in
         prepare = [sys.executable, "-m", "data_prep", "digits-lt", "--out", f"{folder}/shards"]
         subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
         about = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "c0ffee" * 11,
+            "RAY_worker_niceness": "0",
             "CBDM_SCALE_CACHE": f"{folder}/cache",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
