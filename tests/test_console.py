@@ -9,7 +9,7 @@ import pytest
 from cbdm_scale.cluster import console as module
 from cbdm_scale.cluster.console import Console
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_a_console_whose_process_is_killed_comes_back_under_the_same_handle(
