@@ -20,7 +20,6 @@ def wait(beside: Beside):
             return finished
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_is_replaced_once_and_then_named(work: Path, tmp_path: Path):
     from cbdm_scale.cluster.connect import join
 
