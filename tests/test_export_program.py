@@ -42,7 +42,9 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
     y, t = torch.tensor([3, 10]), torch.tensor([0, 999])
     net = network_of(open_origin(run))
     expected = net(torch.ones(2, 1, 8, 8), t, y, torch.tensor([0.0, 0.5]))
-    torch.testing.assert_close(torch.load(tmp_path / "found"), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.load(tmp_path / "found", weights_only=True), expected, atol=1e-5, rtol=0
+    )
 
     card = (to / "README.md").read_text()
     assert "`torch.export.load('denoiser.pt2').module()(x, t, y, omega)` with torch" in card

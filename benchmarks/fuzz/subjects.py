@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load
 
 from benchmarks.fuzz.examples import EXAMPLES, NAME, QUIET
-from cbdm_scale.config import build_network
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import BadSample, ShardReader
 from cbdm_scale.evaluation.classifier import load_classifier
 from cbdm_scale.evaluation.inception import find_inception
 from cbdm_scale.evaluation.sources import open_images
+from cbdm_scale.export.network import network_of
 from cbdm_scale.origin import open_origin
 from cbdm_scale.preset_file import starting_point
 from cbdm_scale.serve import generate_from_checkpoint
@@ -68,15 +67,8 @@ def seal_shards(files: Files) -> Files:
 
 
 def read_network(folder: Path, run: str = "") -> None:
-    """As sample and export do: the file, the network, its weights in it."""
-    origin = open_origin(str(folder / run) if run else str(folder))
-    net = build_network(
-        origin.config,
-        channels=origin.channels,
-        image_size=origin.image_size,
-        num_classes=origin.num_classes,
-    )
-    net.load_state_dict(load(origin.weights))
+    """As export does: the file, the network, its weights in it."""
+    network_of(open_origin(str(folder / run)))
 
 
 def seal_checkpoint(files: Files) -> Files:

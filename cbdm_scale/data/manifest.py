@@ -131,7 +131,7 @@ def parse_manifest(text: bytes) -> Manifest:
         raise ValueError(f"is not as data_prep writes it: {error}") from None
     if not NAME.fullmatch(manifest.name):  # it becomes part of paths
         raise ValueError(
-            f"has the name {manifest.name[:80]!r}, which is not of letters, digits, _ and -"
+            f"has the name {manifest.name[:80]!r}, which is not of letters, digits, _ . and -"
         )
     return manifest
 

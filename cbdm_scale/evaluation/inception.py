@@ -114,6 +114,7 @@ def _is_script(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    # NotImplementedError is zipfile's word for a version or packing that it does not know.
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False  # torch's format before 1.6, which the state dict of 2020 may be in
 
