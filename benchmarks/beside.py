@@ -2,7 +2,7 @@
 
     python -m benchmarks.beside --shards FOLDER --storage FOLDER [--workers 1]
 
-Runs the train command on the digits with --eval.beside never and auto in turn, half a logical
+Runs the train command on the digits with --eval.background never and auto in turn, half a logical
 CPU for each training worker, so that some are free, and reads from MLflow how long the step
 loop stood still (``paused_s``) wherever an evaluation came due: for the checkpoint, and with
 never for the evaluation.
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.timing import ratio_of_means
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
 
 LOG = 240
@@ -39,7 +39,15 @@ class Measured:
 
 def command(args: argparse.Namespace, beside: str, name: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "cbdm_scale.train", "--name", name, "--eval.beside", beside),
+        *(
+            sys.executable,
+            "-m",
+            "cbdm_scale.train",
+            "--name",
+            name,
+            "--eval.background",
+            beside,
+        ),
         *("--data.root", args.shards, "--cluster.storage", args.storage),
         *("--cluster.workers", str(args.workers), "--cluster.cpus-per-worker", "0.5"),
         *("--train.total-images", str(args.images), "--train.eval-every", str(args.every)),

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import processor
-from cbdm_scale.config import build_network
-from cbdm_scale.presets import preset
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import build_network
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (
     Progress,

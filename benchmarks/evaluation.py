@@ -60,9 +60,9 @@ def features(seed: int, n: int, num_classes: int) -> Tensor:
 
 def our_parts(num_classes: int) -> dict[str, Callable[[Tensor, Tensor], list[float]]]:
     """The product's functions."""
-    from cbdm_scale.evaluation.fid import fid
-    from cbdm_scale.evaluation.prd import prd
-    from cbdm_scale.evaluation.precision_recall import manifold_scores
+    from cbdm_scale.metrics.fid import fid
+    from cbdm_scale.metrics.prd import prd
+    from cbdm_scale.metrics.precision_recall import manifold_scores
 
     def by_prd(real: Tensor, fake: Tensor) -> list[float]:
         scores = prd(real, fake, num_classes)

@@ -16,14 +16,14 @@ ACCOUNT = {
 S3_PORT, MLFLOW_PORT = 5555, 5000
 WEIGHTS = """
 import hashlib, json, sys
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 folder = Storage(sys.argv[1])
 files = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
 print(json.dumps({f: hashlib.sha256(folder.read_bytes(f)).hexdigest() for f in files}))
 """
 LOSSES = """
 import json, sys
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
 run = Storage(sys.argv[2]).read_text("mlflow_run_id").strip()
 found = make_client(sys.argv[1]).get_metric_history(run, "loss/total")

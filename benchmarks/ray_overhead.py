@@ -2,10 +2,11 @@
 
     python -m benchmarks.ray_overhead [--repetitions 30] [--steps 100] [--raw FILE]
 
-Both launch `cbdm_scale.run.run_rank` on the digits, one thread a worker, gloo on loopback. Both
-groups live all the time and take turns: one trains a stretch of ``--steps`` steps, up to a
-checkpoint that it reports, and waits there while the other trains. What is counted is the CPU
-time of the worker processes (all their threads, Ray's too); Ray's other processes are not.
+Both launch `cbdm_scale.runs.worker.run_rank` on the digits, one thread a worker, gloo on
+loopback. Both groups live all the time and take turns: one trains a stretch of ``--steps``
+steps, up to a checkpoint that it reports, and waits there while the other trains. What is
+counted is the CPU time of the worker processes (all their threads, Ray's too); Ray's other
+processes are not.
 """
 
 import argparse
@@ -32,11 +33,11 @@ from benchmarks.timing import (
     write_raw,
 )
 from cbdm_scale.cluster import ClusterConfig, Published, Say
-from cbdm_scale.config import Config, from_dict
-from cbdm_scale.evaluation.score import EvalConfig
-from cbdm_scale.presets import preset
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.training.world import Processes, World
+from cbdm_scale.training.distributed import DistributedWorld, World, run_in_world
 
 WORKERS, PATIENCE_S = 2, 600.0
 RAY, TORCHRUN = "Ray Train", "torchrun"
@@ -84,7 +85,7 @@ def rank_main(
     world: World, published: Published, say: Say, *, config: Config, folder: str, launcher: str
 ) -> dict[str, Any]:
     """The product's loop, with a turn-taking ``published``."""
-    from cbdm_scale.run import run_rank
+    from cbdm_scale.runs.worker import run_rank
 
     turns = Turns(Path(folder), launcher, world.rank, published)
     return run_rank(world, turns, say, config=config, tracking_uri="", run_id="")
@@ -98,7 +99,7 @@ def under_torchrun(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     config = from_dict(json.loads((folder / "torchrun.json").read_text()))
-    world = Processes(torch.device("cpu"), config.cluster.timeout_s)
+    world = DistributedWorld(torch.device("cpu"), config.cluster.timeout_s)
     names = {"config": config, "folder": str(folder), "launcher": TORCHRUN}
     outcome = rank_main(world, lambda path, metrics: None, lambda text: None, **names)
     dist.destroy_process_group()
@@ -153,7 +154,7 @@ def take_turns(args: argparse.Namespace, folder: Path, alive: threading.Event) -
 
 def run_both(args: argparse.Namespace, folder: Path) -> None:
     from cbdm_scale import cluster
-    from cbdm_scale.storage import Storage
+    from cbdm_scale.storage.folder import Storage
     from data_prep.prepare import prepare_digits
 
     prepare_digits(str(folder / "shards"))
@@ -177,7 +178,8 @@ def run_both(args: argparse.Namespace, folder: Path) -> None:
     try:
         main_of_ranks = partial(rank_main, config=ray_config, folder=str(folder), launcher=RAY)
         run = Storage(ray_config.cluster.storage).child(ray_config.run_name)
-        outcome = cluster.launch(main_of_ranks, ray_config.cluster, run)
+        on_worker = partial(run_in_world, main_of_ranks, ray_config.cluster.timeout_s)
+        outcome = cluster.launch(on_worker, ray_config.cluster, run)
         if "error" in outcome or torchrun.wait(PATIENCE_S):
             raise SystemExit(outcome.get("error", "the loop under torchrun failed"))
     finally:

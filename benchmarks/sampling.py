@@ -30,11 +30,11 @@ from benchmarks.timing import (
     write_raw,
 )
 from cbdm_scale.cluster import PoolConfig, run_jobs
-from cbdm_scale.imageset.make import ChunkMaker
-from cbdm_scale.imageset.plan import Chunk, SetPlan
+from cbdm_scale.config.presets import preset
+from cbdm_scale.generation.chunks import ChunkMaker
+from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.models import build
-from cbdm_scale.origin import open_origin
-from cbdm_scale.presets import preset
+from cbdm_scale.pretrained import load_pretrained
 from cbdm_scale.sample import SampleOptions, make_plan
 
 INTERVAL = 0.2, 0.7
@@ -69,7 +69,7 @@ def digits_maker() -> ChunkMaker:
 
 
 def run_maker(run: str) -> ChunkMaker:
-    origin = open_origin(run)
+    origin = load_pretrained(run)
     options = SampleOptions(
         run=run, sample=origin.config.sample, guidance=origin.config.eval.omegas[0]
     )

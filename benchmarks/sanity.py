@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.evaluation.extract import FeatureSet, extract
-from cbdm_scale.evaluation.extractors import find_extractor
-from cbdm_scale.evaluation.features import Recipe
-from cbdm_scale.evaluation.fid import fid
-from cbdm_scale.evaluation.kid import kid
-from cbdm_scale.evaluation.prd import prd
-from cbdm_scale.evaluation.precision_recall import manifold_scores
-from cbdm_scale.evaluation.sources import Chosen, Images, open_images
+from cbdm_scale.metrics.extract import FeatureSet, extract
+from cbdm_scale.metrics.extractors import find_extractor
+from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.fid import fid
+from cbdm_scale.metrics.kid import kid
+from cbdm_scale.metrics.prd import prd
+from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.sources import Chosen, Images, open_images
 
 SIGMA = 1.0
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.timing import processor, ratio_of_means
 from cbdm_scale.cluster.connect import join
-from cbdm_scale.config import from_dict
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.schema import from_dict
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import start
 from tune.ledger import Ledger, Trial
 

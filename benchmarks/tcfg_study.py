@@ -19,19 +19,20 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from benchmarks.digits_study import COLUMNS
-from cbdm_scale import draws, train
-from cbdm_scale.config import Config, build_network, make_process
+from cbdm_scale import train
+from cbdm_scale.config.schema import Config, build_network, make_process
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.diffusion import rng
+from cbdm_scale.evaluation.evaluator import Evaluator, Scores
 from cbdm_scale.evaluation.score import from_uint8
-from cbdm_scale.examine import Examiner, Scores
 from cbdm_scale.losses import mean_sq
-from cbdm_scale.origin import open_origin
+from cbdm_scale.pretrained import load_pretrained
 from cbdm_scale.sampling.guidance import GuidanceMode, trained
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.state import list_checkpoints
-from cbdm_scale.training.world import OneProcess
 
 OMEGAS = 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0
 SHARES = 0.0205, 0.1005, 0.2505, 0.5005, 0.7505, 0.9505
@@ -67,7 +68,7 @@ def train_one(run: Storage, args: argparse.Namespace) -> None:
 
 
 def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
-    origin = open_origin(run.url)
+    origin = load_pretrained(run.url)
     config = origin.config
     net = build_network(
         config,
@@ -91,10 +92,10 @@ def scores_of(
     evaluated = replace(config.eval, guidance_mode=mode, num_images=args.num_images)
     config = replace(config, eval=replace(evaluated, omegas=OMEGAS))
     folder = run.child(f"study/{mode}")
-    examiner = Examiner(config, manifest, make_process(config), OneProcess(), folder)
+    evaluator = Evaluator(config, manifest, make_process(config), OneProcess(), folder)
     found: Scores = {}
     for omega in OMEGAS:
-        found |= examiner.evaluate(net, args.images, (omega,))
+        found |= evaluator.evaluate(net, args.images, (omega,))
         print(f"{mode} omega {omega:g}: FID {found[str(omega)]['fid']:.2f}", flush=True)
     return found
 
@@ -106,14 +107,14 @@ def distances(
     """By t / T and omega > 0: means over images of ||one - two||^2 and ||two - unguided||^2."""
     index = open_index(config.data.root, config.dataset, "eval")
     reader = ShardReader(config.data.root, config.dataset, index)
-    rows = draws.permutation(0, "study", index.num_samples)[:count]
+    rows = rng.permutation(0, "study", index.num_samples)[:count]
     x0 = from_uint8(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
     y = torch.from_numpy(index.labels[rows.numpy()].copy())
     process, null = make_process(config), manifest.num_classes
     found: dict[float, list[tuple[float, float]]] = {}
     for share in SHARES:
         name = f"study {int(1000 * share)}"
-        eps = draws.normal(0, name, rows, x0[0].numel()).view_as(x0)
+        eps = rng.normal(0, name, rows, x0[0].numel()).view_as(x0)
         noisy = process.noisy(x0, process.step(torch.full((len(y),), share)), eps)
         x_t, t = noisy.x, noisy.level
         plain, none = net(x_t, t, y), net(x_t, t, torch.full_like(y, null))

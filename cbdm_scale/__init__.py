@@ -1,12 +1,32 @@
 """Class-balancing diffusion models, trained on many machines.
 
-types, labels, draws, parse, kinds, storage
-data -> diffusion -> models -> losses -> training -> sampling -> evaluation
-'------------- plain torch: no ray, no mlflow -------------------------'
-downstream (the classifier of Table 4) and report (a page of what was found) are plain too.
-tracking (mlflow) and cluster (ray) stand beside them; run is one rank, keeper its checkpoints,
-judge its evaluations.
-The commands: train, sample, evaluate, classify.
+The way of an image, and of the code (imports run from right to left, never back):
+
+    data -> diffusion -> models -> losses -> training -> sampling -> metrics
+    '------------- plain torch: no ray, no mlflow -----------------------'
+
+diffusion    noise: schedule, EDM, processes, the denoiser's type; random numbers of an image
+data         shards, index, sample plan, loader, augmentation
+models       backbones, and the classifier's ResNet
+losses       one file an objective: DDPM (Equation 1), CBDM (Equation 4), TCFG (Appendix C)
+training     train loop, state, gradients, averages, the ranks (distributed)
+sampling     samplers, guidance, grids
+metrics      pure functions of features, and the networks that make features
+
+What makes a run of it:
+
+storage      local folders and URLs, JSON files
+config       what a run is: schema, the paper's rows, preset files, the command line
+cluster      the only import of ray: workers, pools, notices of preemption
+tracking     the only import of mlflow: runs, the spool of metrics, registered models
+pretrained   trained networks from anywhere, fine-tuning, export to other libraries
+generation   sets of images of a trained network, made on all workers
+evaluation   who evaluates when, the scores on record, the report
+recognition  a classifier on real and generated images (Table 4)
+runs         a run's folder, its checkpoints, one rank of it, launching it
+
+The commands: train, sample, evaluate, export, classify, preflight. Beside the package:
+data_prep writes the shards, tune searches. tests/import_table.py says what may import what.
 """
 
 __version__ = "0.1.0"

@@ -15,17 +15,17 @@ from typing import Annotated, Any
 import tyro
 
 from cbdm_scale import __version__
-from cbdm_scale.claim import differing
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config import find_option, flatten
+from cbdm_scale.config.presets import PRESETS
+from cbdm_scale.config.schema import find_option, flatten
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
-from cbdm_scale.downstream.fit import FitConfig
-from cbdm_scale.downstream.mixture import parse_per_class
-from cbdm_scale.presets import PRESETS
+from cbdm_scale.recognition.fit import FitConfig
+from cbdm_scale.recognition.mixture import parse_per_class
 from cbdm_scale.recognition.sets import Sets, find_sets
-from cbdm_scale.remote import refuse_typed_passwords, split_scheme
-from cbdm_scale.storage import Storage
+from cbdm_scale.runs.run_dir import differing
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import refuse_typed_passwords, split_scheme
 from cbdm_scale.tracking import TrackConfig
 
 PROG = "python -m cbdm_scale.classify"
@@ -124,7 +124,7 @@ def identity(options: ClassifyOptions, sets: Sets) -> dict[str, Any]:
     }
 
 
-def claim_run(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
+def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
     """The run's folder, with config.json in it; ValueError if it is another run's."""
     digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:8]
     storage = Storage(options.cluster.storage)
@@ -153,6 +153,7 @@ def start(options: ClassifyOptions) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
     from cbdm_scale.recognition.rank import Trial, recognise_rank
+    from cbdm_scale.training.distributed import run_in_world
 
     root = options.data.root
     if options.dataset == "digits_lt":
@@ -162,7 +163,7 @@ def start(options: ClassifyOptions) -> int:
     sets = find_sets(root, options.dataset, options.add, options.add_per_class)
     manifest = sets.manifest
     cluster.connect(options.cluster)
-    run = claim_run(options, identity(options, sets))
+    run = open_run_dir(options, identity(options, sets))
     trial = Trial(
         folder=run.url,
         train=sets.train,
@@ -196,8 +197,9 @@ def start(options: ClassifyOptions) -> int:
     print(f"run {name} in {run.url}, {options.cluster.workers} workers", flush=True)
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(recognise_rank, trial=trial, tracking_uri=uri, run_id=run_id)
+    on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
     outcome = tracking.followed(
-        uri, run_id, lambda: cluster.launch(rank_main, options.cluster, run)
+        uri, run_id, lambda: cluster.launch(on_worker, options.cluster, run)
     )
     say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
     return 0

@@ -7,15 +7,15 @@ several nodes. Leaves nothing behind.
 import sys
 from collections.abc import Sequence
 
-from cbdm_scale.command_line import parse, resolve
-from cbdm_scale.remote import refuse_typed_passwords
-from cbdm_scale.storage import Storage
-from cbdm_scale.train import check_extractor, find_data
+from cbdm_scale.runs.command_line import parse, resolve
+from cbdm_scale.runs.launch import check_extractor, find_data
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import refuse_typed_passwords
 
 
 def main(argv: Sequence[str]) -> int:
     from cbdm_scale import cluster, tracking
-    from cbdm_scale.nodes import look_at_nodes
+    from cbdm_scale.runs.node_checks import look_at_nodes
 
     try:
         refuse_typed_passwords(argv)

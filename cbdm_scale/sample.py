@@ -13,17 +13,22 @@ from typing import Annotated, Literal
 import tyro
 
 from cbdm_scale.cluster import PoolConfig
-from cbdm_scale.config import find_option
+from cbdm_scale.config.schema import find_option
 from cbdm_scale.data.manifest import Manifest, canonical_name
-from cbdm_scale.imageset import export
-from cbdm_scale.imageset.making import make_missing, plan_set
-from cbdm_scale.imageset.plan import SetPlan
-from cbdm_scale.imageset.store import ChunkStore
-from cbdm_scale.origin import Origin, find_data, named_origin, open_origin
-from cbdm_scale.remote import refuse_typed_passwords
+from cbdm_scale.generation import export
+from cbdm_scale.generation.generate import make_missing, plan_set
+from cbdm_scale.generation.plan import SetPlan
+from cbdm_scale.generation.store import ChunkStore
+from cbdm_scale.pretrained import (
+    PretrainedNetwork,
+    find_data,
+    load_pretrained,
+    named_pretrained,
+)
 from cbdm_scale.sampling.generate import SamplerConfig
 from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import refuse_typed_passwords
 
 PROG = "python -m cbdm_scale.sample"
 
@@ -101,9 +106,9 @@ class SampleOptions:
             )
 
 
-def parse(argv: Sequence[str]) -> tuple[SampleOptions, Origin | None]:
+def parse(argv: Sequence[str]) -> tuple[SampleOptions, PretrainedNetwork | None]:
     """The options and where the network comes from, which decides the options' defaults."""
-    base, origin = SampleOptions(), named_origin(argv)
+    base, origin = SampleOptions(), named_pretrained(argv)
     if origin:
         config = origin.config
         base = replace(
@@ -126,7 +131,9 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, Origin | None]:
     return tyro.cli(command, args=list(argv), prog=PROG), origin
 
 
-def make_plan(options: SampleOptions, origin: Origin, real: Manifest | None) -> SetPlan:
+def make_plan(
+    options: SampleOptions, origin: PretrainedNetwork, real: Manifest | None
+) -> SetPlan:
     """Everything that decides the images; ValueError if options do not fit the network."""
     return plan_set(
         origin,
@@ -155,7 +162,7 @@ def same_command(argv: Sequence[str], form: export.Format) -> str:
 def give_out(
     store: ChunkStore,
     options: SampleOptions,
-    origin: Origin,
+    origin: PretrainedNetwork,
     real: Manifest | None,
     root: str,
     argv: Sequence[str],
@@ -188,7 +195,7 @@ def give_out(
     return store.folder.path(name), following
 
 
-def start(options: SampleOptions, origin: Origin, argv: Sequence[str]) -> int:
+def start(options: SampleOptions, origin: PretrainedNetwork, argv: Sequence[str]) -> int:
     """Check, make, give out, and say how it went. The exit status."""
     real, root = find_data(origin, options.data_root)
     plan = make_plan(options, origin, real)
@@ -215,7 +222,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         refuse_typed_passwords(argv)
         options, origin = parse(argv)
-        return start(options, origin or open_origin(options.run), argv)
+        return start(options, origin or load_pretrained(options.run), argv)
     except KeyboardInterrupt:
         print("\nstopped: what is finished is kept, the same command goes on", file=sys.stderr)
         return 130

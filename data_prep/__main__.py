@@ -100,7 +100,7 @@ def _dashes(word: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    from cbdm_scale.remote import refuse_typed_passwords
+    from cbdm_scale.storage.remote import refuse_typed_passwords
 
     try:
         refuse_typed_passwords(argv)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, parse_manifest, read_manifest
-from cbdm_scale.labels import GROUPS
+from cbdm_scale.diffusion.labels import GROUPS
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
 from data_prep.source import Source

@@ -6,11 +6,11 @@ import pytest
 import torch
 from sampling_tools import make_run
 
-from cbdm_scale.evaluate.command import main
-from cbdm_scale.evaluate.kept import read
-from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
+from cbdm_scale.evaluate import main
+from cbdm_scale.evaluation.records import read
 from cbdm_scale.evaluation.results import Evaluation
-from cbdm_scale.storage import Storage
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.storage.folder import Storage
 
 HERE = ("--cluster.workers", "0")
 QUICK = ("--no-memorisation", *HERE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cbdm_scale.evaluation.features import Features, as_levels
+from cbdm_scale.metrics.features import Features, as_levels
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cbdm_scale.config import Config
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.evaluation.score import EvalConfig
 from cbdm_scale.losses import LossConfig
+from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.models import UNetConfig
-from cbdm_scale.run import Run
+from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
+from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.loop import TrainConfig
-from cbdm_scale.training.world import Processes
 
 JOIN_S = 240
 
@@ -111,7 +111,7 @@ def run_one(job: Job, rank: int, meeting: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=job.ranks)
     try:
         run = Storage(job.config.cluster.storage).child(job.config.run_name)
-        world = Processes(torch.device("cpu"))
+        world = DistributedWorld(torch.device("cpu"))
         if job.begin_with and rank == 0:
             kept = run.local_path("checkpoints") / job.begin_with.name
             shutil.copytree(job.begin_with, kept)
@@ -134,7 +134,7 @@ def run_in_turn(rank: int, jobs: list[Job], folder: Path) -> None:
 def launch(jobs: list[Job], folder: Path) -> list[int]:
     """Run the jobs in turn on as many processes as the largest needs; their exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "cbdm_scale.run"])
+    context.set_forkserver_preload(["torch", "torch.distributed", "cbdm_scale.runs.worker"])
     folder.mkdir()
     ranks = range(max(job.ranks for job in jobs))
     processes = [context.Process(target=run_in_turn, args=(r, jobs, folder)) for r in ranks]

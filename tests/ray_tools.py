@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 ROOT = Path(__file__).parents[1]
 FILES = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
@@ -51,18 +51,18 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from data_prep.prepare import prepare
 
     prepare("digits-lt", Options(out=str(folder / "shards"), workers=0))
-    keeper = subprocess.Popen(
+    checkpoints = subprocess.Popen(
         [sys.executable, "-c", KEEP_CLUSTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
     )
-    assert keeper.stdout
-    os.environ["RAY_ADDRESS"], session = keeper.stdout.readline().split()
+    assert checkpoints.stdout
+    os.environ["RAY_ADDRESS"], session = checkpoints.stdout.readline().split()
     (folder / "session").symlink_to(session)
     yield folder
-    keeper.communicate("over\n", timeout=60)
+    checkpoints.communicate("over\n", timeout=60)
     os.environ.clear()
     os.environ.update(before)
 

@@ -4,13 +4,13 @@ import random
 
 import torch
 
-from cbdm_scale.evaluation.intervals import Interval, wilson
-from cbdm_scale.evaluation.memorisation import GroupMemorisation
-from cbdm_scale.evaluation.per_class import ClassScore, ClassTable
-from cbdm_scale.evaluation.prd import f_beta, prd_curve
+from cbdm_scale.diffusion.labels import GROUPS, class_groups
+from cbdm_scale.evaluation.report.images import ReportImages, shown_classes
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
-from cbdm_scale.labels import GROUPS, class_groups
-from cbdm_scale.report.images import ReportImages, shown_classes
+from cbdm_scale.metrics.intervals import Interval, wilson
+from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.per_class import ClassScore, ClassTable
+from cbdm_scale.metrics.prd import f_beta, prd_curve
 
 
 def around(value: float, half: float) -> Interval:

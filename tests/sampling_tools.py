@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cbdm_scale.claim import claim_run
+from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.models import BackboneName, ModelConfig, UNetConfig
-from cbdm_scale.presets import preset
-from cbdm_scale.run import build_state
-from cbdm_scale.storage import Storage
+from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.worker import build_state
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import save_checkpoint
 
 MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
@@ -40,7 +40,7 @@ def make_run(
         cluster=replace(base.cluster, storage=str(runs)),
     )
     manifest = read_manifest(root, dataset)
-    run = claim_run(config, manifest)
+    run = open_run_dir(config, manifest)
     for seen in images:
         state = build_state(config, manifest, torch.device("cpu"))
         generator = torch.Generator().manual_seed(seen)

@@ -14,18 +14,18 @@ from process_tools import sent
 from safetensors.torch import load_file
 from training_tools import TinyNet, make_batch, make_task
 
-from cbdm_scale.claim import claim_run
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.losses import LossConfig, build_loss
 from cbdm_scale.models import UNetConfig, build, num_parameters
-from cbdm_scale.run import Run
-from cbdm_scale.serve import generate_from_checkpoint
+from cbdm_scale.pretrained.serve import generate_from_checkpoint
+from cbdm_scale.runs.launch import describe
+from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.worker import Run
 from cbdm_scale.tracking import NoTracker
-from cbdm_scale.train import describe
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import backward
-from cbdm_scale.training.world import OneProcess
 
 SMALL = UNetConfig(channels=16, multipliers=(1, 2), num_blocks=1, groups=8, dropout=0.0)
 CPU = torch.device("cpu")
@@ -140,7 +140,7 @@ def test_a_run_with_ada_learns_from_the_numbers_and_samples_without(digits_root,
     extra = describe(config, manifest)["parameters"] - describe(plain, manifest)["parameters"]
     assert extra == 9 * 4 * config.model.channels
 
-    folder = claim_run(config, manifest)
+    folder = open_run_dir(config, manifest)
     run = Run(config, OneProcess(), folder, NoTracker(), lambda path, at: None, lambda _: None)
     assert run.go()["how"] == "finished"
     weights = folder.local_path("checkpoints/000000000048")  # 4 steps of 12 images

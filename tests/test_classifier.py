@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from cbdm_scale.evaluation.classifier import (
+from cbdm_scale.metrics.classifier import (
     METADATA,
     SmallClassifier,
     load_classifier,

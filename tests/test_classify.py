@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ray_tools import logged_steps, run
 
-from cbdm_scale.classify import ClassifyOptions, claim_run, identity, main, parse
-from cbdm_scale.evaluation.extractors import load_extractor
+from cbdm_scale.classify import ClassifyOptions, identity, main, open_run_dir, parse
+from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.recognition.sets import find_sets
 
 
@@ -53,12 +53,12 @@ def test_a_name_is_not_taken_over_by_another_configuration(tmp_path):
     options = ClassifyOptions(name="mine")
     options = replace(options, cluster=replace(options.cluster, storage=str(tmp_path)))
     decided = {"dataset": "digits_lt", "train": {"lr": 0.1}}
-    assert claim_run(options, decided).url == str(tmp_path / "mine")
-    claim_run(replace(options, seeds=(7,)), decided)
+    assert open_run_dir(options, decided).url == str(tmp_path / "mine")
+    open_run_dir(replace(options, seeds=(7,)), decided)
     with pytest.raises(ValueError, match=r"train.lr \(0.1 there, 0.2 here\)"):
-        claim_run(options, {"dataset": "digits_lt", "train": {"lr": 0.2}})
+        open_run_dir(options, {"dataset": "digits_lt", "train": {"lr": 0.2}})
     unnamed = replace(options, name="")
-    names = {claim_run(unnamed, decided | {"added": a}).url for a in ("", "x", "x")}
+    names = {open_run_dir(unnamed, decided | {"added": a}).url for a in ("", "x", "x")}
     assert len(names) == 2 and all("digits_lt-resnet32-" in name for name in names)
 
 

@@ -13,7 +13,7 @@ from ray_tools import SMALL
 
 from benchmarks.hosts import Hosts, processes, wait_for, why_not
 from benchmarks.on_hosts import ACCOUNT, BUCKET, S3_PORT, alone, losses, start_servers, weights
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from tune.ledger import Ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]

@@ -26,7 +26,7 @@ HANGING = """
 import sys
 from pathlib import Path
 import data_prep.prepare
-from cbdm_scale.draws import permutation
+from cbdm_scale.diffusion.rng import permutation
 from shard_tools import make_digits
 from source_tools import watched
 out = Path(sys.argv[1])

@@ -12,8 +12,8 @@ from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 from test_data_prep_cub import make_cub
 from test_data_prep_imagenet import make_imagenet
 
+from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import PUBLISHED, prep_command, read_manifest
-from cbdm_scale.presets import PRESETS
 from data_prep.__main__ import main, make_parser
 from data_prep.options import READER_OPTIONS, Options
 from data_prep.readers import DATASETS, read_source

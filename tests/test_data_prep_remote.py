@@ -109,7 +109,7 @@ def test_folder_of_the_user_on_a_store_is_never_replaced():
 def test_feature_classifier_goes_to_the_store_too():
     root = f"memory://{uuid.uuid4().hex}"
     write(root, classifier=True)
-    from cbdm_scale.evaluation.classifier import load_classifier
+    from cbdm_scale.metrics.classifier import load_classifier
 
     raw = fsspec.filesystem("memory").cat_file(f"{root}/digits_lt/classifier.safetensors")
     assert load_classifier(raw)

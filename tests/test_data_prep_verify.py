@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from shard_tools import edit_index
 
-from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from data_prep.__main__ import main
 from data_prep.checking.verify import verify
 from data_prep.readers.digits import read_digits_lt

@@ -9,7 +9,15 @@ from diffusers_tools import CONFIG, SCHEDULER, random_net, save_theirs
 from safetensors.torch import load, load_file, save_file
 
 from cbdm_scale.models import UNetConfig
-from cbdm_scale.models.diffusers import (
+from cbdm_scale.models.dit import SIZES, DiT, DiTConfig
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.diffusers_dit import (
+    config_to_dit,
+    dit_from_theirs,
+    dit_pairs,
+    dit_to_theirs,
+)
+from cbdm_scale.pretrained.diffusers_unet import (
     config_to_unet,
     to_ours,
     to_theirs,
@@ -17,14 +25,6 @@ from cbdm_scale.models.diffusers import (
     unet_pairs,
     wave_order,
 )
-from cbdm_scale.models.diffusers_dit import (
-    config_to_dit,
-    dit_from_theirs,
-    dit_pairs,
-    dit_to_theirs,
-)
-from cbdm_scale.models.dit import SIZES, DiT, DiTConfig
-from cbdm_scale.origin import open_origin
 from cbdm_scale.train import main
 
 CONFIGS = [
@@ -99,12 +99,12 @@ def test_another_network_is_refused_by_the_field_that_makes_it_one(
 ):
     folder = save_theirs(tmp_path / "net", random_net(CONFIG), **{field: value})
     with pytest.raises(ValueError, match=f"UNet2DModel whose {field} is .*where.*is.*{needed}"):
-        open_origin(folder)
+        load_pretrained(folder)
 
 
 def test_heads_as_wide_as_the_only_attended_level_are_one_head(tmp_path):
     folder = save_theirs(tmp_path / "net", random_net(CONFIG), attention_head_dim=32)
-    assert open_origin(folder).config.model.channels == 16
+    assert load_pretrained(folder).config.model.channels == 16
 
 
 def test_a_pipeline_names_its_noise_and_its_labels_are_all_classes(tmp_path):
@@ -115,16 +115,16 @@ def test_a_pipeline_names_its_noise_and_its_labels_are_all_classes(tmp_path):
     scheduler = Path(tmp_path, "p/scheduler/scheduler_config.json")
     scheduler.parent.mkdir()
     scheduler.write_text(json.dumps(SCHEDULER))
-    origin = open_origin(str(tmp_path / "p"))
+    origin = load_pretrained(str(tmp_path / "p"))
     assert origin.config.diffusion.num_steps == 500 and origin.num_classes == 11
     table = load(origin.weights)["label.weight"]
     assert torch.equal(table[:11], net.state_dict()["label.weight"]) and not table[11].any()
     scheduler.write_text(json.dumps(SCHEDULER | {"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match="prediction_type 'v_prediction': the noise must be"):
-        open_origin(str(tmp_path / "p"))
+        load_pretrained(str(tmp_path / "p"))
     Path(tmp_path, "p/model_index.json").write_text(json.dumps(index | {"vae": []}))
     with pytest.raises(ValueError, match="has a vae: such a network draws codes"):
-        open_origin(str(tmp_path / "p"))
+        load_pretrained(str(tmp_path / "p"))
 
 
 def test_files_that_are_no_safetensors_or_do_not_fit_are_refused(tmp_path):
@@ -133,21 +133,21 @@ def test_files_that_are_no_safetensors_or_do_not_fit_are_refused(tmp_path):
     weights = load_file(file)
     save_file({**weights, "extra": torch.zeros(1)}, file)
     with pytest.raises(ValueError, match=r"unknown \['extra'\], missing \[\]"):
-        open_origin(folder)
+        load_pretrained(folder)
     save_file({**weights, "conv_in.bias": torch.zeros(3)}, file)
     with pytest.raises(ValueError, match=r"conv_in.bias has shape \(3,\), its config.json"):
-        open_origin(folder)
+        load_pretrained(folder)
     file.rename(Path(folder, "diffusion_pytorch_model.bin"))
     with pytest.raises(ValueError, match="safetensors alone.*safe_serialization=True"):
-        open_origin(folder)
+        load_pretrained(folder)
     Path(folder, "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     with pytest.raises(ValueError, match="it is a UNet2DConditionModel: UNet2DModel and DiT"):
-        open_origin(folder)
+        load_pretrained(folder)
 
 
 def test_weights_in_several_files_are_one_network_and_lie_in_its_folder(tmp_path):
     folder = Path(save_theirs(tmp_path / "net", random_net(CONFIG)))
-    whole = open_origin(str(folder)).weights
+    whole = load_pretrained(str(folder)).weights
     file = folder / "diffusion_pytorch_model.safetensors"
     weights, index = load_file(file), Path(f"{file}.index.json")
     for part, names in enumerate((sorted(weights)[::2], sorted(weights)[1::2])):
@@ -155,13 +155,13 @@ def test_weights_in_several_files_are_one_network_and_lie_in_its_folder(tmp_path
     places = {name: f"part{i % 2}.safetensors" for i, name in enumerate(sorted(weights))}
     index.write_text(json.dumps({"weight_map": places}))
     file.rename(tmp_path / "elsewhere.safetensors")
-    parts, whole = load(open_origin(str(folder)).weights), load(whole)
+    parts, whole = load(load_pretrained(str(folder)).weights), load(whole)
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
     places[sorted(weights)[0]] = "../elsewhere.safetensors"
     index.write_text(json.dumps({"weight_map": places}))
     with pytest.raises(ValueError, match="names ../elsewhere.* not a file of its folder"):
-        open_origin(str(folder))
+        load_pretrained(str(folder))
 
 
 def test_training_starts_from_their_folder(tmp_path, digits_root, capsys):

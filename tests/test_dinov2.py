@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cbdm_scale.evaluation.dinov2 import SIDE, transform
-from cbdm_scale.evaluation.extractors import find_extractor
+from cbdm_scale.metrics.dinov2 import SIDE, transform
+from cbdm_scale.metrics.extractors import find_extractor
 
 D, DEPTH, SIDE_LEARNT = 128, 2, 37
 

@@ -6,8 +6,8 @@ Shapes: C, H, W = image, K = classes, T = steps.
 import pytest
 import torch
 
+from cbdm_scale.diffusion.labels import class_probs
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.labels import class_probs
 from cbdm_scale.losses import Drawer, LossConfig, build_loss
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)

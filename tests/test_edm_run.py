@@ -11,17 +11,17 @@ from evaluate_tools import QUICK, evaluate, found_in
 from safetensors.torch import load
 from sampling_tools import make_run, only_set
 
-from cbdm_scale.command_line import parse
-from cbdm_scale.config import build_network, from_dict
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import build_network, from_dict
 from cbdm_scale.diffusion.edm import EDM
-from cbdm_scale.examine import evaluate_alone
+from cbdm_scale.evaluation.evaluator import evaluate_alone
 from cbdm_scale.models import BACKBONES
-from cbdm_scale.origin import open_origin
-from cbdm_scale.presets import preset
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.runs.command_line import parse
 from cbdm_scale.sample import main as sample
 from cbdm_scale.sample import parse as parse_sample
 from cbdm_scale.sampling.generate import generate, to_uint8
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_sample_command_makes_what_heun_makes_of_the_average_weights(edm):
     assert sample(["--run", edm, "--format", "npz", "--cluster.workers", "0"]) == 0
     with np.load(only_set(f"{edm}/samples").local_path("images-30.npz")) as file:
         images, y = file["arr_0"], torch.from_numpy(file["arr_1"])
-    origin = open_origin(edm)
+    origin = load_pretrained(edm)
     net = build_network(origin.config, channels=1, image_size=8, num_classes=10)
     net.load_state_dict(load(origin.weights))
     expected = generate(
@@ -72,7 +72,7 @@ def test_the_sample_command_refuses_samplers_of_ddpm(edm, capsys):
 
 
 def test_the_score_in_training_is_that_of_the_evaluate_command(edm, random_classifier):
-    """Two ways to the same images: the examiner's shares, and a set of the sample command."""
+    """Two ways to the same images: the evaluator's shares, and a set of the sample command."""
     words = ("--guidance", "0,1", "--chunk-size", "8", *QUICK)
     assert evaluate(edm, random_classifier, *words) == 0
     sets = found_in(edm).sets

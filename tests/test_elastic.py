@@ -4,7 +4,7 @@ import pytest
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.cluster.connect import check_resources
-from cbdm_scale.config import Config
+from cbdm_scale.config.schema import Config
 from cbdm_scale.training.loop import TrainConfig
 
 

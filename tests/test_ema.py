@@ -2,7 +2,7 @@ import pytest
 import torch
 from training_tools import TinyNet
 
-from cbdm_scale.settings import halflife
+from cbdm_scale.config.paper import halflife
 from cbdm_scale.training.ema import EMA
 
 

@@ -7,8 +7,8 @@ from evaluate_tools import QUICK, evaluate, home_of
 from sampling_tools import make_run
 from test_origin import keep_two
 
-from cbdm_scale.evaluate.command import main
-from cbdm_scale.storage import Storage
+from cbdm_scale.evaluate import main
+from cbdm_scale.storage.folder import Storage
 
 
 def test_every_width_is_evaluated_and_the_best_is_named(

@@ -12,16 +12,16 @@ import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
 from sampling_tools import make_run, only_set
 
-from cbdm_scale.evaluate.command import main, parse
-from cbdm_scale.evaluate.inputs import find_inputs
-from cbdm_scale.evaluate.kept import read
-from cbdm_scale.evaluate.pictures import first_rows, report_images
-from cbdm_scale.evaluation.extractors import load_extractor
-from cbdm_scale.evaluation.fid import fid
-from cbdm_scale.evaluation.sources import SplitImages
-from cbdm_scale.imageset.images import open_set
+from cbdm_scale.evaluate import main, parse
+from cbdm_scale.evaluation.inputs import find_inputs
+from cbdm_scale.evaluation.pictures import first_rows, report_images
+from cbdm_scale.evaluation.records import read
+from cbdm_scale.generation.images import open_set
+from cbdm_scale.metrics.extractors import load_extractor
+from cbdm_scale.metrics.fid import fid
+from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.sample import main as sample
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 # ----------------------------------------------------------------------------
 # What is found.

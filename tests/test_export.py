@@ -10,16 +10,16 @@ from safetensors.torch import load, load_file
 from sampling_tools import make_run
 
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.evaluation.intervals import Interval
-from cbdm_scale.evaluation.memorisation import GroupMemorisation
-from cbdm_scale.evaluation.per_class import ClassScore, ClassTable
+from cbdm_scale.evaluation.model_card import metrics
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult, to_json
-from cbdm_scale.export.card import metrics
-from cbdm_scale.export.command import main
-from cbdm_scale.export.diffusers import check_diffusers
+from cbdm_scale.export import main
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.per_class import ClassScore, ClassTable
 from cbdm_scale.models import DiTConfig
-from cbdm_scale.origin import open_origin
-from cbdm_scale.storage import Storage
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.export_diffusers import check_diffusers
+from cbdm_scale.storage.folder import Storage
 
 
 def evaluation(checkpoint: str, images: int) -> Evaluation:
@@ -87,7 +87,7 @@ def test_an_exported_network_is_the_run_s_average_to_the_bit(
     run: str,
     exported: Path,
 ) -> None:
-    before, after = open_origin(run), open_origin(str(exported))
+    before, after = load_pretrained(run), load_pretrained(str(exported))
     assert after.weights == before.weights
     assert after.config.model == before.config.model
     assert (after.class_names, after.fingerprint) == (before.class_names, before.fingerprint)
@@ -99,7 +99,7 @@ def test_the_folder_for_diffusers_comes_back_with_its_noise_and_its_none(
     run: str,
     exported: Path,
 ) -> None:
-    before, after = open_origin(run), open_origin(str(exported / "diffusers/unet"))
+    before, after = load_pretrained(run), load_pretrained(str(exported / "diffusers/unet"))
     assert after.config.diffusion == before.config.diffusion
     assert (after.num_classes, after.class_names) == (10, before.class_names)
     ours, theirs = load(before.weights), load(after.weights)
@@ -196,7 +196,7 @@ def test_a_network_of_edm_gets_no_scheduler_of_ddpm_and_the_card_says_its_noise(
     card = (to / "README.md").read_text()
     assert "EDM noise (Karras et al., 2022): ln(sigma) is normal with mean -1.2" in card
     assert "DDPM noise" not in card and "CBDM (Equation 4): tau 1" in card
-    again = open_origin(str(to)).config
+    again = load_pretrained(str(to)).config
     assert (again.process, again.sample.name) == ("edm", "heun")
 
 
@@ -208,7 +208,10 @@ def test_a_dit_for_diffusers_comes_back_with_its_noise_and_its_none(
 ) -> None:
     run = make_run(tmp_path / "runs", digits_root, row="tcfg", backbone="dit", model=DIT)
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
-    before, after = open_origin(run), open_origin(str(tmp_path / "out/diffusers/transformer"))
+    before, after = (
+        load_pretrained(run),
+        load_pretrained(str(tmp_path / "out/diffusers/transformer")),
+    )
     assert (after.config.model, after.config.diffusion) == (DIT, before.config.diffusion)
     assert (after.num_classes, after.class_names) == (10, before.class_names)
     ours, theirs = load(before.weights), load(after.weights)
@@ -239,7 +242,7 @@ def test_one_denoising_step_of_a_dit_is_the_same_in_diffusers(
     pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
     run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=DIT)
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
-    origin, folder = open_origin(run), tmp_path / "out/diffusers"
+    origin, folder = load_pretrained(run), tmp_path / "out/diffusers"
     assert "checked: one denoising step" in check_diffusers(origin, folder)
     config = folder / "transformer/config.json"
     heads = {"num_attention_heads": 2, "attention_head_dim": 16}
@@ -255,7 +258,7 @@ def test_one_denoising_step_is_the_same_in_diffusers(
     exported: Path,
 ) -> None:
     pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
-    origin, folder = open_origin(run), exported / "diffusers"
+    origin, folder = load_pretrained(run), exported / "diffusers"
     assert "checked: one denoising step" in check_diffusers(origin, folder)
     config = folder / "unet/config.json"
     config.write_text(config.read_text().replace("silu", "gelu"))

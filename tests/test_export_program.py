@@ -10,12 +10,16 @@ import torch
 from sampling_tools import make_run
 from torch import nn
 
-from cbdm_scale.export import program
-from cbdm_scale.export.command import main
-from cbdm_scale.export.network import network_of
-from cbdm_scale.export.program import Denoiser, check_program, examples, write_program
+from cbdm_scale.export import main, program
 from cbdm_scale.models import DiTConfig, SongConfig, ViTConfig
-from cbdm_scale.origin import open_origin
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.export_network import network_of
+from cbdm_scale.pretrained.export_program import (
+    Denoiser,
+    check_program,
+    examples,
+    write_program,
+)
 
 ALONE = """
 import sys, torch
@@ -40,7 +44,7 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
     words = [sys.executable, "-c", ALONE, str(to / "denoiser.pt2"), str(tmp_path / "found")]
     subprocess.run(words, check=True, cwd=tmp_path, timeout=120)
     y, t = torch.tensor([3, 10]), torch.tensor([0, 999])
-    net = network_of(open_origin(run))
+    net = network_of(load_pretrained(run))
     expected = net(torch.ones(2, 1, 8, 8), t, y, torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(
         torch.load(tmp_path / "found", weights_only=True), expected, atol=1e-5, rtol=0
@@ -58,7 +62,7 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
 def test_of_an_edm_network_the_program_is_the_denoiser_with_its_scaling(
     tmp_path: Path, digits_root: str
 ) -> None:
-    origin = open_origin(make_run(tmp_path / "runs", digits_root, row="cbdm_edm"))
+    origin = load_pretrained(make_run(tmp_path / "runs", digits_root, row="cbdm_edm"))
     lines = write_program(origin, tmp_path / "denoiser.pt2")
     assert "(x, sigma, y)`" in lines[0] and "D(x; sigma, y)" in lines[0]
     found = torch.export.load(tmp_path / "denoiser.pt2").module()
@@ -74,13 +78,13 @@ def test_of_an_edm_network_the_program_is_the_denoiser_with_its_scaling(
 def test_every_backbone_becomes_a_program(tmp_path: Path, digits_root: str, name: str) -> None:
     row, backbone, model = SMALL[name]
     run = make_run(tmp_path / "runs", digits_root, row=row, backbone=backbone, model=model)
-    assert "checked" in write_program(open_origin(run), tmp_path / "denoiser.pt2")[1]
+    assert "checked" in write_program(load_pretrained(run), tmp_path / "denoiser.pt2")[1]
 
 
 def test_a_program_that_computes_something_else_is_refused(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    origin = open_origin(run)
+    origin = load_pretrained(run)
     denoiser = Denoiser(network_of(origin), origin).eval()
     batch = torch.export.Dim("batch", min=1, max=program.MOST)
     example = examples(denoiser, origin, 3)
@@ -104,4 +108,4 @@ def test_a_network_that_torch_cannot_follow_is_said_with_the_way_out(
 
     monkeypatch.setattr(program, "network_of", lambda origin: Odd())
     with pytest.raises(ValueError, match="no program of a Odd: (?s:.*) Leave --program out"):
-        write_program(open_origin(run), tmp_path / "p.pt2")
+        write_program(load_pretrained(run), tmp_path / "p.pt2")

@@ -10,10 +10,10 @@ from extractor_tools import TinyRecipe, write_npz
 
 from cbdm_scale.cluster.config import PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
-from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
-from cbdm_scale.evaluation.extract import Extraction, extract, feature_key, run_here
-from cbdm_scale.evaluation.features import ClassifierRecipe
-from cbdm_scale.evaluation.sources import Chosen, NpzImages
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.extract import Extraction, extract, feature_key, run_here
+from cbdm_scale.metrics.features import ClassifierRecipe
+from cbdm_scale.metrics.sources import Chosen, NpzImages
 
 
 def pool(images, seed=0):

@@ -3,9 +3,9 @@ import hashlib
 import pytest
 import torch
 
-from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
-from cbdm_scale.evaluation.extractors import load_extractor
-from cbdm_scale.evaluation.features import to_model_range
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.extractors import load_extractor
+from cbdm_scale.metrics.features import to_model_range
 
 
 @pytest.fixture

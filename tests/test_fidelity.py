@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cbdm_scale.evaluation.fidelity import label_hits
+from cbdm_scale.metrics.fidelity import label_hits
 
 
 def test_a_hit_is_the_largest_logit():

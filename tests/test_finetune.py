@@ -11,15 +11,17 @@ from safetensors.torch import load
 from sampling_tools import MODEL, make_run
 from test_foreign import CONFIGS, random_net, save, to_foreign
 
-from cbdm_scale.config import build_network
+from cbdm_scale.config.preset_file import PresetFile, preset_text
+from cbdm_scale.config.schema import build_network
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.finetune import begin, label_rows, named_start, settle
-from cbdm_scale.origin import open_origin
-from cbdm_scale.preset_file import PresetFile, preset_text
-from cbdm_scale.run import build_state
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.finetune import begin, label_rows, named_start, settle
+from cbdm_scale.runs.command_line import parse, resolve
+from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.worker import build_state
 from cbdm_scale.sampling.generate import usual_sampler
-from cbdm_scale.storage import Storage
-from cbdm_scale.train import claim_run, main, parse, resolve
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.train import main
 from cbdm_scale.training.state import load_initial, save_checkpoint
 
 
@@ -38,7 +40,7 @@ def prepared(words):
     config = resolve(parse(words, origin)[0])
     manifest = read_manifest(config.data.root, config.dataset)
     config, lines = settle(config, origin, words, manifest)
-    folder = claim_run(config, manifest)
+    folder = open_run_dir(config, manifest)
     lines += begin(config, origin, manifest, write=True)
     return config, manifest, folder, lines
 
@@ -53,7 +55,7 @@ def started(words):
 
 def test_network_and_average_start_from_the_origins_average_and_nothing_else_does(words, run):
     config, state, lines = started(words)
-    average = load(open_origin(run).weights)
+    average = load(load_pretrained(run).weights)
     for net in (state.net, state.ema.net):
         assert net.state_dict().keys() == average.keys()
         for name, tensor in net.state_dict().items():
@@ -67,7 +69,7 @@ def test_network_and_average_start_from_the_origins_average_and_nothing_else_doe
 
 def test_a_fresh_omega_layer_changes_nothing_bit_for_bit(words, run, digits_root):
     config, state, lines = started([*words, "--loss.tcfg", "--data.augment", "ada"])
-    origin = open_origin(run)
+    origin = load_pretrained(run)
     net = build_network(origin.config, channels=1, image_size=8, num_classes=10)
     net.load_state_dict(load(origin.weights))
     net.to(memory_format=torch.channels_last)  # as a run's network is: other sums, other bits
@@ -94,7 +96,7 @@ def test_what_the_new_network_has_no_place_for_is_left_and_named(words, tmp_path
 
 
 def test_label_rows_follow_the_names_of_classes_and_the_others_are_the_mean(run, digits_root):
-    origin, here = open_origin(run), read_manifest(digits_root, "digits_lt")
+    origin, here = load_pretrained(run), read_manifest(digits_root, "digits_lt")
     assert origin.class_names == here.class_names
     other = replace(
         here, source="another", class_names=("9", "ten", "0", *"abcdefg"), name="other"
@@ -116,12 +118,12 @@ def test_a_run_that_kept_no_names_is_asked_for_its_data_set(run, digits_root):
     about = json.loads(config.read_text())
     config.write_text(json.dumps({k: v for k, v in about.items() if k != "classes"}))
     other = replace(read_manifest(digits_root, "digits_lt"), source="another")
-    assert label_rows(open_origin(run), other, "auto")[0] == list(range(10))
+    assert label_rows(load_pretrained(run), other, "auto")[0] == list(range(10))
 
 
 def test_the_mean_row_is_of_the_classes_alone_and_none_stays_none(words, run):
     _, state, lines = started([*words, "--init-labels", "mean"])
-    there = load(open_origin(run).weights)["label.weight"]
+    there = load(load_pretrained(run).weights)["label.weight"]
     here = state.net.state_dict()["label.weight"]
     assert torch.equal(here[:10], there[:10].mean(0).expand(10, -1))
     assert torch.equal(here[10], there[10])
@@ -148,7 +150,7 @@ def test_y_prime_is_uniform_on_the_same_data_and_as_in_training_on_other_data(
     config, *_, lines = prepared([*words, "--preset", str(kept)])
     assert config.loss.label_power == 0.25 and "label_power" not in "\n".join(lines)
     file = Path(run, "config.json")
-    file.write_text(file.read_text().replace(open_origin(run).fingerprint, "0" * 16))
+    file.write_text(file.read_text().replace(load_pretrained(run).fingerprint, "0" * 16))
     config, *_, lines = prepared(words)
     assert config.loss.label_power == 1
     assert "loss.label_power 1 (train: other data" in "\n".join(lines)

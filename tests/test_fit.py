@@ -10,7 +10,8 @@ from torch import nn
 
 from cbdm_scale.data.loader import DataConfig, load_batches
 from cbdm_scale.data.plan import SamplePlan
-from cbdm_scale.downstream.fit import (
+from cbdm_scale.models.resnet import new_resnet
+from cbdm_scale.recognition.fit import (
     FitConfig,
     Hooks,
     average_buffers,
@@ -18,10 +19,9 @@ from cbdm_scale.downstream.fit import (
     fit,
     learning_rate,
 )
-from cbdm_scale.downstream.mixture import Augmented, Mixture
-from cbdm_scale.downstream.resnet import new_resnet
+from cbdm_scale.recognition.mixture import Augmented, Mixture
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import RunError
-from cbdm_scale.training.world import OneProcess
 
 CONFIG = FitConfig(batch_size=16, log_every=160, lr=0.05)
 QUIET = Hooks(report=lambda images, loss: None, stop=lambda: False)

@@ -17,7 +17,7 @@ import os, pickle, sys, tempfile, time
 from pathlib import Path
 from benchmarks.fuzz import jail
 from benchmarks.fuzz.attacks import Code
-from cbdm_scale.parse import parse_json
+from cbdm_scale.storage.json import parse_json
 
 jail.SECONDS, folder = 2, Path(tempfile.mkdtemp())
 (folder / jail.CANARY).mkdir()

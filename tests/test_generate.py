@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from cbdm_scale import draws
+from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.sampling.ddim import ddim
@@ -23,7 +23,7 @@ SHAPE = (3, 4, 4)
 CONV = torch.nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
 # 27 inputs of variance 1 / 27: what it predicts is as large as noise, as with a real network,
 # and the sampler does not multiply the rounding of a step by the thousands
-CONV.weight.copy_(draws.normal(0, "weight", torch.tensor([0]), 81).view(3, 3, 3, 3) / 27**0.5)
+CONV.weight.copy_(rng.normal(0, "weight", torch.tensor([0]), 81).view(3, 3, 3, 3) / 27**0.5)
 SAMPLERS = [
     SamplerConfig(num_steps=5),
     SamplerConfig(num_steps=5, eta=0.7),
@@ -89,12 +89,12 @@ def test_an_image_depends_on_its_own_number_only():
 
 def test_the_noise_is_that_of_the_sample_numbers():
     samples = torch.tensor([3, 1_000_000])
-    noise = draws.normal(7, "sample", samples, 48).view(2, 3, 4, 4)
+    noise = rng.normal(7, "sample", samples, 48).view(2, 3, 4, 4)
     expected = ddim(net, noise, samples % 10, schedule=SCHEDULE, num_steps=5)
     assert torch.equal(make(samples, seed=7, omega=0.0), expected)
 
     def step(i):
-        return draws.normal(7, "sample step", samples, 48, stream=i).view(2, 3, 4, 4)
+        return rng.normal(7, "sample step", samples, 48, stream=i).view(2, 3, 4, 4)
 
     expected = ancestral(net, noise, samples % 10, schedule=SCHEDULE, draw=step)
     assert torch.equal(make(samples, SAMPLERS[2], seed=7, omega=0.0), expected)

@@ -5,8 +5,8 @@ import torch
 from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_task
 
 from cbdm_scale.losses import mean_sq
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_step
-from cbdm_scale.training.world import OneProcess
 
 
 def gradients(net, *, loss=None, micro_batch=0, precision="fp32"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cbdm_scale.evaluation.grid import class_grid, png_bytes
+from cbdm_scale.sampling.grid import class_grid, png_bytes
 
 LABELS = torch.tensor([0, 1, 1, 2, 1])
 GREY = (torch.arange(5, dtype=torch.uint8) * 10).view(5, 1, 1, 1).expand(5, 1, 2, 2)

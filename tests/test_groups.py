@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from cbdm_scale.evaluation.features import Features
-from cbdm_scale.evaluation.fid import frechet_distance
-from cbdm_scale.evaluation.groups import GroupScores, fid_by_group, kept_recall, spread_rows
-from cbdm_scale.evaluation.moments import Moments
-from cbdm_scale.evaluation.precision_recall import manifold_scores
+from cbdm_scale.metrics.features import Features
+from cbdm_scale.metrics.fid import frechet_distance
+from cbdm_scale.metrics.groups import GroupScores, fid_by_group, kept_recall, spread_rows
+from cbdm_scale.metrics.moments import Moments
+from cbdm_scale.metrics.precision_recall import manifold_scores
 
 GROUPS = ("few", "many", "medium", "many")  # by class, not sorted
 

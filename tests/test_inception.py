@@ -9,9 +9,9 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-from cbdm_scale.evaluation.extractors import find_extractor, load_extractor
-from cbdm_scale.evaluation.features import to_model_range
-from cbdm_scale.evaluation.inception import VARIABLE
+from cbdm_scale.metrics.extractors import find_extractor, load_extractor
+from cbdm_scale.metrics.features import to_model_range
+from cbdm_scale.metrics.inception import VARIABLE
 
 
 @pytest.fixture(scope="module")

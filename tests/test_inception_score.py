@@ -3,7 +3,7 @@ import torch
 from feature_tools import normal
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from cbdm_scale.evaluation.inception_score import inception_score, inception_score_of_logits
+from cbdm_scale.metrics.inception_score import inception_score, inception_score_of_logits
 
 
 def test_the_score_is_torch_fidelitys_in_the_order_given():

@@ -2,14 +2,14 @@ import pytest
 import torch
 from feature_tools import normal
 
-from cbdm_scale.evaluation.fid import fid
-from cbdm_scale.evaluation.intervals import (
+from cbdm_scale.metrics.fid import fid
+from cbdm_scale.metrics.intervals import (
     bootstrap_weights,
     fid_interval,
     fidelity_interval,
     kid_interval,
 )
-from cbdm_scale.evaluation.kid import kid
+from cbdm_scale.metrics.kid import kid
 
 
 def fresh(trial, n, dim=3):

@@ -5,7 +5,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.datasets import load_digits
 
 from cbdm_scale.evaluation import kmeans as module
-from cbdm_scale.evaluation.kmeans import kmeans, nearest_centre
+from cbdm_scale.metrics.kmeans import kmeans, nearest_centre
 
 
 def inertia(x, centres):

@@ -9,9 +9,9 @@ import torch
 from loader_tools import BATCH, SEED, N, damage, load, open_images, write_digits
 from process_tools import sent
 
-from cbdm_scale import draws
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.plan import slots
+from cbdm_scale.diffusion import rng
 from data_prep.readers.digits import read_digits_lt
 
 
@@ -137,7 +137,7 @@ def test_no_thread_survives_its_batches(made):
 def test_flips_follow_the_image(made):
     numbers = torch.arange(500, 500 + 4 * N)
     plain, flipped = open_images(made)[numbers], open_images(made, flip=True)[numbers]
-    mirrored = draws.uniform(SEED, "flip", numbers).squeeze(1) < 0.5
+    mirrored = rng.uniform(SEED, "flip", numbers).squeeze(1) < 0.5
     assert 0.4 < mirrored.double().mean() < 0.6
     assert torch.equal(flipped.x0[~mirrored], plain.x0[~mirrored])
     assert torch.equal(flipped.x0[mirrored], plain.x0[mirrored].flip(-1))

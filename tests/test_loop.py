@@ -18,9 +18,9 @@ from training_tools import (
 )
 
 from cbdm_scale.data.loader import Substitution
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import TrainConfig, due, train
-from cbdm_scale.training.world import OneProcess
 
 
 class Threads:

@@ -7,15 +7,15 @@ import torch
 from feature_tools import normal
 from torch import Tensor
 
-from cbdm_scale.evaluation.fid import FrechetTo, fid
-from cbdm_scale.evaluation.inception_score import inception_score_of_logits
-from cbdm_scale.evaluation.kid import kid
 from cbdm_scale.evaluation.measure import About, held_out, held_out_copies, measure
-from cbdm_scale.evaluation.memorisation import memorisation
-from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
-from cbdm_scale.evaluation.prd import prd
-from cbdm_scale.evaluation.precision_recall import manifold_scores
-from cbdm_scale.evaluation.reference import Reference
+from cbdm_scale.metrics.fid import FrechetTo, fid
+from cbdm_scale.metrics.inception_score import inception_score_of_logits
+from cbdm_scale.metrics.kid import kid
+from cbdm_scale.metrics.memorisation import memorisation
+from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
+from cbdm_scale.metrics.prd import prd
+from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import Reference
 
 COUNTS = [200, 30, 10]
 ABOUT = About("here", 0.8, "cfg")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from feature_tools import normal
 
-from cbdm_scale.evaluation.memorisation import memorisation
+from cbdm_scale.metrics.memorisation import memorisation
 
 COUNTS = [120, 120, 120, 30, 30, 30, 10, 10, 10]
 Y = torch.arange(9).repeat_interleave(torch.tensor(COUNTS))

@@ -3,8 +3,8 @@ import time
 import pytest
 import torch
 
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.meter import Meter
-from cbdm_scale.training.world import OneProcess
 
 
 class TwoAlike(OneProcess):

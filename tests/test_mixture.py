@@ -10,7 +10,7 @@ from recognition_tools import shades
 
 from cbdm_scale.data.loader import DataConfig, load_batches
 from cbdm_scale.data.plan import SamplePlan
-from cbdm_scale.downstream.mixture import (
+from cbdm_scale.recognition.mixture import (
     Augmented,
     Mixture,
     check_added,

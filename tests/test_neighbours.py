@@ -3,8 +3,8 @@ import torch
 from feature_tools import normal, skewed
 from sklearn.neighbors import NearestNeighbors
 
-from cbdm_scale.evaluation import neighbours
-from cbdm_scale.evaluation.neighbours import nearest, within
+from cbdm_scale.metrics import neighbours
+from cbdm_scale.metrics.neighbours import nearest, within
 
 SCREENS = [torch.float32, torch.bfloat16]
 

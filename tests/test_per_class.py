@@ -2,13 +2,13 @@ import pytest
 import torch
 from feature_tools import normal
 
-from cbdm_scale.evaluation.features import Features
-from cbdm_scale.evaluation.fid import fid
-from cbdm_scale.evaluation.groups import GroupScores, fid_by_group
-from cbdm_scale.evaluation.intervals import fid_interval
-from cbdm_scale.evaluation.kid import kid
-from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
-from cbdm_scale.labels import class_groups
+from cbdm_scale.diffusion.labels import class_groups
+from cbdm_scale.metrics.features import Features
+from cbdm_scale.metrics.fid import fid
+from cbdm_scale.metrics.groups import GroupScores, fid_by_group
+from cbdm_scale.metrics.intervals import fid_interval
+from cbdm_scale.metrics.kid import kid
+from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
 
 COUNTS = [300, 200, 150, 60, 50, 40, 15, 10, 5]  # three of each group
 
@@ -117,9 +117,9 @@ def test_class_and_group_fids_have_the_interval_of_ten_groups_that_of_all_of_twe
 
 
 def test_what_is_known_of_all_images_is_not_computed_again(monkeypatch):
-    from cbdm_scale.evaluation import intervals
-    from cbdm_scale.evaluation.per_class import Whole
-    from cbdm_scale.evaluation.reference import Reference
+    from cbdm_scale.metrics import intervals
+    from cbdm_scale.metrics.per_class import Whole
+    from cbdm_scale.metrics.reference import Reference
 
     real, fake = labelled(0, [60] * 9), labelled(1, [55] * 9)
     plain, prepared = class_table(real, fake, COUNTS), []

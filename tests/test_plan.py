@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from process_tools import sent
 
-from cbdm_scale import draws
 from cbdm_scale.data.plan import MIX_ROWS, SamplePlan, slots
+from cbdm_scale.diffusion import rng
 
 WORLDS = 1, 2, 3, 4, 6, 8
 BATCH = 24  # what all of them divide
@@ -111,8 +111,8 @@ def test_position_i_reads_element_i_div_s_of_stream_i_mod_s(sizes, num_streams, 
     first = np.cumsum([0, *blocks])
     for epoch in range(2):
         row = []
-        for block in draws.permutation(seed, f"shards/{epoch}", len(blocks)).tolist():
-            inside = draws.permutation(seed, f"samples/{epoch}/{block}", blocks[block])
+        for block in rng.permutation(seed, f"shards/{epoch}", len(blocks)).tolist():
+            inside = rng.permutation(seed, f"samples/{epoch}/{block}", blocks[block])
             row += (first[block] + inside).tolist()
         s, pieces, begin = num_streams or 1, [], 0
         for stream in range(s):
@@ -227,13 +227,13 @@ def test_a_plan_pickles_without_what_it_has_cached():
 
 
 def test_a_step_of_a_large_index_permutes_no_more_than_its_shards(monkeypatch):
-    made, permutation = [], draws.permutation
+    made, permutation = [], rng.permutation
 
     def watched(seed, purpose, size):
         made.append(size)
         return permutation(seed, purpose, size)
 
-    monkeypatch.setattr(draws, "permutation", watched)
+    monkeypatch.setattr(rng, "permutation", watched)
     plan = SamplePlan([1000] * 5000, 0)
     for start in (0, 4_999_000, 10**9):  # the end of an epoch, and far away
         made.clear()

@@ -7,7 +7,7 @@ from safetensors.torch import save
 from torch import nn
 from training_tools import TinyNet
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import (
     WIDTHS,
     PowerEMA,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from feature_tools import normal
 
-from cbdm_scale.evaluation.prd import f_beta, prd, prd_curve
+from cbdm_scale.metrics.prd import f_beta, prd, prd_curve
 
 
 def two_modes(seed, n):

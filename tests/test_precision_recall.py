@@ -3,8 +3,8 @@ import torch
 from feature_tools import normal, skewed
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-from cbdm_scale.evaluation import neighbours
-from cbdm_scale.evaluation.precision_recall import ball_radius, manifold_scores
+from cbdm_scale.metrics import neighbours
+from cbdm_scale.metrics.precision_recall import ball_radius, manifold_scores
 
 
 def by_full_matrix(real, fake, k):

@@ -3,16 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from cbdm_scale.command_line import parse
-from cbdm_scale.config import is_runtime
-from cbdm_scale.preset_file import (
+from cbdm_scale.config.preset_file import (
     PresetFile,
     preset_text,
     read_preset_file,
     sampler_note,
     starting_point,
 )
-from cbdm_scale.presets import preset
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import is_runtime
+from cbdm_scale.runs.command_line import parse
 from cbdm_scale.sampling.generate import usual_sampler
 from cbdm_scale.train import main
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
 from cbdm_scale.models import BACKBONES, build, num_parameters
-from cbdm_scale.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
 from cbdm_scale.training.ema import EMA
 
 CLASSES = {

@@ -6,7 +6,7 @@ import torch
 from sampling_tools import make_run
 from test_presets import CLASSES, SIZES
 
-from cbdm_scale.presets import ORIGINS, PRESETS
+from cbdm_scale.config.presets import ORIGINS, PRESETS
 from cbdm_scale.train import main
 from data_prep.source import Source, Split
 from data_prep.writing.shards import write_dataset

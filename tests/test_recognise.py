@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 
-from cbdm_scale.downstream.recognise import (
+from cbdm_scale.recognition.recognise import (
     Spread,
     by_group,
     class_precision,

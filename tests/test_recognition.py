@@ -11,16 +11,16 @@ from recognition_tools import stripes
 
 from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.downstream.fit import FitConfig
-from cbdm_scale.downstream.mixture import Mixture
-from cbdm_scale.downstream.recognise import by_group
-from cbdm_scale.downstream.resnet import ResNet32
-from cbdm_scale.evaluation.classifier import METADATA, load_classifier
-from cbdm_scale.evaluation.extractors import load_extractor
-from cbdm_scale.evaluation.sources import SplitImages
+from cbdm_scale.metrics.classifier import METADATA, load_classifier
+from cbdm_scale.metrics.extractors import load_extractor
+from cbdm_scale.metrics.sources import SplitImages
+from cbdm_scale.models.resnet import ResNet32
+from cbdm_scale.recognition.fit import FitConfig
+from cbdm_scale.recognition.mixture import Mixture
 from cbdm_scale.recognition.rank import Trial, recognise_rank
+from cbdm_scale.recognition.recognise import by_group
 from cbdm_scale.recognition.sets import find_added, find_sets, find_test, open_added
-from cbdm_scale.training.world import OneProcess
+from cbdm_scale.training.distributed import OneProcess
 from data_prep.readers.digits import read_digits_lt
 from data_prep.writing.shards import write_dataset
 

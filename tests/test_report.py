@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import pytest
 from report_tools import around, example, pictures
 
+from cbdm_scale.evaluation.report.page import write_report
+from cbdm_scale.evaluation.report.words import interval
 from cbdm_scale.evaluation.results import Missing
-from cbdm_scale.report.page import write_report
-from cbdm_scale.report.words import interval
 
 STRANGE = (
     "<script>alert(1)</script>",

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 from report_tools import around, example
 
-from cbdm_scale.evaluation.intervals import Interval
-from cbdm_scale.evaluation.memorisation import GroupMemorisation
-from cbdm_scale.evaluation.per_class import ClassTable
-from cbdm_scale.labels import GROUPS
-from cbdm_scale.report.claims import copying, headline, scope
-from cbdm_scale.report.compare import comparison, fair, incomparable
+from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.evaluation.report.claims import copying, headline, scope
+from cbdm_scale.evaluation.report.compare import comparison, fair, incomparable
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.per_class import ClassTable
 
 
 def with_best(evaluation, **changes):

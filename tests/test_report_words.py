@@ -1,7 +1,6 @@
 import pytest
 
-from cbdm_scale.evaluation.intervals import Interval
-from cbdm_scale.report.words import (
+from cbdm_scale.evaluation.report.words import (
     apart,
     interval,
     name_html,
@@ -10,6 +9,7 @@ from cbdm_scale.report.words import (
     percent_interval,
     with_interval,
 )
+from cbdm_scale.metrics.intervals import Interval
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from process_tools import sent
 
 from cbdm_scale.data.plan import MIX_ROWS, SamplePlan, slots
 from cbdm_scale.data.resample import PERIOD, ResampledPlan, check_resampling, make_plan
-from cbdm_scale.labels import class_probs
+from cbdm_scale.diffusion.labels import class_probs
 
 BATCH = 24
 WORLDS = 1, 2, 3, 4, 6, 8

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cbdm_scale.evaluation.resize import resize, to_network
+from cbdm_scale.metrics.resize import resize, to_network
 
 
 def levels(n=2, size=32, seed=0):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cbdm_scale.downstream.resnet import ResNet32, new_resnet
+from cbdm_scale.models.resnet import ResNet32, new_resnet
 
 
 def size(net):

@@ -4,10 +4,10 @@ import json
 import pytest
 import torch
 
-from cbdm_scale.evaluation.intervals import Interval
-from cbdm_scale.evaluation.memorisation import GroupMemorisation
-from cbdm_scale.evaluation.per_class import LabelledFeatures, class_table
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult, from_json, to_json
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
 
 
 def example() -> Evaluation:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from training_tools import BATCH, fresh_state, make_batch, make_task
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import backward, clip_and_step
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.resume import resume
 from cbdm_scale.training.state import optimizer_tensors, save_checkpoint, save_initial
-from cbdm_scale.training.world import OneProcess
 
 
 class Told:
@@ -29,14 +29,14 @@ class Told:
             return [value, value]
         return [self.said.pop(0), value]
 
-    def spread(self, tensors):
+    def broadcast(self, tensors):
         if self.rank == 0:
             self.said.append([t.clone() for t in tensors])
             return
         for mine, theirs in zip(tensors, self.said.pop(0), strict=True):
             mine.copy_(theirs)
 
-    def uneven(self):
+    def monitored_barrier(self):
         return nullcontext()
 
 

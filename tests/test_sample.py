@@ -15,17 +15,17 @@ from PIL import Image
 from safetensors.torch import load
 from sampling_tools import make_run, only_set
 
-from cbdm_scale.config import from_dict
+from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.imageset.make import make_chunk
+from cbdm_scale.generation.chunks import make_chunk
 from cbdm_scale.models import build
-from cbdm_scale.origin import open_origin
+from cbdm_scale.pretrained import load_pretrained
 from cbdm_scale.sample import PROG, SampleOptions, main, make_plan, parse, same_command
 from cbdm_scale.sampling.generate import generate, to_uint8
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 ROOT = Path(__file__).parents[1]
 HERE = ("--cluster.workers", "0")
@@ -76,7 +76,7 @@ def test_the_set_is_what_generate_makes_of_the_average_weights_and_the_runs_opti
 
 
 def test_another_chunk_size_makes_the_same_images_to_1e_4(run):
-    origin, real = open_origin(run), None
+    origin, real = load_pretrained(run), None
     made = []
     for size in (8, 30, 7):
         options = SampleOptions(run=run, chunk_size=size, sample=origin.config.sample)

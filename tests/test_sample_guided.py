@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file
 from sampling_tools import make_run, only_set
 
-from cbdm_scale.config import from_dict
+from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.score import Generator
-from cbdm_scale.examine import Examiner
 from cbdm_scale.models import build
+from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.guidance import trained
-from cbdm_scale.serve import generate_from_checkpoint
-from cbdm_scale.storage import Storage
-from cbdm_scale.training.world import OneProcess
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import OneProcess
 
 
 @pytest.fixture
@@ -90,11 +90,11 @@ def test_training_looks_at_the_network_in_the_mode_of_the_run(run):
     config = replace(config, eval=replace(config.eval, extractor="none"))
     manifest = read_manifest(config.data.root, "digits_lt")
     schedule = LinearSchedule(config.diffusion)
-    examiner = Examiner(config, manifest, schedule, OneProcess(), Storage(run))
-    loaded = examiner.load(48)
+    evaluator = Evaluator(config, manifest, schedule, OneProcess(), Storage(run))
+    loaded = evaluator.load(48)
     for name, tensor in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    [made] = examiner.generator.share(loaded, 8, 1.0, 0, 1)
+    [made] = evaluator.generator.share(loaded, 8, 1.0, 0, 1)
     assert np.array_equal(
         made[2].permute(0, 2, 3, 1).numpy(), expected(net, config, 1.0, "tcfg")[:8]
     )

@@ -7,7 +7,7 @@ from s3_tools import ACCOUNT, s3_server, upload
 from sampling_tools import make_run, only_set
 
 from cbdm_scale.sample import main
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cbdm_scale import draws
+from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.dpm import dpm_solver
@@ -11,7 +11,7 @@ from cbdm_scale.sampling.steps import log_snr_subsequence, subsequence
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 SCHEDULE = LinearSchedule()
-NOISE = draws.normal(0, "noise", torch.arange(4), 192).view(4, 3, 8, 8).double()
+NOISE = rng.normal(0, "noise", torch.arange(4), 192).view(4, 3, 8, 8).double()
 Y = torch.tensor([0, 1, 0, 1])
 BETAS = SCHEDULE.beta.numpy()
 

@@ -16,7 +16,7 @@ from benchmarks.scaling.counts import CLASSES, count, predictions
 from benchmarks.scaling.fit import Reduction, fit_link, hidden_share
 from benchmarks.scaling.model import Device, Network, Work
 from benchmarks.scaling.wire import ring_bytes, sent_bytes
-from cbdm_scale.presets import PRESETS
+from cbdm_scale.config.presets import PRESETS
 
 WORK = Work(flops_per_image=7e10, kernels=800, gradient_bytes=1.4e8, buckets=7, hidden=0.9)
 DEVICE = Device(flops=1e14, launch=5e-6)

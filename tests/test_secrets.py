@@ -12,15 +12,15 @@ import pytest
 from mlflow_server import Server
 from ray_tools import SECRETS, command, run
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
 
 PASSWORD = "planted-password-of-a-url/5d17"
 COMMANDS = {
     "cbdm_scale.train": ("--data.root", "--cluster.storage", "--init-from", "--eval.weights"),
     "cbdm_scale.sample": ("--run", "--out", "--tracking-uri"),
-    "cbdm_scale.evaluate.command": ("--run", "--samples", "--against"),
-    "cbdm_scale.export.command": ("--run", "--data-root"),
+    "cbdm_scale.evaluate": ("--run", "--samples", "--against"),
+    "cbdm_scale.export": ("--run", "--data-root"),
     "cbdm_scale.classify": ("--data.root", "--add"),
     "cbdm_scale.preflight": ("--track.uri", "--preset"),
     "data_prep.__main__": ("--source", "--out"),

@@ -9,7 +9,7 @@ from PIL import Image
 from process_tools import sent
 from shard_tools import make_digits
 
-from cbdm_scale.evaluation.sources import (
+from cbdm_scale.metrics.sources import (
     Chosen,
     FolderImages,
     NpzImages,

@@ -14,7 +14,8 @@ from training_tools import (
     tensors,
 )
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.state import (
@@ -26,7 +27,6 @@ from cbdm_scale.training.state import (
     read_checkpoint,
     save_checkpoint,
 )
-from cbdm_scale.training.world import OneProcess
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from cbdm_scale.cluster import ClusterConfig, RankMain, Say
 from cbdm_scale.cluster.connect import join
 from cbdm_scale.cluster.launch import launch
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -19,12 +20,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 def stops_once(flag: Path) -> RankMain:
     """Rank 0 stops the first time, before it tells Ray of a checkpoint; rank 1 waits for it."""
 
-    def rank_main(world: Any, published: Any, say: Say) -> dict[str, Any]:
-        if world.rank == 0 and not flag.exists():
+    def rank_main(device: Any, published: Any, say: Say) -> dict[str, Any]:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        if rank == 0 and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
         published("somewhere", {"images": 1.0})
-        return {"went on": world.size}
+        return {"went on": size}
 
     return rank_main
 

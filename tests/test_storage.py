@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from process_tools import sent
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -96,7 +96,7 @@ def test_a_full_disk_names_the_option_and_the_way_out() -> None:
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     Storage(str(tmp_path)).write_bytes("x", b"old")
     code = (
-        "import resource, sys; from cbdm_scale.storage import Storage\n"
+        "import resource, sys; from cbdm_scale.storage.folder import Storage\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "Storage(sys.argv[1]).write_bytes('x', b'n' * 5000)"
     )

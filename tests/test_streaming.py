@@ -23,8 +23,8 @@ from cbdm_scale.data.cache import CacheFolder
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import BadSample, ShardReader
-from cbdm_scale.remote import StoreError
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import StoreError
 
 HERE = Path(__file__).parent
 QUICK = (0.01, 0.01, 0.01)
@@ -201,7 +201,7 @@ import hashlib, os, sys
 sys.path.insert(0, {str(HERE.parent)!r})
 from pathlib import Path
 from cbdm_scale.data.cache import CachedShards, CacheFolder
-from cbdm_scale.remote import Store, open_url
+from cbdm_scale.storage.remote import Store, open_url
 fs, native, path = open_url(sys.argv[1] + "/digits_lt", "data.root", once=True)
 shards = CachedShards(CacheFolder(Path(sys.argv[2]), 10**8), Store(fs, native), path)
 print("ready", flush=True)

@@ -17,7 +17,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.losses import LossConfig, build_loss, tcfg_terms
 from cbdm_scale.models import UNetConfig
 from cbdm_scale.models import build as build_net
-from cbdm_scale.models.foreign import load_foreign
+from cbdm_scale.pretrained.paper_checkpoint import load_foreign
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])

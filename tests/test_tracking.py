@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tracking_tools import begin, history, make_checkpoint, make_png
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import (
     MlflowTracker,
     NoTracker,
@@ -195,7 +195,7 @@ def test_a_refused_record_does_not_stop_the_others(
 
 KILLED = """
 import sys, time
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
 tracker = MlflowTracker(Storage(sys.argv[1]), sys.argv[2], sys.argv[3])
 for images in range(100_000):

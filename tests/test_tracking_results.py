@@ -1,6 +1,6 @@
 """Why results did not reach MLflow is said, and nothing is made up for them."""
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results, run_id_of
 
 

@@ -15,7 +15,7 @@ import pytest
 from mlflow_server import Server
 from tracking_tools import begin, history, make_checkpoint, make_png
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.models import register
@@ -69,10 +69,10 @@ def test_a_checkpoint_is_a_model_that_generates(
 ) -> None:
     if place == "http":
         uri = request.getfixturevalue("server").uri
-    serve = types.ModuleType("cbdm_scale.serve")
+    serve = types.ModuleType("cbdm_scale.pretrained.serve")
     serve.generate_from_checkpoint = generate_from_checkpoint  # type: ignore[attr-defined]
     monkeypatch = request.getfixturevalue("monkeypatch")
-    monkeypatch.setitem(sys.modules, "cbdm_scale.serve", serve)
+    monkeypatch.setitem(sys.modules, "cbdm_scale.pretrained.serve", serve)
     run = Storage(str(tmp_path / f"run:{place}"))
     run_id = begin(uri, run)
     tracker = MlflowTracker(run, uri, run_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.spool import Spool
 
 

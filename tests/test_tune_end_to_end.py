@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray_tools import ROOT, SMALL, run, start, wait_for
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
 from tune.ledger import Ledger
 

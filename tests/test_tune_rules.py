@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cbdm_scale.overrides import with_options
-from cbdm_scale.presets import PRESETS, preset
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.presets import PRESETS, preset
+from cbdm_scale.storage.folder import Storage
 from tune.ask import importance, next_values, random_values
 from tune.findings import (
     Finalist,

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from cbdm_scale.command_line import parse
-from cbdm_scale.presets import preset
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.presets import preset
+from cbdm_scale.runs.command_line import parse
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
 from tune.carry_out import trial_base
 from tune.conclude import conclude, winner
@@ -83,7 +83,7 @@ def test_all_trials_are_judged_on_the_same_noise_whatever_their_seed(tmp_path):
     other = search.plan.config("b", "final", {"loss.tau": 1.0}, 7)
     assert (one.seed, other.seed) == (0, 7)
     assert one.eval.seed == other.eval.seed == 0
-    assert one.eval.scan and one.eval.beside == "never"
+    assert one.eval.scan and one.eval.background == "never"
     assert one.train.eval_at == search.plan.rungs[:-1] and other.train.eval_at == ()
 
 

@@ -6,7 +6,7 @@ import urllib.error
 import pytest
 import torch
 
-from cbdm_scale.evaluation.weights import Published, find_weights
+from cbdm_scale.metrics.weights import Published, find_weights
 
 DATA = b"the published bytes"
 FILES = (

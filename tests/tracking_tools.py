@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import start_run
 from cbdm_scale.tracking.client import make_client
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from cbdm_scale import draws
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.plan import slots
+from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
 from cbdm_scale.losses import LossConfig, build_loss
 from cbdm_scale.training.ema import EMA
@@ -50,7 +50,7 @@ def fresh_state(width=4):
 
 
 def make_batch(images, substitutions=()):
-    x0 = draws.normal(SEED, "pixels", images, 64).view(-1, 1, 8, 8).clamp(-1, 1)
+    x0 = rng.normal(SEED, "pixels", images, 64).view(-1, 1, 8, 8).clamp(-1, 1)
     keys = tuple(f"key-{image}" for image in images.tolist())
     return Batch(x0, images % K, images, keys, tuple(substitutions))
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale import draws
+from cbdm_scale.diffusion import rng
 from tune.ledger import Trial
 from tune.objective import METRICS, ObjectiveName, best_values, scalar
 from tune.options import SearcherName
@@ -26,7 +26,7 @@ def random_values(space: Space, seed: int, number: int) -> dict[str, float]:
     """Values of trial ``number``, evenly over the space (log-evenly where it says so)."""
     found = {}
     for option, dimension in sorted(space.items()):
-        key = draws.make_key(seed, f"search/{number}/{option}")
+        key = rng.make_key(seed, f"search/{number}/{option}")
         found[option] = round_to(dimension.at(key[0] / 2**32))
     return found
 
@@ -43,7 +43,7 @@ def next_values(
     done = [t for t in known if t.rungs]
     if searcher == "random" or len(done) < START_AT_RANDOM:
         return random_values(space, seed, number)
-    study = _study(space, known, objective, draws.make_key(seed, f"tpe/{number}")[0])
+    study = _study(space, known, objective, rng.make_key(seed, f"tpe/{number}")[0])
     asked = study.ask(dict(_distributions(space))).params
     return {option: round_to(float(asked[option])) for option in sorted(space)}
 

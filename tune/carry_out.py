@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from cbdm_scale.cluster import connect
-from cbdm_scale.config import Config, flatten
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.schema import Config, flatten
+from cbdm_scale.runs.launch import check_extractor, find_data
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
-from cbdm_scale.train import check_extractor, find_data
 from tune.conclude import conclude
 from tune.findings import choose_finalists
 from tune.identity import claim_search, identity, search_name
@@ -89,5 +89,5 @@ def trial_base(
         cluster=replace(base.cluster, storage=folder.child("trials").url),
         track=replace(base.track, uri=uri),
         train=replace(base.train, eval_at=steps[:-1], eval_every=0, keep=keep),
-        eval=replace(base.eval, beside="never"),
+        eval=replace(base.eval, background="never"),
     )

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cbdm_scale.evaluation.intervals import Interval
-from cbdm_scale.report.canvas import (
+from cbdm_scale.evaluation.report.canvas import (
     BEST,
     GROUP_COLOURS,
     INK,
@@ -15,6 +14,7 @@ from cbdm_scale.report.canvas import (
     Panel,
     Picture,
 )
+from cbdm_scale.metrics.intervals import Interval
 from tune.findings import Finalist, mean_interval
 from tune.ledger import Trial
 from tune.objective import WORDS, ObjectiveName, best_strength, front, scalar, values_at

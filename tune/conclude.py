@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.config import Config, is_runtime
-from cbdm_scale.preset_file import ALSO, PresetFile, preset_text
-from cbdm_scale.presets import any_row
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.preset_file import ALSO, PresetFile, preset_text
+from cbdm_scale.config.presets import any_row
+from cbdm_scale.config.schema import Config, is_runtime
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import charts, log_results
 from tune.findings import Comparison, Finalist, compare, finalists, statement
 from tune.ledger import Trial

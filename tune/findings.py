@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cbdm_scale.evaluation.intervals import Interval
+from cbdm_scale.metrics.intervals import Interval
 from tune.ledger import Ledger, Trial
 from tune.objective import (
     METRICS,

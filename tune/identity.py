@@ -4,9 +4,9 @@ import hashlib
 import json
 from typing import Any
 
-from cbdm_scale.claim import differing
-from cbdm_scale.config import Config, flatten, is_runtime
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.schema import Config, flatten, is_runtime
+from cbdm_scale.runs.run_dir import differing
+from cbdm_scale.storage.folder import Storage
 from tune.options import SearchConfig, all_rungs
 from tune.schedule import expected_images
 from tune.space import Space, fixed

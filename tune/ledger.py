@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 
 Kind = Literal["control", "search", "final"]

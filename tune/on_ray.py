@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from tune.ledger import Trial
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 from tune.options import SchedulerName

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cbdm_scale.config import Config
-from cbdm_scale.overrides import with_options
+from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.schema import Config
 from tune.objective import METRICS, ObjectiveName
 from tune.schedule import even_rungs, rungs
 

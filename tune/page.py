@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from cbdm_scale.report.canvas import Picture, png, svg
-from cbdm_scale.report.look import style_sheet
-from cbdm_scale.report.page import POLICY
-from cbdm_scale.report.words import number, with_interval
+from cbdm_scale.evaluation.report.canvas import Picture, png, svg
+from cbdm_scale.evaluation.report.look import style_sheet
+from cbdm_scale.evaluation.report.page import POLICY
+from cbdm_scale.evaluation.report.words import number, with_interval
 from tune.ask import importance
 from tune.charts import (
     front_picture,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import checkpoint_name, read_checkpoint
 from tune.ask import round_to
 from tune.space import Range, Space
@@ -76,7 +76,7 @@ def take_over(plan: Plan, trial_id: str, params: dict[str, float], place: Place)
 
 def _values(run: Storage, params: dict[str, float]) -> dict[str, float]:
     """What a run has for these options."""
-    from cbdm_scale.config import flatten
+    from cbdm_scale.config.schema import flatten
 
     found = flatten(run.read_json("config.json"))
     return {option: found[option] for option in params}

@@ -16,10 +16,10 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if sys.path[0] != ROOT:  # as a script, Python puts this folder there
     sys.path.insert(0, ROOT)
 
-from cbdm_scale.command_line import resolve  # noqa: E402
-from cbdm_scale.config import Config, check_model_options  # noqa: E402
-from cbdm_scale.preset_file import starting_point  # noqa: E402
-from cbdm_scale.remote import refuse_typed_passwords  # noqa: E402
+from cbdm_scale.config.preset_file import starting_point  # noqa: E402
+from cbdm_scale.config.schema import Config, check_model_options  # noqa: E402
+from cbdm_scale.runs.command_line import resolve  # noqa: E402
+from cbdm_scale.storage.remote import refuse_typed_passwords  # noqa: E402
 from tune.options import SearchConfig, searched_row, with_recall  # noqa: E402
 from tune.space import make_space  # noqa: E402
 

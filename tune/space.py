@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cbdm_scale.config import Config, is_runtime
-from cbdm_scale.overrides import with_options
+from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.schema import Config, is_runtime
 
 TAU = "loss.tau"
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cbdm_scale.config import Config
-from cbdm_scale.overrides import with_options
-from cbdm_scale.storage import Storage
+from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.schema import Config
+from cbdm_scale.storage.folder import Storage
 from tune.ledger import Kind, Trial
 from tune.objective import Scores
 
@@ -73,7 +73,7 @@ class Plan:
 
 def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: Tell) -> None:
     """Train to the end, telling every evaluation after ``known`` images; raises what fails."""
-    from cbdm_scale.train import carry_out
+    from cbdm_scale.runs.launch import carry_out
 
     began = time.monotonic()
     ended: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def share_reference(config: Config, run: Storage) -> None:
 
 def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
     """The evaluations of a run that are whole, in order of images."""
-    from cbdm_scale.examine import evaluation_file
+    from cbdm_scale.evaluation.evaluator import evaluation_file
 
     batch = config.train.batch_size
     due = [-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)]

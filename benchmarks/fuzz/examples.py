@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cbdm_scale.claim import claim_run
-from cbdm_scale.config import Config
+from cbdm_scale.config.preset_file import PresetFile, preset_text
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
-from cbdm_scale.export.command import export
+from cbdm_scale.export import export
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.models import UNetConfig, build
 from cbdm_scale.models.embeddings import sinusoid
-from cbdm_scale.models.foreign import foreign_names
-from cbdm_scale.origin import open_origin
-from cbdm_scale.preset_file import PresetFile, preset_text
-from cbdm_scale.presets import preset
-from cbdm_scale.run import build_state
-from cbdm_scale.storage import Storage
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.paper_checkpoint import foreign_names
+from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.worker import build_state
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import save_checkpoint
 from data_prep.options import Options
 from data_prep.prepare import prepare
@@ -63,7 +63,7 @@ def run(folder: Path) -> None:
     shards(folder / "data")
     config = config_in(folder)
     manifest = read_manifest(config.data.root, NAME)
-    claimed = claim_run(config, manifest)
+    claimed = open_run_dir(config, manifest)
     state = build_state(config, manifest, torch.device("cpu"))
     state.progress.images = 48
     save_checkpoint(claimed, state, {})
@@ -79,7 +79,7 @@ def checkpoint(folder: Path) -> None:
 def exported(folder: Path) -> None:
     made = folder.with_name(f"{folder.name}-made")
     run(made)
-    export(open_origin(str(made / "runs" / "run")), None, None, folder)
+    export(load_pretrained(str(made / "runs" / "run")), None, None, folder)
     shutil.rmtree(made)
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.fuzz.examples import EXAMPLES, NAME, QUIET
+from cbdm_scale.config.preset_file import starting_point
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import BadSample, ShardReader
-from cbdm_scale.evaluation.classifier import load_classifier
-from cbdm_scale.evaluation.inception import find_inception
-from cbdm_scale.evaluation.sources import open_images
-from cbdm_scale.export.network import network_of
-from cbdm_scale.origin import open_origin
-from cbdm_scale.preset_file import starting_point
-from cbdm_scale.serve import generate_from_checkpoint
-from cbdm_scale.storage import Storage
+from cbdm_scale.metrics.classifier import load_classifier
+from cbdm_scale.metrics.inception import find_inception
+from cbdm_scale.metrics.sources import open_images
+from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.export_network import network_of
+from cbdm_scale.pretrained.serve import generate_from_checkpoint
+from cbdm_scale.storage.folder import Storage
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.readers.pickles import load_batch
@@ -68,7 +68,7 @@ def seal_shards(files: Files) -> Files:
 
 def read_network(folder: Path, run: str = "") -> None:
     """As export does: the file, the network, its weights in it."""
-    network_of(open_origin(str(folder / run)))
+    network_of(load_pretrained(str(folder / run)))
 
 
 def seal_checkpoint(files: Files) -> Files:

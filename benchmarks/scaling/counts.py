@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.scaling.model import Work
 from benchmarks.scaling.variants import buckets_of
-from cbdm_scale.config import Config, build_network, make_process
+from cbdm_scale.config.presets import IMAGE_SIZES, PRESETS
+from cbdm_scale.config.schema import Config, build_network, make_process
 from cbdm_scale.losses import build_loss
-from cbdm_scale.presets import IMAGE_SIZES, PRESETS
 
 CLASSES = {
     "celeba5": 5,

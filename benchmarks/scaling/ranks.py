@@ -109,13 +109,13 @@ def one_rank(folder: Path, rank: int) -> None:
     from benchmarks.scaling.variants import buckets_of, make_variants, new_net
     from benchmarks.scaling.wire import sent_bytes
     from benchmarks.timing import interleave
-    from cbdm_scale.training.world import Processes
+    from cbdm_scale.training.distributed import DistributedWorld
 
     job = Job(**json.loads((folder / "job.json").read_text()))
     torch.set_num_threads(job.threads)
     store = dist.FileStore(str(folder / "meeting"), job.ranks)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=job.ranks)
-    world = Processes(torch.device("cpu"), PATIENCE_S)
+    world = DistributedWorld(torch.device("cpu"), PATIENCE_S)
     made = make_variants(world, job.channels, job.images, job.variants)
     sent: dict[str, int] = {}
     for name, step in made.items():  # the first of each allocates, the second is counted

@@ -19,14 +19,14 @@ from typing import Any
 from unittest.mock import patch
 
 from cbdm_scale import run as product
-from cbdm_scale.config import Config
-from cbdm_scale.evaluation.score import EvalConfig
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import Config
+from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.models import UNetConfig
-from cbdm_scale.presets import preset
 from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
-from cbdm_scale.training.world import OneProcess
+from cbdm_scale.training.distributed import OneProcess
 
 READS = "read_bytes", "list", "exists", "size"
 WRITES = "write_bytes", "write_all", "put_file", "remove", "move"

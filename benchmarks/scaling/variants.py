@@ -16,8 +16,8 @@ from benchmarks.step import COUNTS, SIZE, batches
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses import LossConfig, build_loss
 from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.gradients import backward
-from cbdm_scale.training.world import Processes
 
 Step = Callable[[], None]
 MIB = 2**20
@@ -38,7 +38,7 @@ def new_net(channels: int) -> nn.Module:
 
 
 def gradient_step(
-    net: nn.Module, world: Processes, images: int, *, reduce: bool = True, parts: int = 1
+    net: nn.Module, world: DistributedWorld, images: int, *, reduce: bool = True, parts: int = 1
 ) -> Step:
     """The gradient by CBDM's loss in fp32, of ``parts`` micro-batches of so many images.
 
@@ -49,7 +49,7 @@ def gradient_step(
 
     def step() -> None:
         net.zero_grad(set_to_none=True)
-        with world.local(net, on=not reduce):
+        with world.no_sync(net, on=not reduce):
             for _ in backward(
                 net,
                 loss,
@@ -103,7 +103,7 @@ def reduce_alone(buckets: list[int]) -> Step:
 
 
 def make_variants(
-    world: Processes, channels: int, images: int, names: list[str]
+    world: DistributedWorld, channels: int, images: int, names: list[str]
 ) -> dict[str, Step]:
     """Those of the variants that are named; of a single rank, those that reduce nothing.
 

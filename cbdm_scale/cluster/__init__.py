@@ -10,21 +10,21 @@ What Ray does here: place the processes, and start them again when one dies. Che
 ours; Ray is told of them and never copies them. Importing this folder does not import ray.
 """
 
-from cbdm_scale.cluster.beside import Beside, Finished
+from cbdm_scale.cluster.background import BackgroundWorker, Finished
 from cbdm_scale.cluster.config import ClusterConfig, PoolConfig, Published, RankMain, Say
 from cbdm_scale.cluster.connect import alive_nodes, connect, in_cluster
 from cbdm_scale.cluster.launch import launch
-from cbdm_scale.cluster.notice import Notice
 from cbdm_scale.cluster.pool import run_jobs
+from cbdm_scale.cluster.preemption import PreemptionMonitor
 from cbdm_scale.cluster.preflight import Nodes, Problem
 from cbdm_scale.cluster.stop import StopFile
 
 __all__ = [
-    "Beside",
+    "BackgroundWorker",
     "ClusterConfig",
     "Finished",
     "Nodes",
-    "Notice",
+    "PreemptionMonitor",
     "PoolConfig",
     "Problem",
     "Published",

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from cbdm_scale.training.world import World
+    import torch
 
 Published = Callable[[str, dict[str, float]], None]
 """Called on every rank when a checkpoint (its path) is whole in storage."""
 Say = Callable[[str], None]
 """Prints a line on the driver's console."""
-RankMain = Callable[["World", Published, Say], dict[str, Any]]
+RankMain = Callable[["torch.device", Published, Say], dict[str, Any]]
+"""Called on every rank once the process group stands; training.distributed.run_in_world."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from cbdm_scale.cluster.group import join_group
 from cbdm_scale.cluster.stop import stop_on_signal
 
 if TYPE_CHECKING:
-    from cbdm_scale.storage import Storage
+    from cbdm_scale.storage.folder import Storage
 
 MEETING_S = 180.0
 """Seconds that workers wait for each other in Ray Train's barriers, the first of them at their
@@ -89,13 +89,10 @@ def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
-    from cbdm_scale.training.world import Processes
-
     config: ClusterConfig = loop_config["config"]
     say: Say = loop_config["say"]
     torch.set_num_threads(config.threads)
     device = join_group(config)
-    world = Processes(device, config.timeout_s)
 
     def published(path: str, metrics: dict[str, float]) -> None:
         import ray.train
@@ -104,9 +101,9 @@ def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
         ray.train.report({**metrics, "checkpoint_path": path})
 
     try:
-        returned: dict[str, Any] = loop_config["rank_main"](world, published, say)
+        returned: dict[str, Any] = loop_config["rank_main"](device, published, say)
     except Exception:
-        say(f"worker {world.rank} failed:\n{traceback.format_exc()}")
+        say(f"worker {dist.get_rank()} failed:\n{traceback.format_exc()}")
         raise
     finally:
         dist.destroy_process_group()

@@ -17,7 +17,7 @@ class Problem:
     reason: str
 
 
-class Looker:
+class ProbeActor:
     """What runs in the process."""
 
     def answer(self, question: Question) -> Any:
@@ -44,7 +44,7 @@ class Nodes:
         self.names = [
             f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})" for node in nodes
         ]
-        make = ray.remote(num_cpus=0)(Looker)
+        make = ray.remote(num_cpus=0)(ProbeActor)
         self._lookers = [
             make.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cbdm_scale.storage import Storage
+    from cbdm_scale.storage.folder import Storage
 
 
 @contextmanager

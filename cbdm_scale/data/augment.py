@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbdm_scale import draws
+from cbdm_scale.diffusion import rng
 
 AugmentName = Literal["none", "ada", "diffaug"]
 
@@ -45,7 +45,7 @@ class Augmentation:
         """Which images (n,) are flipped horizontally, (n,) bool."""
         if not self.flip:
             return torch.zeros(len(images), dtype=torch.bool)
-        return draws.uniform(self.seed, "flip", images).squeeze(1) < 0.5
+        return rng.uniform(self.seed, "flip", images).squeeze(1) < 0.5
 
     def after_mirror(
         self, x0: Tensor, images: Tensor, mirrored: Tensor
@@ -56,7 +56,7 @@ class Augmentation:
                 a = draw_ada(self.seed, images, self.p, mirrored)
                 return transform(x0, a), nine_numbers(a)
             case "diffaug":
-                return diffaug(x0, draws.uniform(self.seed, "diffaug", images, 7)), None
+                return diffaug(x0, rng.uniform(self.seed, "diffaug", images, 7)), None
             case "none":
                 return x0, None
 
@@ -85,10 +85,10 @@ def draw_ada(seed: int, images: Tensor, p: float, mirror: Tensor) -> Tensor:
     y-flip, scaling, rotation, stretch and shift are each applied with probability p. a_0 is
     ``mirror`` (n,), which has its own probability and is done to the image already.
     """
-    coins = draws.uniform(seed, "ada/coins", images, 5) < p
+    coins = rng.uniform(seed, "ada/coins", images, 5) < p
     y_flip, scaled, turned, stretched, shifted = coins.unbind(1)
-    upside_down, angle, direction = draws.uniform(seed, "ada/uniform", images, 3).unbind(1)
-    normal = draws.normal(seed, "ada/normal", images, 4).double()
+    upside_down, angle, direction = rng.uniform(seed, "ada/uniform", images, 3).unbind(1)
+    normal = rng.normal(seed, "ada/normal", images, 4).double()
     size, stretch, x, y = normal.unbind(1)
     full_turn = 2 * torch.pi
     return torch.stack(

@@ -21,14 +21,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from cbdm_scale.remote import Proven, Store, WrongSize
+from cbdm_scale.storage.remote import PermanentError, Store, WrongSize
 
 GB = 1_000_000_000
 PARTIAL = ".partial"
 ASK_AGAIN_S = 60.0
 
 
-class BadShard(Proven):
+class BadShard(PermanentError):
     """A shard that is proven to be gone or damaged in the store itself; says why."""
 
 

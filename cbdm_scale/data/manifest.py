@@ -24,9 +24,9 @@ from cbdm_scale.data.index_files import (
     parse_shards,
     part_name,
 )
-from cbdm_scale.labels import GROUPS, Group
-from cbdm_scale.parse import parse_json
-from cbdm_scale.remote import Store, StoreError, open_url
+from cbdm_scale.diffusion.labels import GROUPS, Group
+from cbdm_scale.storage.json import parse_json
+from cbdm_scale.storage.remote import Store, StoreError, open_url
 
 FORMAT_VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")

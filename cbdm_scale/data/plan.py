@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from cbdm_scale import draws
+from cbdm_scale.diffusion import rng
 
 MIX_ROWS = 2_000_000
 SUCCESSORS_AT_ONCE = 64
@@ -121,12 +121,12 @@ class SamplePlan:
 
     def _permute_blocks(self, epoch: int) -> tuple[Rows, Rows]:
         """Blocks in their order, and where each ends in the long row: 2 x (B,)."""
-        order = draws.permutation(self.seed, f"shards/{epoch}", len(self.sizes)).numpy()
+        order = rng.permutation(self.seed, f"shards/{epoch}", len(self.sizes)).numpy()
         return order, np.cumsum(self.sizes[order])
 
     def _permute_block(self, epoch: int, block: int) -> NDArray[np.int32]:
         purpose = f"samples/{epoch}/{block}"
-        order = draws.permutation(self.seed, purpose, int(self.sizes[block])).numpy()
+        order = rng.permutation(self.seed, purpose, int(self.sizes[block])).numpy()
         return order.astype(np.int32)
 
 

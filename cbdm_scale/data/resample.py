@@ -30,9 +30,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cbdm_scale import draws
 from cbdm_scale.data.plan import MIX_ROWS, Plan, Rows, SamplePlan
-from cbdm_scale.labels import class_probs
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.labels import class_probs
 
 PERIOD_BITS = 16
 PERIOD = 1 << PERIOD_BITS
@@ -103,10 +103,8 @@ class ResampledPlan:
         rest = class_probs(torch.from_numpy(self.counts), power).numpy()
         target = rest * (n - self.num_balanced) + self.num_balanced / k
         self.ends = np.cumsum(_largest_remainder(target * PERIOD, n * PERIOD))  # (K,), in 1 / P
-        self.phase = (
-            draws.permutation(seed, "resample/phase", k).numpy() / k
-        )  # (K,), in pitches
-        self.offset_key = draws.make_key(seed, "resample/offset")[0] % PERIOD
+        self.phase = rng.permutation(seed, "resample/phase", k).numpy() / k  # (K,), in pitches
+        self.offset_key = rng.make_key(seed, "resample/offset")[0] % PERIOD
         self._epoch_rows = lru_cache(maxsize=2)(self._plan_epoch)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -181,7 +179,7 @@ class ResampledPlan:
         """Balanced images of each class, (K,): of its quota, equally many to within one."""
         share, missing = divmod(self.num_balanced, len(quotas))
         balanced = np.full(len(quotas), share)
-        order = draws.permutation(self.seed, f"resample/extra/{epoch}", len(quotas)).numpy()
+        order = rng.permutation(self.seed, f"resample/extra/{epoch}", len(quotas)).numpy()
         while missing:
             raised = order[balanced[order] < quotas[order]][:missing]
             balanced[raised] += 1
@@ -218,7 +216,7 @@ class ResampledPlan:
         words = np.empty(len(numbers), np.int64)
         for i in range(0, len(numbers), CHUNK):
             part = torch.from_numpy(numbers[i : i + CHUNK])
-            pair = draws.bits(self.seed, f"resample/{purpose}", part, 2)
+            pair = rng.bits(self.seed, f"resample/{purpose}", part, 2)
             words[i : i + CHUNK] = (pair[:, 0] << 31 | pair[:, 1] >> 1).numpy()
         return words
 

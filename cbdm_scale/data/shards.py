@@ -22,7 +22,7 @@ from cbdm_scale.data.decoded import DecodedSplit
 from cbdm_scale.data.images import decode
 from cbdm_scale.data.index import Index
 from cbdm_scale.data.manifest import open_folder, parse_manifest, read_shards
-from cbdm_scale.remote import PAUSES, Proven, Store, patiently
+from cbdm_scale.storage.remote import PAUSES, PermanentError, Store, retry
 
 IMAGE_SUFFIXES = "png", "jpg", "jpeg", "webp"
 
@@ -38,7 +38,7 @@ class BadSample(Exception):
         return f"sample {self.key} of {self.shard}: {self.reason}"
 
 
-class _TooShort(Proven):
+class _TooShort(PermanentError):
     """The file ends before the range does: (its size,)."""
 
 
@@ -207,7 +207,7 @@ class ShardReader:
         def what() -> str:
             return f"read sample {self.index.key(row)} of {self.folder}/{shard}"
 
-        return patiently(attempt, what, self.pauses)
+        return retry(attempt, what, self.pauses)
 
     def _file(self, shard: str) -> _LocalFile | _RemoteFile:
         """The open file of a shard; the one unused for longest makes room for a new one."""

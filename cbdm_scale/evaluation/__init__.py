@@ -1,1 +1,1 @@
-"""Metrics: pure functions of features, and the networks that make the features."""
+"""Who evaluates when (in training, beside it, by command), the scores on record, the report."""

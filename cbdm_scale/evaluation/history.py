@@ -6,11 +6,9 @@ goes on, and one whose evaluations arrive late, come to the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from cbdm_scale.labels import GROUPS
-
-BestBy = Literal["fid", "fid_few"]
+from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.metrics.options import BestBy
 
 TAIL_RISE = 0.05
 """Share by which the tail's FID must be above its lowest to count as having risen."""

@@ -10,25 +10,25 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cbdm_scale.evaluation.fidelity import label_hits
-from cbdm_scale.evaluation.inception_score import inception_score_of_logits
-from cbdm_scale.evaluation.intervals import (
+from cbdm_scale.evaluation.results import Missing, SetResult
+from cbdm_scale.metrics.fidelity import label_hits
+from cbdm_scale.metrics.inception_score import inception_score_of_logits
+from cbdm_scale.metrics.intervals import (
     Interval,
     fid_interval,
     fidelity_interval,
     kid_interval,
 )
-from cbdm_scale.evaluation.memorisation import GroupMemorisation, memorisation
-from cbdm_scale.evaluation.per_class import (
+from cbdm_scale.metrics.memorisation import GroupMemorisation, memorisation
+from cbdm_scale.metrics.per_class import (
     ClassTable,
     LabelledFeatures,
     Whole,
     class_table,
 )
-from cbdm_scale.evaluation.prd import PRD, prd
-from cbdm_scale.evaluation.precision_recall import ManifoldScores, manifold_scores
-from cbdm_scale.evaluation.reference import Reference
-from cbdm_scale.evaluation.results import Missing, SetResult
+from cbdm_scale.metrics.prd import PRD, prd
+from cbdm_scale.metrics.precision_recall import ManifoldScores, manifold_scores
+from cbdm_scale.metrics.reference import Reference
 
 VERSION = 1
 """Goes up when any number changes: what was computed before is then computed again."""

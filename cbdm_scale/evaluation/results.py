@@ -11,10 +11,10 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from cbdm_scale.evaluation.intervals import Interval
-from cbdm_scale.evaluation.memorisation import GroupMemorisation
-from cbdm_scale.evaluation.per_class import ClassTable
-from cbdm_scale.parse import parse_json
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.per_class import ClassTable
+from cbdm_scale.storage.json import parse_json
 
 FORMAT = 2
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
+from cbdm_scale.diffusion.labels import class_probs
 from cbdm_scale.diffusion.process import Process
-from cbdm_scale.labels import class_probs
 from cbdm_scale.losses.cbdm import CBDMLoss
 from cbdm_scale.losses.ddpm import DDPMLoss
 from cbdm_scale.losses.draws import Drawer, Draws
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.tcfg import TCFG
-from cbdm_scale.types import Net
 
 Loss = Callable[[Net, Tensor, Tensor, Draws], dict[str, Tensor]]
 

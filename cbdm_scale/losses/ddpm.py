@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.losses.draws import Draws
 from cbdm_scale.losses.predict import Branch, mean_sq, predict
 from cbdm_scale.losses.tcfg import TCFG
-from cbdm_scale.types import Net
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale import draws as random
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.labels import draw_labels
 from cbdm_scale.diffusion.process import Process
-from cbdm_scale.labels import draw_labels
 from cbdm_scale.losses.options import LossConfig
 
 
@@ -56,7 +56,7 @@ class Drawer:
         """images (N,) int64 numbers since the run began; shape (C, H, W); augment (N, 9)."""
 
         def u(purpose: str) -> Tensor:
-            return random.uniform(self.seed, purpose, images).squeeze(1)  # (N,) float64
+            return rng.uniform(self.seed, purpose, images).squeeze(1)  # (N,) float64
 
         t = self.process.step(u("timestep"))
         dropped = u("label drop") < self.config.p_uncond
@@ -69,5 +69,5 @@ class Drawer:
             guided = (~dropped).nonzero().squeeze(1)
 
         numel = math.prod(shape)
-        eps = random.normal(self.seed, "noise", images.to(device), numel).view(-1, *shape)
+        eps = rng.normal(self.seed, "noise", images.to(device), numel).view(-1, *shape)
         return Draws(t, eps, dropped, y_alt, rows, augment, omega, guided).to(device)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Noisy
 from cbdm_scale.losses.draws import Draws
-from cbdm_scale.types import Net
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
     OmegaEmbedding,
-    add_told,
+    add_conditioning,
     augment_embedding,
     init_xavier,
     label_embedding,
@@ -241,7 +241,7 @@ class DiT(nn.Module):
             waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
             waves = waves.to(self.time_1.weight.dtype)
             emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
-            return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
+            return F.silu(add_conditioning(emb, self.augment, self.omega, augment, omega))
 
     def forward(
         self,

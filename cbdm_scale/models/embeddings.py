@@ -107,7 +107,7 @@ class OmegaEmbedding(nn.Module):
         return out
 
 
-def add_told(
+def add_conditioning(
     emb: Tensor,
     augment_layer: nn.Linear | None,
     omega_layer: OmegaEmbedding | None,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
     OmegaEmbedding,
-    add_told,
+    add_conditioning,
     augment_embedding,
     init_xavier,
     label_embedding,
@@ -261,7 +261,7 @@ class SongUNet(nn.Module):
         """All that is told, summed before the perceptron: (N, D), in float32 under autocast."""
         with torch.autocast(level.device.type, enabled=False):
             emb = self.features(level).to(self.time_1.weight.dtype) + self.label(y)
-            emb = add_told(emb, self.augment, self.omega, augment, omega)
+            emb = add_conditioning(emb, self.augment, self.omega, augment, omega)
             return F.silu(self.time_2(F.silu(self.time_1(emb))))
 
     def forward(

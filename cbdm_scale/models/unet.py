@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cbdm_scale.models.embeddings import (
     OmegaEmbedding,
     TimeEmbedding,
-    add_told,
+    add_conditioning,
     augment_embedding,
     init_xavier,
     label_embedding,
@@ -258,7 +258,7 @@ class UNet(nn.Module):
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         with torch.autocast(level.device.type, enabled=False):
             emb = self.time(level) + self.label(y)
-            return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
+            return F.silu(add_conditioning(emb, self.augment, self.omega, augment, omega))
 
     def forward(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cbdm_scale.models.dit import Attention, check_heads, check_patch, join_patches
 from cbdm_scale.models.embeddings import (
     OmegaEmbedding,
-    add_told,
+    add_conditioning,
     augment_embedding,
     init_xavier,
     label_embedding,
@@ -125,7 +125,7 @@ class ViT(nn.Module):
         with torch.autocast(level.device.type, enabled=False):
             waves = sinusoid(level, self.config.width).to(self.time_1.weight.dtype)
             emb = self.time_2(F.gelu(self.time_1(waves))) + self.label(y)
-            return F.silu(add_told(emb, self.augment, self.omega, augment, omega))
+            return F.silu(add_conditioning(emb, self.augment, self.omega, augment, omega))
 
     def forward(
         self,

@@ -1,1 +1,1 @@
-"""A recognition run: sets.py finds what is learnt and tested on, rank.py is one worker."""
+"""Recognition (Table 4): a classifier on real and generated images."""

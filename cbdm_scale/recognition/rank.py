@@ -21,16 +21,16 @@ from cbdm_scale.cluster import Published, Say, StopFile
 from cbdm_scale.data.loader import DataConfig, load_batches
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import BadSample
-from cbdm_scale.downstream.fit import FitConfig, Hooks, count_confusion, fit
-from cbdm_scale.downstream.mixture import Augmented, LabelledImages, Mixture
-from cbdm_scale.downstream.recognise import by_group, group_confusion, over_seeds
-from cbdm_scale.downstream.resnet import new_resnet
-from cbdm_scale.evaluation.classifier import save_classifier
-from cbdm_scale.labels import GROUPS, Group
-from cbdm_scale.storage import Storage
+from cbdm_scale.diffusion.labels import GROUPS, Group
+from cbdm_scale.metrics.classifier import save_classifier
+from cbdm_scale.models.resnet import new_resnet
+from cbdm_scale.recognition.fit import FitConfig, Hooks, count_confusion, fit
+from cbdm_scale.recognition.mixture import Augmented, LabelledImages, Mixture
+from cbdm_scale.recognition.recognise import by_group, group_confusion, over_seeds
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
-from cbdm_scale.training.world import World
 
 LAST_WORDS_S = 20.0
 

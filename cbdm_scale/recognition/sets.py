@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.downstream.mixture import (
+from cbdm_scale.metrics.sources import Chosen, Images, SplitImages, open_images
+from cbdm_scale.recognition.mixture import (
     LabelledImages,
     Mixture,
     check_added,
     choose_added,
     unseen,
 )
-from cbdm_scale.evaluation.sources import Chosen, Images, SplitImages, open_images
-from cbdm_scale.remote import split_scheme
+from cbdm_scale.storage.remote import split_scheme
 
 FORMS = "images-*.npz", "png-*"
 

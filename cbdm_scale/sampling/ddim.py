@@ -6,9 +6,9 @@ Shapes: N = batch, C = channels, H = height, W = width.
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.steps import Draw, Spacing, predict_x0, walk
-from cbdm_scale.types import Net
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.steps import Draw, Spacing, predict_x0, walk
-from cbdm_scale.types import Net
 
 Variance = Literal["fixed_large", "fixed_small"]
 

@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.steps import Spacing, predict_x0, walk
-from cbdm_scale.types import Net
 
 
 def log_snr(alpha_bar: float) -> float:

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from cbdm_scale import draws
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.process import Process, ProcessName
 from cbdm_scale.diffusion.schedule import LinearSchedule
@@ -23,7 +24,6 @@ from cbdm_scale.sampling.dpm import dpm_solver
 from cbdm_scale.sampling.guidance import GuidanceMode, Interval, guide
 from cbdm_scale.sampling.heun import HeunConfig, heun
 from cbdm_scale.sampling.steps import Draw, Spacing, check_num_steps
-from cbdm_scale.types import Net
 
 SamplerName = Literal["ddpm", "ddim", "dpm", "heun"]
 
@@ -179,7 +179,7 @@ def _generate_chunk(
     seed: int,
 ) -> Tensor:
     def normal(purpose: str, stream: int) -> Tensor:
-        numbers = draws.normal(seed, purpose, samples, math.prod(shape), stream=stream)
+        numbers = rng.normal(seed, purpose, samples, math.prod(shape), stream=stream)
         return numbers.view(-1, *shape)  # (n, C, H, W)
 
     noise, draw = normal("sample", 0), partial(normal, "sample step")

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
-from cbdm_scale.types import Net
 
 GuidanceMode = Literal["cfg", "tcfg"]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.diffusion.schedule import expand_as
 from cbdm_scale.sampling.steps import Draw
-from cbdm_scale.types import Net
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.types import Net
 
 Draw = Callable[[int], Tensor]
 """Standard normal numbers like x for the i-th step taken, i = 0 the noisiest."""

@@ -1,7 +1,7 @@
 """What a run tells MLflow, by way of a spool that outlives the server and the process.
 
 tracker.py (what the loop calls) -> spool.py (records on disk) -> sender.py (records to MLflow)
-runs.py: one MLflow run per run folder; models.py and served_model.py: a checkpoint as a model;
+runs.py: one MLflow run per run folder; models.py: a checkpoint as a model;
 results.py: a finished evaluation.
 ``mlflow`` itself is imported by the functions that need it: importing this folder is free.
 """

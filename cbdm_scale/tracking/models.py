@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import hide_password, make_client
 
 REQUIREMENTS = "mlflow", "torch", "safetensors", "numpy"
 ARTIFACTS = "config.json", "ema.safetensors"
+MODEL_CODE = Path(__file__).parents[1] / "pretrained" / "mlflow_model.py"
+"""What MLflow stores with a model and runs when it loads one."""
 log = logging.getLogger(__name__)
 
 
@@ -77,7 +79,7 @@ def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
     images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, -1))  # (N, H, W, C)
     mlflow.pyfunc.save_model(
         str(scratch / "model"),
-        python_model=str(Path(__file__).with_name("served_model.py")),
+        python_model=str(MODEL_CODE),
         artifacts={"config": str(files["config.json"]), "ema": str(files["ema.safetensors"])},
         signature=ModelSignature(Schema(inputs), Schema([images])),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cbdm_scale.remote import refuse_password
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import refuse_password
 from cbdm_scale.tracking.client import (
     LONGEST_PARAM,
     SQLITE,

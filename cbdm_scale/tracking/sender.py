@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import hide_password, is_refusal, make_client
 from cbdm_scale.tracking.models import register
 from cbdm_scale.tracking.spool import Record

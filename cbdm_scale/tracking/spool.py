@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from io import FileIO
 from typing import Any
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 
 Record = dict[str, Any]
 SEGMENT_BYTES = 1 << 18

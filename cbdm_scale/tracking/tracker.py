@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import clean_name, hide_password, import_mlflow
 from cbdm_scale.tracking.sender import Sender
 from cbdm_scale.tracking.spool import Spool

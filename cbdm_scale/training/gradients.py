@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.losses import Drawer, Loss
-from cbdm_scale.training.world import World
+from cbdm_scale.training.distributed import World
 
 
 class RunError(Exception):
@@ -41,7 +41,7 @@ def backward(
         y = batch.y[part].to(world.device, non_blocking=True)
         augment = None if batch.augment is None else batch.augment[part]
         draws = draw(batch.images[part], tuple(x0.shape[1:]), world.device, augment)
-        with world.local(net, on=i + 1 < len(parts)):
+        with world.no_sync(net, on=i + 1 < len(parts)):
             bf16 = precision == "bf16"
             with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=bf16):
                 terms = loss(net, x0, y, draws)  # name -> (len(part),)

@@ -11,13 +11,13 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
-from cbdm_scale import draws
 from cbdm_scale.data.loader import Batch
+from cbdm_scale.diffusion import rng
 from cbdm_scale.losses import Drawer, Loss
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_step
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.state import State
-from cbdm_scale.training.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +195,7 @@ def train(
             rehearsed = True
 
         # Compute gradients. Dropout is seeded by the step and the rank.
-        torch.manual_seed(
-            draws.make_key(task.seed, f"dropout/{progress.steps}/{world.rank}")[0]
-        )
+        torch.manual_seed(rng.make_key(task.seed, f"dropout/{progress.steps}/{world.rank}")[0])
         state.optimizer.zero_grad(set_to_none=True)
         for terms in gradients(batch):
             meter.add(terms)

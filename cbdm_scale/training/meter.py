@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from cbdm_scale.training.world import World
+from cbdm_scale.training.distributed import World
 
 
 class Meter:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.power_ema import pack
 from cbdm_scale.training.state import State, load_initial, load_newest, optimizer_tensors
-from cbdm_scale.training.world import World
 
 
 def resume(
@@ -22,7 +22,7 @@ def resume(
     From the newest whole checkpoint, or of a run that ``fine_tunes`` from what it starts from.
     """
     name, origin = None, ""
-    with world.uneven():  # a store may take its time
+    with world.monitored_barrier():  # a store may take its time
         if world.rank == 0:
             name, damaged = load_newest(folder, state)
             for line in damaged:
@@ -34,11 +34,11 @@ def resume(
                 say(f"started from {origin}")
     name, origin = world.gather((name, origin))[0]
     if world.size > 1 and (name or origin):
-        spread(state, world)
+        broadcast(state, world)
     return name is not None
 
 
-def spread(state: State, world: World) -> None:
+def broadcast(state: State, world: World) -> None:
     """Make the state of every rank that of rank 0, bit for bit."""
     names, progress = world.gather((list(optimizer_tensors(state)), state.progress))[0]
     if world.rank:
@@ -48,7 +48,7 @@ def spread(state: State, world: World) -> None:
     held: list[Tensor] = [moments[name] for name in names]
     for net in (state.net, state.ema.net):
         held += net.state_dict().values()
-    world.spread([*held, *pack(state.posthoc).values()])
+    world.broadcast([*held, *pack(state.posthoc).values()])
 
 
 def make_room(state: State, names: list[str]) -> None:

@@ -9,7 +9,7 @@ import hashlib
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import (
     WIDTHS,
     PowerEMA,

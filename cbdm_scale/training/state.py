@@ -4,7 +4,7 @@
                            posthoc.safetensors, of a run that keeps averages of two widths
 
 No random state is kept: every random number is a function of the seed and of the image's
-number (`cbdm_scale.draws`), dropout's of the seed, the step and the rank.
+number (`cbdm_scale.diffusion.rng`), dropout's of the seed, the step and the rank.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from cbdm_scale.parse import parse_json
-from cbdm_scale.storage import Storage
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import parse_json
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.power_ema import PowerEMA, pack, unpack
 

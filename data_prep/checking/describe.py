@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
-from cbdm_scale.labels import GROUPS
+from cbdm_scale.diffusion.labels import GROUPS
 from data_prep.checking.sets import find_sets
 
 

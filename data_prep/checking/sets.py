@@ -1,6 +1,6 @@
 """The data sets below a root, or the one that a path or URL names."""
 
-from cbdm_scale.remote import open_url, split_scheme
+from cbdm_scale.storage.remote import open_url, split_scheme
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test"}
 """Files and folders one of which says that a folder is, or was to be, a data set."""

@@ -23,8 +23,8 @@ from cbdm_scale.data.manifest import (
     parse_manifest,
     read_shards,
 )
-from cbdm_scale.labels import class_groups
-from cbdm_scale.remote import Store, StoreError
+from cbdm_scale.diffusion.labels import class_groups
+from cbdm_scale.storage.remote import Store, StoreError
 from data_prep.checking.check_shard import Expected, Findings, ShardCheck, num_index_groups
 from data_prep.checking.sets import find_sets
 from data_prep.writing.fit import CLASSIFIER
@@ -189,7 +189,7 @@ def _judge_mixing(found: list[Findings], verdict: Verdict) -> None:
 
 
 def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Verdict) -> None:
-    from cbdm_scale.evaluation.classifier import load_classifier
+    from cbdm_scale.metrics.classifier import load_classifier
 
     try:
         net = load_classifier(store.cat_file(f"{folder}/{CLASSIFIER}"), CLASSIFIER)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.downstream.resnet import init_he
-from cbdm_scale.evaluation.classifier import SmallClassifier, save_classifier
-from cbdm_scale.evaluation.features import to_model_range
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.features import to_model_range
+from cbdm_scale.models.resnet import init_he
 
 BATCH_SIZE = 128
 PEAK_RATE = 4e-3  # of AdamW, up and down again over the fit

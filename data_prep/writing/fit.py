@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.draws import permutation
+from cbdm_scale.diffusion.rng import permutation
 from data_prep.source import BadImage, Source
 from data_prep.writing.target import Target
 

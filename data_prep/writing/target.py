@@ -92,7 +92,7 @@ class RemoteTarget:
         return f"{self.url.rstrip('/')}/{name}"
 
     def _place(self, name: str = "") -> tuple[Any, str]:
-        from cbdm_scale.remote import open_url
+        from cbdm_scale.storage.remote import open_url
 
         fs, _, root = open_url(self.url, "out")
         return fs, f"{root.rstrip('/')}/{name}".rstrip("/")

@@ -1,0 +1,174 @@
+"""One job at a time beside training, in a process of its own, where the cluster has room.
+
+Ray Train 2.60 can validate beside training too (``ValidationConfig``). It is not used here: it
+validates only checkpoints that Ray itself stores, and ours it never copies; it asks for a CPU
+without looking whether one is free, and the end of a run then waits for it for ever; it hands
+the result to its controller, not to the rank that logs, names the best checkpoint and drops old
+ones; and a validation that failed leaves an empty result, without its reason.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cbdm_scale.cluster.config import Say
+
+if TYPE_CHECKING:
+    import torch
+
+Tell = Callable[[float], None]
+"""Told by a job how much of it is done, 0..1."""
+Work = Callable[["torch.device", Any, Tell], Any]
+"""(device, job, tell) -> result; sent to the process that does it."""
+
+TRIES = 2
+NICENESS = 10
+"""Of the process: where processors are shared after all, training goes first."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    job: Any
+    result: Any
+    """None if it failed."""
+    reason: str = ""
+    """Why it failed; "" if it did not."""
+
+
+class Doer:
+    """What runs in the process; ``share_done`` answers while ``do`` is at work."""
+
+    def __init__(self) -> None:
+        self.done = 0.0
+
+    def where(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    def share_done(self) -> float:
+        return self.done
+
+    def do(self, work: Work, job: Any, threads: int, on_gpu: bool) -> Any:
+        import torch
+
+        os.nice(NICENESS)
+        torch.set_num_threads(threads)
+        device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+
+        def tell(share: float) -> None:
+            self.done = share
+
+        return work(device, job, tell)
+
+
+class BackgroundWorker:
+    """Belongs to one training worker, and ends with it. No method but ``poll`` waits.
+
+    Its process has the kind of device and the number of threads that a training worker has, on
+    which the last bits of a result depend.
+    """
+
+    def __init__(self, work: Work, cpus: float, threads: int, on_gpu: bool, say: Say):
+        self.work, self.threads, self.on_gpu, self.say = work, threads, on_gpu, say
+        self.cpus = cpus
+        self.job: Any = None
+        self._tries = 0
+        self._doer: Any = None
+        self._place: Any = None
+        self._promise: Any = None
+        self._began = 0.0
+
+    def has_room(self) -> bool:
+        """Whether the cluster has CPUs, and a GPU if need be, that nobody has reserved."""
+        import ray
+
+        free = ray.available_resources()
+        cpus, gpus = float(free.get("CPU", 0)), int(free.get("GPU", 0))
+        return cpus >= self.cpus - 1e-9 and gpus >= self.on_gpu
+
+    @property
+    def is_busy(self) -> bool:
+        return self._promise is not None
+
+    def start(self, job: Any) -> None:
+        """Begin a job, as soon as Ray finds a place for it."""
+        assert not self.is_busy, "one job at a time"
+        self.job, self._tries = job, 0
+        self._start()
+
+    def _start(self) -> None:
+        import ray
+
+        self._tries += 1
+        self._began = time.monotonic()
+        make = ray.remote(
+            num_cpus=self.cpus,
+            num_gpus=int(self.on_gpu),
+            max_concurrency=2,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.threads)}},
+        )(Doer)
+        self._doer = make.remote()
+        self._place = self._doer.where.remote()
+        self._promise = self._doer.do.remote(self.work, self.job, self.threads, self.on_gpu)
+
+    def place(self) -> str:
+        """host:pid of the process; "" while it has no place yet, or is gone."""
+        import ray
+
+        found = ray.wait([self._place], timeout=0)[0]
+        try:
+            return str(ray.get(self._place)) if found else ""
+        except ray.exceptions.RayError:
+            return ""
+
+    def poll(self, seconds: float = 0.0) -> Finished | None:
+        """The job's end, waiting for it for so long; None before.
+
+        A job whose process died is begun again once. What it raises is its end.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        if not ray.wait([self._promise], timeout=seconds)[0]:
+            return None
+        try:
+            finished = Finished(self.job, ray.get(self._promise))
+        except RayTaskError as error:
+            finished = Finished(self.job, None, f"{type(error.cause).__name__}: {error.cause}")
+        except RayError as error:  # the process or its node is gone
+            reason = str(error).strip().partition("\n")[0]
+            if self._tries < TRIES:
+                self.say(
+                    f"the process that works beside training died and is replaced: {reason}"
+                )
+                self.close()
+                self._start()
+                return None
+            finished = Finished(
+                self.job, None, f"its process died {self._tries} times: {reason}"
+            )
+        self.close()
+        return finished
+
+    def progress(self) -> str:
+        """How far the job is, in words."""
+        import ray
+
+        seconds = time.monotonic() - self._began
+        asked = self._doer.share_done.remote()
+        share = "starting"
+        if self.place() and ray.wait([asked], timeout=1)[0]:
+            with suppress(ray.exceptions.RayError):  # ``poll`` says that it died
+                share = f"{ray.get(asked):.0%}"
+        return f"{share} after {seconds:.0f} s"
+
+    def close(self) -> None:
+        """End the process, whether or not it is done."""
+        import ray
+
+        if self._doer is not None:
+            ray.kill(self._doer)
+        self._doer = self._place = self._promise = None

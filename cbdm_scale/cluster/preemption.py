@@ -1,0 +1,83 @@
+"""The notice that a node will be taken away (a drain in Ray, as of spot machines), on a worker.
+
+Ray Train tells every worker within seconds, lets all go on until the deadline, and then starts
+them again on the nodes that are left. So the run saves a checkpoint at once, since deadlines
+are promises of others, and one more shortly before the deadline.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cbdm_scale.cluster.config import Say
+
+LEAST_S = 5.0
+"""The second checkpoint begins so many seconds before the deadline, or earlier:"""
+WRITES = 3.0
+"""so many times as long before it as the last one took."""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Nodes that will go."""
+
+    nodes: tuple[str, ...]
+    ranks: tuple[int, ...]
+    """The workers on them."""
+    deadline: float | None
+    """Seconds since 1970; None if nobody says."""
+
+
+def drain() -> Drain | None:
+    """What Ray Train has told this worker; None while no node is to go.
+
+    ``ray.train.get_preemption_info`` says the same, but is a barrier of all workers, which is
+    too much for every step.
+    """
+    if "ray.train" not in sys.modules:  # under torchrun, say
+        return None
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    try:
+        info = get_train_context().preemption_context.preemption_info
+    except (RuntimeError, AttributeError):  # not in a worker of Ray Train
+        return None
+    if info is None:
+        return None
+    nodes = tuple(sorted(info.preempted_node_to_ranks))
+    ranks = sorted(rank for node in nodes for rank in info.preempted_node_to_ranks[node])
+    deadline = None if info.deadline_ms is None else info.deadline_ms / 1000
+    return Drain(nodes, tuple(ranks), deadline)
+
+
+class PreemptionMonitor:
+    """When a checkpoint is due because a node is about to go."""
+
+    def __init__(self, say: Say, look: Callable[[], Drain | None] = drain):
+        self.say, self.look = say, look
+        self._answered: Drain | None = None
+        self._is_last = False
+
+    def is_due(self, write_s: float) -> bool:
+        """True once when a node is announced, and once more before it goes.
+
+        write_s: seconds that the last checkpoint took.
+        """
+        found = self.look()
+        if found is None:
+            return False
+        left = None if found.deadline is None else found.deadline - time.time()
+        if self._answered is None or found.nodes != self._answered.nodes:
+            when = "soon" if left is None else f"in {max(left, 0):.0f} s"
+            workers = " ".join(map(str, found.ranks))
+            self.say(
+                f"preemption: the node of worker {workers} goes {when}; a checkpoint is saved "
+                "now, and the run goes on elsewhere"
+            )
+            self._answered, self._is_last = found, False
+            return True
+        if left is not None and not self._is_last and left < max(LEAST_S, WRITES * write_s):
+            self._is_last = True
+            return True
+        return False

@@ -1,0 +1,300 @@
+"""A run, as one value. Each part is configured by the module that owns it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.config.kinds import check_kinds
+from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.edm import EDMConfig
+from cbdm_scale.diffusion.process import Process, ProcessName
+from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.losses import LossConfig
+from cbdm_scale.metrics.options import EvalConfig
+from cbdm_scale.models import (
+    BACKBONES,
+    BackboneName,
+    ModelConfig,
+    UNetConfig,
+    backbone_config,
+    build,
+)
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import check_trained
+from cbdm_scale.tracking import TrackConfig
+from cbdm_scale.training.loop import TrainConfig
+
+LabelRows = Literal["auto", "index", "mean"]
+
+RUNTIME = (
+    "name",
+    "preset",
+    "init_from",
+    "data.root",
+    "data.processes",
+    "data.prefetch",
+    "data.cache",
+    "data.cache_gb",
+    "data.timeout_s",
+    "data.max_bad",
+    "sample.",
+    "eval.",
+    "cluster.",
+    "track.",
+    "train.total_images",
+    "train.micro_batch",
+    "train.channels_last",
+    "train.compile",
+    "train.keep",
+    "train.max_bad_steps",
+    "train.log_every",
+    "train.save_every",
+    "train.sample_every",
+    "train.eval_every",
+    "train.posthoc_every",
+    "train.eval_at",
+)
+"""Options that may differ when a run goes on: they do not change what is learnt."""
+
+YOUNGER = (
+    "backbone",
+    "data.resample_power",
+    "data.balanced_fraction",
+    "data.augment",
+    "data.augment_p",
+    "loss.tcfg",
+    "loss.omega_max",
+    "loss.tcfg_gamma",
+    "init_labels",
+    "init_sha256",
+    "model.step_shift",
+    "process",
+    "edm.sigma_data",
+    "edm.p_mean",
+    "edm.p_std",
+)
+"""Options that the first runs did not have: at their defaults they leave a run's name alone."""
+
+FORMER = {"model.augment": False}
+"""Options that are gone, with the value that means what their absence means now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    dataset: str = "digits_lt"
+    """Data set, as named by python -m data_prep; - and _ alike."""
+
+    preset: str = "cbdm"
+    """Row of the data set's presets that the other options start from (presets.py)."""
+
+    backbone: BackboneName = "unet"
+    """Network: it decides what options ``model`` has (models.BACKBONES)."""
+
+    name: str = ""
+    """Name of the run; "" is data set, loss and a hash of what changes the science."""
+
+    seed: int = 0
+    """Seed of the sample plan and of every random number."""
+
+    init_from: str = ""
+    """Fine-tune (Table 2): start from a trained network's averaged weights. A run (its newest
+    whole checkpoint), a checkpoint in it, models:/NAME@ALIAS, a .pt of the paper's code, or a
+    folder of diffusers. "" is random weights."""
+
+    init_labels: LabelRows = "auto"
+    """With init_from: what label rows start from. auto: that of the class of the same name (on
+    the same data set: number), or else the mean row. index: that of the same number. mean: the
+    mean row."""
+
+    init_sha256: str = ""
+    """With init_from: of the weights there, filled in by the train command. It is part of a
+    run's name, as the place is not."""
+
+    process: ProcessName = "ddpm"
+    """What noise is: steps of DDPM (its options in diffusion), or EDM's levels (in edm)."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    diffusion: ScheduleConfig = field(default_factory=ScheduleConfig)
+    edm: EDMConfig = field(default_factory=EDMConfig)
+    model: ModelConfig = field(default_factory=UNetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SamplerConfig = field(default_factory=SamplerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", canonical_name(self.dataset))
+        if self.name and not set(self.name) <= set(_NAME_LETTERS):
+            raise ValueError(
+                f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
+            )
+        if type(self.model) is not type(backbone_config(self.backbone)):
+            raise ValueError(
+                f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
+                "models.backbone_config(backbone)."
+            )
+        if self.process not in get_args(ProcessName):
+            raise ValueError(
+                f"process ({self.process}) must be {' or '.join(get_args(ProcessName))}."
+            )
+        if self.init_labels not in get_args(LabelRows):
+            raise ValueError(
+                f"init_labels ({self.init_labels}) must be auto, index or mean. Try auto."
+            )
+        self.sample.check_fits(self.process, self.diffusion.num_steps)
+        strength = max(self.eval.omegas)
+        check_trained(
+            "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
+        )
+        for workers in range(self.cluster.fewest, self.cluster.workers + 1):
+            self.train.per_rank(workers)
+
+    @property
+    def run_name(self) -> str:
+        if self.name:
+            return self.name
+        own = flatten({"model": asdict(backbone_config(self.backbone))})
+        usual, science = own | Config().flat(), self.science() | FORMER
+        for option in YOUNGER:
+            if option in science and science[option] == usual[option]:
+                del science[option]
+        text = json.dumps(science, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.dataset}-{self.title}-{digest}"
+
+    @property
+    def title(self) -> str:
+        """The objective and its process in a word: ddpm, cbdm, edm, edm_cbdm, edm_tcfg, ..."""
+        title = self.loss.title
+        return title if self.process == "ddpm" else f"edm_{title}".replace("_ddpm", "")
+
+    def flat(self) -> dict[str, Any]:
+        """Every option by its dotted name, as plain JSON values."""
+        return flatten(json.loads(json.dumps(asdict(self))))
+
+    def science(self) -> dict[str, Any]:
+        """The options that make it this run and no other."""
+        return {option: v for option, v in self.flat().items() if not is_runtime(option)}
+
+
+_NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
+
+def is_runtime(option: str) -> bool:
+    return any(option == r or (r.endswith(".") and option.startswith(r)) for r in RUNTIME)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"loss": {"tau": 1}} as {"loss.tau": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def upgraded(before: dict[str, Any]) -> dict[str, Any]:
+    """The flat options of an older run as they would be written now.
+
+    An option that did not exist had the value that is its default; a former one drops out.
+    """
+    kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
+    backbone = before.get("backbone", "unet")
+    usual = Config(backbone=backbone, model=backbone_config(backbone))
+    return usual.flat() | kept
+
+
+def find_option(argv: Sequence[str], name: str, default: str) -> str:
+    """The value of --name VALUE or --name=VALUE; names take - and _ alike."""
+    value = default
+    for i, word in enumerate(argv):
+        option, mark, rest = word.partition("=")
+        if option.replace("_", "-") == f"--{name}" and (mark or i + 1 < len(argv)):
+            value = rest if mark else argv[i + 1]
+    return value
+
+
+def check_model_options(argv: Sequence[str], backbone: str) -> None:
+    """ValueError if a command line has a --model option that is another backbone's."""
+    options = {
+        name: [field.name for field in fields(make())] for name, make in BACKBONES.items()
+    }
+    for word in argv:
+        option = word.partition("=")[0].replace("-", "_").removeprefix("__model.")
+        option = option.removeprefix("no_")
+        others = [name for name in BACKBONES if option in options[name]]
+        if word.startswith("--model.") and others and backbone not in others:
+            raise ValueError(
+                f"model.{option} is no option of backbone {backbone}, which has "
+                f"{', '.join(options[backbone])}. Leave it out, or try --backbone {others[0]}."
+            )
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """The inverse of ``dataclasses.asdict`` after a trip through JSON, of older runs too."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    def part(cls: Any, name: str) -> Any:
+        kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
+        check_kinds(cls(), kept, name)
+        return cls(**{k: tuples(v) for k, v in kept.items()})
+
+    if not isinstance(tree, dict):
+        raise ValueError(f"a configuration is an object of JSON, got {type(tree).__name__}")
+    plain = ("dataset", "preset", "name", "seed", "init_from", "init_labels", "init_sha256")
+    check_kinds(Config(), {k: tree[k] for k in plain if k in tree}, "")
+    backbone = tree.get("backbone", "unet")
+    return Config(
+        dataset=tree["dataset"],
+        preset=tree["preset"],
+        backbone=backbone,
+        name=tree["name"],
+        seed=tree["seed"],
+        process=tree.get("process", "ddpm"),
+        **{k: v for k, v in tree.items() if k.startswith("init_")},
+        data=part(DataConfig, "data"),
+        diffusion=part(ScheduleConfig, "diffusion"),
+        edm=part(EDMConfig, "edm") if "edm" in tree else EDMConfig(),
+        model=part(partial(backbone_config, backbone), "model"),
+        loss=part(LossConfig, "loss"),
+        train=part(TrainConfig, "train"),
+        sample=SamplerConfig.from_dict(tree["sample"]),
+        eval=part(EvalConfig, "eval"),
+        cluster=part(ClusterConfig, "cluster"),
+        track=part(TrackConfig, "track"),
+    )
+
+
+def build_network(
+    config: Config, *, channels: int, image_size: int, num_classes: int
+) -> nn.Module:
+    """The network of a run with fresh weights; images are (channels, size, size)."""
+    return build(
+        config.model,
+        image_channels=channels,
+        image_size=image_size,
+        num_classes=num_classes,
+        num_steps=config.diffusion.num_steps,
+        augment=config.data.tells_augmentation,
+        omega=config.loss.tcfg,
+    )
+
+
+def make_process(config: Config, device: torch.device | str = "cpu") -> Process:
+    """The noise of a run, for its losses and samplers."""
+    return build_process(config.process, config.diffusion, config.edm, device)

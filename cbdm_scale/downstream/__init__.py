@@ -1,1 +1,0 @@
-"""Recognition (Table 4): a classifier of real long-tailed images and generated ones."""

@@ -1,0 +1,96 @@
+"""From sets to numbers: make what is missing, extract features on all workers, measure."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+from cbdm_scale.cluster import run_jobs
+from cbdm_scale.data.index import cache_folder
+from cbdm_scale.evaluation.inputs import Inputs
+from cbdm_scale.evaluation.measure import held_out_copies, measure
+from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.generation.generate import make_missing
+from cbdm_scale.metrics.extract import FeatureSet, extract
+from cbdm_scale.metrics.reference import Reference
+from cbdm_scale.metrics.sources import Images
+
+SAY_EVERY_S = 5.0
+
+
+def compute(inputs: Inputs) -> Evaluation:
+    """Everything; what is there already (images, features) is not made again."""
+    make_sets(inputs)
+    inputs.recipe.load("cpu")  # a file that does not fit is said here, not by every worker
+    options, counts = inputs.options, inputs.real.counts["train"]
+    real, train = real_features(inputs), train_features(inputs)
+    reference = Reference(real.pool, real.labels, counts)
+    results = []
+    for wanted in inputs.sets:
+        fake = features(inputs, wanted.images, f"omega {wanted.about.omega:g}")
+        print(f"numbers at omega {wanted.about.omega:g}", flush=True)
+        results.append(
+            measure(wanted.about, real, fake, train, counts, options.seed, reference)
+        )
+    origin = inputs.origin
+    return Evaluation(
+        id=inputs.id,
+        run=origin.name,
+        checkpoint=origin.url,
+        trained_images=origin.images,
+        dataset=inputs.real.name,
+        dataset_fingerprint=inputs.real.fingerprint,
+        class_names=inputs.real.class_names,
+        extractor=options.extractor,
+        extractor_fingerprint=inputs.recipe.fingerprint,
+        resize=options.resize,
+        num_real=len(real.labels),
+        held_out_copies=held_out_copies(train, real, counts, options.seed) if train else (),
+        sets=tuple(results),
+    )
+
+
+def make_sets(inputs: Inputs) -> None:
+    for wanted in inputs.sets:
+        if wanted.store:
+            print(f"set      {wanted.about.images}", flush=True)
+            wanted.store.claim()
+            options = inputs.options
+            make_missing(
+                wanted.store, inputs.origin.weights, options.num_images, options.cluster
+            )
+
+
+def real_features(inputs: Inputs) -> FeatureSet:
+    return features(inputs, inputs.split("eval"), "split eval")
+
+
+def train_features(inputs: Inputs) -> FeatureSet | None:
+    """Of the training images; None where nobody looks for copies of them."""
+    if not inputs.options.memorisation:
+        return None
+    return features(inputs, inputs.split("train"), "split train")
+
+
+def features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
+    """Features of some images, from the cache or by all workers."""
+    folder = inputs.options.features
+    return extract(
+        images,
+        inputs.recipe,
+        Path(folder).expanduser() if folder else cache_folder() / "features",
+        partial(run_jobs, config=inputs.options.cluster),
+        say=Progress(what),
+    )
+
+
+class Progress:
+    """Says now and then how far the features are."""
+
+    def __init__(self, what: str):
+        self.what, self.said = what, time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self.said >= SAY_EVERY_S or done == total:
+            self.said = now
+            print(f"{done:>9,}/{total:,} features of {self.what}", flush=True)

@@ -1,0 +1,184 @@
+"""What an evaluation starts from: the real images, the extractor, the sets to scheduler."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder
+from cbdm_scale.evaluation.measure import VERSION, About
+from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.evaluation.results import FORMAT
+from cbdm_scale.generation.generate import plan_set
+from cbdm_scale.generation.images import SetImages, open_set
+from cbdm_scale.generation.store import ChunkStore
+from cbdm_scale.metrics.extractors import find_extractor
+from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.sources import Chosen, Images, SplitImages, open_images
+from cbdm_scale.pretrained import PretrainedNetwork, find_data
+from cbdm_scale.storage.folder import Storage
+
+EVALUATIONS = "~/cbdm_scale/evaluation"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A set to scheduler, made already or not."""
+
+    about: About
+    identity: str
+    """A word for everything that decides its images."""
+
+    images: Images
+    store: ChunkStore | None
+    """Where it is made; None for images that were given."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that decides the numbers."""
+
+    options: EvaluateOptions
+    origin: PretrainedNetwork
+    real: Manifest
+    root: str
+    """Data root."""
+    recipe: Recipe
+    sets: tuple[Wanted, ...]
+
+    @property
+    def id(self) -> str:
+        """The checkpoint to read, and eight hex digits of all that decides the numbers."""
+        options = self.options
+        parts = [VERSION, FORMAT, self.real.fingerprint, self.recipe.fingerprint]
+        parts += [options.extractor, options.resize, options.seed, options.memorisation]
+        parts += [self.origin.checkpoint, *(wanted.identity for wanted in self.sets)]
+        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+        return f"{self.origin.checkpoint}-{digest}"
+
+    @property
+    def home(self) -> Storage:
+        """The folder of this evaluation."""
+        inside = f"{self.origin.folder}/evaluation" if self.origin.folder else EVALUATIONS
+        return Storage(self.options.out or inside).child(self.id)
+
+    @property
+    def num_images(self) -> int:
+        return self.sets[0].images.count
+
+    def split(self, name: str) -> SplitImages:
+        """Real images."""
+        return SplitImages(self.root, self.real.name, name)
+
+
+def find_inputs(options: EvaluateOptions, origin: PretrainedNetwork) -> Inputs:
+    """Find and check it all; ValueError says what is not there, or does not fit."""
+    origin = _with_dataset(options, origin)
+    real, root = find_data(origin, options.data_root)
+    config = origin.config
+    if real is None:
+        raise ValueError(
+            f"data_root: the run learnt from {config.dataset} in {config.data.root}, which is "
+            "not there any more, or was changed. Say where it is with --data-root."
+        )
+    if "eval" not in real.counts:
+        raise ValueError(
+            f"data set {real.name} in {root} has no eval split to compare with, only "
+            f"{', '.join(real.counts)}. Prepare it again with real images for eval: see python "
+            "-m data_prep --help."
+        )
+    if origin.num_classes != real.num_classes:
+        raise ValueError(
+            f"dataset {real.name} has {real.num_classes} classes, the network "
+            f"{origin.num_classes}. Give the --dataset that it learnt from."
+        )
+    folder = Storage(dataset_folder(root, real.name))
+    recipe = find_extractor(
+        options.extractor,
+        folder.url,
+        folder.read_path,
+        weights=options.extractor_weights,
+        allow_weights=options.allow_weights,
+        resize=options.resize,
+    )
+    sets = _given(options, real) if options.samples else _planned(options, origin, real)
+    return Inputs(options, origin, real, root, recipe, sets)
+
+
+def _with_dataset(options: EvaluateOptions, origin: PretrainedNetwork) -> PretrainedNetwork:
+    """The origin with the data set that the user names, for a network that names none."""
+    known, named = origin.config.dataset, canonical_name(options.dataset)
+    if not known and not named:
+        raise ValueError(
+            f"dataset is missing: {options.run} does not say what it learnt from. Give "
+            "--dataset NAME and --data-root FOLDER."
+        )
+    if known and named not in ("", known):
+        raise ValueError(f"dataset ({named}): the run learnt from {known}. Leave it out.")
+    return origin if known else replace(origin, config=replace(origin.config, dataset=named))
+
+
+def _planned(
+    options: EvaluateOptions, origin: PretrainedNetwork, real: Manifest
+) -> tuple[Wanted, ...]:
+    """A set for each guidance strength, class by class in turn (Section 4.1)."""
+    wanted = []
+    for omega in options.omegas:
+        plan = plan_set(
+            origin,
+            real,
+            omega=omega,
+            seed=options.seed,
+            chunk_size=options.chunk_size,
+            precision=options.precision,
+            sample=options.sample,
+            guidance_mode=options.guidance_mode,
+        )
+        _check_shape(plan.shape, real, options.run)
+        store = ChunkStore(Storage(origin.samples).child(plan.name), plan)
+        images = SetImages(store, plan.chunks(options.num_images))
+        about = About(store.folder.url, omega, options.guidance_mode)
+        wanted.append(Wanted(about, f"{plan.name}-{options.num_images}", images, store))
+    return tuple(wanted)
+
+
+def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
+    """The images that the user names."""
+    where, number = options.samples, options.num_images
+    [omega], mode = options.omegas, options.guidance_mode
+    images: Images
+    if Storage(where).exists("set.json"):
+        images = open_set(where, number)
+        omega, mode = images.store.plan.omega, images.store.plan.guidance_mode
+    else:
+        try:
+            images = open_images(where)
+        except ValueError as error:
+            raise ValueError(f"samples: {error}") from error
+        if number > images.count:
+            raise ValueError(
+                f"num_images ({number}) is more than samples ({where}) holds, {images.count}. "
+                "Leave it out to take them all."
+            )
+        if 0 < number < images.count:
+            images = Chosen(images, tuple(range(number)))
+    _check_shape(images.read([0]).shape[1:], real, where)
+    labels = images.labels
+    if labels.max() >= real.num_classes:
+        raise ValueError(
+            f"samples ({where}) has label {labels.max()}, the data set {real.name} has "
+            f"{real.num_classes} classes. Number the classes as the data set does."
+        )
+    about = About(where, omega, mode)
+    identity = f"{images.fingerprint}-{images.count}-{omega}"
+    return (Wanted(about, identity, images, None),)
+
+
+def _check_shape(shape: tuple[int, ...], real: Manifest, where: str) -> None:
+    expected = real.channels, real.image_size, real.image_size
+    if tuple(shape) != expected:
+        sizes = [" x ".join(map(str, s)) for s in (shape, expected)]
+        raise ValueError(
+            f"samples ({where}) are {sizes[0]} (channels, height, width), the images of data "
+            f"set {real.name} are {sizes[1]}. Scale them first, or give the images of a "
+            "network that learnt from this data set."
+        )

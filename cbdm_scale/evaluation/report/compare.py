@@ -1,0 +1,140 @@
+"""One run beside another: what may be compared, and which is better.
+
+Better and worse are said only where the 95 % intervals do not overlap. An interval does not
+hold the spread between training runs, and the page says so.
+"""
+
+from dataclasses import replace
+
+from cbdm_scale.diffusion.labels import Group
+from cbdm_scale.evaluation.report.claims import Claim, pooled_row
+from cbdm_scale.evaluation.report.words import (
+    KID_SCALE,
+    apart,
+    interval,
+    percent_interval,
+    scaled,
+)
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.per_class import ClassScore, ClassTable
+
+
+def comparison(evaluation: Evaluation, against: Evaluation) -> tuple[Claim, ...]:
+    """This run beside another, each at its best guidance; no verdict where none is fair."""
+    reasons = incomparable(evaluation, against)
+    if reasons:
+        text = f"Not compared with {against.run}: {'; '.join(reasons)}."
+        return (Claim("note", text),)
+    ours, theirs = evaluation.best, against.best
+    claims = []
+    if ours.num_images == theirs.num_images:
+        claims.append(_verdict("FID", ours.fid, theirs.fid, lower=True))
+    else:
+        claims.append(
+            Claim(
+                "note",
+                f"FID is not compared, it depends on the number of images: "
+                f"{ours.num_images:,} here, {theirs.num_images:,} there.",
+            )
+        )
+    claims.append(_verdict("KID × 1000", _kid(ours.kid), _kid(theirs.kid), lower=True))
+    rare = [row.kid if (row := pooled_row(s, "few")) else None for s in (ours, theirs)]
+    claims.append(
+        _verdict("KID × 1000 of rare classes", _kid(rare[0]), _kid(rare[1]), lower=True)
+    )
+    shares = ours.fidelity, theirs.fidelity
+    claims.append(_verdict("Label fidelity", *shares, lower=False, share=True))
+    return tuple(claim for claim in claims if claim)
+
+
+def incomparable(evaluation: Evaluation, against: Evaluation) -> tuple[str, ...]:
+    """Why no number of one says anything about the other; empty where they compare."""
+    same = {
+        "features of other weights": (
+            f"{evaluation.extractor} {evaluation.extractor_fingerprint}",
+            f"{against.extractor} {against.extractor_fingerprint}",
+        ),
+        "another resize rule": (evaluation.resize, against.resize),
+        "another data set": (
+            f"{evaluation.dataset} {evaluation.dataset_fingerprint}",
+            f"{against.dataset} {against.dataset_fingerprint}",
+        ),
+        "another number of real images": (
+            f"{evaluation.num_real:,}",
+            f"{against.num_real:,}",
+        ),
+    }
+    return tuple(f"{what} ({a} here, {b} there)" for what, (a, b) in same.items() if a != b)
+
+
+def _kid(found: Interval | None) -> Interval | None:
+    return scaled(found, KID_SCALE) if found else None
+
+
+def _verdict(
+    name: str,
+    ours: Interval | None,
+    theirs: Interval | None,
+    *,
+    lower: bool,
+    share: bool = False,
+) -> Claim | None:
+    """Better, worse, or intervals that overlap; None where a number is missing."""
+    if ours is None or theirs is None:
+        return None
+    write = percent_interval if share else interval
+    (a, a_ends), (b, b_ends) = write(ours), write(theirs)
+    numbers = f"{a} ({a_ends}) here, {b} ({b_ends}) there"
+    if not apart(ours, theirs):
+        return Claim("even", f"{name} does not tell them apart: {numbers}; intervals overlap.")
+    better = (ours.value < theirs.value) == lower
+    word = "better" if better else "worse"
+    return Claim("good" if better else "bad", f"{name} is {word}: {numbers}.")
+
+
+def fair(evaluation: Evaluation, against: Evaluation) -> Evaluation | None:
+    """The other evaluation with only the numbers that may stand beside this one's.
+
+    None where nothing compares. Of another number of images, KID and label fidelity remain.
+    """
+    if incomparable(evaluation, against):
+        return None
+    best = evaluation.best
+    return replace(against, sets=tuple(_fair_set(best, other) for other in against.sets))
+
+
+def _fair_set(best: SetResult, other: SetResult) -> SetResult:
+    mine = {(row.label, row.group): row.fid_images for row in _rows(best.table)}
+    table = ClassTable(
+        tuple(_fair_row(row, mine) for row in other.table.classes),
+        tuple(_fair_row(row, mine) for row in other.table.pooled),
+    )
+    if best.num_images == other.num_images:
+        return replace(other, table=table)
+    return replace(
+        other,
+        table=table,
+        fid=None,
+        inception_score=None,
+        precision=None,
+        recall=None,
+        density=None,
+        coverage=None,
+        f8=None,
+        f_eighth=None,
+        prd_precision=(),
+        prd_recall=(),
+    )
+
+
+def _rows(table: ClassTable) -> tuple[ClassScore, ...]:
+    return (*table.classes, *table.pooled)
+
+
+def _fair_row(
+    row: ClassScore, mine: dict[tuple[int | None, Group | None], tuple[int, int] | None]
+) -> ClassScore:
+    if row.fid is None or mine.get((row.label, row.group)) == row.fid_images:
+        return row
+    return replace(row, fid=None, fid_images=None, fid_missing="of another number of images")

@@ -1,0 +1,288 @@
+"""Evaluations of a run at intervals: who makes them, and what follows from them.
+
+A step that crosses train.eval_every saves a checkpoint, which is then evaluated: beside
+training where that is possible (``eval.background``), one after the other, or by the training
+workers. Either way evaluation/<images>.json holds the same bytes. Nothing else is remembered:
+which checkpoint is the best, which wait, and whether the tail is being lost follow from these
+files, so neither a kill nor a late arrival changes them.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import nn
+
+from cbdm_scale.cluster import Finished, Say
+from cbdm_scale.config.schema import Config
+from cbdm_scale.evaluation.evaluator import Evaluator, Scores, evaluation_file
+from cbdm_scale.evaluation.history import Point, TailWarning, best_point, tail_warning
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import Tracker
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.loop import examined
+from cbdm_scale.training.state import checkpoint_name, list_checkpoints
+
+WORD_EVERY_S = 10.0
+"""Seconds between two words on how far the evaluation is that the end of a run waits for."""
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks at it, and at whether the run is asked to stop."""
+
+
+class Helper(Protocol):
+    """Does a job at a time beside training (``cluster.Beside``). Jobs are numbers of images."""
+
+    job: int
+
+    @property
+    def is_busy(self) -> bool: ...
+
+    def has_room(self) -> bool: ...
+
+    def start(self, job: int) -> None: ...
+
+    def place(self) -> str: ...
+
+    def poll(self, seconds: float = 0.0) -> Finished | None: ...
+
+    def progress(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class EvaluationScheduler:
+    """Every rank calls ``begin``, ``due`` and ``end``; the rest is rank 0's."""
+
+    def __init__(
+        self,
+        config: Config,
+        evaluator: Evaluator,
+        world: World,
+        run: Storage,
+        tracker: Tracker,
+        say: Say,
+        helper: Helper | None,
+    ):
+        self.config, self.evaluator, self.world, self.run = config, evaluator, world, run
+        self.tracker, self.say = tracker, say
+        self.helper = helper
+        """None: the training workers evaluate."""
+        self.omega = config.eval.omegas[0]
+        self.points: list[Point] = []
+        self.waiting: deque[int] = deque()
+        self.best: Point | None = None
+        self.warning: TailWarning | None = None
+        self.scores: Scores = {}
+
+    @property
+    def is_on(self) -> bool:
+        return self.evaluator.extractor is not None
+
+    def begin(self, images: int) -> None:
+        """Take up what a run found before, and what it was about to find, at its start."""
+        if not self.is_on:
+            return
+        if self.world.rank == 0:
+            for point in self.evaluator.history(self.omega):
+                if point.images <= images:
+                    self.log(point)
+            self.choose()
+            self.waiting.extend(self.unjudged(images))
+        self.share_out()
+
+    def unjudged(self, images: int) -> list[int]:
+        """Checkpoints that were to be evaluated and never were."""
+        train, found = self.config.train, []
+        for name in list_checkpoints(self.run):
+            number = int(name.rpartition("/")[2])
+            on_the_way = number <= images and number < train.total_images
+            if (
+                on_the_way
+                and examined(number, train)
+                and not self.run.exists(evaluation_file(number))
+            ):
+                found.append(number)
+        return found
+
+    def due(self, images: int, net: nn.Module) -> None:
+        """Evaluate the checkpoint that was just saved, now or beside what comes."""
+        if not self.is_on or images >= self.config.train.total_images:
+            return  # ``end`` does that
+        if self.world.rank == 0:
+            self.look()
+            self.waiting.append(images)
+        self.share_out(images, net)
+
+    def share_out(self, images: int = -1, net: nn.Module | None = None) -> None:
+        """Hand what waits to the helper, or evaluate it here; ``net`` is that at ``images``."""
+        mine: list[int] = []
+        if self.world.rank == 0 and not self.go_on():
+            mine = list(self.waiting)
+            self.waiting.clear()
+        for number in self.world.gather(mine)[0]:
+            self.evaluate_here(number, net if number == images else None)
+
+    def go_on(self) -> bool:
+        """Whether the helper has the first one that waits, or another, in hand."""
+        helper = self.helper
+        if helper is None or not self.waiting:
+            return not self.waiting
+        if not helper.is_busy:
+            if self.config.eval.background == "auto" and not helper.has_room():
+                return False
+            helper.start(self.waiting.popleft())
+        return True
+
+    def evaluate_here(self, images: int, net: nn.Module | None = None) -> None:
+        """All ranks evaluate; training waits. Damaged checkpoints are named and left out."""
+        problem = ""
+        if net is None:
+            try:
+                net = self.evaluator.load(images)
+            except ValueError as error:
+                problem = str(error)
+        problems = sorted(set(self.world.gather(problem)) - {""})
+        if problems or net is None:
+            if self.world.rank == 0:
+                self.say(f"not evaluated: {' '.join(problems)}")
+            return
+        scores = self.evaluator.evaluate(net, images, self.config.eval.at_intervals)
+        if self.world.rank == 0:
+            self.take(images, scores)
+
+    def look(self) -> None:
+        """Take what the helper has found, and hand it the next."""
+        helper = self.helper
+        if helper is None or not helper.is_busy:
+            return
+        finished = helper.poll()
+        if finished is not None:
+            self.take_finished(finished)
+            self.go_on()
+
+    def take_finished(self, finished: Finished) -> None:
+        if finished.reason:
+            self.say(
+                f"the evaluation of {finished.job:,} images beside training failed: "
+                f"{finished.reason}. The training workers make it, and those that follow."
+            )
+            self.waiting.appendleft(finished.job)
+            self.helper = None
+        else:
+            self.take(finished.job, finished.result)
+
+    def take(self, images: int, by_omega: Scores) -> None:
+        """One more evaluation: log it, say it, and see which checkpoint is the best now."""
+        point = Point(images, by_omega[str(float(self.omega))])
+        before, scores = self.warning, point.scores
+        self.log(point)
+        for omega, values in by_omega.items():
+            at = {f"eval_omega_{omega}/{k}": v for k, v in values.items()}
+            self.tracker.scalars(images, at)
+        rest = " ".join(f"{k} {v:.2f}" for k, v in scores.items() if k != "fid")
+        self.say(
+            f"{point.images:>9,} images | FID {scores['fid']:.2f} at omega {self.omega:g} | "
+            f"{rest}"
+        )
+        if self.warning and not before:
+            self.say(f"warning: {self.warning}")
+            self.tracker.tags({"tail_warning": str(self.warning)})
+        self.choose()
+
+    def log(self, point: Point) -> None:
+        """Bring an evaluation to the tracker, which drops what it had before."""
+        images, scores = point.images, point.scores
+        others = [p for p in self.points if p.images != images]
+        self.points = sorted([*others, point], key=lambda p: p.images)
+        self.warning = tail_warning(self.points)
+        logged = {f"eval/{k}": v for k, v in scores.items()}
+        if "fid_few" in scores:
+            logged["eval/tail_warning"] = float(self.warning is not None)
+        at = {f"eval_omega_{float(self.omega)}/{k}": v for k, v in scores.items()}
+        self.tracker.scalars(images, logged | at)
+
+    def choose(self) -> None:
+        """The best checkpoint of those that are there, and its name in the tracker."""
+        names = set(list_checkpoints(self.run))
+        there = [p for p in self.points if checkpoint_name(p.images) in names]
+        best = best_point(there, self.config.eval.best_by)
+        if best and best != self.best:
+            where = self.run.path(checkpoint_name(best.images))
+            self.tracker.model(best.images, where, ["newest", "best"])
+        self.best = best
+
+    def remarks(self) -> list[str]:
+        """What the end of a run says of its checkpoints, a line each."""
+        lines, by = [], self.config.eval.best_by
+        if self.best and self.best.images != self.points[-1].images:
+            where = self.run.path(checkpoint_name(self.best.images))
+            lines.append(f"best     {where} ({by} {self.best.scores[by]:.2f})")
+        if self.warning:
+            lowest = self.warning.lowest.images
+            name = checkpoint_name(lowest)
+            kept = name in list_checkpoints(self.run)
+            words = (
+                f"is {self.run.path(name)}"
+                if kept
+                else (
+                    f"was that of {lowest:,} images; --eval.best-by fid_few would have kept it"
+                )
+            )
+            lines.append(f"tail     {self.warning}; the best checkpoint for them {words}")
+        return lines
+
+    @property
+    def needed(self) -> set[int]:
+        """Checkpoints that must stay: the best, and those that wait or are being evaluated."""
+        needed = set(self.waiting)
+        if self.helper and self.helper.is_busy:
+            needed.add(self.helper.job)
+        return needed | ({self.best.images} if self.best else set())
+
+    def end(
+        self, images: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Evaluate all that waits, and the run's last network at every strength.
+
+        stopped: whether the run is asked to stop (told to rank 0). Then False, after the
+        strength that is under way; what is missing is made when the run is started again.
+        """
+        if not self.is_on:
+            return True
+        with self.world.monitored_barrier():
+            if self.world.rank == 0:
+                self.wait(stopped)
+        omegas = self.config.eval.omegas
+        for count in range(len(omegas) + 1):
+            if any(self.world.gather(stopped())):
+                return False
+            if count == 0:
+                self.helper = None
+                self.share_out()
+            else:
+                self.scores = self.evaluator.evaluate(net, images, omegas[:count])
+        if self.world.rank == 0:
+            self.take(images, self.scores)
+        return True
+
+    def wait(self, stopped: Callable[[], bool]) -> None:
+        """Wait for the evaluation under way; one that has found no place comes back."""
+        helper, said = self.helper, time.monotonic()
+        while helper and helper.is_busy and not stopped():
+            if not helper.place():
+                self.waiting.appendleft(helper.job)
+                helper.close()
+                return
+            finished = helper.poll(LOOK_EVERY_S)
+            if finished is not None:
+                self.take_finished(finished)
+            elif time.monotonic() - said > WORD_EVERY_S:
+                said = time.monotonic()
+                self.say(
+                    f"waiting for the evaluation of {helper.job:,} images ({helper.progress()})"
+                )
+
+    def close(self) -> None:
+        if self.helper and self.helper.is_busy:
+            self.helper.close()

@@ -1,0 +1,134 @@
+"""What an evaluation says at its end: the table on the console, and the numbers for MLflow."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.per_class import ClassScore
+
+NONE = "-"
+
+
+def table(evaluation: Evaluation) -> list[str]:
+    """A line a guidance strength, then a line a group of the best one, then what is missing."""
+    best = evaluation.best
+    lines = _aligned(
+        ["omega", "FID [95 %]", "KID [95 %]", "recall", "F_8", "label kept"],
+        [
+            [
+                f"{found.omega:g}",
+                _interval(found.fid, "{:.2f}"),
+                _interval(found.kid, "{:.3g}"),
+                _number(found.recall, "{:.3f}"),
+                _number(found.f8, "{:.3f}"),
+                _interval(found.fidelity, "{:.1%}"),
+            ]
+            for found in evaluation.sets
+        ],
+    )
+    copies = {row.group: row.copies for row in best.memorisation}
+    groups = [
+        [
+            row.group or "all",
+            f"{row.num_train:,}",
+            _interval(row.fid, "{:.2f}"),
+            _interval(row.kid, "{:.3g}"),
+            _interval(row.fidelity, "{:.1%}"),
+            _number(copies.get(row.group), "{:.1%}"),
+        ]
+        for row in best.table.pooled
+    ]
+    if groups:
+        heads = ["group", "trained on", "FID [95 %]", "KID [95 %]", "label kept", "copies"]
+        lines += ["", f"at omega {best.omega:g}, the smallest FID:", *_aligned(heads, groups)]
+    chance = [row.copies for row in evaluation.held_out_copies if row.group is None]
+    if chance and chance[0] is not None:
+        lines.append(f"copies among real images that were not trained on: {chance[0]:.1%}")
+    reasons: dict[str, list[str]] = {}
+    for gap in best.missing:
+        reasons.setdefault(gap.reason, []).append(gap.name)
+    lines += [f"no {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    if best.prd_note:
+        lines.append(f"F_8: {best.prd_note}")
+    return lines
+
+
+def _interval(found: Interval | None, form: str) -> str:
+    if found is None:
+        return NONE
+    value, low, high = (form.format(v) for v in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _number(found: float | None, form: str) -> str:
+    return NONE if found is None else form.format(found)
+
+
+def _aligned(heads: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [heads, *rows]
+    ]
+
+
+# ----------------------------------------------------------------------------
+# For MLflow.
+
+
+def metrics(evaluation: Evaluation, weights: str) -> dict[str, float]:
+    """eval/omega_<omega>/<name> of every set; what is missing is not there.
+
+    Of other weights than the average (ema) it is eval/<weights>/omega_<omega>/<name>: they are
+    another network of the same run, after the same images.
+    """
+    numbers: dict[str, float] = {}
+    head = "eval" if weights == "ema" else f"eval/{weights.replace(':', '_')}"
+    for found in evaluation.sets:
+        at = f"{head}/omega_{found.omega:g}"
+        numbers |= {f"{at}/{name}": value for name, value in _numbers(found).items()}
+    for row in evaluation.held_out_copies:
+        if row.copies is not None:
+            numbers[f"{head}/held_out_copies_{row.group or 'all'}"] = row.copies
+    return numbers
+
+
+def _numbers(found: SetResult) -> dict[str, float]:
+    values: dict[str, float | None] = {
+        name: getattr(found, name)
+        for name in ("precision", "recall", "density", "coverage", "f8", "f_eighth")
+    }
+    for name in ("fid", "kid", "inception_score", "fidelity"):
+        values |= _ends(name, getattr(found, name))
+    for row in found.table.pooled:
+        if row.group:
+            values |= _ends(f"fid_{row.group}", row.fid)
+            values |= _ends(f"kid_{row.group}", row.kid)
+            values |= _ends(f"fidelity_{row.group}", row.fidelity)
+    for group in found.memorisation:
+        values[f"copies_{group.group or 'all'}"] = group.copies
+        values[f"median_ratio_{group.group or 'all'}"] = group.median_ratio
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
+    if found is None:
+        return {}
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def per_class(evaluation: Evaluation) -> str:
+    """KID, FID and fidelity of every class and strength, as JSON."""
+
+    def plain(row: ClassScore) -> dict[str, Any]:
+        label = row.label
+        name = None if label is None else evaluation.class_names[label]
+        return {"name": name, **asdict(row)}
+
+    sets = [
+        {"omega": found.omega, "classes": [plain(row) for row in found.table.classes]}
+        for found in evaluation.sets
+    ]
+    return json.dumps({"id": evaluation.id, "sets": sets}, indent=1, allow_nan=False)

@@ -1,0 +1,75 @@
+"""evaluate --ema-sweep: which width of the weights' average has the smallest FID (EDM2, S 3).
+
+    <run>/evaluation/ema-sweep-<checkpoint>.json    FID by width, each with its evaluation
+
+The average that the run itself carried (``ema``) is evaluated beside those found after it.
+"""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+
+from cbdm_scale.evaluation.inputs import EVALUATIONS
+from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.pretrained import PretrainedNetwork, load_pretrained
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.select_weights import POWER
+
+Evaluate = Callable[[EvaluateOptions, PretrainedNetwork], Evaluation]
+
+
+def start(options: EvaluateOptions, origin: PretrainedNetwork, evaluate: Evaluate) -> None:
+    """Evaluate every width, write and print the table, name the best."""
+    found: dict[str, Evaluation] = {}
+    for weights in ("ema", *(f"{POWER}{width:g}" for width in options.widths)):
+        print(f"\nweights  {weights}", flush=True)
+        one = replace(options, weights=weights, ema_sweep="")
+        # The checkpoint by its own name: a run that trains on does not move under the sweep.
+        network = load_pretrained(origin.url, weights=weights) if origin.folder else origin
+        found[weights] = evaluate(one, network)
+    inside = f"{origin.folder}/evaluation" if origin.folder else EVALUATIONS
+    home = Storage(options.out or inside)
+    name = f"ema-sweep-{origin.checkpoint}.json"
+    known = home.read_json(name) if home.exists(name) else {}
+    home.write_json(name, known | {w: as_row(e) for w, e in found.items()})
+    print("\n" + "\n".join(table(found)) + f"\n\nsweep    {home.path(name)}")
+    best = min(found, key=lambda weights: fid_of(found[weights]).value)
+    words = f"--run {shlex.quote(origin.url)} --weights {best}"
+    print(f"next     python -m cbdm_scale.sample {words} --guidance {found[best].best.omega:g}")
+
+
+def fid_of(evaluation: Evaluation) -> Interval:
+    """At the omega that suits it best; ValueError where there were too few images."""
+    fid = evaluation.best.fid
+    if fid is None:
+        reasons = [gap.reason for gap in evaluation.best.missing if gap.name == "fid"]
+        raise ValueError(
+            f"ema_sweep compares FIDs, and there is none: {' '.join(reasons)}. "
+            "Give more --num-images."
+        )
+    return fid
+
+
+def as_row(evaluation: Evaluation) -> dict[str, object]:
+    best, fid = evaluation.best, fid_of(evaluation)
+    return {
+        "id": evaluation.id,
+        "num_images": best.num_images,
+        "omega": best.omega,
+        "fid": fid.value,
+        "fid_low": fid.low,
+        "fid_high": fid.high,
+        "fid_by_group": {row.group: row.fid for row in best.table.pooled if row.group},
+    }
+
+
+def table(found: dict[str, Evaluation]) -> list[str]:
+    """A line a width: FID with its interval, at the omega that suits it best."""
+    lines = ["      weights    omega      FID [95 %]"]
+    for weights, evaluation in found.items():
+        fid = fid_of(evaluation)
+        shown = f"{fid.value:.2f} [{fid.low:.2f}, {fid.high:.2f}]"
+        lines.append(f"{weights:>13}  {evaluation.best.omega:>7g}  {shown}")
+    return lines

@@ -1,0 +1,163 @@
+"""The export command: find the network, write the folder, check it, say how it went."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.evaluation.model_card import write_card
+from cbdm_scale.evaluation.results import Evaluation, from_json
+from cbdm_scale.pretrained import PretrainedNetwork, find_data, load_pretrained
+from cbdm_scale.pretrained.export_diffusers import check_diffusers, write_diffusers, write_json
+from cbdm_scale.pretrained.export_program import write_program
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import refuse_typed_passwords
+
+PROG = "python -m cbdm_scale.export"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+DIFFUSERS, PROGRAM = "diffusers", "denoiser.pt2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    run: str = ""
+    """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
+    (models:/NAME@ALIAS), a checkpoint of the paper's own code (.pt), a folder of diffusers."""
+
+    to: str = ""
+    """Folder that it is written to; one that is not there yet, or is empty."""
+
+    weights: str = "ema"
+    """ema: the weights' average. raw: as they were trained. power:WIDTH: an average found after
+    training."""
+
+    program: bool = False
+    """Also the denoiser as one file of torch.export (denoiser.pt2), which runs without this
+    package: in a process of torch alone, in C++ (AOTInductor), by what reads its graphs."""
+
+    data_root: str = ""
+    """Where the training set is now, for the card; "" is where the run found it."""
+
+    resolution: int | None = None
+    """Height of the images, for a .pt file that does not say it."""
+
+    tracking_uri: str = ""
+    """MLflow server or database of a model; "" is MLFLOW_TRACKING_URI, else mlflow.db in
+    ~/cbdm_scale/runs."""
+
+
+def parse(argv: Sequence[str]) -> ExportOptions:
+    def command(
+        options: Annotated[ExportOptions, tyro.conf.arg(name="")],
+    ) -> ExportOptions:
+        """Write a trained network as safetensors, with its card, and for diffusers."""
+        return options
+
+    return tyro.cli(command, args=list(argv), prog=PROG)
+
+
+def find_evaluation(
+    origin: PretrainedNetwork, weights: str
+) -> tuple[Evaluation | None, list[str]]:
+    """The newest evaluation of this checkpoint and these weights, None if there is none.
+
+    And notes: of those that cannot be read, as they are damaged or of an older version.
+    """
+    if not origin.folder:
+        return None, []
+    home, found, notes = Storage(origin.folder).child("evaluation"), [], []
+    for name in home.list() if home.exists() else []:
+        here = home.child(name)
+        if not (here.exists("about.json") and here.exists("metrics.json")):
+            continue
+        try:
+            about = here.read_json("about.json")
+            evaluation = from_json(here.read_text("metrics.json"))
+        except ValueError as error:
+            notes.append(f"note: {here.url} is left out of the card: {error}. Evaluate again.")
+            continue
+        if about["weights"] == weights and evaluation.trained_images == origin.images:
+            found.append((about["made"], evaluation))
+    return max(found, key=lambda one: one[0])[1] if found else None, notes
+
+
+def config_json(origin: PretrainedNetwork) -> dict[str, object]:
+    """The run's configuration as a run keeps it, without the folders it was made in."""
+    about = json.loads(json.dumps(asdict(origin.config)))
+    about["image"] = {
+        "channels": origin.channels,
+        "size": origin.image_size,
+        "num_classes": origin.num_classes,
+        "fingerprint": origin.fingerprint,
+    }
+    about["classes"] = list(origin.class_names)
+    about["data"]["root"] = about["cluster"]["storage"] = about["track"]["uri"] = ""
+    about["init_from"] = ""
+    return dict(about)
+
+
+def export(
+    origin: PretrainedNetwork,
+    real: Manifest | None,
+    evaluation: Evaluation | None,
+    to: Path,
+    *,
+    program: bool = False,
+) -> dict[str, list[str]]:
+    """Write the folder; lines about what is in it for others: file or folder -> lines."""
+    to.mkdir(parents=True, exist_ok=True)
+    (to / WEIGHTS).write_bytes(origin.weights)
+    for_others: dict[str, list[str]] = {}
+    try:
+        lines = write_diffusers(origin, to / DIFFUSERS)
+    except ValueError as error:
+        lines = [f"not written: {error}"]
+    else:
+        lines.append(check_diffusers(origin, to / DIFFUSERS))
+    for_others[f"{DIFFUSERS}/"] = lines
+    if program:
+        for_others[PROGRAM] = write_program(origin, to / PROGRAM)
+    (to / CARD).write_text(write_card(origin, real, evaluation, for_others))
+    write_json(to / CONFIG, config_json(origin))  # last: now it is whole
+    return for_others
+
+
+def start(options: ExportOptions) -> int:
+    if not options.to:
+        raise ValueError("to is missing. Give --to the folder that is to be written.")
+    to = Path(options.to).expanduser()
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ValueError(f"to ({to}) is there already and not empty. Give --to another folder.")
+    origin = load_pretrained(
+        options.run,
+        weights=options.weights,
+        resolution=options.resolution,
+        tracking_uri=options.tracking_uri,
+    )
+    real, _ = find_data(origin, options.data_root)
+    evaluation, notes = find_evaluation(origin, options.weights)
+    for note in (*origin.notes, *notes):
+        print(note)
+    for_others = export(origin, real, evaluation, to, program=options.program)
+    print(f"network    {origin.url}\nmodel      {to / WEIGHTS}")
+    print(
+        f"card       {to / CARD}" + ("" if evaluation else ", without metrics: not evaluated")
+    )
+    for name, lines in for_others.items():
+        title = name.partition(".")[0].rstrip("/")
+        print("\n".join(f"{title:<10} {line}" for line in lines))
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        refuse_typed_passwords(argv)
+        return start(parse(argv))
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

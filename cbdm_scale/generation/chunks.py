@@ -1,0 +1,72 @@
+"""A chunk of a set, made wherever there is a worker. Shapes: n = images, (C, H, W) an image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.process import Process
+from cbdm_scale.generation.plan import Chunk, SetPlan
+from cbdm_scale.models import build, null_label
+from cbdm_scale.sampling.generate import generate, to_uint8
+
+
+@dataclass(frozen=True)
+class ChunkMaker:
+    """Loads the network on a worker: what ``cluster.run_jobs`` sets workers up with."""
+
+    plan: SetPlan
+    weights: bytes
+    """A safetensors file."""
+
+    def __call__(self, device: torch.device) -> Callable[[Chunk], NDArray[np.uint8]]:
+        """A function from a chunk to its images (n, C, H, W)."""
+        plan = self.plan
+        channels, size, _ = plan.shape
+        net = build(
+            plan.model,
+            image_channels=channels,
+            image_size=size,
+            num_classes=plan.num_classes,
+            num_steps=plan.diffusion.num_steps,
+            augment=plan.augment,
+            omega=plan.omega_layer,
+        )
+        net.load_state_dict(load(self.weights))
+        net.to(device).eval()
+        process = build_process(plan.process, plan.diffusion, plan.edm, device)
+
+        def make(chunk: Chunk) -> NDArray[np.uint8]:
+            return to_uint8(make_chunk(plan, net, process, chunk, device)).cpu().numpy()
+
+        return make
+
+
+def make_chunk(
+    plan: SetPlan,
+    net: torch.nn.Module,
+    process: Process,
+    chunk: Chunk,
+    device: torch.device,
+) -> torch.Tensor:
+    """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1]."""
+    samples = torch.arange(*chunk)
+    bf16 = plan.precision == "bf16"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        return generate(
+            net,
+            samples.to(device),
+            plan.labels_of(samples).to(device),
+            config=plan.sample,
+            process=process,
+            shape=plan.shape,
+            omega=plan.omega,
+            null_label=null_label(plan.num_classes),
+            seed=plan.seed,
+            chunk_size=len(samples),
+            guidance_mode=plan.guidance_mode,
+        )

@@ -1,0 +1,213 @@
+"""A finished set in the forms that others read. Chunk after chunk: never all images in memory.
+
+Shapes: n = images of a chunk, N = images of the set, (C, H, W) an image, K = classes.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cbdm_scale.data.index import open_index
+from cbdm_scale.data.manifest import Manifest, dataset_folder
+from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.generation.plan import Chunk
+from cbdm_scale.generation.store import ChunkStore
+from cbdm_scale.sampling.grid import GRID_COLUMNS, class_grid, grid_order, png_bytes
+from cbdm_scale.storage.folder import Storage
+from data_prep.source import Source, Split
+
+Format = Literal["png", "npz", "shards"]
+SAMPLES_PER_SHARD = 1000
+CLASSIFIER = "classifier.safetensors"
+
+
+@contextmanager
+def staging(folder: Storage, name: str) -> Iterator[Path]:
+    """A local path for a file or a folder that gets its place and name when all is written.
+
+    On a store a folder is uploaded file by file, its dataset.json last.
+    """
+    if folder.is_local:
+        draft = f".{name}.partial.tmp"
+        folder.remove(draft)  # of a run that was killed
+        folder.make_folder()
+        yield folder.local_path(draft)
+        folder.remove(name)
+        folder.move(draft, name)
+        return
+    with tempfile.TemporaryDirectory(prefix="cbdm-samples-") as scratch:
+        draft_path = Path(scratch, name)
+        yield draft_path
+        if draft_path.is_file():
+            folder.put_file(name, draft_path)
+            return
+        files = [f for f in draft_path.rglob("*") if f.is_file()]
+        for file in sorted(files, key=lambda f: (f.name == "dataset.json", str(f))):
+            folder.put_file(f"{name}/{file.relative_to(draft_path).as_posix()}", file)
+
+
+def class_folders(num_classes: int, names: Sequence[str] | None) -> list[str]:
+    """A folder for each class: its number, so that they sort, and its name if it has one."""
+    width = len(str(num_classes - 1))
+    folders = []
+    for c in range(num_classes):
+        name = names[c] if names else str(c)
+        clean = "".join(letter if letter.isalnum() else "_" for letter in name)
+        folders.append(f"{c:0{width}d}" + ("" if name == str(c) else f"-{clean}"))
+    return folders
+
+
+def write_png(
+    store: ChunkStore, chunks: Sequence[Chunk], target: Path, names: Sequence[str] | None
+) -> None:
+    """target/<class>/<number in the set>.png."""
+    from PIL import Image
+
+    folders = class_folders(store.plan.num_classes, names)
+    for c in store.plan.classes:
+        (target / folders[c]).mkdir(parents=True)
+    for (first, _), (images, labels) in zip(chunks, store.read_all(chunks), strict=True):
+        for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            pixels = image.transpose(1, 2, 0)  # (H, W, C)
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            picture.save(target / folders[label] / f"{first + i:06d}.png")
+
+
+def write_npz(store: ChunkStore, chunks: Sequence[Chunk], target: Path) -> None:
+    """The layout of ADM (guided-diffusion): arr_0 (N, H, W, C) uint8, arr_1 (N,) int64."""
+    channels, height, width = store.plan.shape
+    num_images = chunks[-1][1]
+    header = np.lib.format.write_array_header_1_0
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open(_member("arr_0.npy"), "w", force_zip64=True) as file:
+            shape = num_images, height, width, channels
+            header(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for images, _ in store.read_all(chunks):
+                file.write(images.transpose(0, 2, 3, 1).tobytes())
+        with archive.open(_member("arr_1.npy"), "w", force_zip64=True) as file:
+            header(file, {"descr": "<i8", "fortran_order": False, "shape": (num_images,)})
+            file.write(store.plan.labels_of(torch.arange(num_images)).numpy().tobytes())
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """Without the time of writing: the same set, the same bytes."""
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+
+
+# ----------------------------------------------------------------------------
+# Shards to train on.
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Images (N, H, W, C) in a raw file, one at a time, in any process."""
+
+    path: str
+    shape: tuple[int, int, int]
+
+    def __call__(self, i: int) -> NDArray[np.uint8]:
+        size = int(np.prod(self.shape))
+        flat = np.fromfile(self.path, np.uint8, count=size, offset=i * size)
+        return flat.reshape(self.shape)
+
+
+def write_shards(
+    store: ChunkStore,
+    chunks: Sequence[Chunk],
+    target: Path,
+    *,
+    name: str,
+    real: Manifest | None,
+    root: str,
+    say: Callable[[str], None],
+) -> None:
+    """target/<name>/ as data_prep writes data sets: the images are the train split.
+
+    Where the real data set is to be had, its eval split and its feature classifier come along,
+    so that a network that learns from generated images is compared with real ones.
+    """
+    from data_prep.writing.shards import write_dataset
+
+    plan = store.plan
+    channels, size, _ = plan.shape
+    num_images = chunks[-1][1]
+    folder = target / name
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="cbdm-samples-") as scratch:
+        raw = Path(scratch, "images")
+        with open(raw, "wb") as file:
+            for images, _ in store.read_all(chunks):
+                file.write(images.transpose(0, 2, 3, 1).tobytes())
+        made = Split(
+            labels=plan.labels_of(torch.arange(num_images)).numpy(),
+            keys=[f"made-{i:06d}" for i in range(num_images)],
+            image=_Rows(str(raw), (size, size, channels)),
+        )
+        splits = {"train": made}
+        if real and "eval" in real.counts:
+            splits["eval"] = _real_split(real, root)
+        source = Source(
+            name=name,
+            class_names=real.class_names if real else tuple(map(str, range(plan.num_classes))),
+            image_size=size,
+            channels=channels,
+            splits=splits,
+            made=f"generated: {plan.name}" + (f", eval of {real.fingerprint}" if real else ""),
+            mirrors=False,
+        )
+        write_dataset(
+            source, folder, samples_per_shard=SAMPLES_PER_SHARD, seed=plan.seed, say=say
+        )
+    there = Storage(dataset_folder(root, real.name)) if real else None
+    if there and there.exists(CLASSIFIER):
+        (folder / CLASSIFIER).write_bytes(there.read_bytes(CLASSIFIER))
+
+
+@dataclass(frozen=True)
+class _RealImages:
+    """The images of a split that is there, by their row."""
+
+    reader: ShardReader
+
+    def __call__(self, i: int) -> NDArray[np.uint8]:
+        return self.reader.load(i).transpose(1, 2, 0)
+
+
+def _real_split(real: Manifest, root: str) -> Split:
+    """The eval split as it is."""
+    index = open_index(root, real.name, "eval")
+    return Split(
+        labels=np.array(index.labels, dtype=np.int64),
+        keys=[index.key(row) for row in range(index.num_samples)],
+        image=_RealImages(ShardReader(root, real.name, index)),
+    )
+
+
+# ----------------------------------------------------------------------------
+# The picture.
+
+
+def grid(store: ChunkStore, chunks: Sequence[Chunk], counts: Sequence[int] | None) -> bytes:
+    """A PNG of ten images a class, rows by training count (by number where it is not known)."""
+    plan = store.plan
+    weights = counts or [0] * plan.num_classes
+    order = [plan.classes[i] for i in grid_order([weights[c] for c in plan.classes])]
+    kept: dict[int, list[NDArray[np.uint8]]] = {c: [] for c in order}
+    for images, labels in store.read_all(chunks):
+        for image, label in zip(images, labels.tolist(), strict=True):
+            if label in kept and len(kept[label]) < GRID_COLUMNS:
+                kept[label].append(image.copy())
+        if all(len(row) == GRID_COLUMNS for row in kept.values()):
+            break
+    pixels = torch.from_numpy(np.stack([image for row in kept.values() for image in row]))
+    y = torch.tensor([label for label, row in kept.items() for _ in row])
+    scale = max(1, 32 // plan.shape[-1])
+    return png_bytes(class_grid(pixels, y, order, columns=GRID_COLUMNS, scale=scale))

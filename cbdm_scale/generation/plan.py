@@ -1,0 +1,168 @@
+"""What decides every pixel of a set of images, and the name that follows from it.
+
+The set is made in chunks whose bounds depend on the chunk size and the number of images alone.
+K = number of classes.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.edm import EDMConfig
+from cbdm_scale.diffusion.labels import class_probs, draw_labels
+from cbdm_scale.diffusion.process import ProcessName
+from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.models import BackboneName, ModelConfig, backbone_config
+from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.guidance import GuidanceMode
+
+FORMAT_VERSION = 1
+POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
+"""Names of label distributions in the paper, as powers of the training counts."""
+
+YOUNGER = {
+    "omega_layer": False,
+    "guidance_mode": "cfg",
+    "backbone": "unet",
+    "process": "ddpm",
+    "edm": asdict(EDMConfig()),
+}
+"""What the first sets did not say: at these values it leaves a set's name alone."""
+
+Chunk = tuple[int, int]
+"""First image of a chunk, and the one after its last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPlan:
+    """Two sets with the same plan have the same images, up to the last bits of a processor."""
+
+    checkpoint: str
+    """For people: images shown in training, or the name of a file."""
+    weights_sha256: str
+    """Of the file of weights, in hexadecimal digits."""
+    model: ModelConfig
+    diffusion: ScheduleConfig
+    sample: SamplerConfig
+    shape: tuple[int, int, int]
+    """Channels, height and width."""
+    num_classes: int
+    """K."""
+    augment: bool
+    """Whether the network has an embedding of ADA's nine numbers."""
+    omega: float
+    seed: int
+    labels: str
+    """cyclic, or the name or number of the power of the training counts."""
+    classes: tuple[int, ...]
+    """Those that occur, in rising order."""
+    probs: tuple[float, ...]
+    """Probability of each of ``classes``; () where they take turns."""
+    chunk_size: int
+    precision: Literal["fp32", "bf16"]
+    omega_layer: bool = False
+    """Whether the network has TCFG's embedding of the guidance strength."""
+    guidance_mode: GuidanceMode = "cfg"
+    backbone: BackboneName = "unet"
+    process: ProcessName = "ddpm"
+    """Whose options stand in ``diffusion`` or ``edm``."""
+    edm: EDMConfig = EDMConfig()
+
+    def labels_of(self, samples: Tensor) -> Tensor:
+        """The label of every image, by its number in the set: (n,) int64."""
+        if not self.probs:
+            rows = samples % len(self.classes)  # labels.class_cyclic, from anywhere
+        else:
+            u = rng.uniform(self.seed, "sample label", samples)[:, 0]
+            rows = draw_labels(torch.tensor(self.probs, dtype=torch.float64), u)
+        return torch.tensor(self.classes)[rows]
+
+    def chunks(self, num_images: int) -> list[Chunk]:
+        """All chunks of a set of so many images; the last may be smaller."""
+        size = self.chunk_size
+        return [(i, min(i + size, num_images)) for i in range(0, num_images, size)]
+
+    def to_dict(self) -> dict[str, Any]:
+        plain: dict[str, Any] = json.loads(
+            json.dumps(asdict(self) | {"sample": self.sample.to_dict()})
+        )
+        for option, usual in YOUNGER.items():
+            if plain[option] == usual:
+                del plain[option]
+        return {"format_version": FORMAT_VERSION, **plain}
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> "SetPlan":
+        """The inverse of ``to_dict``; KeyError, TypeError or ValueError where it is not one."""
+        if tree["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {tree['format_version']}, not {FORMAT_VERSION}")
+
+        def tuples(values: dict[str, Any]) -> dict[str, Any]:
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+        parts = {
+            "model": backbone_config(tree.get("backbone", "unet"), **tuples(tree["model"])),
+            "diffusion": ScheduleConfig(**tree["diffusion"]),
+            "sample": SamplerConfig.from_dict(tree["sample"]),
+            "edm": EDMConfig(**tree.get("edm", {})),
+        }
+        plain = {k: v for k, v in tree.items() if k != "format_version"}
+        return cls(**(tuples(plain) | parts))
+
+    @property
+    def name(self) -> str:
+        """Checkpoint, sampler, omega, labels and seed to read; a hash of everything."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        sampler = f"{self.sample.name}{self.sample.num_steps}"
+        few = self.labels if len(self.classes) == self.num_classes else f"{self.labels}-some"
+        guide = "omega" if self.guidance_mode == "cfg" else "tcfg"
+        words = self.checkpoint, sampler, f"{guide}{self.omega:g}", few, f"seed{self.seed}"
+        return "-".join([*words, digest])
+
+
+def parse_classes(text: str, num_classes: int) -> tuple[int, ...]:
+    """ "3,7" as (3, 7); "" is all classes. ValueError names what is no class."""
+    if not text.strip():
+        return tuple(range(num_classes))
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    wrong = [w for w in words if not (w.isdecimal() and int(w) < num_classes)]
+    if wrong or not words:
+        raise ValueError(
+            f"classes ({text}): {', '.join(wrong) or 'nothing'} is no class of this network, "
+            f"which has 0 to {num_classes - 1}. Try --classes 0,{num_classes - 1}."
+        )
+    return tuple(sorted({int(word) for word in words}))
+
+
+def label_probs(
+    labels: str, classes: Sequence[int], counts: Sequence[int] | None
+) -> tuple[float, ...]:
+    """Probabilities of the classes: proportional to counts ** power; () for cyclic.
+
+    ``counts`` (K,) are the training counts, None where they are not known.
+    """
+    if labels == "cyclic":
+        return ()
+    try:
+        power = POWERS[labels] if labels in POWERS else float(labels)
+    except ValueError:
+        raise ValueError(
+            f"labels ({labels}) must be cyclic, train, sqrt, bal or a number, the power of the "
+            "training counts. Try --labels cyclic."
+        ) from None
+    if power == 0:
+        return (1 / len(classes),) * len(classes)
+    if counts is None:
+        raise ValueError(
+            f"labels ({labels}) needs the class counts of the training set, and it is not "
+            "where the run found it. Give its place with --data-root, or try --labels cyclic."
+        )
+    chosen = torch.tensor([counts[c] for c in classes])
+    return tuple(class_probs(chosen, power).tolist())

@@ -1,0 +1,221 @@
+"""Features of a set of images: extracted once, on any number of workers, kept by content.
+
+Images are read once, a chunk at a time, and never held; features go to a file that is mapped
+into memory. The chunks do not depend on the workers and are summed in their order, so one
+worker and a hundred give the same bits. What is there is not computed again, and an extraction
+that was interrupted goes on. A folder is named after everything that decides its content:
+
+    <folder>/<key>/about.json      what it is
+    <folder>/<key>/pool.npy        (N, D) float32
+    <folder>/<key>/labels.npy      (N,) int64, -1 for none
+    <folder>/<key>/logits.npy      (N, K) float32, of a classifier
+    <folder>/<key>/hashes.npy      (N,) int64, equal for equal pixels
+    <folder>/<key>/imagenet.npy    (N, 1008) float32, of an Inception with classes
+    <folder>/<key>/moments.npy     ``Moments.state``, float64
+
+Shapes: N = images, n = images of a chunk, D = features, K = classes.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cbdm_scale.data.index import one_at_a_time
+from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.moments import Moments
+from cbdm_scale.metrics.sources import Images
+
+FORMAT = 2
+CHUNK_SIZE = 64
+"""Images a job, and a forward pass."""
+SUM_SIZE = 1024
+"""Images summed at once."""
+
+Chunk = tuple[int, int]
+"""Numbers of its first image and of the one after its last."""
+
+Piece = dict[str, NDArray[Any]]
+"""pool (n, D), hashes (n,), and logits or imagenet where the extractor gives them."""
+
+Work = Callable[[torch.device], Callable[[Chunk], Piece]]
+RunJobs = Callable[[Work, Sequence[Chunk]], Iterator[tuple[Chunk, Piece]]]
+"""Does every job somewhere and gives (job, result) in any order; set up once a worker."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The work of a worker: load the extractor, then turn chunks of images into features."""
+
+    images: Images
+    recipe: Recipe
+
+    def __call__(self, device: torch.device) -> Callable[[Chunk], Piece]:
+        extractor = self.recipe.load(device)
+
+        def work(chunk: Chunk) -> Piece:
+            images = self.images.read(range(*chunk))
+            found = extractor(torch.from_numpy(images))
+            given = {"pool": found.pool, "logits": found.logits, "imagenet": found.imagenet}
+            piece = {k: v.cpu().float().numpy() for k, v in given.items() if v is not None}
+            return piece | {"hashes": pixel_hashes(images)}
+
+        return work
+
+
+def pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """64 bits of BLAKE2 of every image (n, C, H, W): (n,)."""
+    digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in images]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
+
+
+def run_here(work: Work, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Piece]]:
+    """One chunk after the other in this process, on its CPU."""
+    do = work(torch.device("cpu"))
+    for chunk in chunks:
+        yield chunk, do(chunk)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Extracted features, mapped into memory."""
+
+    folder: Path
+
+    def _read(self, name: str) -> Tensor:
+        # Copy on write: torch wants memory that it may write to.
+        return torch.from_numpy(np.load(self.folder / f"{name}.npy", mmap_mode="c"))
+
+    @property
+    def pool(self) -> Tensor:
+        """(N, D) float32"""
+        return self._read("pool")
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64"""
+        return self._read("labels")
+
+    @property
+    def hashes(self) -> Tensor:
+        """(N,) int64, equal for equal pixels"""
+        return self._read("hashes")
+
+    @property
+    def logits(self) -> Tensor | None:
+        """(N, K) scores of the data set's classes"""
+        return self._read("logits") if (self.folder / "logits.npy").exists() else None
+
+    @property
+    def imagenet(self) -> Tensor | None:
+        """(N, 1008) scores for the Inception Score"""
+        return self._read("imagenet") if (self.folder / "imagenet.npy").exists() else None
+
+    @property
+    def moments(self) -> Moments:
+        return Moments.from_state(self._read("moments"))
+
+
+def feature_key(images: Images, recipe: Recipe) -> str:
+    """Sixteen hex digits of data, selection, number, extractor, weights and resize rule."""
+    parts = [FORMAT, images.fingerprint, images.count, recipe.fingerprint]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def extract(
+    images: Images,
+    recipe: Recipe,
+    folder: str | Path,
+    run: RunJobs = run_here,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    say: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureSet:
+    """Features of all images, from the cache in ``folder`` or computed into it.
+
+    ``run`` does the work: here, or on the workers of a cluster. ``say`` is told how many images
+    of how many are done.
+    """
+    key = feature_key(images, recipe)
+    home = Path(folder).expanduser() / key
+    if not _is_whole(home):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(home):
+            if not _is_whole(home):
+                shutil.rmtree(home, ignore_errors=True)
+                _compute(images, recipe, home, run, chunk_size, say)
+    return FeatureSet(home)
+
+
+def _is_whole(home: Path) -> bool:
+    """about.json is there and every file has the size that it names."""
+    try:
+        about = json.loads((home / "about.json").read_text())
+        sizes = about["bytes"].items()
+        return all((home / file).stat().st_size == size for file, size in sizes)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def _compute(
+    images: Images,
+    recipe: Recipe,
+    home: Path,
+    run: RunJobs,
+    chunk_size: int,
+    say: Callable[[int, int], None],
+) -> None:
+    draft = home.with_name(f".{home.name}.partial-{chunk_size}")
+    draft.mkdir(exist_ok=True)
+    total = images.count
+    chunks = [(i, min(i + chunk_size, total)) for i in range(0, total, chunk_size)]
+    done = draft / "done"
+    kept = set(done.read_text().split()) if done.exists() else set()
+    todo = [chunk for chunk in chunks if str(chunk[0]) not in kept]
+    count = total - sum(stop - start for start, stop in todo)
+    with open(done, "a") as log:
+        for (start, stop), piece in run(Extraction(images, recipe), todo) if todo else ():
+            for name, part in piece.items():
+                _store(draft / f"{name}.npy", total, start, part)
+            log.write(f"{start}\n")  # after its features, so that none is counted for nothing
+            log.flush()
+            count += stop - start
+            say(count, total)
+    np.save(draft / "labels.npy", images.labels)
+    moments = _sum(np.load(draft / "pool.npy", mmap_mode="c"))
+    np.save(draft / "moments.npy", moments.state().numpy())
+    done.unlink()
+    about: dict[str, Any] = {
+        "images": images.fingerprint,
+        "count": total,
+        "extractor": recipe.fingerprint,
+        "bytes": {f.name: f.stat().st_size for f in sorted(draft.glob("*.npy"))},
+    }
+    (draft / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    os.replace(draft, home)
+
+
+def _store(path: Path, total: int, start: int, part: NDArray[Any]) -> None:
+    if not path.exists():
+        shape = (total, *part.shape[1:])
+        fresh = np.lib.format.open_memmap(path, "w+", part.dtype, shape)
+        del fresh
+    whole = np.load(path, mmap_mode="r+")
+    whole[start : start + len(part)] = part
+
+
+def _sum(pool: NDArray[np.float32]) -> Moments:
+    """Moments of features (N, D), always in the same pieces and order."""
+    moments = Moments(pool.shape[1])
+    for start in range(0, len(pool), SUM_SIZE):
+        moments.add(torch.from_numpy(pool[start : start + SUM_SIZE]))
+    return moments

@@ -1,0 +1,123 @@
+"""Features of images: extracted once, by a network; metrics see only these.
+
+A recipe is what a worker needs to load an extractor: found and checked once, sent anywhere.
+Shapes: N = images, C = channels, H = height, W = width, D = features, K = classes.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.metrics.classifier import NUM_FEATURES, Classifier, load_classifier
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network makes of N images."""
+
+    pool: Tensor
+    """(N, D) penultimate layer."""
+
+    logits: Tensor | None
+    """(N, K) scores of the data set's classes; None for a network that does not know them."""
+
+    imagenet: Tensor | None = None
+    """(N, 1008) scores of Inception's own classes, for the Inception Score; None without."""
+
+
+class Extractor(Protocol):
+    """Images (N, C, H, W), uint8 or in [-1, 1] -> Features, always in float32."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A short word for weights and preprocessing: features compare only where equal."""
+        ...
+
+    def __call__(self, x: Tensor) -> Features: ...
+
+
+class Recipe(Protocol):
+    """How to load an extractor; holds the weights' bytes, so that it works on any machine."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def has_imagenet_classes(self) -> bool:
+        """Whether an Inception Score can be had."""
+        ...
+
+    def load(self, device: torch.device | str) -> Extractor: ...
+
+
+@dataclass(frozen=True)
+class ClassifierExtractor:
+    """A classifier of the data set's real images, by ``data_prep`` or ``classify``."""
+
+    net: Classifier
+    fingerprint: str
+    name: str = "classifier"
+    dim: int = NUM_FEATURES
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Features:
+        size = self.net.image_size
+        expected = (self.net.image_channels, size, size)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"eval.extractor classifier was trained on images {expected}, not on "
+                f"{tuple(x.shape[1:])}. Use the classifier.safetensors of this data set."
+            )
+        weights = self.net.logits.weight
+        x = to_model_range(x) if x.dtype == torch.uint8 else x
+        with full_precision(weights.device):
+            pool, logits = self.net(x.to(weights.device, weights.dtype))
+        return Features(pool, logits)
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    data: bytes
+    path: str
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+    @property
+    def has_imagenet_classes(self) -> bool:
+        return False
+
+    def load(self, device: torch.device | str) -> Extractor:
+        net = load_classifier(self.data, name=self.path).to(device)
+        return ClassifierExtractor(net, self.fingerprint)
+
+
+def to_model_range(images: Tensor) -> Tensor:
+    """uint8 images in 0..255 -> float32 in [-1, 1]."""
+    return images.to(torch.float32) / 127.5 - 1
+
+
+def as_levels(x: Tensor) -> Tensor:
+    """Images as a file holds them: float32 whole numbers in 0..255."""
+    if x.dtype == torch.uint8:
+        return x.to(torch.float32)
+    return ((x.to(torch.float32) + 1) * 127.5).round().clamp(0, 255)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Features are float32, also where a network is being evaluated under bf16 autocast."""
+    with torch.autocast(device.type, enabled=False):
+        yield

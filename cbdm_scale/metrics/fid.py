@@ -1,0 +1,123 @@
+"""Frechet distance between two sets of features (FID: Heusel et al., 2017).
+
+The square root of a product of covariances is never formed: only its trace is needed, which
+is a sum of roots of eigenvalues, or of singular values where there are few images. Float64
+throughout, always real.
+
+Shapes: N = images, D = feature dimensions.
+"""
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.metrics.moments import Moments, moments_of
+
+NOT_PSD = 1e-8
+"""Negative eigenvalues up to this share of a covariance's scale are rounding."""
+
+
+def _root(moments: Moments, side: str) -> Tensor:
+    """Symmetric square root of a covariance, (D, D). An error if it is not one."""
+    values, vectors = torch.linalg.eigh(moments.covariance)
+    scale = float(values[-1] + moments.mean.square().sum())
+    if float(values[0]) < -NOT_PSD * scale:
+        raise ValueError(
+            f"the covariance of the {side} side is not positive semi-definite: its smallest "
+            f"eigenvalue is {float(values[0]):.3g} and its largest {float(values[-1]):.3g}. "
+            "Its sums are damaged: extract the features again and add them up in float64."
+        )
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
+
+
+def _check(sides: tuple[tuple[str, int, int], tuple[str, int, int]]) -> None:
+    for side, count, _ in sides:
+        if count < 2:
+            raise ValueError(
+                f"the Frechet distance needs at least 2 images on each side; the {side} has "
+                f"{count}."
+            )
+    (_, _, a), (_, _, b) = sides
+    if a != b:
+        raise ValueError(f"features of {a} and of {b} dimensions do not compare")
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """|mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)), A and B the covariances.
+
+    The eigenvalues of A B are those of A^(1/2) B A^(1/2), which is symmetric: the trace is
+    real, also with fewer images than dimensions.
+    """
+    _check((("first", a.count, a.dim), ("second", b.count, b.dim)))
+    return _distance(a, b, _root(a, "first"))
+
+
+def _distance(a: Moments, b: Moments, root: Tensor) -> float:
+    """The same, given A^(1/2)."""
+    cov_a, cov_b = a.covariance, b.covariance
+    product = torch.linalg.eigvalsh(root @ cov_b @ root)
+    scale = float(root.square().sum() * (cov_b.trace() + b.mean.square().sum()))
+    if float(product[0]) < -NOT_PSD * scale:
+        raise ValueError(
+            "the covariance of the second side is not positive semi-definite. Its sums are "
+            "damaged: extract the features again and add them up in float64."
+        )
+    shared = product.clamp_min(0).sqrt().sum()
+    distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * shared
+    return max(float(distance), 0.0)  # rounding may leave -1e-12 for equal sides
+
+
+class FrechetTo:
+    """The Frechet distance of sets of features to one reference, prepared once.
+
+    With at most D / 2 images on a side its features are a factor of its covariance, and the
+    D x D root is not needed.
+    """
+
+    def __init__(self, reference: Tensor):
+        """reference: features (N, D)."""
+        self.count, self.dim = reference.shape
+        _check((("first", self.count, self.dim), ("second", 2, self.dim)))
+        self.moments = self.factor = self.root = None
+        if self.count <= self.dim // 2:
+            self.mean, self.factor = _factor(reference)
+        else:
+            self.moments = moments_of(reference)
+            self.mean, self.root = self.moments.mean, _root(self.moments, "first")
+
+    def __call__(self, features: Tensor) -> float:
+        """Distance of features (M, D)."""
+        _check((("first", self.count, self.dim), ("second", *features.shape)))
+        if len(features) > self.dim // 2:  # singular values would cost more than roots
+            return self.to_moments(moments_of(features))
+        mean, factor = _factor(features)
+        mine = self.factor if self.factor is not None else self.root
+        assert mine is not None, "a reference has a factor or a root"
+        return self._by_factors(mine, mean, factor)
+
+    def to_moments(self, other: Moments) -> float:
+        """Distance of a set that is known by its sums."""
+        if self.moments is None or self.root is None:
+            assert self.factor is not None
+            return self._by_factors(self.factor, other.mean, _root(other, "second"))
+        return _distance(self.moments, other, self.root)
+
+    def _by_factors(self, mine: Tensor, mean: Tensor, factor: Tensor) -> float:
+        """With A = F F^T and B = G G^T: tr (A B)^(1/2) = sum of singular values of F^T G."""
+        shared = torch.linalg.svdvals(mine.T @ factor).sum()
+        traces = mine.square().sum() + factor.square().sum()
+        return max(float((self.mean - mean).square().sum() + traces - 2 * shared), 0.0)
+
+
+def _factor(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and F (D, N) with F F^T the unbiased covariance."""
+    x = features.detach().to("cpu", torch.float64)
+    if not x.isfinite().all():
+        raise ValueError("features hold non-finite numbers: look at the images they are of")
+    mean = x.mean(0)
+    return mean, (x - mean).T / (len(x) - 1) ** 0.5
+
+
+def fid(real: Tensor, fake: Tensor) -> float:
+    """Frechet distance of features (N, D) and (M, D); few images cost little."""
+    return FrechetTo(real)(fake)

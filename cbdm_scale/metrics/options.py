@@ -1,0 +1,103 @@
+"""How the evaluations of a run are made: extractor, number of images, strengths, when."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cbdm_scale.metrics.extractors import Read, find_extractor
+from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.precision_recall import K_NEAREST
+from cbdm_scale.metrics.resize import Resize, check_rule
+from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
+
+BestBy = Literal["fid", "fid_few"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    extractor: str = "classifier"
+    """Network whose features FID compares: classifier (stored beside the shards),
+    classifier:PATH, inception (as in the literature), dinov2, or none."""
+
+    weights: str = ""
+    """Weights of inception or dinov2. Empty: CBDM_SCALE_INCEPTION or CBDM_SCALE_DINOV2, or a
+    download."""
+
+    allow_weights: bool = False
+    """Take weights that nobody published. Their numbers compare with no others."""
+
+    resize: Resize = "bilinear"
+    """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
+    tf1 (torch-fidelity), bicubic (clean-fid)."""
+
+    num_images: int = 10_000
+    """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
+
+    recall_images: int = 0
+    """Images of either side whose improved precision and recall are measured as well; 0: none.
+    The paper's 50,000 belong to python -m cbdm_scale.evaluate, not to every look on the way."""
+
+    omegas: tuple[float, ...] = (1.0,)
+    """Guidance strengths: the first at intervals, all of them at the end."""
+
+    scan: bool = False
+    """All strengths at intervals too: the best differs from loss to loss, and over time."""
+
+    seed: int | None = None
+    """Seed of the noise that images are made of; None is the run's. Runs of several seeds
+    compare better when they are judged on the same noise."""
+
+    guidance_mode: GuidanceMode = "cfg"
+    """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
+
+    chunk_size: int = 100
+    """Images generated at once. The set is made in these chunks whatever the workers."""
+
+    background: Literal["auto", "never", "always"] = "auto"
+    """Evaluations at intervals in a process of their own, with the same numbers, while training
+    goes on. auto: where the cluster has a worker's share of CPUs free (in a GPU run a GPU too),
+    or else by the training workers, which wait. never: by the training workers. always: also
+    where no CPU is free, sharing theirs. A checkpoint is saved before each, and one waits for
+    the other."""
+
+    best_by: BestBy = "fid"
+    """Score that chooses the best checkpoint: FID of all classes or of the few ones."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 2:
+            raise ValueError(f"eval.num_images must be at least 2, got {self.num_images}.")
+        if self.recall_images and not K_NEAREST < self.recall_images <= self.num_images:
+            raise ValueError(
+                f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "
+                f"({self.num_images}), got {self.recall_images}."
+            )
+        if not self.omegas or min(self.omegas) < 0:
+            raise ValueError(
+                f"eval.omegas must be one or more strengths of at least 0, got {self.omegas}: "
+                "0 is no guidance, the paper uses 0.8 to 1.6."
+            )
+        check_mode("eval.guidance_mode", self.guidance_mode)
+        check_rule(self.resize)
+        if self.chunk_size < 1:
+            raise ValueError(f"eval.chunk_size must be at least 1, got {self.chunk_size}.")
+        if self.background not in ("auto", "never", "always"):
+            raise ValueError(
+                f"eval.background must be auto, never or always, got {self.background!r}."
+            )
+        if self.best_by not in get_args(BestBy):
+            raise ValueError(f"eval.best_by must be fid or fid_few, got {self.best_by!r}.")
+
+    @property
+    def at_intervals(self) -> tuple[float, ...]:
+        """The strengths of an evaluation on the way."""
+        return self.omegas if self.scan else self.omegas[:1]
+
+    def recipe(self, folder: str, read: Read) -> Recipe:
+        """The extractor that these options name; ``folder`` is that of the data set."""
+        return find_extractor(
+            self.extractor,
+            folder,
+            read,
+            weights=self.weights,
+            allow_weights=self.allow_weights,
+            resize=self.resize,
+        )

@@ -1,0 +1,252 @@
+"""A run that starts from a trained network (Section 4.2, Table 2): what it takes over.
+
+The weights are mapped once, by the train command, into the run's own folder (init.safetensors),
+from where all ranks read them. So a run that has begun does not need its origin any more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from safetensors.torch import load
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.config.preset_file import is_chosen
+from cbdm_scale.config.schema import Config, build_network, find_option, from_dict
+from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.pretrained import MLFLOW, PretrainedNetwork, find_data, load_pretrained
+from cbdm_scale.pretrained.transfer import Transfer, transfer
+from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.state import INITIAL_ABOUT, save_initial
+
+MAY_DIFFER = {"dropout"}
+"""Options of a network that may change: its weights mean the same."""
+
+SAME_DATA, OTHER_DATA = 0.0, 1.0
+"""loss.label_power that Table 2 found best: bal on the same data (FID 5.85), train on other
+data (5.05)."""
+
+Rows = list[int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run starts from, as far as its configuration must know."""
+
+    url: str
+    """What was found: a checkpoint, a file."""
+    typed: str
+    """What was asked for; paths are absolute."""
+    sha256: str
+    """Of the weights: sixteen hex digits."""
+    config: Config
+    """The trained network's: its model and diffusion are the defaults."""
+    fingerprint: str
+    """Of the data set that it learnt, "" where nothing says it."""
+    origin: PretrainedNetwork | None
+    """None: it is gone, and the run has begun."""
+    notes: tuple[str, ...] = ()
+
+
+def named_start(argv: Sequence[str]) -> Start | None:
+    """What --init-from of a command line names, before the line is parsed."""
+    typed = find_option(argv, "init-from", "")
+    if not typed or {"-h", "--help"} & set(argv):
+        return None
+    url = typed if typed.startswith(MLFLOW) else Storage(typed).url
+    runs = Storage(find_option(argv, "cluster.storage", ClusterConfig().storage))
+    name = find_option(argv, "name", "")
+    begun = find_begun(runs, name, url)
+    try:
+        origin = load_pretrained(url)
+    except (ValueError, OSError) as error:
+        text = str(error).replace("run (", "init_from (").replace("--run", "--init-from")
+        if not begun:
+            raise ValueError(text) from error
+        note = f"note: {text} A run that has begun from it can do without."
+        return replace(begun[0], notes=(note,))
+    now = Start(
+        url=origin.url,
+        typed=url,
+        sha256=origin.weights_sha256[:16],
+        config=origin.config,
+        fingerprint=origin.fingerprint,
+        origin=origin,
+        notes=origin.notes,
+    )
+    if not begun or now.sha256 in [start.sha256 for start in begun]:
+        return now
+    text = f"note: init_from ({typed}) holds other weights now, {now.sha256}, than those that "
+    if name:
+        text += f"{name} began with, {begun[0].sha256}: it goes on with its own"
+        return replace(begun[0], notes=(text,))
+    text += f"an earlier run began with, {begun[0].sha256}: this is another run"
+    return replace(now, notes=(*now.notes, text))
+
+
+def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
+    """From runs' own files: of this name, or all that were started with this --init-from."""
+    found = []
+    for run in [name] if name else runs.list():
+        home = runs.child(run)
+        if not home.exists(INITIAL_ABOUT):
+            continue
+        try:
+            about = home.read_json(INITIAL_ABOUT)
+            config = from_dict(home.read_json("config.json"))
+        except (ValueError, KeyError, TypeError):
+            continue  # damaged: whoever opens that run is told
+        if name or typed == about["typed"]:
+            one = Start(
+                url=config.init_from,
+                typed=about["typed"],
+                sha256=config.init_sha256,
+                config=config,
+                fingerprint=about["fingerprint"],
+                origin=None,
+            )
+            found.append(one)
+    return found
+
+
+def with_defaults(base: Config, start: Start | None, argv: Sequence[str]) -> Config:
+    """The starting point of the options: network and noise are those of the origin."""
+    if start is None:
+        return base
+    there = start.config
+    if (here := find_option(argv, "backbone", there.backbone)) != there.backbone:
+        raise ValueError(
+            f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
+            "Leave --backbone out."
+        )
+    wanted = base.process if base.process != Config.process else there.process
+    if (process := find_option(argv, "process", wanted)) != there.process:
+        raise ValueError(
+            f"process ({process}) contradicts the network of --init-from, which answers as "
+            f"{there.process}. Leave --process out, and take a row of {there.process}."
+        )
+    return replace(
+        base,
+        backbone=there.backbone,
+        model=there.model,
+        process=there.process,
+        diffusion=there.diffusion,
+        edm=there.edm,
+        sample=base.sample if process == base.process else usual_sampler(there.process),
+    )
+
+
+def settle(
+    config: Config, start: Start, argv: Sequence[str], manifest: Manifest
+) -> tuple[Config, list[str]]:
+    """The configuration with all that follows from the origin, and lines that say so."""
+    check_architecture(config.model, start.config.model)
+    if config.init_sha256 not in ("", start.sha256):
+        raise ValueError(
+            f"init_sha256 ({config.init_sha256}) is not that of {start.url} ({start.sha256}). "
+            "Leave it out, or give the origin that it belongs to."
+        )
+    lines, loss = list(start.notes), config.loss
+    if not is_chosen(argv, "loss.label_power") and loss.regularises:
+        same = start.fingerprint == manifest.fingerprint
+        loss = replace(loss, label_power=SAME_DATA if same else OTHER_DATA)
+        lines.append(
+            f"loss.label_power {loss.label_power:g} "
+            + ("(bal: same data" if same else "(train: other data")
+            + " as the origin's, where Table 2 found it best; the option chooses another)"
+        )
+    config = replace(config, init_from=start.url, init_sha256=start.sha256, loss=loss)
+    return config, lines
+
+
+def check_architecture(here: Any, there: Any) -> None:
+    """ValueError if the options name another network than the trained one."""
+    if type(here) is not type(there):
+        raise ValueError(
+            f"model is a {type(here).__name__}, the network of --init-from is a "
+            f"{type(there).__name__}. Leave the choice of the network out."
+        )
+    differing = [
+        f"model.{field.name} ({getattr(here, field.name)} here, {value} there)"
+        for field in fields(there)
+        if field.name not in MAY_DIFFER
+        and getattr(here, field.name) != (value := getattr(there, field.name))
+    ]
+    if differing:
+        raise ValueError(
+            f"{', '.join(differing)} contradicts the network of --init-from. Leave the options "
+            "of --model out: they are then the trained network's."
+        )
+
+
+def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> list[str]:
+    """Write what the run starts from into its folder, once; lines that say what became of it.
+
+    Without ``write`` it is only tried.
+    """
+    run = Storage(config.cluster.storage).child(config.run_name)
+    if run.exists(INITIAL_ABOUT):
+        return []
+    if start.origin is None:
+        raise ValueError(
+            f"init_from ({start.typed}) cannot be opened, and no run with these options has "
+            "begun from it. Give the trained network's place, or the options of that run."
+        )
+    rows, how = label_rows(start.origin, manifest, config.init_labels)
+    net = build_network(
+        config,
+        channels=manifest.channels,
+        image_size=manifest.image_size,
+        num_classes=manifest.num_classes,
+    )
+    try:
+        made = transfer(net, load(start.origin.weights), rows)
+    except ValueError as error:
+        raise ValueError(f"init_from ({start.url}): {error}") from error
+    lines = describe(made, start, how)
+    if write:
+        about = {"origin": start.url, "typed": start.typed, "report": lines}
+        about |= {"fingerprint": start.fingerprint, "weights": start.sha256}
+        save_initial(run, made.tensors, about)
+    return lines
+
+
+def describe(made: Transfer, start: Start, how: str) -> list[str]:
+    """For people: what was mapped, what is new, what was left."""
+    numbers = sum(tensor.numel() for tensor in made.tensors.values())
+    return [
+        f"start    {start.url}, averaged weights {start.sha256}",
+        f"mapped   {len(made.tensors)} tensors, {numbers:,} numbers; label rows {how}",
+        "new      " + (f"{', '.join(made.new)}: they add nothing yet" if made.new else "none"),
+        "left     " + (", ".join(made.left) or "none"),
+    ]
+
+
+def label_rows(origin: PretrainedNetwork, manifest: Manifest, how: str) -> tuple[Rows, str]:
+    """For each class (K,) of the data set the origin's label row or None, the mean; and why."""
+    there, here = origin.num_classes, manifest.num_classes
+    mean: Rows = [None] * here
+    by_number: Rows = [c if c < there else None for c in range(here)]
+    if how == "mean":
+        return mean, "all from the mean row (init_labels mean)"
+    if how == "index":
+        return by_number, f"by number: {min(here, there)} of {here} (init_labels index)"
+    if origin.fingerprint == manifest.fingerprint:
+        return by_number, f"by number: the same data set, {here} classes"
+    names = origin.class_names
+    if not names:
+        real, _ = find_data(origin, "")
+        names = real.class_names if real else ()
+    if not names:
+        return mean, (
+            "all from the mean row, as the origin does not know its classes' names; if they "
+            "are in the order of this data set, --init-labels index"
+        )
+    number = {name: c for c, name in enumerate(names)}
+    rows: Rows = [number.get(name) for name in manifest.class_names]
+    lacking = [n for n, row in zip(manifest.class_names, rows, strict=True) if row is None]
+    shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+    return rows, f"by name: {here - len(lacking)} of {here}" + (
+        f"; from the mean row: {shown}" if lacking else ""
+    )

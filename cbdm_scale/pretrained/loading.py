@@ -1,0 +1,202 @@
+"""Where a network comes from: a run, a checkpoint, a model in MLflow, the paper's own code.
+
+<run>                             the newest whole checkpoint of a run folder, local or URL
+<run>/checkpoints/000000072000    this one
+models:/NAME@ALIAS, runs:/ID/..   a model that the train command registered
+FILE.pt                           a checkpoint of the paper's own code
+<folder>                          what the export command or diffusers wrote
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.config.schema import Config, find_option
+from cbdm_scale.pretrained.diffusers_folder import is_diffusers
+from cbdm_scale.pretrained.network import SAMPLES, PretrainedNetwork
+from cbdm_scale.pretrained.run_files import check_network, read_saved
+from cbdm_scale.pretrained.third_party import open_diffusers, open_foreign
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.select_weights import check_weights, chosen, file_of
+from cbdm_scale.training.state import images_of, list_checkpoints, read_checkpoint
+
+FOREIGN = ".pt", ".pth", ".ckpt"
+MLFLOW = "models:/", "runs:/"
+EXPORTED = "model.safetensors"
+"""Beside config.json: the export command wrote the folder, not a run."""
+
+
+def named_pretrained(argv: Sequence[str]) -> PretrainedNetwork | None:
+    """What --run of a command line names, before the line is parsed: it decides the defaults.
+
+    None where there is no --run, or where only --help is wanted.
+    """
+    run = find_option(argv, "run", "")
+    if not run or {"-h", "--help"} & set(argv):
+        return None
+    resolution = find_option(argv, "resolution", "")
+    return load_pretrained(
+        run,
+        weights=find_option(argv, "weights", "ema"),
+        resolution=int(resolution) if resolution.isdecimal() else None,
+        tracking_uri=find_option(argv, "tracking-uri", ""),
+    )
+
+
+def load_pretrained(
+    run: str, *, weights: str = "ema", resolution: int | None = None, tracking_uri: str = ""
+) -> PretrainedNetwork:
+    """Find and read it; ValueError says what is not there, and the way out."""
+    if not run:
+        raise ValueError(
+            "run is missing. Give --run the folder that the train command printed after 'run', "
+            "a checkpoint in it, models:/NAME@ALIAS, or a .pt file of the paper's code."
+        )
+    check_weights(weights)
+    if run.startswith(MLFLOW):
+        return _open_mlflow(run, weights, tracking_uri)
+    if run.endswith(FOREIGN):
+        return open_foreign(run, weights, resolution)
+    try:
+        folder = Storage(run)
+        is_there = folder.exists()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"run ({run}) cannot be opened: {error}") from error
+    above, _, name = folder.url.rpartition("/")
+    if above.rpartition("/")[2] == "checkpoints":
+        return _open_checkpoint(
+            Storage(above.rpartition("/")[0]), run, f"checkpoints/{name}", weights
+        )
+    if not is_there:
+        raise ValueError(
+            f"run ({run}) does not exist. Give --run the folder that the train command printed "
+            "after 'run'."
+        )
+    if is_diffusers(folder):
+        return open_diffusers(folder, run, weights, resolution)
+    if not folder.exists("config.json"):
+        raise ValueError(
+            f"run ({run}) is no run: it has no config.json. Give --run the folder that the "
+            f"train command printed after 'run'{_runs_in(folder)}."
+        )
+    if folder.exists(EXPORTED):
+        return _open_exported(folder, run, weights)
+    return _open_newest(folder, run, weights)
+
+
+def _runs_in(folder: Storage) -> str:
+    """A hint for somebody who named the folder of all runs."""
+    names = [name for name in folder.list() if folder.exists(f"{name}/config.json")]
+    return f", such as {folder.path(names[0])}" if names else ""
+
+
+def _open_newest(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
+    notes: list[str] = []
+    names = list_checkpoints(folder)
+    for name in reversed(names):
+        try:
+            about, files = read_checkpoint(folder, name, file_of(weights))
+        except ValueError as error:
+            notes.append(f"skipped: {error}")
+            continue
+        return _of_run(folder, name, about, files, notes, weights)
+    if names:
+        raise ValueError(
+            f"run ({run}): none of its {len(names)} checkpoints is whole. {notes[0]}"
+        )
+    raise ValueError(
+        f"run ({run}) has no checkpoint yet. Let the train command go on until it has saved "
+        "one (--train.save-every), or stop it with Ctrl-C, which saves."
+    )
+
+
+def _open_checkpoint(folder: Storage, run: str, name: str, weights: str) -> PretrainedNetwork:
+    if not folder.exists(f"{name}/state.json"):
+        names = [there.rpartition("/")[2] for there in list_checkpoints(folder)]
+        raise ValueError(
+            f"run ({run}) is no finished checkpoint: it has no state.json. "
+            + (f"There are {', '.join(names)}." if names else f"{folder.url} has none.")
+        )
+    about, files = read_checkpoint(folder, name, file_of(weights))
+    return _of_run(folder, name, about, files, [], weights)
+
+
+def _of_run(
+    folder: Storage,
+    name: str,
+    about: dict[str, Any],
+    files: dict[str, bytes],
+    notes: list[str],
+    weights: str,
+) -> PretrainedNetwork:
+    images = images_of(about, folder.path(name))
+    data = chosen(folder, images, files[file_of(weights)], weights)
+    config, network = _network(folder.url, folder.read_bytes("config.json"), data)
+    total = config.train.total_images
+    if images < total:
+        notes = [*notes, f"note: the network has seen {images:,} of the run's {total:,} images"]
+    return PretrainedNetwork(
+        url=folder.path(name),
+        checkpoint=name.rpartition("/")[2],
+        config=config,
+        **network,
+        samples=folder.path("samples"),
+        folder=folder.url,
+        images=images,
+        notes=tuple(notes),
+    )
+
+
+def _open_exported(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
+    if weights != "ema":
+        raise ValueError(
+            f"weights ({weights}) are no choice in {run}, which holds one network. Leave "
+            "--weights out."
+        )
+    data = folder.read_bytes(EXPORTED)
+    config, network = _network(run, folder.read_bytes("config.json"), data)
+    return PretrainedNetwork(
+        url=folder.url,
+        checkpoint=folder.url.rpartition("/")[2],
+        config=config,
+        **network,
+        samples=Storage(SAMPLES).url,
+    )
+
+
+def _network(where: str, text: bytes, weights: bytes) -> tuple[Config, dict[str, Any]]:
+    """The configuration, and what else of a ``PretrainedNetwork`` follows from the files."""
+    saved = read_saved(f"run ({where})", text)
+    check_network(f"run ({where})", saved, weights)
+    config = saved.config
+    return config, {
+        "weights": weights,
+        "channels": saved.channels,
+        "image_size": saved.image_size,
+        "num_classes": saved.num_classes,
+        "fingerprint": saved.fingerprint,
+        "class_names": saved.class_names,
+        "augment": config.data.tells_augmentation,
+        "omega_max": config.loss.strongest,
+    }
+
+
+def _open_mlflow(run: str, weights: str, tracking_uri: str) -> PretrainedNetwork:
+    from cbdm_scale.tracking import default_tracking_uri, fetch_model
+
+    if weights != "ema":
+        raise ValueError(
+            f"weights ({weights}) are not in a model of MLflow, which holds the averaged ones. "
+            "Leave --weights out, or give --run the run's folder."
+        )
+    uri = tracking_uri or default_tracking_uri(Storage(ClusterConfig().storage))
+    files = fetch_model(run, uri)
+    config, network = _network(run, files["config.json"], files["ema.safetensors"])
+    name = "".join(c if c.isalnum() else "_" for c in run.partition(":/")[2].strip("/"))
+    return PretrainedNetwork(
+        url=run,
+        checkpoint=name,
+        config=config,
+        **network,
+        samples=Storage(SAMPLES).url,
+    )

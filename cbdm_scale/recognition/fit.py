@@ -1,0 +1,183 @@
+"""Training and testing of a classifier: one function each, on one process or several.
+
+Shapes: n = images of this rank in a step, C, H, W = image, K classes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbdm_scale.data.loader import Batch
+from cbdm_scale.recognition.mixture import LabelledImages
+from cbdm_scale.recognition.recognise import confusion
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.loop import read
+
+TEST_AT_ONCE = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The defaults are those of Cao et al., "LDAM" (2019), for long-tailed CIFAR."""
+
+    epochs: float = 200
+    """Passes over real and generated images together; train.total_images goes before."""
+
+    total_images: int = 0
+    """Images shown in all, over all workers; 0 is epochs. The same number for every set
+    compares data and not lengths of training."""
+
+    batch_size: int = 128
+    """Images per optimiser step, all ranks together."""
+
+    lr: float = 0.1
+    """Learning rate of SGD after the warm-up."""
+
+    momentum: float = 0.9
+    """Of SGD, without Nesterov's step."""
+
+    weight_decay: float = 2e-4
+    """Added to the gradient, as a share of every weight."""
+
+    warmup: float = 0.025
+    """Share of the training over which the learning rate rises linearly (5 epochs of 200)."""
+
+    log_every: int = 25_600
+    """Images between two reports of the loss."""
+
+    def __post_init__(self) -> None:
+        for option in ("batch_size", "log_every"):
+            if getattr(self, option) < 1:
+                raise ValueError(
+                    f"train.{option} must be at least 1, got {getattr(self, option)}. Try 128."
+                )
+        for option in ("epochs", "lr"):
+            if not getattr(self, option) > 0:
+                raise ValueError(
+                    f"train.{option} must be above 0, got {getattr(self, option)}."
+                )
+        for option in ("total_images", "momentum", "weight_decay", "warmup"):
+            if not getattr(self, option) >= 0:
+                raise ValueError(f"train.{option} must not be negative. Try 0.")
+        if not self.warmup < 1 or not self.momentum < 1:
+            raise ValueError("train.warmup and train.momentum must be below 1. Try 0.025, 0.9.")
+
+    def images(self, num_samples: int) -> int:
+        """Images to show, of a set of ``num_samples``: whole steps, at least one."""
+        wanted = self.total_images or self.epochs * num_samples
+        return max(round(wanted / self.batch_size), 1) * self.batch_size
+
+
+def learning_rate(config: FitConfig, share: float) -> float:
+    """The rate when a share of the training is over, in [0, 1).
+
+    Up in a line, then constant; a hundredth from 0.8 on, a ten-thousandth from 0.9 on (epochs
+    160 and 180 of 200).
+    """
+    if share < config.warmup:
+        return config.lr * share / config.warmup
+    return config.lr * (1e-4 if share >= 0.9 else 1e-2 if share >= 0.8 else 1)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What fitting calls besides the mathematics."""
+
+    report: Callable[[int, float], None]
+    """Images shown and mean loss since the last report; on every rank."""
+    stop: Callable[[], bool]
+    """Whether this rank was told to stop."""
+
+
+def fit(
+    net: nn.Module,
+    batches: Iterator[Batch],
+    config: FitConfig,
+    total_images: int,
+    world: World,
+    hooks: Hooks,
+) -> bool:
+    """Show ``total_images`` images to the network; False if it was told to stop before.
+
+    RunError on every rank if a batch cannot be read anywhere, or if the loss is not finite.
+    """
+    wrapped = world.wrap(net.train())
+    optimizer = torch.optim.SGD(
+        net.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
+    )
+    losses: list[Tensor] = []
+    shown = 0
+    while shown < total_images:
+        # Read. Every rank says how it fares, so that all stop together or none does.
+        batch = read(batches)
+        if agree_to_stop(batch, hooks, world):
+            return False
+        assert isinstance(batch, Batch), "a rank that failed has raised"
+
+        # Compute gradients and update the weights.
+        x = batch.x0.to(world.device, memory_format=torch.channels_last, non_blocking=True)
+        _, logits = wrapped(x)
+        loss = F.cross_entropy(logits, batch.y.to(world.device, non_blocking=True))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, shown / total_images)
+        optimizer.step()
+        losses.append(loss.detach())
+
+        # Report.
+        before, shown = shown, shown + config.batch_size
+        if shown // config.log_every > before // config.log_every or shown >= total_images:
+            mean = world.sum(torch.stack(losses).mean().cpu() / world.size)  # syncs
+            if not mean.isfinite():
+                raise RunError(
+                    f"the loss is not finite after {shown:,} images. Try a lower --train.lr "
+                    f"than {config.lr:g}, or a longer --train.warmup."
+                )
+            hooks.report(shown, mean.item())
+            losses.clear()
+    average_buffers(net, world)
+    return True
+
+
+def agree_to_stop(batch: Batch | Exception, hooks: Hooks, world: World) -> bool:
+    """True on all ranks if any was told to stop; RunError on all if any cannot read."""
+    failed = isinstance(batch, Exception)
+    flags = world.sum(torch.tensor([hooks.stop(), failed]).double())
+    if flags[1]:
+        told = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
+        raise RunError("reading the images failed. " + " ".join(filter(None, told)))
+    return bool(flags[0])
+
+
+@torch.no_grad()
+def average_buffers(net: nn.Module, world: World) -> None:
+    """Give all ranks one network: each has seen its own share of every batch.
+
+    The weights are the same everywhere; batch normalisation's running moments are not.
+    """
+    for buffer in net.buffers():
+        mean = world.sum(buffer.double().cpu()) / world.size
+        buffer.copy_(mean.to(buffer.dtype))
+
+
+@torch.no_grad()
+def count_confusion(
+    net: nn.Module, images: LabelledImages, num_classes: int, world: World
+) -> Tensor:
+    """How many test images of class i are taken for class j, (K, K), over all ranks."""
+    net.eval()
+    labels = torch.from_numpy(images.labels)
+    table = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    mine = torch.arange(world.rank, images.count, world.size)
+    with world.monitored_barrier():  # if a rank cannot read, all of them raise
+        for numbers in mine.split(TEST_AT_ONCE):
+            x = torch.from_numpy(images.read(numbers.tolist())).to(world.device)
+            x = (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            _, logits = net(x)
+            table += confusion(labels[numbers], logits.argmax(dim=1), num_classes)
+    return world.sum(table)

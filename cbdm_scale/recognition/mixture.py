@@ -1,0 +1,166 @@
+"""Real images and generated ones as one set, planned and augmented like any other.
+
+Shapes: n = images asked for, N = images in all, K = classes, (C, H, W) an image.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cbdm_scale.data.loader import Batch, Packed
+from cbdm_scale.data.plan import Plan
+from cbdm_scale.diffusion import rng
+
+Rows = NDArray[np.int64]
+READ_AT_ONCE = 256
+
+
+class LabelledImages(Protocol):
+    """A set of images, read by their number; pickles small."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def labels(self) -> Rows:
+        """(N,)"""
+        ...
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W)"""
+        ...
+
+
+def parse_per_class(text: str) -> int | None:
+    """How many generated images of each class: a number, None for all, -1 to fill up."""
+    if text in ("all", "fill"):
+        return None if text == "all" else -1
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(
+        f"add_per_class ({text}) is no number of images. Give --add-per-class 500, all (every "
+        "image of the sets) or fill (as many as the largest class lacks)."
+    )
+
+
+def choose_added(labels: Rows, real_counts: Sequence[int], per_class: str) -> Rows:
+    """Which generated images to add, by their number: the first of each class, in order.
+
+    labels (N,) of the generated images; ``real_counts`` (K,) training images of each class;
+    ``per_class`` as in ``parse_per_class``: "fill" tops every class up to the largest one.
+    """
+    wanted = parse_per_class(per_class)
+    if wanted is None:
+        return np.arange(len(labels))
+    needs = [wanted if wanted > 0 else max(real_counts) - count for count in real_counts]
+    parts = [np.flatnonzero(labels == c)[:need] for c, need in enumerate(needs)]
+    for c, (part, need) in enumerate(zip(parts, needs, strict=True)):
+        if len(part) < need:
+            raise ValueError(
+                f"add_per_class ({per_class}) needs {need} generated images of class {c}, the "
+                f"sets hold {len(part)}. Make more with python -m cbdm_scale.sample "
+                f"--num-images {max(needs) * len(needs)}, or give a smaller number."
+            )
+    return np.sort(np.concatenate(parts))
+
+
+def check_added(
+    where: str, images: LabelledImages, shape: tuple[int, int, int], num_classes: int
+) -> None:
+    """ValueError unless the images of ``--add where`` have the size and labels of the data."""
+    labels = images.labels
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        meaning = "no label (-1)" if wrong[0] < 0 else f"label {wrong[0]}"
+        raise ValueError(
+            f"add ({where}): {len(wrong)} of {len(labels)} images have {meaning}, the data set "
+            f"has classes 0..{num_classes - 1}. Give a set made for it, with labels: "
+            "python -m cbdm_scale.sample --run RUN --format npz."
+        )
+    found = images.read([0]).shape[1:]
+    if found != shape:
+        raise ValueError(
+            f"add ({where}): its images are {found} (channels, height, width), those of the "
+            f"data set are {shape}. Give a set made for this data set."
+        )
+
+
+class Mixture:
+    """Several sets in a row: the first one's images, then the next one's."""
+
+    def __init__(self, parts: Sequence[LabelledImages]):
+        self.parts = tuple(parts)
+        self.ends = np.cumsum([part.count for part in parts])
+        self.labels: Rows = np.concatenate([part.labels for part in parts])
+
+    @property
+    def count(self) -> int:
+        return int(self.ends[-1])
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W); each set is asked once."""
+        rows = np.asarray(numbers, np.int64)
+        places = np.searchsorted(self.ends, rows, side="right")
+        pixels: NDArray[np.uint8] | None = None
+        for place in np.unique(places).tolist():
+            here = places == place
+            part = self.parts[place]
+            found = part.read((rows[here] - (self.ends[place] - part.count)).tolist())
+            if pixels is None:
+                pixels = np.empty((len(rows), *found.shape[1:]), np.uint8)
+            pixels[here] = found
+        assert pixels is not None, "at least one image is asked for"
+        return pixels
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """The images of a plan by their numbers, each cropped and mirrored by numbers of its own.
+
+    As in long-tailed recognition on CIFAR: a border of black, an eighth of the side wide, is
+    put around the image, a window of its size taken out anywhere, mirrored with probability
+    1/2. Which image, window and mirror depends on the seed and the image's number alone.
+    """
+
+    images: Mixture
+    plan: Plan
+    seed: int
+    flip: bool
+
+    def __getitem__(self, images: Tensor) -> Batch:
+        return self.pack(images).unpack()
+
+    def pack(self, images: Tensor) -> Packed:
+        """Images of these numbers (n,) since the run began."""
+        rows = self.plan.rows(images.numpy())
+        pixels = self.images.read(rows.tolist())
+        size = pixels.shape[-1]
+        border = size // 8
+        windows = rng.uniform(self.seed, "recognition/crop", images, 2) * (2 * border + 1)
+        mirrored = rng.uniform(self.seed, "recognition/flip", images)[:, 0] < 0.5
+        wide = np.pad(pixels, ((0, 0), (0, 0), (border, border), (border, border)))
+        for i, (top, left) in enumerate(windows.long().tolist()):
+            pixels[i] = wide[i, :, top : top + size, left : left + size]
+        if self.flip:
+            chosen = mirrored.numpy()
+            pixels[chosen] = pixels[chosen, ..., ::-1]
+        x, y = torch.from_numpy(pixels), self.images.labels[rows]
+        return Packed(x, y, images.numpy(), tuple(map(str, rows)), (), None)
+
+
+def unseen(train: LabelledImages, test: LabelledImages) -> list[int]:
+    """Numbers of the test images that are no training image, pixel for pixel."""
+    known = set(_digests(train))
+    return [i for i, digest in enumerate(_digests(test)) if digest not in known]
+
+
+def _digests(images: LabelledImages) -> Iterator[bytes]:
+    for start in range(0, images.count, READ_AT_ONCE):
+        part = images.read(range(start, min(start + READ_AT_ONCE, images.count)))
+        yield from (hashlib.sha256(image.tobytes()).digest() for image in part)

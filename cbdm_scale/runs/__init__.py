@@ -1,0 +1,1 @@
+"""A run: its folder, its checkpoints, one rank of it, launching it."""

@@ -1,0 +1,91 @@
+"""The checkpoints of a run: written beside training, told when whole, dropped when old.
+
+Training stands still for a copy of the state, and for what is left of the checkpoint before if
+that is still being written. Numbers of MLflow are durable before the copy is made, so a
+checkpoint never knows of steps that the tracker does not.
+"""
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+from cbdm_scale.cluster import Published
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import Tracker
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.state import (
+    State,
+    checkpoint_name,
+    drop_old_checkpoints,
+    take_snapshot,
+    write_checkpoint,
+)
+from cbdm_scale.training.writer import Writer
+
+LAST_WRITE_S = 60.0
+"""Seconds that a checkpoint under way gets to become whole when a worker has failed."""
+
+
+class CheckpointManager:
+    """Every rank calls ``save`` and ``settle``; rank 0 writes."""
+
+    def __init__(
+        self,
+        folder: Storage,
+        world: World,
+        tracker: Tracker,
+        published: Published,
+        about: dict[str, Any],
+        keep: int,
+        needed: Callable[[], Collection[int]],
+    ):
+        self.folder, self.world, self.tracker = folder, world, tracker
+        self.published, self.about, self.keep, self.needed = published, about, keep, needed
+        self.saved = self.whole = -1
+        """Images of the newest checkpoint, and of the newest that is known to be whole."""
+        self.writer = Writer()
+
+    def found(self, images: int) -> None:
+        """The checkpoint that the run goes on from."""
+        self.saved = self.whole = images
+
+    @property
+    def newest_path(self) -> str:
+        return self.folder.path(checkpoint_name(self.saved))
+
+    def save(self, state: State) -> None:
+        """Begin to write the checkpoint; the one before is whole when this returns."""
+        images = state.progress.images
+        if images == self.saved:
+            return
+        self.settle()
+        if self.world.rank == 0:
+            self.tracker.flush()
+            snapshot = take_snapshot(state)
+            self.writer.start(partial(write_checkpoint, self.folder, snapshot, self.about))
+        self.saved = images
+
+    def settle(self) -> None:
+        """Wait until the checkpoint under way is whole, tell Ray, drop old ones."""
+        if self.whole == self.saved:
+            return
+        with self.world.monitored_barrier():  # nobody goes on before it is whole
+            if self.world.rank == 0:
+                self.writer.wait()
+        self.whole = self.saved
+        self.published(self.newest_path, {"images": float(self.saved)})
+        self.prune()
+
+    def check(self) -> float:
+        """Seconds that the last checkpoint took; raises what one that has ended has raised."""
+        self.writer.check()
+        return self.writer.seconds
+
+    def prune(self) -> None:
+        """Drop the checkpoints that are neither new nor needed."""
+        if self.world.rank == 0:
+            drop_old_checkpoints(self.folder, self.keep, self.needed())
+
+    def close(self) -> None:
+        """On every way out: a checkpoint under way still becomes whole."""
+        self.writer.close(LAST_WRITE_S)

@@ -1,0 +1,147 @@
+"""Launching a run: check everything that can be checked, then start it and follow it.
+
+Nothing is started and nothing written before the options, the data, the storage, the tracker
+and the cluster have been found to fit each other.
+"""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext, redirect_stdout
+from functools import partial
+from io import StringIO
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cbdm_scale import __version__
+from cbdm_scale.config.schema import Config, build_network
+from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
+from cbdm_scale.data.resample import check_resampling
+from cbdm_scale.evaluation.history import check_best_by
+from cbdm_scale.pretrained.finetune import Start, begin, settle
+from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.storage.folder import Storage
+
+
+def find_data(config: Config, *, write: bool = True) -> Manifest:
+    """The data set; the digits are made on the spot where they are missing.
+
+    Without ``write`` they are made in a temporary folder, and nothing of them stays.
+    """
+    root = config.data.root
+    with ExitStack() as stack:
+        if config.dataset == "digits_lt":
+            from data_prep.prepare import prepare_digits
+
+            made = Storage(dataset_folder(root, config.dataset)).exists("dataset.json")
+            if not write and not made:
+                root = stack.enter_context(TemporaryDirectory())
+            with nullcontext() if write else redirect_stdout(StringIO()):
+                prepare_digits(root, classifier=write)
+        manifest = read_manifest(root, config.dataset)
+    data = config.data
+    check_resampling(manifest.num_images("train"), data.resample_power, data.balanced_fraction)
+    check_best_by(
+        config.eval.best_by,
+        config.eval.extractor,
+        manifest.groups,
+        manifest.counts.get("eval", manifest.counts["train"]),
+        config.eval.num_images,
+    )
+    return manifest
+
+
+def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
+    """The numbers that follow from a configuration and its data set."""
+    net = build_network(
+        config,
+        channels=manifest.channels,
+        image_size=manifest.image_size,
+        num_classes=manifest.num_classes,
+    )
+    parameters = sum(p.numel() for p in net.parameters())
+    batch = config.train.batch_size
+    return {
+        "run": Storage(config.cluster.storage).child(config.run_name).url,
+        "parameters": parameters,
+        "classes": manifest.num_classes,
+        "training images": manifest.num_images("train"),
+        "steps per epoch": manifest.num_images("train") / batch,
+        "epochs": config.train.total_images / manifest.num_images("train"),
+        "steps": -(-config.train.total_images // batch),
+        "images per worker and step": config.train.per_rank(config.cluster.workers),
+        "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
+    }
+
+
+def check_extractor(config: Config, manifest: Manifest) -> None:
+    """ValueError at the start, not at the first evaluation hours later."""
+    if config.eval.extractor == "none":
+        return
+    folder = Storage(dataset_folder(config.data.root, manifest.name))
+    recipe = config.eval.recipe(folder.url, folder.read_path)
+    recipe.load("cpu")
+
+
+def git_commit() -> str:
+    """Commit of the working directory, "" outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def carry_out(
+    config: Config,
+    tags: Mapping[str, str] | None = None,
+    origin: Start | None = None,
+    argv: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Check, launch, and follow the run to its end; what came of it, its config and ``uri``.
+
+    tags: more of them for the run in MLflow. origin: what training starts from; options that
+    ``argv`` does not name then follow from the origin's data.
+    """
+    from cbdm_scale import cluster, tracking
+    from cbdm_scale.runs.node_checks import look_at_nodes
+    from cbdm_scale.runs.worker import run_rank
+    from cbdm_scale.training.distributed import run_in_world
+
+    manifest = find_data(config)
+    lines: list[str] = []
+    if origin:
+        config, lines = settle(config, origin, argv, manifest)
+        begin(config, origin, manifest, write=False)
+    numbers = describe(config, manifest)
+    check_extractor(config, manifest)
+    cluster.connect(config.cluster)
+    uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
+    if len(cluster.alive_nodes()) > 1:
+        print(look_at_nodes(config, manifest, uri), flush=True)
+    run = open_run_dir(config, manifest)
+    if origin:
+        lines += begin(config, origin, manifest, write=True)
+    print("\n".join(lines), end="\n" if lines else "")
+    run_id = tracking.start_run(
+        uri,
+        config.track.experiment,
+        run,
+        config.run_name,
+        {option: str(value) for option, value in config.flat().items()},
+        {
+            "git_commit": git_commit(),
+            "cbdm_scale": __version__,
+            "dataset_fingerprint": manifest.fingerprint,
+            "parameters": str(numbers["parameters"]),
+            "run_folder": run.url,
+            **(tags or {}),
+        },
+    )
+    print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
+    rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
+    on_worker = partial(run_in_world, rank_main, config.cluster.timeout_s)
+    outcome = tracking.followed(
+        uri, run_id, lambda: cluster.launch(on_worker, config.cluster, run)
+    )
+    return outcome | {"uri": uri, "config": config}

@@ -1,0 +1,155 @@
+"""Whether every node of a cluster sees what a run needs: code, data, storage and tracker.
+
+Asked in seconds before the workers start, where otherwise one of them would fail minutes later,
+or, worse, write its part of the run to a disk that nobody else sees.
+"""
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from cbdm_scale import __version__, cluster, tracking
+from cbdm_scale.cluster import Problem
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.storage.folder import Storage
+
+
+class Nodes(Protocol):
+    """The nodes as ``cluster.Nodes`` asks them."""
+
+    names: list[str]
+
+    def ask(self, questions: Sequence[Callable[[], Any]]) -> list[Any]: ...
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on every node, or its numbers would not be."""
+    return {
+        "cbdm_scale": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version().rpartition(".")[0],
+    }
+
+
+def fingerprint(root: str, dataset: str) -> str:
+    return read_manifest(root, dataset).fingerprint
+
+
+def meet(folder: Storage, place: str, driver: str, mine: str) -> None:
+    """Read what the driver wrote, and write something that it reads."""
+    if not folder.exists(f"{place}/{driver}"):
+        raise ValueError("what the driver wrote there is not there")
+    folder.write_bytes(f"{place}/{mine}", mine.encode())
+
+
+def check_versions(nodes: Nodes) -> list[str]:
+    here = versions()
+    problems = []
+    answers = nodes.ask([versions] * len(nodes.names))
+    for name, there in zip(nodes.names, answers, strict=True):
+        if isinstance(there, Problem):
+            problems.append(
+                f"node {name}: {there.reason}. Give it the environment of constraints.txt, or "
+                "the image of clusters/Dockerfile."
+            )
+            continue
+        differing = [
+            f"{package} {there.get(package)} there, {version} here"
+            for package, version in here.items()
+            if there.get(package) != version
+        ]
+        if differing:
+            problems.append(
+                f"node {name}: {', '.join(differing)}. Install the same constraints.txt on "
+                "both."
+            )
+    return problems
+
+
+def check_data(nodes: Nodes, root: str, manifest: Manifest) -> list[str]:
+    problems = []
+    question = partial(fingerprint, root, manifest.name)
+    answers = nodes.ask([question] * len(nodes.names))
+    for name, there in zip(nodes.names, answers, strict=True):
+        if isinstance(there, Problem):
+            problems.append(
+                f"node {name} does not see data.root ({root}): {there.reason}. Mount it there "
+                "too, or give --data.root a path or URL that all nodes see."
+            )
+        elif there != manifest.fingerprint:
+            problems.append(
+                f"node {name} has another {manifest.name} in data.root ({root}): fingerprint "
+                f"{there}, here {manifest.fingerprint}. Copy it again, or share one folder."
+            )
+    return problems
+
+
+def check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
+    """Whether the driver and the nodes see each other's files in a folder."""
+    place, problems = f".preflight-{uuid.uuid4().hex[:8]}", []
+    way_out = f"Mount one folder, such as NFS, on all nodes, or give --{option} a URL."
+    folder.write_bytes(f"{place}/driver", b"driver")
+    try:
+        marks = [f"node-{i}" for i in range(len(nodes.names))]
+        answers = nodes.ask([partial(meet, folder, place, "driver", mark) for mark in marks])
+        for name, mark, answer in zip(nodes.names, marks, answers, strict=True):
+            reason = answer.reason if isinstance(answer, Problem) else ""
+            if not reason and not folder.exists(f"{place}/{mark}"):
+                reason = "what it wrote there is not here"
+            if reason:
+                problems.append(
+                    f"node {name} does not share {option} ({folder.url}): {reason}. {way_out}"
+                )
+    finally:
+        folder.remove(place)
+    return problems
+
+
+def check_tracker(nodes: Nodes, uri: str) -> list[str]:
+    shown = tracking.hide_password(uri)
+    question = partial(tracking.ask_server, uri)
+    answers = nodes.ask([question] * len(nodes.names))
+    return [
+        f"node {name} does not reach MLflow, track.uri ({shown}): {there.reason}. Start Ray "
+        "there with the same MLFLOW_TRACKING_... variables, and open the way to the server."
+        for name, there in zip(nodes.names, answers, strict=True)
+        if isinstance(there, Problem)
+    ]
+
+
+def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> None:
+    """ValueError names every node, what it lacks, and the way out."""
+    problems = check_versions(nodes)
+    if not problems:  # who cannot run the code cannot answer the rest
+        storage = Storage(config.cluster.storage)
+        problems = check_data(nodes, config.data.root, manifest)
+        problems += check_shared(nodes, "cluster.storage", storage)
+        database = tracking.database_file(uri)
+        if database is None:
+            problems += check_tracker(nodes, uri)
+        elif not database.startswith(storage.path("")):
+            folder = Storage(os.path.dirname(database))
+            problems += check_shared(nodes, "track.uri", folder)
+    if problems:
+        raise ValueError("\n".join(["the cluster is not ready.", *problems]))
+
+
+def look_at_nodes(config: Config, manifest: Manifest, uri: str) -> str:
+    """A line that says which nodes are ready; ValueError if any is not."""
+    began = time.monotonic()
+    nodes = cluster.Nodes(config.cluster.timeout_s)
+    try:
+        check_nodes(nodes, config, manifest, uri)
+    finally:
+        nodes.close()
+    return (
+        f"nodes {', '.join(nodes.names)} see code, data, storage and tracker "
+        f"({time.monotonic() - began:.0f} s)"
+    )

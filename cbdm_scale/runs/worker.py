@@ -1,0 +1,302 @@
+"""One rank of a run: builds the parts, hands them to the train loop, reports what comes out.
+
+Everything that only one process may do (printing, MLflow, files) is done by rank 0.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+
+from cbdm_scale import __version__
+from cbdm_scale.cluster import (
+    BackgroundWorker,
+    PreemptionMonitor,
+    Published,
+    Say,
+    StopFile,
+    in_cluster,
+)
+from cbdm_scale.config.schema import Config, build_network, make_process
+from cbdm_scale.data.index import open_index
+from cbdm_scale.data.loader import PlannedImages, load_batches
+from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.data.resample import make_plan
+from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.diffusion import rng
+from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
+from cbdm_scale.evaluation.scheduler import EvaluationScheduler
+from cbdm_scale.losses import build_loss
+from cbdm_scale.runs.checkpoints import CheckpointManager
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.loop import Hooks, Task, train
+from cbdm_scale.training.power_ema import start_averages
+from cbdm_scale.training.resume import resume
+from cbdm_scale.training.snapshots import keep_averages
+from cbdm_scale.training.state import Progress, State
+
+LAST_WORDS_S = 20.0
+"""Seconds at the end of a run for what MLflow has not got yet."""
+
+
+def run_rank(
+    world: World,
+    published: Published,
+    say: Say = print,
+    *,
+    config: Config,
+    tracking_uri: str,
+    run_id: str,
+) -> dict[str, Any]:
+    """Train from where the run stands to its end; plain data that says how it went.
+
+    What the user can mend comes back as {"error": text} on every rank, and is not retried.
+    """
+    run = Storage(config.cluster.storage).child(config.run_name)
+    tracker: Tracker = NoTracker()
+    if world.rank == 0 and run_id:
+        tracker = MlflowTracker(run, tracking_uri, run_id)
+    try:
+        outcome = Run(config, world, run, tracker, published, say).go()
+    except (RunError, ValueError) as error:
+        outcome = {"error": " ".join(sorted(set(world.gather(str(error))) - {""}))}
+    outcome["unsent"] = tracker.close(LAST_WORDS_S)
+    return outcome
+
+
+class Run:
+    """The parts of a run on one rank."""
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        run: Storage,
+        tracker: Tracker,
+        published: Published,
+        print_line: Say,
+    ):
+        self.config, self.world, self.folder = config, world, run
+        self.tracker, self.print_line = tracker, print_line
+        self.manifest = read_manifest(config.data.root, config.dataset)
+        self.process = make_process(config, world.device)
+        self.state = build_state(config, self.manifest, world.device)
+        self.started = time.perf_counter()
+        about = {
+            "cbdm_scale": __version__,
+            "dataset": self.manifest.fingerprint,
+            "seed": config.seed,
+        }
+        self.checkpoints = CheckpointManager(
+            run,
+            world,
+            tracker,
+            published,
+            about,
+            config.train.keep,
+            lambda: self.scheduler.needed,
+        )
+
+    def say(self, text: str) -> None:
+        if self.world.rank == 0:
+            self.print_line(text)
+
+    def go(self) -> dict[str, Any]:
+        config, world, state = self.config, self.world, self.state
+        where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
+        self.say(f"workers (host:pid) {' '.join(where)}")
+        fine_tunes = bool(config.init_sha256)
+        found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
+        if found:
+            self.checkpoints.found(state.progress.images)
+        self.evaluator = Evaluator(config, self.manifest, self.process, world, self.folder)
+        self.scheduler = EvaluationScheduler(
+            config,
+            self.evaluator,
+            world,
+            self.folder,
+            self.tracker,
+            self.print_line,
+            self.make_helper(),
+        )
+        self.began_at = state.progress.images
+        self.scheduler.begin(state.progress.images)
+
+        stop = StopFile(self.folder) if world.rank == 0 else None
+        stopped = stop.is_set if stop else lambda: False
+        notice = PreemptionMonitor(self.print_line)
+
+        def leave() -> bool:
+            return world.rank == 0 and notice.is_due(self.checkpoints.check())
+
+        hooks = Hooks(
+            report=self.report,
+            sample=self.sample,
+            evaluate=self.evaluate,
+            save=self.checkpoints.save,
+            keep_averages=self.keep_averages,
+            stop=stopped,
+            leave=leave,
+            say=self.say,
+        )
+        how = ""
+        try:
+            how = train(state, self.make_task(), config.train, world, hooks)
+            if how == "finished" and not self.finish(stopped):
+                how = "stopped"
+            self.checkpoints.settle()
+        except RunError:
+            self.checkpoints.save(state)
+            self.checkpoints.settle()
+            raise
+        finally:
+            self.checkpoints.close()
+            if stop:
+                stop.close()
+            if how != "finished":
+                self.scheduler.close()
+        return self.outcome(how)
+
+    def finish(self, stopped: Callable[[], bool]) -> bool:
+        """What follows the last step; False if a request to stop came first."""
+        state = self.state
+        self.sample(state)
+        self.keep_averages(state)
+        self.checkpoints.save(state)
+        self.checkpoints.settle()
+        if not self.scheduler.end(state.progress.images, state.ema.net, stopped):
+            return False
+        self.checkpoints.prune()
+        self.tracker.model(state.progress.images, self.checkpoints.newest_path, ["newest"])
+        return True
+
+    def make_helper(self) -> BackgroundWorker | None:
+        """What evaluates beside training, on rank 0, with threads and device as here."""
+        config, world = self.config, self.world
+        if world.rank or config.eval.background == "never" or not in_cluster():
+            return None
+        work = partial(
+            evaluate_alone,
+            config=config,
+            run=self.folder,
+            num_shares=world.size,
+            say=self.print_line,
+        )
+        cluster, on_gpu = config.cluster, world.device.type == "cuda"
+        cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
+        return BackgroundWorker(work, cpus, cluster.threads, on_gpu, self.print_line)
+
+    def make_task(self) -> Task:
+        config = self.config
+        index = open_index(config.data.root, config.dataset, "train")
+        plan = make_plan(
+            index,
+            config.seed,
+            power=config.data.resample_power,
+            balanced_fraction=config.data.balanced_fraction,
+        )
+        open_at_once = max(8, plan.num_streams + 1)
+        root, cache = config.data.root, config.data.open_cache()
+        reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)
+        images = PlannedImages(reader, plan, config.data.augmentation(config.seed))
+        batches = load_batches(
+            images,
+            config.data,
+            start=self.state.progress.images,
+            batch_size=config.train.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        counts = torch.tensor(self.manifest.counts["train"])
+        loss, draw = build_loss(config.loss, self.process, counts, config.seed)
+
+        def allowed_bad(planned: int) -> float:
+            return config.data.max_bad * max(planned, plan.num_samples)
+
+        return Task(loss, draw, batches, config.seed, allowed_bad)
+
+    def report(self, state: State, numbers: dict[str, float]) -> None:
+        """Every log_every images: one line to read, and the numbers to MLflow."""
+        progress, total = state.progress, self.config.train.total_images
+        if self.world.rank:
+            return
+        self.scheduler.look()
+        extra = {
+            "skipped_steps": float(progress.skipped_steps),
+            "substitutions": float(sum(progress.substitutions)),
+        }
+        for c, count in enumerate(progress.substitutions):
+            if count:
+                extra[f"substitutions/{self.manifest.class_names[c]}"] = float(count)
+        self.tracker.scalars(progress.images, numbers | extra)
+        left = (total - progress.images) / max(numbers["images_per_second"], 1e-9)
+        terms = " ".join(
+            f"{name.removeprefix('loss/')} {value:.4f}"
+            for name, value in numbers.items()
+            if name.startswith("loss/") and name != "loss/total"
+        )
+        self.say(
+            f"{progress.images:>9,}/{total:,} images | {numbers['images_per_second']:.0f}/s | "
+            f"{terms} | waiting for data {numbers['data_wait']:.1%} | "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+
+    def sample(self, state: State) -> None:
+        """The grid of samples, rows by class frequency."""
+        png = self.evaluator.grid(state.ema.net)
+        if png:
+            self.folder.write_bytes(f"samples/{state.progress.images:012d}.png", png)
+            self.tracker.image(state.progress.images, "samples", png)
+
+    def evaluate(self, state: State) -> None:
+        """What is evaluated is the checkpoint, once it is whole."""
+        self.checkpoints.settle()
+        self.scheduler.due(state.progress.images, state.ema.net)
+
+    def keep_averages(self, state: State) -> None:
+        """The averages as they are now, for those of other widths; every rank comes here."""
+        if state.posthoc:
+            with self.world.monitored_barrier():
+                if self.world.rank == 0:
+                    keep_averages(self.folder, state.posthoc, state.progress.images)
+
+    def outcome(self, how: str) -> dict[str, Any]:
+        scores = self.scheduler.scores
+        return {
+            "how": how,
+            "progress": asdict(self.state.progress),
+            "resumed_at": self.began_at,
+            "seconds": time.perf_counter() - self.started,
+            "scores": scores,
+            "best_omega": min(scores, key=lambda o: scores[o]["fid"], default=None),
+            "remarks": self.scheduler.remarks(),
+            "images_a_class": json.loads(json.dumps(self.manifest.counts["train"])),
+        }
+
+
+def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
+    """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
+    torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
+    net = build_network(
+        config,
+        channels=manifest.channels,
+        image_size=manifest.image_size,
+        num_classes=manifest.num_classes,
+    ).to(device)
+    if config.train.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.train.lr, fused=True)
+    progress = Progress(substitutions=[0] * manifest.num_classes)
+    posthoc = start_averages(net, wanted=config.train.posthoc_every > 0)
+    return State(net, ema, optimizer, progress, posthoc)

@@ -1,0 +1,66 @@
+"""Pictures of samples, one row a class, the most frequent class on top.
+
+Shapes: n = images, C = channels (1 or 3), H = height, W = width.
+"""
+
+import io
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+GAP = 1  # white pixels around every image, before scaling
+
+
+def class_grid(
+    images: Tensor, labels: Tensor, order: Sequence[int], columns: int = 10, scale: int = 1
+) -> Image.Image:
+    """The first ``columns`` images of every class in ``order``; white where there are fewer.
+
+    images (n, C, H, W) uint8; labels (n,); every pixel becomes scale x scale pixels.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images must be (n, 1 or 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}"
+        )
+    assert order and columns >= 1 and scale >= 1, "at least one class, column and pixel"
+    _, channels, height, width = images.shape
+    cell_h, cell_w = height + GAP, width + GAP
+    canvas = torch.full(
+        (len(order) * cell_h + GAP, columns * cell_w + GAP, channels), 255, dtype=torch.uint8
+    )
+    pixels, y = images.cpu().permute(0, 2, 3, 1), labels.cpu()  # (n, H, W, C)
+    for row, label in enumerate(order):
+        for column, image in enumerate(pixels[y == label][:columns]):
+            top, left = row * cell_h + GAP, column * cell_w + GAP
+            canvas[top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas.squeeze(2).numpy())  # (H, W) grey or (H, W, 3)
+    size = picture.width * scale, picture.height * scale
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+GRID_ROWS = 30
+GRID_COLUMNS = 10
+
+
+def grid_order(counts: Sequence[int]) -> list[int]:
+    """Classes from the most frequent to the rarest, thinned to at most 30 rows."""
+    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    if len(order) <= GRID_ROWS:
+        return order
+    return [order[round(i * (len(order) - 1) / (GRID_ROWS - 1))] for i in range(GRID_ROWS)]
+
+
+def grid_png(images: Tensor, labels: Tensor, counts: Sequence[int]) -> bytes:
+    """The picture of a sample grid: rows by class frequency. images (n, C, H, W) uint8."""
+    scale = max(1, 32 // images.shape[-1])
+    grid = class_grid(images, labels, grid_order(counts), columns=GRID_COLUMNS, scale=scale)
+    return png_bytes(grid)

@@ -1,0 +1,1 @@
+"""Local folders and URLs, and JSON from files that anybody may have written."""

@@ -1,0 +1,179 @@
+"""What the train loop knows of the cluster: one process, or one of several that reduce.
+
+Ray Train (`cbdm_scale.cluster`), torchrun and the tests start the processes and form their
+group; here alone the group is used, and the loop sees a `World`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class World(Protocol):
+    rank: int
+    size: int
+    device: torch.device
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """The network whose backward averages gradients over all ranks."""
+        ...
+
+    @contextmanager
+    def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
+        """While ``on``, backward only accumulates: the gradients are averaged later."""
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a CPU tensor over all ranks."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small plain value of every rank, in rank order."""
+        ...
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Fill the tensors of every rank with what rank 0's hold."""
+        ...
+
+    @contextmanager
+    def monitored_barrier(self) -> Iterator[None]:
+        """Work that may take some ranks long: all leave together, once all have done it.
+
+        A rank that has done its part waits for as long as the others are alive, not for the
+        time-out of a single reduction. If the work fails on a rank, the others raise a
+        ValueError without words there: theirs is the message.
+        """
+        ...
+
+
+class OneProcess:
+    """The world of a laptop, a notebook and the tests."""
+
+    rank, size = 0, 1
+
+    def __init__(self, device: str = "cpu"):
+        self.device = torch.device(device)
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        return net
+
+    @contextmanager
+    def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
+        yield
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        pass
+
+    @contextmanager
+    def monitored_barrier(self) -> Iterator[None]:
+        yield
+
+
+PULSE_S = 0.5
+"""Seconds between two signs of life while some ranks still work."""
+
+
+class DistributedWorld:
+    """One rank of an initialised torch.distributed group."""
+
+    def __init__(self, device: torch.device, timeout_s: float = 60):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device = device
+        # Small things are said over gloo, so that no GPU has to wait for them.
+        self._cpu: Any = (
+            dist.group.WORLD
+            if dist.get_backend() == "gloo"
+            else dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        )
+        # Signs of life come from another thread, so their reductions need a group of their own.
+        self._pulse: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        if self.size == 1:
+            return net
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            net, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False
+        )
+
+    @contextmanager
+    def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
+        if on and isinstance(net, DistributedDataParallel):
+            with net.no_sync():
+                yield
+        else:
+            yield
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total, group=self._cpu)
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._cpu)
+        return values
+
+    @torch.no_grad()
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            sent = tensor.detach().contiguous()  # the only layout that can be sent
+            dist.broadcast(sent, src=0)
+            tensor.copy_(sent)
+
+    @contextmanager
+    def monitored_barrier(self) -> Iterator[None]:
+        over, failed = threading.Event(), threading.Event()
+        heard: list[Tensor | Exception] = []
+
+        def beat() -> None:
+            try:
+                ranks = torch.zeros(2)  # that are over, that failed
+                while ranks[0] < self.size:
+                    over.wait(PULSE_S)
+                    ranks = torch.tensor([over.is_set(), failed.is_set()]).float()
+                    dist.all_reduce(ranks, group=self._pulse)
+                heard.append(ranks)
+            except Exception as error:
+                heard.append(error)
+
+        thread = threading.Thread(target=beat, daemon=True, name="pulse")
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            over.set()
+            thread.join()
+        if isinstance(heard[0], Exception):
+            raise RuntimeError(
+                f"a worker did not answer within cluster.timeout_s: {heard[0]}"
+            ) from heard[0]
+        if heard[0][1]:
+            raise ValueError("")
+
+
+def run_in_world(
+    rank_main: Callable[..., dict[str, Any]],
+    timeout_s: float,
+    device: torch.device,
+    published: Callable[[str, dict[str, float]], None],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """``rank_main(world, published, say)`` on a rank of a process group that stands."""
+    return rank_main(DistributedWorld(device, timeout_s), published, say)

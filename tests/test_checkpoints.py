@@ -1,0 +1,156 @@
+"""Checkpoints of a run: written beside training, of the step that they say, told when whole."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cbdm_scale.runs import checkpoints as checkpoints_module
+from cbdm_scale.runs.checkpoints import CheckpointManager
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import NoTracker
+from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.state import (
+    Progress,
+    State,
+    list_checkpoints,
+    load_newest,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+class Book(NoTracker):
+    def __init__(self, events: list[str]):
+        self.events = events
+
+    def flush(self) -> None:
+        self.events.append("numbers")
+
+
+def make_state() -> State:
+    torch.manual_seed(0)
+    net = nn.Linear(3, 2)
+    state = State(
+        net,
+        EMA(net, 10.0, 0.0),
+        torch.optim.Adam(net.parameters()),
+        Progress(substitutions=[0]),
+    )
+    step(state)
+    return state
+
+
+def step(state: State) -> None:
+    """As the train loop does, in place."""
+    state.net(torch.ones(1, 3)).square().sum().backward()
+    state.optimizer.step()
+    state.progress.images += 48
+    state.progress.substitutions[0] += 1
+    state.ema.update(state.net, state.progress.images, 48)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Writing begins when this is set."""
+    go = threading.Event()
+
+    def write(*words):
+        assert go.wait(30)
+        return write_checkpoint(*words)
+
+    monkeypatch.setattr(checkpoints_module, "write_checkpoint", write)
+    return go
+
+
+def make_manager(folder: Storage, keep: int = 3) -> tuple[CheckpointManager, list[str]]:
+    events: list[str] = []
+    checkpoints = CheckpointManager(
+        folder,
+        OneProcess(),
+        Book(events),
+        lambda path, metrics: events.append(f"told {metrics['images']:.0f}"),
+        {"seed": 0},
+        keep,
+        lambda: (),
+    )
+    return checkpoints, events
+
+
+def test_a_checkpoint_holds_the_step_it_was_asked_at_though_training_goes_on(
+    tmp_path: Path, slow: threading.Event
+) -> None:
+    folder, state = Storage(str(tmp_path)), make_state()
+    then = {k: v.clone() for k, v in state.net.state_dict().items()}
+    averaged = {k: v.clone() for k, v in state.ema.net.state_dict().items()}
+    moments = [v["exp_avg"].clone() for v in state.optimizer.state.values()]
+    checkpoints, events = make_manager(folder)
+    checkpoints.save(state)
+    step(state)
+    assert list_checkpoints(folder) == [] and events == ["numbers"], (
+        "not told before it is whole"
+    )
+    slow.set()
+    checkpoints.settle()
+    assert events == ["numbers", "told 48"]
+
+    again = make_state()
+    assert load_newest(folder, again) == ("checkpoints/000000000048", [])
+    assert again.progress == Progress(images=48, substitutions=[1])
+    for found, expected in ((again.net, then), (again.ema.net, averaged)):
+        assert all(torch.equal(v, expected[k]) for k, v in found.state_dict().items())
+    kept = [v["exp_avg"] for v in again.optimizer.state.values()]
+    assert all(torch.equal(a, b) for a, b in zip(kept, moments, strict=True))
+
+
+def test_the_next_one_waits_and_old_ones_are_dropped_when_it_is_whole(tmp_path: Path) -> None:
+    folder, state = Storage(str(tmp_path)), make_state()
+    checkpoints, events = make_manager(folder, keep=1)
+    for _ in range(3):
+        checkpoints.save(state)
+        step(state)
+    assert events[-2:] == ["told 96", "numbers"]
+    checkpoints.settle()
+    assert list_checkpoints(folder) == ["checkpoints/000000000144"]
+    checkpoints.settle()
+    assert events[-1] == "told 144" and events.count("told 144") == 1, "once"
+
+
+def test_a_disk_that_is_full_is_said_at_the_next_step_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, state = Storage(str(tmp_path)), make_state()
+    checkpoints, events = make_manager(folder)
+
+    def full(*words):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Storage, "write_json", full)
+    checkpoints.save(state)
+    checkpoints.close()
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.check()
+    assert "told 48" not in events and folder.child("checkpoints").list() == []
+
+
+def test_on_the_way_out_the_one_under_way_becomes_whole(
+    tmp_path: Path, slow: threading.Event
+) -> None:
+    folder = Storage(str(tmp_path))
+    checkpoints, _ = make_manager(folder)
+    checkpoints.save(make_state())
+    slow.set()
+    checkpoints.close()
+    read_checkpoint(folder, "checkpoints/000000000048")
+
+
+def test_what_the_run_goes_on_from_is_not_written_again(tmp_path: Path) -> None:
+    folder, state = Storage(str(tmp_path)), make_state()
+    checkpoints, events = make_manager(folder)
+    checkpoints.found(48)
+    checkpoints.save(state)
+    checkpoints.settle()
+    assert not events and not folder.exists("checkpoints")

@@ -1,0 +1,80 @@
+"""Scores are summed share by share: the same bits from three ranks and from one process."""
+
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from gloo_tools import Job, launch, tiny_config
+
+from cbdm_scale.evaluation.evaluator import BLOCK, evaluate_alone, sum_in_order
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.options import EvalConfig
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import DistributedWorld, OneProcess
+
+RANKS = 3
+
+
+def values(rank):
+    """Numbers whose sum in float64 depends on the order of the ranks."""
+    generator = torch.Generator().manual_seed(rank)
+    return torch.randn(BLOCK + 5, generator=generator, dtype=torch.float64)
+
+
+def one_rank(rank, folder):
+    store = dist.FileStore(str(folder / "meeting"), RANKS)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
+    total = sum_in_order(DistributedWorld(torch.device("cpu")), values(rank))
+    (folder / f"{rank}.bin").write_bytes(total.numpy().tobytes())
+    dist.destroy_process_group()
+
+
+def test_three_ranks_sum_to_the_bits_of_one_process(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    a, b, c = (values(rank) for rank in range(RANKS))
+    assert not torch.equal(a + b + c, a + (b + c)), "or the order could not show"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed", "cbdm_scale.runs.worker"])
+    ranks = [context.Process(target=one_rank, args=(r, tmp_path)) for r in range(RANKS)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(100)
+        assert process.exitcode == 0
+    expected = sum_in_order(OneProcess(), a + b + c).numpy().tobytes()
+    assert all((tmp_path / f"{r}.bin").read_bytes() == expected for r in range(RANKS))
+
+
+def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digits_root):
+    """In a run with bf16, two guidance strengths, and chunks that the ranks share unevenly."""
+    torch.manual_seed(0)
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
+    (tmp_path / "net.safetensors").write_bytes(save_classifier(net))
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=4, dropout=0.1)
+    config = replace(
+        config,
+        train=replace(config.train, eval_every=24, precision="bf16"),
+        eval=EvalConfig(
+            extractor=f"classifier:{tmp_path / 'net.safetensors'}",
+            num_images=50,
+            recall_images=20,
+            chunk_size=8,
+            omegas=(1.0, 0.5),
+        ),
+    )
+    assert launch([Job(config, RANKS)], tmp_path / "launch") == [0] * RANKS
+    run = Storage(str(tmp_path)).child("run")
+    three = {n: run.read_bytes(f"evaluation/{n}") for n in run.child("evaluation").list()}
+    files = sorted(name for name in three if name.endswith(".json"))
+    assert files == ["000000000024.json", "000000000048.json"]
+    recalls = [s["recall"] for s in json.loads(three[files[1]])["scores"].values()]
+    assert len(recalls) == 2 and min(recalls) > 0.5, "rows that nobody filled are far off"
+    run.remove("evaluation")
+    cpu, quiet = torch.device("cpu"), lambda word: None
+    evaluate_alone(cpu, 24, quiet, config=config, run=run, num_shares=RANKS, say=quiet)
+    one = {n: run.read_bytes(f"evaluation/{n}") for n in run.child("evaluation").list()}
+    assert len(one) == 2
+    assert all(three[name] == data for name, data in one.items()), "and the real images' sums"

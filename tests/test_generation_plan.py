@@ -1,0 +1,135 @@
+"""The plan of a set: its labels, its chunks and its name."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cbdm_scale.diffusion.edm import EDMConfig
+from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.generation.export import class_folders
+from cbdm_scale.generation.plan import SetPlan, label_probs, parse_classes
+from cbdm_scale.models import BACKBONES, UNetConfig, backbone_config
+from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
+from cbdm_scale.sampling.heun import HeunConfig
+
+COUNTS = (100, 25, 4)
+PLAN = SetPlan(
+    checkpoint="000000000048",
+    weights_sha256="0" * 64,
+    model=UNetConfig(),
+    diffusion=ScheduleConfig(),
+    sample=SamplerConfig(),
+    shape=(1, 8, 8),
+    num_classes=3,
+    augment=False,
+    omega=1.5,
+    seed=0,
+    labels="cyclic",
+    classes=(0, 1, 2),
+    probs=(),
+    chunk_size=8,
+    precision="fp32",
+)
+
+
+def test_chunks_do_not_depend_on_how_many_images_follow():
+    assert PLAN.chunks(20) == [(0, 8), (8, 16), (16, 20)]
+    assert PLAN.chunks(24)[:2] == PLAN.chunks(20)[:2]
+
+
+def test_cyclic_labels_are_exact_and_known_by_number():
+    assert PLAN.labels_of(torch.arange(7)).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    some = replace(PLAN, classes=(0, 2))
+    assert some.labels_of(torch.tensor([5, 6, 1_000_001])).tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "power"), [("train", 1), ("sqrt", 0.5), ("bal", 0), ("2", 2)]
+)
+def test_drawn_labels_have_the_frequencies_of_the_power(labels, power):
+    probs = label_probs(labels, (0, 1, 2), COUNTS)
+    y = replace(PLAN, probs=probs).labels_of(torch.arange(20_000))
+    expected = torch.tensor(COUNTS).double() ** power
+    expected /= expected.sum()
+    torch.testing.assert_close(torch.bincount(y).double() / 20_000, expected, atol=0.01, rtol=0)
+
+
+def test_a_drawn_label_belongs_to_the_image_not_to_the_chunk():
+    plan = replace(PLAN, probs=label_probs("sqrt", (0, 1, 2), COUNTS))
+    whole = plan.labels_of(torch.arange(100))
+    assert torch.equal(plan.labels_of(torch.arange(40, 60)), whole[40:60])
+    assert not torch.equal(replace(plan, seed=1).labels_of(torch.arange(100)), whole)
+
+
+def test_some_classes_share_the_probability():
+    assert label_probs("train", (0, 2), COUNTS) == pytest.approx((100 / 104, 4 / 104))
+    assert label_probs("cyclic", (0, 2), None) == ()
+    assert label_probs("bal", (0, 2), None) == (0.5, 0.5)
+
+
+def test_every_option_that_changes_the_images_changes_the_name():
+    changes = {
+        "weights_sha256": "1" * 64,
+        "sample": SamplerConfig(guidance_from=0.1),
+        "omega": 1.6,
+        "seed": 1,
+        "labels": "bal",
+        "classes": (0, 1),
+        "chunk_size": 9,
+        "precision": "bf16",
+        "omega_layer": True,
+        "guidance_mode": "tcfg",
+        "backbone": "dit",
+    }
+    names = {PLAN.name} | {replace(PLAN, **{k: v}).name for k, v in changes.items()}
+    assert len(names) == 1 + len(changes)
+    assert PLAN.name.startswith("000000000048-ddim100-omega1.5-cyclic-seed0-")
+
+
+def test_what_came_later_leaves_the_names_of_older_sets_as_they_were():
+    """A name from before there was a guidance mode: the same command finds its set."""
+    assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
+    assert not {"guidance_mode", "omega_layer", "backbone"} & set(PLAN.to_dict())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_plan_on_any_backbone_survives_json(backbone):
+    plan = replace(PLAN, backbone=backbone, model=backbone_config(backbone))
+    assert SetPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_classes_are_parsed_and_checked():
+    assert parse_classes("7, 3,3", 10) == (3, 7)
+    assert parse_classes("", 3) == (0, 1, 2)
+    for text in ("10", "-1", "cat", ","):
+        with pytest.raises(ValueError, match=rf"classes \({text}\).* 0 to 9"):
+            parse_classes(text, 10)
+
+
+def test_folders_of_classes_sort_by_number_and_carry_names():
+    assert class_folders(3, None) == ["0", "1", "2"]
+    assert class_folders(11, None)[1] == "01"
+    assert class_folders(2, ["aquarium fish", "1"]) == ["0-aquarium_fish", "1"]
+
+
+def test_a_set_of_before_there_was_edm_keeps_its_name():
+    assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
+    assert (
+        not {"process", "edm"} & set(PLAN.to_dict()) and "heun" not in PLAN.to_dict()["sample"]
+    )
+    other = replace(PLAN, sample=SamplerConfig(heun=HeunConfig(churn=9)))
+    assert other.name == PLAN.name, "what does not act names nothing"
+
+
+def test_the_process_its_law_and_its_sampler_name_a_set():
+    edm = replace(PLAN, process="edm", sample=usual_sampler("edm"))
+    assert "-heun18-" in edm.name
+    for other in (
+        replace(edm, process="ddpm"),
+        replace(edm, edm=EDMConfig(sigma_data=0.6)),
+        replace(edm, sample=replace(edm.sample, heun=HeunConfig(churn=9))),
+    ):
+        assert other.name != edm.name
+        assert SetPlan.from_dict(json.loads(json.dumps(other.to_dict()))) == other

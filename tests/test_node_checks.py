@@ -1,0 +1,148 @@
+"""The preflight, on nodes that are folders of this machine, and on a real one."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from ray_tools import command, run
+
+from cbdm_scale import nodes as module
+from cbdm_scale.cluster import Problem
+from cbdm_scale.config.presets import preset
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.runs.node_checks import check_nodes, meet
+from cbdm_scale.storage.folder import Storage
+
+
+class FakeNodes:
+    """Nodes that answer here; ``change`` makes of (node, question) what one of them does."""
+
+    def __init__(self, *names, change=lambda name, question: question):
+        self.names, self.change = list(names), change
+
+    def ask(self, questions):
+        answers = []
+        for name, question in zip(self.names, questions, strict=True):
+            try:
+                answers.append(self.change(name, question)())
+            except Exception as error:
+                answers.append(Problem(str(error)))
+        return answers
+
+
+def is_about(question, function):
+    return getattr(question, "func", question) is function
+
+
+@pytest.fixture
+def ready(digits_root, tmp_path):
+    """What ``check_nodes`` takes: a configuration, its data, and a database in the storage."""
+    base = preset("digits_lt")
+    config = replace(
+        base,
+        data=replace(base.data, root=digits_root),
+        cluster=replace(base.cluster, storage=str(tmp_path / "runs")),
+    )
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    return config, read_manifest(digits_root, "digits_lt"), uri
+
+
+def test_nodes_that_see_everything_pass_and_nothing_stays(ready, tmp_path):
+    check_nodes(FakeNodes("a", "b", "c"), *ready)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def refusal(nodes, ready):
+    with pytest.raises(ValueError, match="the cluster is not ready") as caught:
+        check_nodes(nodes, *ready)
+    lines = str(caught.value).splitlines()[1:]
+    assert lines and all(line.startswith("node ") for line in lines)
+    return lines
+
+
+def test_a_node_with_storage_of_its_own_is_named_with_path_and_way_out(ready, tmp_path):
+    elsewhere = Storage(str(tmp_path / "not mounted"))
+
+    def change(name, question):
+        if name == "b" and is_about(question, meet):
+            return partial(meet, elsewhere, *question.args[1:])
+        return question
+
+    (line,) = refusal(FakeNodes("a", "b", change=change), ready)
+    assert line.startswith(f"node b does not share cluster.storage ({tmp_path}/runs): ")
+    assert "NFS" in line and "--cluster.storage" in line
+    assert not (tmp_path / "not mounted").exists()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_node_whose_writing_does_not_arrive_is_named(ready):
+    def change(name, question):
+        return (lambda: None) if name == "b" and is_about(question, meet) else question
+
+    (line,) = refusal(FakeNodes("a", "b", change=change), ready)
+    assert "node b does not share cluster.storage" in line and "is not here" in line
+
+
+def test_a_node_without_the_data_or_with_another_copy_is_named(ready, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(ready[0].data.root, other)
+    file = other / "digits_lt/dataset.json"
+    file.write_text(file.read_text().replace('"source": "', '"source": "another '))
+
+    def change(name, question):
+        root = {"b": str(tmp_path / "nothing"), "c": str(other)}.get(name)
+        if root and is_about(question, module.fingerprint):
+            return partial(module.fingerprint, root, "digits_lt")
+        return question
+
+    b, c = refusal(FakeNodes("a", "b", "c", change=change), ready)
+    assert b.startswith(f"node b does not see data.root ({ready[0].data.root}): ")
+    assert "--data.root" in b
+    assert c.startswith("node c has another digits_lt") and ready[1].fingerprint in c
+
+
+def test_a_node_with_another_torch_is_told_before_it_is_asked_more(ready):
+    def change(name, question):
+        assert question is module.versions
+        return lambda: module.versions() | ({"torch": "1.0"} if name == "b" else {})
+
+    (line,) = refusal(FakeNodes("a", "b", change=change), ready)
+    assert line.startswith("node b: torch 1.0 there, ") and "constraints.txt" in line
+
+
+def test_a_node_without_this_code_is_told_so(ready):
+    def change(name, question):
+        if name == "b":
+            raise ModuleNotFoundError("No module named 'cbdm_scale'")
+        return question
+
+    (line,) = refusal(FakeNodes("a", "b", change=change), ready)
+    assert "No module named 'cbdm_scale'" in line and "clusters/Dockerfile" in line
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(ready):
+    uri = "http://me:hunter2@127.0.0.1:1"
+    for line in refusal(FakeNodes("a", "b"), (*ready[:2], uri)):
+        assert "does not reach MLflow, track.uri (http://127.0.0.1:1)" in line
+        assert "hunter2" not in line and "MLFLOW_TRACKING" in line
+
+
+def test_a_database_outside_the_storage_must_be_shared_too(ready, tmp_path):
+    uri = f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+
+    def change(name, question):
+        if is_about(question, meet) and "elsewhere" in question.args[0].url:
+            return partial(meet, Storage(str(tmp_path / "own")), *question.args[1:])
+        return question
+
+    (line,) = refusal(FakeNodes("a", change=change), (*ready[:2], uri))
+    assert line.startswith(f"node a does not share track.uri ({tmp_path}/elsewhere)")
+
+
+@pytest.mark.ray
+def test_the_command_asks_the_nodes_of_a_real_cluster(work):
+    words = command(work, "asked", 1, 48)
+    words[words.index("cbdm_scale.train")] = "cbdm_scale.preflight"
+    assert "see code, data, storage and tracker" in run(words)
+    assert not (work / "runs" / "asked").exists()

@@ -1,0 +1,74 @@
+"""A checkpoint when a node is announced to go, and one more before it goes."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from cbdm_scale.cluster import ClusterConfig, PreemptionMonitor
+from cbdm_scale.cluster.preemption import Drain, drain
+
+
+def ask(
+    notice: PreemptionMonitor, told: list[Drain | None], found: Drain | None, write_s: float
+) -> bool:
+    told[0] = found
+    return notice.is_due(write_s)
+
+
+def test_at_once_and_again_three_writes_before_the_deadline() -> None:
+    told: list[Drain | None] = [None]
+    said: list[str] = []
+    notice = PreemptionMonitor(said.append, lambda: told[0])
+    far, near = (Drain(("n1",), (1, 2), time.time() + s) for s in (100, 20))
+    assert not ask(notice, told, None, 1)
+    assert ask(notice, told, far, 1) and len(said) == 1
+    assert "node of worker 1 2 goes in 100 s" in said[0] or "goes in 99 s" in said[0]
+    assert not ask(notice, told, far, 1)
+    assert not ask(notice, told, near, 5), "15 seconds are enough"
+    assert ask(notice, told, near, 8)
+    assert not ask(notice, told, near, 8), "once"
+    assert len(said) == 1
+
+
+def test_a_short_notice_is_one_checkpoint_at_once_and_the_last_one_near_its_end() -> None:
+    told: list[Drain | None] = [None]
+    notice = PreemptionMonitor(lambda line: None, lambda: told[0])
+    short = Drain(("n1",), (0,), time.time() + 4)
+    assert ask(notice, told, short, 0.1)
+    assert ask(notice, told, short, 0.1)
+    assert not ask(notice, told, short, 0.1)
+
+
+def test_another_node_is_another_notice_and_no_deadline_is_no_second_checkpoint() -> None:
+    told: list[Drain | None] = [None]
+    said: list[str] = []
+    notice = PreemptionMonitor(said.append, lambda: told[0])
+    assert ask(notice, told, Drain(("n1",), (0,), None), 1) and "goes soon" in said[0]
+    assert not ask(notice, told, Drain(("n1",), (0,), None), 1)
+    assert ask(notice, told, Drain(("n1", "n2"), (0, 1), None), 1) and len(said) == 2
+
+
+def test_what_ray_train_tells_a_worker_is_read_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray.train  # noqa: F401  (as on a worker)
+    from ray.train.v2._internal.execution import context
+    from ray.train.v2._internal.execution.preemption import PreemptionContext
+    from ray.train.v2.api.preemption import PreemptionInfo
+
+    assert drain() is None, "not on a worker"
+    here = SimpleNamespace(preemption_context=PreemptionContext())
+    monkeypatch.setattr(context, "_train_context", here)
+    assert drain() is None
+    info = PreemptionInfo(deadline_ms=5500, preempted_node_to_ranks={"b": [2], "a": [1, 0]})
+    here.preemption_context.preemption_info = info
+    assert drain() == Drain(("a", "b"), (0, 1, 2), 5.5)
+
+
+def test_preemptions_have_a_limit_of_their_own() -> None:
+    assert ClusterConfig().max_preemption_failures == -1
+    with pytest.raises(
+        ValueError, match=r"max_preemption_failures must be at least -1, got -2"
+    ):
+        ClusterConfig(max_preemption_failures=-2)

@@ -1,0 +1,301 @@
+"""Evaluations of a run: the same bytes whoever makes them, and what follows from the files."""
+
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+import torch
+from sampling_tools import make_run
+
+from cbdm_scale.cluster import Finished
+from cbdm_scale.config.schema import from_dict
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone, evaluation_file
+from cbdm_scale.evaluation.scheduler import EvaluationScheduler
+from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import NoTracker
+from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.state import drop_old_checkpoints, list_checkpoints
+
+SEEN = 480, 960, 1440, 1920
+CPU = torch.device("cpu")
+
+
+class Book(NoTracker):
+    """Keeps what it is told, in order."""
+
+    def __init__(self):
+        self.by_images, self.best, self.words = defaultdict(dict), [], []
+
+    def scalars(self, images, values):
+        self.by_images[images] |= values
+
+    def model(self, images, checkpoint, aliases):
+        self.best.append((images, tuple(aliases)))
+
+    def tags(self, values):
+        self.words.append(values)
+
+
+class Table:
+    """A helper that looks the scores up; a job is under way until ``finish``."""
+
+    def __init__(self, scores, room=True):
+        self.scores, self.room, self.began, self.ready = scores, room, [], False
+        self.is_busy, self.closed = False, False
+
+    def has_room(self):
+        return self.room
+
+    def start(self, job):
+        self.job, self.is_busy, self.ready = job, True, False
+        self.began.append(job)
+
+    def place(self):
+        return "here:1" if self.room else ""
+
+    def poll(self, seconds=0.0):
+        if not (self.ready or seconds):
+            return None
+        self.is_busy = False
+        found = self.scores[self.job]
+        failed = isinstance(found, str)
+        return Finished(self.job, None, found) if failed else Finished(self.job, {"1.0": found})
+
+    def progress(self):
+        return "half"
+
+    def close(self):
+        self.is_busy, self.closed = False, True
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, digits_root):
+    """A run with four checkpoints, judged by a classifier that was never trained."""
+    folder = tmp_path_factory.mktemp("judged")
+    torch.manual_seed(0)
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
+    (folder / "net.safetensors").write_bytes(save_classifier(net))
+    make_run(folder, digits_root, SEEN)
+    return folder
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    shutil.copytree(made, tmp_path / "runs")
+    return Storage(str(tmp_path / "runs" / "noise"))
+
+
+def config_of(run, **options):
+    tree = run.read_json("config.json")
+    tree.pop("image")
+    config = from_dict(tree)
+    extractor = f"classifier:{run.local_path().parent / 'net.safetensors'}"
+    return replace(
+        config,
+        train=replace(config.train, total_images=4800, eval_every=480),
+        eval=replace(config.eval, extractor=extractor, **options),
+    )
+
+
+def make_scheduler(run, helper=None, **options):
+    config = config_of(run, **options)
+    manifest = read_manifest(config.data.root, config.dataset)
+    world, book, said = OneProcess(), Book(), []
+    evaluator = Evaluator(config, manifest, LinearSchedule(config.diffusion), world, run)
+    return (
+        EvaluationScheduler(config, evaluator, world, run, book, said.append, helper),
+        book,
+        said,
+    )
+
+
+def judged(run):
+    return {images for images in SEEN if run.exists(evaluation_file(images))}
+
+
+def fids(*pairs):
+    return {
+        images: {"fid": float(fid), "fid_few": float(few)}
+        for images, (fid, few) in zip(SEEN, pairs, strict=False)
+    }
+
+
+def write(run, scheduler, scores):
+    for images, values in scores.items():
+        content = {"images": images, "key": scheduler.evaluator.key, "scores": {"1.0": values}}
+        run.write_json(evaluation_file(images), content)
+
+
+def finish(scheduler):
+    scheduler.helper.ready = True
+    scheduler.look()
+
+
+def test_a_process_alone_writes_the_bytes_that_the_training_workers_write(run):
+    scheduler, book, said = make_scheduler(run)
+    scheduler.due(480, scheduler.evaluator.load(480))
+    there = run.read_bytes(evaluation_file(480))
+    assert book.by_images[480]["eval/fid"] == json.loads(there)["scores"]["1.0"]["fid"]
+    assert "480 images | FID" in said[0]
+    run.remove("evaluation")
+    told = []
+    config = config_of(run)
+    evaluate_alone(CPU, 480, told.append, config=config, run=run, num_shares=1, say=said.append)
+    assert said[-1].startswith("evaluating 480 images beside training on ")
+    assert run.read_bytes(evaluation_file(480)) == there
+    assert told[-1] == 1 and told == sorted(told)
+
+
+def test_one_at_a_time_in_order_while_training_goes_on(run):
+    scores = fids((9, 9), (8, 8), (7, 7))
+    scheduler, book, _ = make_scheduler(run, Table(scores))
+    for images in SEEN[:3]:
+        scheduler.due(images, None)
+    assert scheduler.helper.began == [480] and not book.by_images and not judged(run)
+    for _ in range(3):
+        finish(scheduler)
+    assert scheduler.helper.began == [480, 960, 1440]
+    assert [book.by_images[i]["eval/fid"] for i in SEEN[:3]] == [9, 8, 7]
+    assert [images for images, _ in book.best] == [480, 960, 1440]
+
+
+def test_what_waits_is_evaluated_or_is_best_is_not_dropped(run):
+    scheduler, _, _ = make_scheduler(run, Table(fids((5, 9), (8, 8), (7, 7))))
+    scheduler.due(480, None)
+    finish(scheduler)
+    scheduler.due(960, None)
+    scheduler.due(1440, None)
+    assert scheduler.needed == {480, 960, 1440}
+    drop_old_checkpoints(run, 1, scheduler.needed)
+    assert len(list_checkpoints(run)) == 4
+    finish(scheduler)
+    finish(scheduler)
+    assert scheduler.needed == {480}
+
+
+def test_without_room_the_training_workers_evaluate_and_always_does_not_ask(run):
+    scheduler, _, _ = make_scheduler(run, Table({}, room=False))
+    scheduler.due(480, scheduler.evaluator.load(480))
+    assert judged(run) == {480} and not scheduler.helper.began
+    scheduler, _, _ = make_scheduler(run, Table({}, room=False), background="always")
+    scheduler.due(960, None)
+    assert judged(run) == {480} and scheduler.helper.began == [960]
+
+
+def test_after_a_failure_the_training_workers_make_that_one_and_all_that_follow(run):
+    scheduler, book, said = make_scheduler(
+        run, Table({480: "its process died 2 times: killed"})
+    )
+    scheduler.due(480, None)
+    scheduler.due(960, None)
+    scheduler.helper.ready = True
+    scheduler.due(1440, scheduler.evaluator.load(1440))
+    assert "evaluation of 480 images beside training failed: its process died 2 t" in said[0]
+    assert judged(run) == {480, 960, 1440} and list(book.by_images) == [480, 960, 1440]
+
+
+def test_the_end_waits_for_the_one_under_way_and_makes_the_rest(run):
+    scheduler, book, _ = make_scheduler(run, Table(fids((1e-9, 1))))
+    scheduler.due(480, None)
+    scheduler.due(960, None)
+    scheduler.end(1920, scheduler.evaluator.load(1920))
+    assert list(book.by_images) == [480, 960, 1920]
+    assert judged(run) == {960, 1920}, "480 is the helper's to write"
+    assert scheduler.best.images == 480 and scheduler.needed == {480}
+
+
+def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
+    scheduler, book, _ = make_scheduler(run, Table({}))
+    scheduler.due(480, None)
+    scheduler.due(960, None)
+    asked = iter([False, True, True])
+    scheduler.helper.poll = lambda seconds=0.0: None  # never done
+    assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
+    scheduler.close()
+    assert not judged(run) and not book.by_images and not scheduler.helper.is_busy
+    scheduler, _, _ = make_scheduler(run)
+    scheduler.begin(1919)
+    assert scheduler.end(1920, scheduler.evaluator.load(1920)) and judged(run) >= {
+        480,
+        960,
+        1920,
+    }
+
+
+def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):
+    scheduler, book, _ = make_scheduler(run, omegas=(1.0, 2.0))
+    asked = iter([False, False, True])
+    assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
+    assert list(run.read_json(evaluation_file(1920))["scores"]) == ["1.0"]
+    assert not book.by_images, "the next start says both"
+    assert scheduler.end(1920, scheduler.evaluator.load(1920))
+    assert list(scheduler.scores) == ["1.0", "2.0"]
+
+
+def test_the_end_does_not_wait_for_a_place(run):
+    scheduler, book, _ = make_scheduler(run, Table({}, room=False), background="always")
+    scheduler.due(480, None)
+    helper = scheduler.helper
+    scheduler.end(1920, scheduler.evaluator.load(1920))
+    assert helper.closed and judged(run) == {480, 1920} and list(book.by_images) == [480, 1920]
+
+
+def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):
+    scheduler, _, _ = make_scheduler(run)
+    write(run, scheduler, fids((5, 9), (8, 8)))
+    write(run, scheduler, {1920: {"fid": 1.0}})
+    scheduler, book, said = make_scheduler(run, Table({}))
+    scheduler.begin(1440)
+    assert scheduler.helper.began == [1440], "and 1,920 is not reached yet"
+    assert scheduler.best.images == 480 and book.best == [(480, ("newest", "best"))]
+    assert list(book.by_images) == [480, 960], "logged again: the tracker drops what it has"
+    assert said == []
+
+
+def test_a_damaged_checkpoint_is_named_and_left_out(run):
+    run.write_bytes("checkpoints/000000000480/ema.safetensors", b"no")
+    scheduler, _, said = make_scheduler(run)
+    scheduler.begin(960)
+    assert judged(run) == {960}
+    assert "not evaluated: checkpoint" in said[0] and "000000000480 is damaged" in said[0]
+
+
+def test_best_by_few_shot_fid_and_only_of_checkpoints_that_are_there(run):
+    scheduler, _, _ = make_scheduler(run)
+    write(run, scheduler, fids((9, 4), (8, 5), (7, 6)))
+    for by, images in ("fid", 1440), ("fid_few", 480):
+        scheduler, _, _ = make_scheduler(run, best_by=by)
+        scheduler.begin(1440)
+        assert scheduler.best.images == images
+    run.remove("checkpoints/000000000480")
+    scheduler, _, _ = make_scheduler(run, best_by="fid_few")
+    scheduler.begin(1440)
+    assert scheduler.best.images == 960
+
+
+def test_scores_under_other_options_do_not_compare(run):
+    scheduler, _, _ = make_scheduler(run)
+    write(run, scheduler, fids((1, 1), (2, 2)))
+    scheduler, _, _ = make_scheduler(run, num_images=20)
+    scheduler.begin(960)
+    assert scheduler.best is None
+
+
+def test_a_lost_tail_is_said_once_logged_and_remembered_at_the_end(run):
+    scheduler, book, said = make_scheduler(run, Table(fids((9, 9), (8, 10), (7, 11), (6, 12))))
+    for images in SEEN:
+        scheduler.due(images, None)
+        finish(scheduler)
+    assert [book.by_images[i]["eval/tail_warning"] for i in SEEN] == [0, 0, 1, 1]
+    assert sum(line.startswith("warning: FID of the few") for line in said) == 1
+    assert len(book.words) == 1 and "few classes rose from 9.0" in book.words[0]["tail_warning"]
+    [line] = scheduler.remarks()
+    assert line.endswith("them is " + run.path("checkpoints/000000000480"))
+    run.remove("checkpoints/000000000480")
+    [line] = scheduler.remarks()
+    assert line.endswith("was that of 480 images; --eval.best-by fid_few would have kept it")
