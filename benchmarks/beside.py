@@ -2,10 +2,10 @@
 
     python -m benchmarks.beside --shards FOLDER --storage FOLDER [--workers 1]
 
-Runs the train command on the digits with --eval.background never and auto in turn, half a logical
-CPU for each training worker, so that some are free, and reads from MLflow how long the step
-loop stood still (``paused_s``) wherever an evaluation came due: for the checkpoint, and with
-never for the evaluation.
+Runs the train command on the digits with --eval.background never and auto in turn, half a
+logical CPU for each training worker, so that some are free, and reads from MLflow how long
+the step loop stood still (``paused_s``) wherever an evaluation came due: for the checkpoint,
+and with never for the evaluation.
 """
 
 import argparse

@@ -19,12 +19,13 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from benchmarks.timing import processor
 from cbdm_scale.config.presets import preset
-from cbdm_scale.config.schema import build_network
+from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (
@@ -59,7 +60,7 @@ class Leave:
 
 def make_state() -> State:
     config = preset(*LARGEST)
-    net = build_network(config, channels=3, image_size=32, num_classes=100)
+    net = build_network(config, SimpleNamespace(channels=3, image_size=32, num_classes=100))
     optimizer = torch.optim.Adam(net.parameters())
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)

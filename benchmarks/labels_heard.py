@@ -17,11 +17,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import LossConfig, build_loss
-from cbdm_scale.models import UNetConfig, build
-from cbdm_scale.models.dit import DiTConfig
-from cbdm_scale.models.vit import ViTConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.models.build import build
+from cbdm_scale.models.options import DiTConfig, UNetConfig, ViTConfig
 
 BATCH, RATE, WARMUP, K = 48, 1e-3, 100, 10
 LATE = 300

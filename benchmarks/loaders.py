@@ -18,7 +18,8 @@ from torch import Tensor
 from cbdm_scale.data.augment import Augmentation
 from cbdm_scale.data.cache import GB, CacheFolder
 from cbdm_scale.data.index import open_index
-from cbdm_scale.data.loader import DataConfig, PlannedImages, load_batches
+from cbdm_scale.data.loader import PlannedImages, load_batches
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import ShardReader
 from data_prep.source import Source, Split

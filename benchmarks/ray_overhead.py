@@ -36,7 +36,7 @@ from cbdm_scale.cluster import ClusterConfig, Published, Say
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.training.distributed import DistributedWorld, World, run_in_world
 
 WORKERS, PATIENCE_S = 2, 600.0

@@ -33,8 +33,8 @@ from cbdm_scale.cluster import PoolConfig, run_jobs
 from cbdm_scale.config.presets import preset
 from cbdm_scale.generation.chunks import ChunkMaker
 from cbdm_scale.generation.plan import Chunk, SetPlan
-from cbdm_scale.models import build
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.models.build import build
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import SampleOptions, make_plan
 
 INTERVAL = 0.2, 0.7

@@ -28,12 +28,14 @@ from benchmarks.timing import (
 )
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.losses import LossConfig, build_loss
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.models.build import build
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import backward, clip_and_step
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.training.options import TrainConfig
 
 NUM_CLASSES, SIZE = 100, 32
 COUNTS = torch.tensor([int(500 * 0.01 ** (c / 99)) for c in range(NUM_CLASSES)])

@@ -20,16 +20,18 @@ from torch import Tensor, nn
 
 from benchmarks.digits_study import COLUMNS
 from cbdm_scale import train
-from cbdm_scale.config.schema import Config, build_network, make_process
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
 from cbdm_scale.evaluation.evaluator import Evaluator, Scores
 from cbdm_scale.evaluation.score import from_uint8
-from cbdm_scale.losses import mean_sq
-from cbdm_scale.pretrained import load_pretrained
-from cbdm_scale.sampling.guidance import GuidanceMode, trained
+from cbdm_scale.losses.predict import mean_sq
+from cbdm_scale.pretrained.build import build_network, make_process
+from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.sampling.guidance import trained
+from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.state import list_checkpoints
@@ -70,12 +72,7 @@ def train_one(run: Storage, args: argparse.Namespace) -> None:
 def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
     origin = load_pretrained(run.url)
     config = origin.config
-    net = build_network(
-        config,
-        channels=origin.channels,
-        image_size=origin.image_size,
-        num_classes=origin.num_classes,
-    )
+    net = build_network(config, origin)
     net.load_state_dict(load(origin.weights))
     return net.eval(), config, read_manifest(config.data.root, config.dataset)
 

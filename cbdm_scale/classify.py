@@ -18,8 +18,8 @@ from cbdm_scale import __version__
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.config.schema import find_option, flatten
-from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.recognition.fit import FitConfig
 from cbdm_scale.recognition.mixture import parse_per_class
 from cbdm_scale.recognition.sets import Sets, find_sets

@@ -15,7 +15,8 @@ from cbdm_scale.evaluation.compute import compute
 from cbdm_scale.evaluation.inputs import find_inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation
-from cbdm_scale.pretrained import PretrainedNetwork, load_pretrained, named_pretrained
+from cbdm_scale.pretrained.loading import load_pretrained, named_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.remote import refuse_typed_passwords
 
 

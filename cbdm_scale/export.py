@@ -12,9 +12,11 @@ import tyro
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.model_card import write_card
 from cbdm_scale.evaluation.results import Evaluation, from_json
-from cbdm_scale.pretrained import PretrainedNetwork, find_data, load_pretrained
+from cbdm_scale.pretrained.dataset import find_data
 from cbdm_scale.pretrained.export_diffusers import check_diffusers, write_diffusers, write_json
 from cbdm_scale.pretrained.export_program import write_program
+from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords
 

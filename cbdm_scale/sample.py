@@ -19,14 +19,10 @@ from cbdm_scale.generation import export
 from cbdm_scale.generation.generate import make_missing, plan_set
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.generation.store import ChunkStore
-from cbdm_scale.pretrained import (
-    PretrainedNetwork,
-    find_data,
-    load_pretrained,
-    named_pretrained,
-)
-from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
+from cbdm_scale.pretrained.dataset import find_data
+from cbdm_scale.pretrained.loading import load_pretrained, named_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_mode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords
 

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import Manifest, parse_manifest, read_manifest
-from cbdm_scale.diffusion.labels import GROUPS
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
 from data_prep.source import Source
@@ -48,7 +48,8 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
     On one node they take turns, so that the work is done once; between nodes the first to
     finish wins. A root that is a URL is left alone: reading from it names the command.
     """
-    from cbdm_scale.data.index import cache_folder, one_at_a_time
+    from cbdm_scale.data.cache import cache_folder
+    from cbdm_scale.data.index import one_at_a_time
 
     if "://" in str(root):
         return

@@ -20,6 +20,12 @@ def cache_of_the_tests(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
+def seed_of_one_test():
+    """torch seeds itself at random in every process: no test may pass by luck."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def tracker_of_one_test(monkeypatch):
     """mlflow.set_tracking_uri writes into the environment: no other test may find it there."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):

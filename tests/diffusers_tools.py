@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.models.build import build
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.diffusers_unet import config_to_unet, to_theirs, unet_pairs
 
 CONFIG = UNetConfig(channels=16, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)

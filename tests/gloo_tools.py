@@ -15,16 +15,16 @@ import torch
 import torch.distributed as dist
 
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.losses import LossConfig
+from cbdm_scale.data.options import DataConfig
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.models import UNetConfig
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.runs.worker import Run
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import DistributedWorld
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.training.options import TrainConfig
 
 JOIN_S = 240
 

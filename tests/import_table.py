@@ -28,7 +28,6 @@ MAY_IMPORT = {
     # Floor 3.
     "metrics": {
         "data",
-        "diffusion",
         "models",
         "sampling",
     },
@@ -128,6 +127,7 @@ MAY_IMPORT = {
         "diffusion",
         "evaluation",
         "losses",
+        "metrics",
         "pretrained",
         "storage",
         "tracking",
@@ -162,6 +162,7 @@ MAY_IMPORT = {
 TUNE_MAY_IMPORT = {
     "cluster",
     "config",
+    "data",
     "diffusion",
     "evaluation",
     "metrics",
@@ -195,6 +196,7 @@ OWNER = {
         "cbdm_scale/runs/command_line.py",
         "cbdm_scale/sample.py",
         "cbdm_scale/evaluate.py",
+        "cbdm_scale/evaluation/options.py",
         "cbdm_scale/export.py",
         "cbdm_scale/classify.py",
         "tune/search_tau.py",

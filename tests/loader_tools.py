@@ -5,8 +5,10 @@ from itertools import islice
 
 import numpy as np
 
+from cbdm_scale.data.augment import augmentation
 from cbdm_scale.data.index import open_index
-from cbdm_scale.data.loader import DataConfig, PlannedImages, load_batches
+from cbdm_scale.data.loader import PlannedImages, load_batches
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import ShardReader
@@ -34,7 +36,7 @@ def open_images(root, *, flip=False, augment="none", num_streams=None, seed=SEED
         reader = ShardReader(str(root), "digits_lt", index, pauses=())
     plan = SamplePlan(reader.index.shard_sizes.tolist(), seed, num_streams=num_streams)
     config = DataConfig(flip=flip, augment=augment)
-    return PlannedImages(reader, plan, config.augmentation(seed))
+    return PlannedImages(reader, plan, augmentation(config, seed))
 
 
 def open_resampled(root, *, power=0.0, balanced=0.25):

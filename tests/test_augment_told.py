@@ -14,11 +14,14 @@ from process_tools import sent
 from safetensors.torch import load_file
 from training_tools import TinyNet, make_batch, make_task
 
-from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import LossConfig, build_loss
-from cbdm_scale.models import UNetConfig, build, num_parameters
+from cbdm_scale.data.options import DataConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.models.build import build, num_parameters
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.runs.launch import describe
 from cbdm_scale.runs.run_dir import open_run_dir

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import LossConfig, build_loss
-from cbdm_scale.models import BACKBONES, backbone_config, build, null_label, num_parameters
-from cbdm_scale.models.dit import DiT, DiTConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.models.build import build, null_label, num_parameters
+from cbdm_scale.models.dit import DiT
+from cbdm_scale.models.options import BACKBONES, DiTConfig, backbone_config
 
 K = 5
 U_NET = {"channels": 16, "multipliers": (1, 2), "num_blocks": 1, "attention": (1,)}

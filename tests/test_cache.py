@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cbdm_scale.data.cache import PARTIAL, CacheFolder
-from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.cache import PARTIAL, CacheFolder, open_cache
+from cbdm_scale.data.options import DataConfig
 
 KB = 1000
 
@@ -102,17 +102,17 @@ def test_a_kill_leaves_nothing_that_is_taken_for_a_shard(cache):
 
 
 def test_the_folder_of_the_option_is_made_and_a_bad_one_named(tmp_path):
-    cache = DataConfig(cache=str(tmp_path / "deep" / "er"), cache_gb=2).open_cache()
+    cache = open_cache(DataConfig(cache=str(tmp_path / "deep" / "er"), cache_gb=2))
     assert cache == CacheFolder(tmp_path / "deep" / "er", 2_000_000_000)
     assert cache.path.is_dir()
-    assert DataConfig(cache_gb=0).open_cache() is None
+    assert open_cache(DataConfig(cache_gb=0)) is None
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ValueError, match=r"data.cache \(.*file/x\) cannot be used.*--data.cache"
     ):
-        DataConfig(cache=str(tmp_path / "file" / "x")).open_cache()
+        open_cache(DataConfig(cache=str(tmp_path / "file" / "x")))
 
 
 def test_the_default_folder_is_this_users(monkeypatch, tmp_path):
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path))
-    assert DataConfig().open_cache().path == Path(tmp_path) / "shards"
+    assert open_cache(DataConfig()).path == Path(tmp_path) / "shards"

@@ -6,13 +6,13 @@ import pytest
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.presets import PRESETS, preset
 from cbdm_scale.config.schema import RUNTIME, Config, flatten, from_dict, is_runtime, upgraded
-from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.diffusion.edm import EDMConfig
-from cbdm_scale.losses import LossConfig
+from cbdm_scale.data.options import DataConfig
+from cbdm_scale.diffusion.options import EDMConfig
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.models import BACKBONES, UNetConfig, backbone_config
-from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
+from cbdm_scale.sampling.options import SamplerConfig, usual_sampler
+from cbdm_scale.training.options import TrainConfig
 
 FLAT = Config().flat()
 

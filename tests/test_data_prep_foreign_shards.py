@@ -11,7 +11,7 @@ from PIL import Image
 from process_tools import sent
 from test_data_prep_foreign_tars import write_tar
 
-from cbdm_scale.data.index import cache_folder
+from cbdm_scale.data.cache import cache_folder
 from data_prep.options import Options
 from data_prep.readers.foreign_shards import read_webdataset
 from data_prep.source import BadImage

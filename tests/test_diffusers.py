@@ -8,9 +8,8 @@ import torch
 from diffusers_tools import CONFIG, SCHEDULER, random_net, save_theirs
 from safetensors.torch import load, load_file, save_file
 
-from cbdm_scale.models import UNetConfig
-from cbdm_scale.models.dit import SIZES, DiT, DiTConfig
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.models.dit import DiT
+from cbdm_scale.models.options import SIZES, DiTConfig, UNetConfig
 from cbdm_scale.pretrained.diffusers_dit import (
     config_to_dit,
     dit_from_theirs,
@@ -25,6 +24,7 @@ from cbdm_scale.pretrained.diffusers_unet import (
     unet_pairs,
     wave_order,
 )
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.train import main
 
 CONFIGS = [

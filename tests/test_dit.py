@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from cbdm_scale.models.dit import DiT, DiTConfig, position_table
+from cbdm_scale.models.dit import DiT, position_table
+from cbdm_scale.models.options import DiTConfig
 
 
 def tiny():

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from cbdm_scale.diffusion.labels import class_probs
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import Drawer, LossConfig, build_loss
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.draws import Drawer
+from cbdm_scale.losses.options import LossConfig
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])

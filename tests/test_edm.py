@@ -7,7 +7,6 @@ import torch
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.edm import (
     EDM,
-    EDMConfig,
     add_noise,
     loss_weight,
     relative_step,
@@ -16,7 +15,8 @@ from cbdm_scale.diffusion.edm import (
     target,
     training_sigma,
 )
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.diffusion.options import EDMConfig, ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
 
 CONFIG = EDMConfig()
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)

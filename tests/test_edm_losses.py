@@ -7,9 +7,13 @@ Shapes: N = batch, M = images that the regulariser sees, C, H, W = image, K = cl
 import pytest
 import torch
 
-from cbdm_scale.diffusion.edm import EDM, EDMConfig, loss_weight, scaling
+from cbdm_scale.diffusion.edm import EDM, loss_weight, scaling
+from cbdm_scale.diffusion.options import EDMConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.losses import CBDMLoss, Draws, LossConfig, build_loss
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.cbdm import CBDMLoss
+from cbdm_scale.losses.draws import Draws
+from cbdm_scale.losses.options import LossConfig
 
 K, SHAPE = 4, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])

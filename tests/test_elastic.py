@@ -5,7 +5,7 @@ import pytest
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.cluster.connect import check_resources
 from cbdm_scale.config.schema import Config
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.training.options import TrainConfig
 
 
 def test_without_the_option_all_workers_are_needed():

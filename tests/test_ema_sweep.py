@@ -5,7 +5,7 @@ import re
 import pytest
 from evaluate_tools import QUICK, evaluate, home_of
 from sampling_tools import make_run
-from test_origin import keep_two
+from test_load_pretrained import keep_two
 
 from cbdm_scale.evaluate import main
 from cbdm_scale.storage.folder import Storage

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
-from test_foreign import CONFIGS, random_net, save, to_foreign
+from test_third_party import CONFIGS, random_net, save, to_foreign
 from tracking_tools import begin, history
 
 from cbdm_scale.data.manifest import parse_manifest

@@ -16,9 +16,9 @@ from cbdm_scale.export import main
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.per_class import ClassScore, ClassTable
-from cbdm_scale.models import DiTConfig
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.models.options import DiTConfig
 from cbdm_scale.pretrained.export_diffusers import check_diffusers
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
 
 

@@ -10,9 +10,9 @@ import torch
 from sampling_tools import make_run
 from torch import nn
 
-from cbdm_scale.export import main, program
-from cbdm_scale.models import DiTConfig, SongConfig, ViTConfig
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.export import main
+from cbdm_scale.models.options import DiTConfig, SongConfig, ViTConfig
+from cbdm_scale.pretrained import export_program as program
 from cbdm_scale.pretrained.export_network import network_of
 from cbdm_scale.pretrained.export_program import (
     Denoiser,
@@ -20,6 +20,7 @@ from cbdm_scale.pretrained.export_program import (
     examples,
     write_program,
 )
+from cbdm_scale.pretrained.loading import load_pretrained
 
 ALONE = """
 import sys, torch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from extractor_tools import TinyRecipe, write_npz
 
-from cbdm_scale.cluster.config import PoolConfig
+from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.extract import Extraction, extract, feature_key, run_here

@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load
 from sampling_tools import MODEL, make_run
-from test_foreign import CONFIGS, random_net, save, to_foreign
+from test_third_party import CONFIGS, random_net, save, to_foreign
 
 from cbdm_scale.config.preset_file import PresetFile, preset_text
-from cbdm_scale.config.schema import build_network
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.pretrained.finetune import begin, label_rows, named_start, settle
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.runs.command_line import parse, resolve
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.runs.worker import build_state
-from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import main
 from cbdm_scale.training.state import load_initial, save_checkpoint
@@ -70,7 +70,7 @@ def test_network_and_average_start_from_the_origins_average_and_nothing_else_doe
 def test_a_fresh_omega_layer_changes_nothing_bit_for_bit(words, run, digits_root):
     config, state, lines = started([*words, "--loss.tcfg", "--data.augment", "ada"])
     origin = load_pretrained(run)
-    net = build_network(origin.config, channels=1, image_size=8, num_classes=10)
+    net = build_network(origin.config, origin)
     net.load_state_dict(load(origin.weights))
     net.to(memory_format=torch.channels_last)  # as a run's network is: other sums, other bits
     x, t, y = (

@@ -8,7 +8,8 @@ import torch
 from recognition_tools import stripes
 from torch import nn
 
-from cbdm_scale.data.loader import DataConfig, load_batches
+from cbdm_scale.data.loader import load_batches
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.models.resnet import new_resnet
 from cbdm_scale.recognition.fit import (

@@ -6,17 +6,13 @@ import torch
 
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.edm import EDM
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
-from cbdm_scale.sampling.generate import (
-    SamplerConfig,
-    chunks,
-    generate,
-    to_uint8,
-    usual_sampler,
-)
-from cbdm_scale.sampling.heun import HeunConfig, heun
+from cbdm_scale.sampling.generate import chunks, generate, to_uint8
+from cbdm_scale.sampling.heun import heun
+from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 
 SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))
 SHAPE = (3, 4, 4)

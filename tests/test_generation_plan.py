@@ -6,13 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cbdm_scale.diffusion.edm import EDMConfig
-from cbdm_scale.diffusion.schedule import ScheduleConfig
+from cbdm_scale.diffusion.options import EDMConfig, ScheduleConfig
 from cbdm_scale.generation.export import class_folders
 from cbdm_scale.generation.plan import SetPlan, label_probs, parse_classes
-from cbdm_scale.models import BACKBONES, UNetConfig, backbone_config
-from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
-from cbdm_scale.sampling.heun import HeunConfig
+from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
+from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 
 COUNTS = (100, 25, 4)
 PLAN = SetPlan(

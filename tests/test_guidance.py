@@ -2,15 +2,10 @@ import pytest
 import torch
 
 from cbdm_scale.diffusion.edm import EDM
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.sampling.guidance import (
-    Interval,
-    check_mode,
-    check_trained,
-    classifier_free,
-    guide,
-    trained,
-)
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.sampling.guidance import Interval, classifier_free, guide, trained
+from cbdm_scale.sampling.options import check_mode, check_trained
 
 
 def net(x, level, y, omega=None, augment=None):

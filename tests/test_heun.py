@@ -12,7 +12,8 @@ import torch
 
 from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.sampling.guidance import classifier_free
-from cbdm_scale.sampling.heun import HeunConfig, denoise, heun
+from cbdm_scale.sampling.heun import churn_gamma, denoise, heun, noise_levels
+from cbdm_scale.sampling.options import HeunConfig
 
 SIGMA_DATA = 0.5
 CONFIG = HeunConfig(sigma_max=20.0, churn_from=0.0, churn_noise=1.0)
@@ -123,20 +124,20 @@ def test_churn_keeps_the_distribution():
 
 
 def test_churn_is_capped_at_the_square_root_of_two():
-    assert replace(CONFIG, churn=1e9).gamma(1.0, 18) == pytest.approx(math.sqrt(2) - 1)
-    assert replace(CONFIG, churn=1.8).gamma(1.0, 18) == pytest.approx(0.1)
+    assert churn_gamma(replace(CONFIG, churn=1e9), 1.0, 18) == pytest.approx(math.sqrt(2) - 1)
+    assert churn_gamma(replace(CONFIG, churn=1.8), 1.0, 18) == pytest.approx(0.1)
 
 
 def test_the_samplers_levels_are_those_of_equation_5():
-    sigmas = HeunConfig().sigmas(18)
+    sigmas = noise_levels(HeunConfig(), 18)
     assert len(sigmas) == 19 and sigmas[-1] == 0
     assert sigmas[0] == pytest.approx(80) and sigmas[-2] == pytest.approx(0.002)
     i, n = 5, 18
     high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
     assert sigmas[i] == pytest.approx((high + i / (n - 1) * (low - high)) ** 7)
-    assert HeunConfig().sigmas(1) == [80.0, 0.0]
+    assert noise_levels(HeunConfig(), 1) == [80.0, 0.0]
     with pytest.raises(ValueError, match="sample.num_steps must be at least 1, got 0. Try 18"):
-        HeunConfig().sigmas(0)
+        noise_levels(HeunConfig(), 0)
 
 
 def test_guidance_of_the_raw_output_is_guidance_of_the_denoiser():

@@ -3,7 +3,7 @@ import torch
 from feature_tools import normal, skewed
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from cbdm_scale.evaluation import kid as module
+from cbdm_scale.metrics import kid as module
 from cbdm_scale.metrics.kid import kid, subset_kid, weighted_kid
 
 

@@ -4,7 +4,7 @@ from feature_tools import normal, skewed
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.datasets import load_digits
 
-from cbdm_scale.evaluation import kmeans as module
+from cbdm_scale.metrics import kmeans as module
 from cbdm_scale.metrics.kmeans import kmeans, nearest_centre
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cbdm_scale.diffusion.labels import class_cyclic, class_groups, class_probs, draw_labels
+from cbdm_scale.data.groups import class_groups
+from cbdm_scale.diffusion.labels import class_cyclic, class_probs, draw_labels
 
 COUNTS = torch.tensor([100, 25, 1])
 

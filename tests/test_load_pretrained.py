@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load
 from sampling_tools import make_run
-from test_foreign import CONFIGS, random_net, save, to_foreign
+from test_third_party import CONFIGS, random_net, save, to_foreign
 
-from cbdm_scale.config.schema import build_network
-from cbdm_scale.models import build
-from cbdm_scale.pretrained import find_data, load_pretrained
+from cbdm_scale.models.build import build
+from cbdm_scale.pretrained.build import build_network
+from cbdm_scale.pretrained.dataset import find_data
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import main
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import start_averages
@@ -172,7 +173,7 @@ def keep_two(run: str) -> dict[str, torch.Tensor]:
     """Averages after 48 and 96 images, as a run would keep them; those after 96."""
     weights = load(Path(run, "checkpoints", "000000000096", "model.safetensors").read_bytes())
     origin = load_pretrained(run)
-    net = build_network(origin.config, channels=1, image_size=8, num_classes=10)
+    net = build_network(origin.config, origin)
     net.load_state_dict(weights)
     averages = start_averages(net, wanted=True)
     for images in (48, 96):

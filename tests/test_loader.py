@@ -9,7 +9,7 @@ import torch
 from loader_tools import BATCH, SEED, N, damage, load, open_images, write_digits
 from process_tools import sent
 
-from cbdm_scale.data.loader import DataConfig
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import slots
 from cbdm_scale.diffusion import rng
 from data_prep.readers.digits import read_digits_lt

@@ -20,7 +20,8 @@ from training_tools import (
 from cbdm_scale.data.loader import Substitution
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import RunError
-from cbdm_scale.training.loop import TrainConfig, due, train
+from cbdm_scale.training.loop import due, train
+from cbdm_scale.training.options import TrainConfig
 
 
 class Threads:
@@ -30,7 +31,7 @@ class Threads:
 
     def __init__(self, rank, board, barrier):
         self.rank, self.size, self.board, self.barrier = rank, len(board), board, barrier
-        self.wrap, self.local = lambda net: net, OneProcess().local
+        self.wrap, self.no_sync = lambda net: net, OneProcess().no_sync
 
     def gather(self, value):
         self.board[self.rank] = value

@@ -9,8 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import CBDMLoss, DDPMLoss, Draws, LossConfig, build_loss
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.cbdm import CBDMLoss
+from cbdm_scale.losses.ddpm import DDPMLoss
+from cbdm_scale.losses.draws import Draws
+from cbdm_scale.losses.options import LossConfig
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])

@@ -8,7 +8,8 @@ import torch
 from process_tools import sent
 from recognition_tools import shades
 
-from cbdm_scale.data.loader import DataConfig, load_batches
+from cbdm_scale.data.loader import load_batches
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.recognition.mixture import (
     Augmented,

@@ -4,16 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from cbdm_scale.models import (
-    UNet,
-    UNetConfig,
-    backbone_config,
-    build,
-    null_label,
-    num_parameters,
-)
+from cbdm_scale.models.build import build, null_label, num_parameters
 from cbdm_scale.models.dit import DiT
+from cbdm_scale.models.options import UNetConfig, backbone_config
 from cbdm_scale.models.songunet import SongUNet
+from cbdm_scale.models.unet import UNet
 from cbdm_scale.models.vit import ViT
 
 SMALL = UNetConfig(channels=16, multipliers=(1, 2), num_blocks=1, groups=8)

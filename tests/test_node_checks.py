@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from ray_tools import command, run
 
-from cbdm_scale import nodes as module
 from cbdm_scale.cluster import Problem
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.runs import node_checks as module
 from cbdm_scale.runs.node_checks import check_nodes, meet
 from cbdm_scale.storage.folder import Storage
 

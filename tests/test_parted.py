@@ -18,9 +18,11 @@ from process_tools import sent
 from shard_tools import contents, make_digits
 
 from cbdm_scale.data import index_files, parted
+from cbdm_scale.data.augment import augmentation
 from cbdm_scale.data.index import MappedIndex, open_index
-from cbdm_scale.data.loader import DataConfig, PlannedImages
+from cbdm_scale.data.loader import PlannedImages
 from cbdm_scale.data.manifest import parse_manifest, read_manifest
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.parted import PartedIndex
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
@@ -127,7 +129,7 @@ def test_parts_of_this_node_are_not_fetched_again(parted_root):
 
 
 def open_path(root):
-    from cbdm_scale.data.index import cache_folder
+    from cbdm_scale.data.cache import cache_folder
 
     (path,) = cache_folder().glob("digits_lt-*-train.shards")
     return str(path)
@@ -189,7 +191,7 @@ def test_batches_are_those_of_one_file(parted_made, parted_root):
             SamplePlan(index.shard_sizes, 3, num_streams=4),
             ResampledPlan(index, 3, 0.5, 0.1),
         ):
-            images = sent(PlannedImages(reader, plan, DataConfig().augmentation(3)))
+            images = sent(PlannedImages(reader, plan, augmentation(DataConfig(), 3)))
             batches.append(images[torch.arange(1000, 1200)])
     for a, b in ((batches[0], batches[2]), (batches[1], batches[3])):
         assert torch.equal(a.x0, b.x0) and torch.equal(a.y, b.y) and a.keys == b.keys

@@ -2,7 +2,7 @@ import pytest
 import torch
 from feature_tools import normal
 
-from cbdm_scale.diffusion.labels import class_groups
+from cbdm_scale.data.groups import class_groups
 from cbdm_scale.metrics.features import Features
 from cbdm_scale.metrics.fid import fid
 from cbdm_scale.metrics.groups import GroupScores, fid_by_group

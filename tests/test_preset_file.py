@@ -13,7 +13,7 @@ from cbdm_scale.config.preset_file import (
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import is_runtime
 from cbdm_scale.runs.command_line import parse
-from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.train import main
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
-from cbdm_scale.models import BACKBONES, build, num_parameters
+from cbdm_scale.models.build import build, num_parameters
+from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.training.ema import EMA
 
 CLASSES = {

@@ -11,7 +11,8 @@ import pytest
 import torch
 from loader_tools import BATCH, open_images, write_digits
 
-from cbdm_scale.data.loader import DataConfig, load_batches
+from cbdm_scale.data.loader import load_batches
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.processes import LoaderError
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from recognition_tools import stripes
 
-from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.metrics.classifier import METADATA, load_classifier
 from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.metrics.sources import SplitImages

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from report_tools import around, example
 
-from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.evaluation.report.claims import copying, headline, scope
 from cbdm_scale.evaluation.report.compare import comparison, fair, incomparable
 from cbdm_scale.metrics.intervals import Interval

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from cbdm_scale.config.schema import Config, build_network
+from cbdm_scale.config.schema import Config
+from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.pretrained.run_files import SavedNetwork, check_network, read_saved
 
 IMAGE = {"channels": 1, "size": 8, "num_classes": 3, "fingerprint": "f"}
@@ -27,12 +28,7 @@ def config_json(**changes: Any) -> bytes:
 
 
 def weights_of(saved: SavedNetwork, **changes: torch.Tensor) -> bytes:
-    net = build_network(
-        saved.config,
-        channels=saved.channels,
-        image_size=saved.image_size,
-        num_classes=saved.num_classes,
-    )
+    net = build_network(saved.config, saved)
     return save(net.state_dict() | changes)
 
 

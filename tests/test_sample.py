@@ -21,8 +21,8 @@ from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.generation.chunks import make_chunk
-from cbdm_scale.models import build
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.models.build import build
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import PROG, SampleOptions, main, make_plan, parse, same_command
 from cbdm_scale.sampling.generate import generate, to_uint8
 from cbdm_scale.storage.folder import Storage

@@ -7,7 +7,8 @@ so the exact end of every path is a quantile.
 import pytest
 import torch
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.dpm import dpm_solver
 from cbdm_scale.sampling.steps import predict_x0

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
 from cbdm_scale.sampling.dpm import dpm_solver

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig, expand_as
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule, expand_as
 
 
 def test_the_paper_s_schedule_rises_linearly_over_1000_steps():

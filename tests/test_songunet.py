@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cbdm_scale.models.options import TAPS, SongConfig
 from cbdm_scale.models.songunet import (
     RESCALE,
-    TAPS,
     Block,
     Filter,
-    SongConfig,
     SongUNet,
     frequencies,
     norm_groups,

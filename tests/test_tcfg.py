@@ -13,10 +13,13 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import LossConfig, build_loss, tcfg_terms
-from cbdm_scale.models import UNetConfig
-from cbdm_scale.models import build as build_net
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.losses.tcfg import tcfg_terms
+from cbdm_scale.models.build import build as build_net
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.paper_checkpoint import load_foreign
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.embeddings import OmegaEmbedding
 from cbdm_scale.sampling.guidance import classifier_free, trained
 

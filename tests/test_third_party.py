@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import sinusoid
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.paper_checkpoint import (
     ForeignCheckpoint,
     foreign_names,

@@ -89,7 +89,7 @@ def test_a_checkpoint_is_a_model_that_generates(
     assert version.tags["checkpoint"] == run.path("checkpoints/128")
     folder = Path(client.download_artifacts(run_id, "models", str(tmp_path)))
     files = {path.name for path in folder.rglob("*") if path.is_file()}
-    assert {"ema.safetensors", "config.json", "served_model.py", "MLmodel"} <= files
+    assert {"ema.safetensors", "config.json", "mlflow_model.py", "MLmodel"} <= files
     assert not any(name.endswith((".pkl", ".pickle", ".pt")) for name in files)
 
 

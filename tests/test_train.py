@@ -10,10 +10,10 @@ import pytest
 
 from cbdm_scale.config.presets import custom, preset
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.models import BACKBONES, backbone_config
+from cbdm_scale.models.options import BACKBONES, backbone_config
 from cbdm_scale.runs.command_line import parse, resolve
 from cbdm_scale.runs.launch import describe
-from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.train import main
 from data_prep.options import Options
 from data_prep.prepare import prepare

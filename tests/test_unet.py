@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models import UNetConfig, build, null_label
+from cbdm_scale.models.build import build, null_label
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.unet import Attention, GroupNorm, ResidualBlock
 
 K = 5

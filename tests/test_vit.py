@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cbdm_scale.models.vit import Block, ViT, ViTConfig
+from cbdm_scale.models.options import ViTConfig
+from cbdm_scale.models.vit import Block, ViT
 
 TINY = ViTConfig(patch=2, depth=2, width=32, heads=4)
 

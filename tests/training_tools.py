@@ -9,10 +9,13 @@ from torch import nn
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.plan import slots
 from cbdm_scale.diffusion import rng
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
-from cbdm_scale.losses import LossConfig, build_loss
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.training.ema import EMA
-from cbdm_scale.training.loop import Hooks, Task, TrainConfig
+from cbdm_scale.training.loop import Hooks, Task
+from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.state import Progress, State
 
 K, BATCH, SEED = 3, 8, 5

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cbdm_scale.config.schema import Config
-from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import end_run, run_id_of, start_run, tag_run
 from tune.ask import next_values, random_values

@@ -18,9 +18,10 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.export import export
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import sinusoid
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.paper_checkpoint import foreign_names
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.runs.worker import build_state

@@ -17,8 +17,8 @@ from cbdm_scale.data.shards import BadSample, ShardReader
 from cbdm_scale.metrics.classifier import load_classifier
 from cbdm_scale.metrics.inception import find_inception
 from cbdm_scale.metrics.sources import open_images
-from cbdm_scale.pretrained import load_pretrained
 from cbdm_scale.pretrained.export_network import network_of
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.storage.folder import Storage
 from data_prep.options import Options

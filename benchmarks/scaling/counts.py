@@ -5,6 +5,7 @@ Nothing is allocated or computed: the network runs on fake tensors (shapes only)
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.scaling.model import Work
 from benchmarks.scaling.variants import buckets_of
 from cbdm_scale.config.presets import IMAGE_SIZES, PRESETS
-from cbdm_scale.config.schema import Config, build_network, make_process
-from cbdm_scale.losses import build_loss
+from cbdm_scale.config.schema import Config
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.pretrained.build import build_network, make_process
 
 CLASSES = {
     "celeba5": 5,
@@ -68,7 +70,10 @@ def shape_of(dataset: str) -> tuple[int, int]:
 def network_of(config: Config) -> nn.Module:
     channels, size = shape_of(config.dataset)
     return build_network(
-        config, channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
+        config,
+        SimpleNamespace(
+            channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
+        ),
     )
 
 

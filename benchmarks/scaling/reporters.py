@@ -18,12 +18,12 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from cbdm_scale import run as product
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.models import UNetConfig
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.runs import worker as product
+from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import OneProcess

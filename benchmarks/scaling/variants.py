@@ -14,8 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.step import COUNTS, SIZE, batches
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.losses import LossConfig, build_loss
-from cbdm_scale.models import UNetConfig, build
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.models.build import build
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.gradients import backward
 

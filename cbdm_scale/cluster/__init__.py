@@ -1,6 +1,6 @@
 """The only import of ray in the package: the loop on Ray Train workers.
 
-config.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it) -> group.py
+options.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it) -> group.py
 (their process group); console.py brings what they say to the driver, stop.py the request to
 stop to them, notice.py the notice that a node will go. pool.py: independent jobs, such as
 chunks of images, on as many workers as there are. beside.py: one job at a time beside training,
@@ -11,9 +11,9 @@ ours; Ray is told of them and never copies them. Importing this folder does not 
 """
 
 from cbdm_scale.cluster.background import BackgroundWorker, Finished
-from cbdm_scale.cluster.config import ClusterConfig, PoolConfig, Published, RankMain, Say
 from cbdm_scale.cluster.connect import alive_nodes, connect, in_cluster
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.options import ClusterConfig, PoolConfig, Published, RankMain, Say
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.cluster.preemption import PreemptionMonitor
 from cbdm_scale.cluster.preflight import Nodes, Problem

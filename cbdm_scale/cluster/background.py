@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cluster.config import Say
+from cbdm_scale.cluster.options import Say
 
 if TYPE_CHECKING:
     import torch

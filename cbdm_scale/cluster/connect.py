@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from cbdm_scale.cluster.config import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig
 
 LOOPBACK = "127.0.0.1"
 JOINING_S = 300.0

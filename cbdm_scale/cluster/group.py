@@ -5,7 +5,7 @@ import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cbdm_scale.cluster.config import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig
 
 if TYPE_CHECKING:
     import torch

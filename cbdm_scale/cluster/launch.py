@@ -5,10 +5,10 @@ import traceback
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cluster.config import ClusterConfig, RankMain, Say
 from cbdm_scale.cluster.connect import most_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
+from cbdm_scale.cluster.options import ClusterConfig, RankMain, Say
 from cbdm_scale.cluster.stop import stop_on_signal
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cbdm_scale.cluster.config import PoolConfig, Say
 from cbdm_scale.cluster.connect import join, most_resources, say_if_busy
+from cbdm_scale.cluster.options import PoolConfig, Say
 
 if TYPE_CHECKING:
     import torch

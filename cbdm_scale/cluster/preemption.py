@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cbdm_scale.cluster.config import Say
+from cbdm_scale.cluster.options import Say
 
 LEAST_S = 5.0
 """The second checkpoint begins so many seconds before the deadline, or earlier:"""

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from cbdm_scale.config.kinds import same_kind
 from cbdm_scale.config.schema import Config, from_dict
-from cbdm_scale.diffusion.process import ProcessName
-from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.diffusion.options import ProcessName
+from cbdm_scale.sampling.options import usual_sampler
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:

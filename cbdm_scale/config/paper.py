@@ -9,13 +9,12 @@ import math
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.augment import AugmentName
-from cbdm_scale.data.loader import DataConfig
-from cbdm_scale.losses import LossConfig
+from cbdm_scale.data.options import AugmentName, DataConfig
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.models import BackboneName, SongConfig, UNetConfig, backbone_config
-from cbdm_scale.sampling.generate import SamplerConfig, usual_sampler
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.models.options import BackboneName, SongConfig, UNetConfig, backbone_config
+from cbdm_scale.sampling.options import SamplerConfig, usual_sampler
+from cbdm_scale.training.options import TrainConfig
 
 
 def halflife(decay: float, batch_size: int) -> float:

@@ -15,8 +15,8 @@ from typing import Any
 from cbdm_scale.config.overrides import with_options, with_process
 from cbdm_scale.config.presets import LABEL_SETS, any_row
 from cbdm_scale.config.schema import Config, find_option, is_runtime
-from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.storage.json import parse_json
 
 ENDING = ".json"

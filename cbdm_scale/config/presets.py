@@ -12,7 +12,13 @@ from typing import cast
 from cbdm_scale.config.paper import digits, edm, paper, small
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import canonical_name, read_manifest
-from cbdm_scale.models import BackboneName, ModelConfig, SongConfig, UNetConfig, backbone_config
+from cbdm_scale.models.options import (
+    BackboneName,
+    ModelConfig,
+    SongConfig,
+    UNetConfig,
+    backbone_config,
+)
 
 row, tuned = partial(partial, paper), partial(partial, paper, tuned=True)
 tuned_bal = partial(tuned, label_power=0.0)

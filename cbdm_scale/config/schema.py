@@ -7,31 +7,23 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
-from torch import nn
-
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.kinds import check_kinds
-from cbdm_scale.data.loader import DataConfig
 from cbdm_scale.data.manifest import canonical_name
-from cbdm_scale.diffusion.build import build_process
-from cbdm_scale.diffusion.edm import EDMConfig
-from cbdm_scale.diffusion.process import Process, ProcessName
-from cbdm_scale.diffusion.schedule import ScheduleConfig
-from cbdm_scale.losses import LossConfig
+from cbdm_scale.data.options import DataConfig
+from cbdm_scale.diffusion.options import EDMConfig, ProcessName, ScheduleConfig
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.models import (
+from cbdm_scale.models.options import (
     BACKBONES,
     BackboneName,
     ModelConfig,
     UNetConfig,
     backbone_config,
-    build,
 )
-from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.sampling.guidance import check_trained
+from cbdm_scale.sampling.options import SamplerConfig, check_trained
 from cbdm_scale.tracking import TrackConfig
-from cbdm_scale.training.loop import TrainConfig
+from cbdm_scale.training.options import TrainConfig
 
 LabelRows = Literal["auto", "index", "mean"]
 
@@ -278,23 +270,3 @@ def from_dict(tree: dict[str, Any]) -> Config:
         cluster=part(ClusterConfig, "cluster"),
         track=part(TrackConfig, "track"),
     )
-
-
-def build_network(
-    config: Config, *, channels: int, image_size: int, num_classes: int
-) -> nn.Module:
-    """The network of a run with fresh weights; images are (channels, size, size)."""
-    return build(
-        config.model,
-        image_channels=channels,
-        image_size=image_size,
-        num_classes=num_classes,
-        num_steps=config.diffusion.num_steps,
-        augment=config.data.tells_augmentation,
-        omega=config.loss.tcfg,
-    )
-
-
-def make_process(config: Config, device: torch.device | str = "cpu") -> Process:
-    """The noise of a run, for its losses and samplers."""
-    return build_process(config.process, config.diffusion, config.edm, device)

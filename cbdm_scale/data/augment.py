@@ -13,15 +13,13 @@ Shapes: n = images, C, H, W = image. Positions are pixel centres, x to the right
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cbdm_scale.data.options import AugmentName, DataConfig
 from cbdm_scale.diffusion import rng
-
-AugmentName = Literal["none", "ada", "diffaug"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,11 @@ class Augmentation:
                 return diffaug(x0, rng.uniform(self.seed, "diffaug", images, 7)), None
             case "none":
                 return x0, None
+
+
+def augmentation(options: DataConfig, seed: int) -> Augmentation:
+    """What ``options`` do to every image of a run with this seed."""
+    return Augmentation(name=options.augment, p=options.augment_p, flip=options.flip, seed=seed)
 
 
 def flip_where(chosen: Tensor, x: Tensor, axis: int) -> Tensor:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.storage.remote import PermanentError, Store, WrongSize
 
 GB = 1_000_000_000
@@ -142,6 +144,16 @@ class CacheFolder:
                 f"open on this node at once. Try --data.cache-gb {4 * self.limit / GB:.2g}, or "
                 "smaller shards."
             )
+
+
+def open_cache(options: DataConfig) -> CacheFolder | None:
+    """The node's cache of shards and decoded images; None where it keeps nothing."""
+    if not options.cache_gb:
+        return None
+    path = Path(options.cache).expanduser() if options.cache else cache_folder() / "shards"
+    cache = CacheFolder(path, int(options.cache_gb * GB))
+    cache.make()
+    return cache
 
 
 def _remove_unless_held(path: str) -> bool:
@@ -283,3 +295,19 @@ def _write(descriptor: int, data: bytes, cache: CacheFolder) -> None:
             f"data.cache ({cache.path}) has no room for data.cache_gb ({cache.limit / GB:g}): "
             f"{error}. Choose another disk with --data.cache, or less with --data.cache-gb."
         ) from error
+
+
+def cache_folder() -> Path:
+    """CBDM_SCALE_CACHE, or a folder of this user among the node's temporary files."""
+    chosen = os.environ.get("CBDM_SCALE_CACHE")
+    folder = Path(chosen or Path(tempfile.gettempdir()) / f"cbdm_scale-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise ValueError(f"CBDM_SCALE_CACHE ({folder}) cannot be used: {error}") from error
+    if not chosen and owner != os.getuid():
+        raise ValueError(
+            f"the cache folder {folder} belongs to somebody else. Set CBDM_SCALE_CACHE."
+        )
+    return folder

@@ -7,8 +7,6 @@ N = samples of the split, in the order of shards and, within one, of the tar.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.index_files import (
     in_split,
     index_columns,
@@ -100,22 +99,6 @@ class MappedIndex:
     def shard_name(self, shard: int) -> str:
         """The shard's file within the data set's folder, such as "train/000000.tar"."""
         return self._shard_names[shard]
-
-
-def cache_folder() -> Path:
-    """CBDM_SCALE_CACHE, or a folder of this user among the node's temporary files."""
-    chosen = os.environ.get("CBDM_SCALE_CACHE")
-    folder = Path(chosen or Path(tempfile.gettempdir()) / f"cbdm_scale-{os.getuid()}")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
-    except OSError as error:
-        raise ValueError(f"CBDM_SCALE_CACHE ({folder}) cannot be used: {error}") from error
-    if not chosen and owner != os.getuid():
-        raise ValueError(
-            f"the cache folder {folder} belongs to somebody else. Set CBDM_SCALE_CACHE."
-        )
-    return folder
 
 
 def open_index(root: str, name: str, split: str) -> Index:

@@ -16,6 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.data.index_files import (
     check_one_file,
     check_parted,
@@ -24,7 +25,6 @@ from cbdm_scale.data.index_files import (
     parse_shards,
     part_name,
 )
-from cbdm_scale.diffusion.labels import GROUPS, Group
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import Store, StoreError, open_url
 

@@ -2,9 +2,10 @@
 
 import torch
 
-from cbdm_scale.diffusion.edm import EDM, EDMConfig
-from cbdm_scale.diffusion.process import Process, ProcessName
-from cbdm_scale.diffusion.schedule import LinearSchedule, ScheduleConfig
+from cbdm_scale.diffusion.edm import EDM
+from cbdm_scale.diffusion.options import EDMConfig, ProcessName, ScheduleConfig
+from cbdm_scale.diffusion.process import Process
+from cbdm_scale.diffusion.schedule import LinearSchedule
 
 
 def build_process(

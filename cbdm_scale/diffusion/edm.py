@@ -10,37 +10,14 @@ loss compares raw outputs F with unit weight. Shapes: N = batch, C, H, W = image
 A step t in (0, 1) is the quantile of its sigma under the law of training: T = 1, t / T is t.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cbdm_scale.diffusion.options import EDMConfig
 from cbdm_scale.diffusion.process import Noisy
 from cbdm_scale.diffusion.schedule import expand_as
-
-
-@dataclass(frozen=True, kw_only=True)
-class EDMConfig:
-    sigma_data: float = 0.5
-    """Standard deviation of the images in [-1, 1]."""
-
-    p_mean: float = -1.2
-    """Mean of ln(sigma) in training."""
-
-    p_std: float = 1.2
-    """Standard deviation of ln(sigma) in training."""
-
-    def __post_init__(self) -> None:
-        for name, way_out in (
-            ("sigma_data", "0.5 for images in [-1, 1]"),
-            ("p_std", "the paper has 1.2"),
-        ):
-            value = getattr(self, name)
-            if not (0 < value < math.inf):
-                raise ValueError(f"edm.{name} must be above 0, got {value}: {way_out}.")
-        if not math.isfinite(self.p_mean):
-            raise ValueError(f"edm.p_mean must be finite, got {self.p_mean}. Try -1.2.")
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ Shapes: N = images, C, H, W = image, T = steps.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
-
-ProcessName = Literal["ddpm", "edm"]
 
 
 @dataclass(frozen=True)

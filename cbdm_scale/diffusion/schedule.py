@@ -4,38 +4,11 @@ Shapes: N = batch, C = channels, H = height, W = width, T = number of steps.
 Steps are 0-based: t = 0 is the least noisy, t = T - 1 the noisiest.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.process import Noisy
-
-MOST_STEPS = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    num_steps: int = 1000
-    """T, the number of noise levels."""
-
-    beta_1: float = 1e-4
-    """Variance added at the first step."""
-
-    beta_T: float = 0.02
-    """Variance added at the last step; beta is linear in between."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.num_steps <= MOST_STEPS:
-            raise ValueError(
-                f"diffusion.num_steps must be from 1 to {MOST_STEPS:,}, got {self.num_steps}. "
-                "Try 1000."
-            )
-        if not 0 < self.beta_1 <= self.beta_T < 1:
-            raise ValueError(
-                f"diffusion.beta_1 ({self.beta_1}) and diffusion.beta_T ({self.beta_T}) must "
-                "satisfy 0 < beta_1 <= beta_T < 1. Try 1e-4 and 0.02."
-            )
 
 
 def expand_as(v: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from cbdm_scale.cluster import run_jobs
-from cbdm_scale.data.index import cache_folder
+from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.measure import held_out_copies, measure
 from cbdm_scale.evaluation.results import Evaluation

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.config.schema import Config, build_network, make_process
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.shards import ShardReader
@@ -27,8 +28,10 @@ from cbdm_scale.evaluation.score import (
     fake_scores,
     real_scores,
 )
+from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores
+from cbdm_scale.pretrained.build import build_network, make_process
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess, World
@@ -69,7 +72,7 @@ class Evaluator:
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
             folder = Storage(dataset_folder(config.data.root, config.dataset))
-            recipe = config.eval.recipe(folder.url, folder.read_path)
+            recipe = recipe_of(config.eval, folder.url, folder.read_path)
             self.extractor = recipe.load(world.device)
         self._real: GroupScores | None = None
 
@@ -104,7 +107,7 @@ class Evaluator:
             self._real = GroupScores(self.manifest.groups, self.extractor.dim, keep)
             known = self.run.read_bytes(kept) if self.run.exists(kept) else None
             if any(self.world.gather(known is None)):
-                reader = ShardReader(root, name, index, cache=self.config.data.open_cache())
+                reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
                 groups, extractor = self.manifest.groups, self.extractor
                 self._real = self.total(
                     lambda share: real_scores(
@@ -206,12 +209,7 @@ class Evaluator:
     def load(self, images: int) -> nn.Module:
         """The averaged network of a checkpoint; ValueError if it is damaged."""
         manifest, config = self.manifest, self.config
-        net = build_network(
-            config,
-            channels=manifest.channels,
-            image_size=manifest.image_size,
-            num_classes=manifest.num_classes,
-        ).to(self.world.device)
+        net = build_network(config, manifest).to(self.world.device)
         if config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
         load_average(self.run, images, net)

@@ -7,7 +7,7 @@ goes on, and one whose evaluations arrive late, come to the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.metrics.options import BestBy
 
 TAIL_RISE = 0.05

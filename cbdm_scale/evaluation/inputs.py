@@ -14,7 +14,8 @@ from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Chosen, Images, SplitImages, open_images
-from cbdm_scale.pretrained import PretrainedNetwork, find_data
+from cbdm_scale.pretrained.dataset import find_data
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 
 EVALUATIONS = "~/cbdm_scale/evaluation"

@@ -7,7 +7,7 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.report.missing import missing_words
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
-from cbdm_scale.pretrained import PretrainedNetwork
+from cbdm_scale.pretrained.network import PretrainedNetwork
 
 LAWS = {1.0: "train", 0.5: "sqrt", 0.0: "bal"}
 """label_power -> the paper's name of the distribution of y'."""

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from cbdm_scale.cluster import PoolConfig
-from cbdm_scale.metrics.resize import Resize
-from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
+from cbdm_scale.metrics.options import Resize
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_mode
 from cbdm_scale.training.select_weights import POWER, check_weights
 
 

@@ -18,7 +18,7 @@ from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.results import Evaluation, from_json, to_json
-from cbdm_scale.pretrained import load_pretrained
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results, run_id_of
 

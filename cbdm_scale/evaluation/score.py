@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.data.groups import Group
 from cbdm_scale.data.index import Index
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.denoiser import Net
-from cbdm_scale.diffusion.labels import Group, class_cyclic
+from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import (
@@ -22,8 +23,8 @@ from cbdm_scale.metrics.groups import (
     kept_recall,
     spread_rows,
 )
-from cbdm_scale.sampling.generate import SamplerConfig, chunks, generate, to_uint8
-from cbdm_scale.sampling.guidance import GuidanceMode
+from cbdm_scale.sampling.generate import chunks, generate, to_uint8
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from cbdm_scale.evaluation.inputs import EVALUATIONS
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.metrics.intervals import Interval
-from cbdm_scale.pretrained import PretrainedNetwork, load_pretrained
+from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.select_weights import POWER
 

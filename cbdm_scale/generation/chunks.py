@@ -11,7 +11,7 @@ from safetensors.torch import load
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.generation.plan import Chunk, SetPlan
-from cbdm_scale.models import build, null_label
+from cbdm_scale.models.build import build, null_label
 from cbdm_scale.sampling.generate import generate, to_uint8
 
 

@@ -9,9 +9,8 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.generation.chunks import ChunkMaker
 from cbdm_scale.generation.plan import SetPlan, label_probs, parse_classes
 from cbdm_scale.generation.store import ChunkStore
-from cbdm_scale.pretrained import PretrainedNetwork
-from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.sampling.guidance import GuidanceMode, check_trained
+from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
 
 SAY_EVERY_S = 5.0
 

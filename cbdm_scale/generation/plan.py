@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion import rng
-from cbdm_scale.diffusion.edm import EDMConfig
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
-from cbdm_scale.diffusion.process import ProcessName
-from cbdm_scale.diffusion.schedule import ScheduleConfig
-from cbdm_scale.models import BackboneName, ModelConfig, backbone_config
-from cbdm_scale.sampling.generate import SamplerConfig
-from cbdm_scale.sampling.guidance import GuidanceMode
+from cbdm_scale.diffusion.options import EDMConfig, ProcessName, ScheduleConfig
+from cbdm_scale.models.options import BackboneName, ModelConfig, backbone_config
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 
 FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}

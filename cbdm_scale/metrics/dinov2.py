@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cbdm_scale.metrics.features import Features, as_levels, full_precision
-from cbdm_scale.metrics.resize import Resize, resize
+from cbdm_scale.metrics.options import Resize
+from cbdm_scale.metrics.resize import resize
 from cbdm_scale.metrics.weights import Published, Weights, find_weights
 
 VARIABLE = "CBDM_SCALE_DINOV2"

@@ -11,7 +11,7 @@ import torch
 
 from cbdm_scale.metrics.classifier import missing_classifier
 from cbdm_scale.metrics.features import ClassifierRecipe, Extractor, Recipe
-from cbdm_scale.metrics.resize import Resize, check_rule
+from cbdm_scale.metrics.options import EvalConfig, Resize, check_rule
 
 Read = Callable[[str], bytes]
 """The bytes at a path or URL; raises FileNotFoundError where there is nothing."""
@@ -58,6 +58,18 @@ def find_extractor(
         return find_dinov2(weights, allow_weights, resize)
     known = ", ".join(EXTRACTORS)
     raise ValueError(f"eval.extractor {name!r} is not known. Choose from: {known}.")
+
+
+def recipe_of(options: EvalConfig, folder: str, read: Read) -> Recipe:
+    """The extractor that a run's ``options`` name; ``folder`` is that of the data set."""
+    return find_extractor(
+        options.extractor,
+        folder,
+        read,
+        weights=options.weights,
+        allow_weights=options.allow_weights,
+        resize=options.resize,
+    )
 
 
 def load_extractor(

@@ -7,7 +7,7 @@ are kept.
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.labels import GROUPS, Group
+from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.metrics.features import Features
 from cbdm_scale.metrics.fid import frechet_distance
 from cbdm_scale.metrics.fidelity import label_hits

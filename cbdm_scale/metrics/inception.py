@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from cbdm_scale.metrics.features import Features, as_levels, full_precision
-from cbdm_scale.metrics.resize import Resize, resize, to_network
+from cbdm_scale.metrics.options import Resize
+from cbdm_scale.metrics.resize import resize, to_network
 from cbdm_scale.metrics.weights import Published, Weights, find_weights
 
 VARIABLE = "CBDM_SCALE_INCEPTION"

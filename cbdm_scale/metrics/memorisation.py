@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.labels import GROUPS, Group, class_groups
+from cbdm_scale.data.groups import GROUPS, Group, class_groups
 from cbdm_scale.metrics.neighbours import nearest
 
 COPY = 1 / 3

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cbdm_scale.metrics.extractors import Read, find_extractor
-from cbdm_scale.metrics.features import Recipe
-from cbdm_scale.metrics.precision_recall import K_NEAREST
-from cbdm_scale.metrics.resize import Resize, check_rule
-from cbdm_scale.sampling.guidance import GuidanceMode, check_mode
+from cbdm_scale.sampling.options import GuidanceMode, check_mode
+
+Resize = Literal["bilinear", "tf1", "bicubic"]
+
+RULES: tuple[Resize, ...] = get_args(Resize)
+
+K_NEAREST = 5
+"""Neighbours that a ball reaches to, unless told otherwise."""
 
 BestBy = Literal["fid", "fid_few"]
 
@@ -91,13 +94,10 @@ class EvalConfig:
         """The strengths of an evaluation on the way."""
         return self.omegas if self.scan else self.omegas[:1]
 
-    def recipe(self, folder: str, read: Read) -> Recipe:
-        """The extractor that these options name; ``folder`` is that of the data set."""
-        return find_extractor(
-            self.extractor,
-            folder,
-            read,
-            weights=self.weights,
-            allow_weights=self.allow_weights,
-            resize=self.resize,
+
+def check_rule(rule: str) -> None:
+    if rule not in RULES:
+        raise ValueError(
+            f"eval.resize must be {', '.join(RULES[:-1])} or {RULES[-1]}, got {rule!r}. Try "
+            "bilinear, as in pytorch-fid."
         )

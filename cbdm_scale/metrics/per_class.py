@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.labels import GROUPS, Group, class_groups
+from cbdm_scale.data.groups import GROUPS, Group, class_groups
 from cbdm_scale.metrics.fid import FrechetTo
 from cbdm_scale.metrics.intervals import (
     Interval,

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.metrics.neighbours import Screen, nearest, within
-
-K_NEAREST = 5
-"""Neighbours that a ball reaches to, unless told otherwise."""
+from cbdm_scale.metrics.options import K_NEAREST
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.labels import Group, class_groups
+from cbdm_scale.data.groups import Group, class_groups
 from cbdm_scale.metrics.fid import FrechetTo
 
 

@@ -11,22 +11,11 @@ bicubic   clean-fid: PIL's bicubic, which antialiases, clipped to 0..255; (v - 1
 Shapes: N = images, C = channels, H, W = height and width, S = side of the network's input.
 """
 
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Resize = Literal["bilinear", "tf1", "bicubic"]
-RULES: tuple[Resize, ...] = get_args(Resize)
-
-
-def check_rule(rule: str) -> None:
-    if rule not in RULES:
-        raise ValueError(
-            f"eval.resize must be {', '.join(RULES[:-1])} or {RULES[-1]}, got {rule!r}. Try "
-            "bilinear, as in pytorch-fid."
-        )
+from cbdm_scale.metrics.options import Resize, check_rule
 
 
 def resize(levels: Tensor, side: int, rule: Resize) -> Tensor:

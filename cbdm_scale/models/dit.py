@@ -4,10 +4,6 @@ Shapes: N = batch, C = channels, H = W = image size, P = patch size, L = (H / P)
 D = width, K = classes.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,77 +16,10 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
     sinusoid,
 )
+from cbdm_scale.models.options import DiTConfig
 
-DiTSize = Literal["S", "B", "L", "XL"]
-SIZES: dict[str, tuple[int, int, int]] = {
-    "S": (12, 384, 6),
-    "B": (12, 768, 12),
-    "L": (24, 1024, 16),
-    "XL": (28, 1152, 16),
-}
-"""Table 1: blocks, width, heads."""
 FREQUENCIES = 256
 """Numbers of the sinusoid of a step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiTConfig:
-    size: DiTSize = "S"
-    """Blocks, width and heads of Table 1: S, B, L or XL."""
-
-    patch: int = 2
-    """Side of a patch in pixels: 2, 4 or 8 in the paper. Half of it is four times the work."""
-
-    depth: int = 0
-    """Blocks; 0 is the size's."""
-
-    width: int = 0
-    """Numbers of a token, a multiple of 4 and of ``heads``; 0 is the size's."""
-
-    heads: int = 0
-    """Heads of each attention; 0 is the size's."""
-
-    dropout: float = 0.0
-    """Probability with which a block drops an activation of its perceptron. The paper: 0."""
-
-    step_shift: int = 0
-    """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
-    1 as in the library diffusers, which loads an exported network with 1 alone."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Blocks, width, heads."""
-        depth, width, heads = SIZES[self.size]
-        return self.depth or depth, self.width or width, self.heads or heads
-
-    def __post_init__(self) -> None:
-        if self.size not in get_args(DiTSize):
-            raise ValueError(f"model.size must be S, B, L or XL, got {self.size!r}.")
-        if self.patch < 1:
-            raise ValueError(f"model.patch must be at least 1, got {self.patch}. Try 2.")
-        for name in ("depth", "width", "heads"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"model.{name} must be at least 0, got {getattr(self, name)}: 0 is that of "
-                    "--model.size."
-                )
-        _, width, heads = self.shape
-        check_heads(width, heads)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
-            )
-        if self.step_shift not in (0, 1):
-            raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
-
-
-def check_heads(width: int, heads: int) -> None:
-    """ValueError unless every head gets as many numbers, and every coordinate its waves."""
-    if width % heads or width % 4:
-        raise ValueError(
-            f"model.width ({width}) must be divisible by 4 and by model.heads ({heads}). Try "
-            f"--model.width {math.lcm(4, heads) * max(1, width // math.lcm(4, heads))}."
-        )
 
 
 def check_patch(patch: int, image_size: int) -> None:

@@ -8,7 +8,6 @@ Shapes: N = batch, C = channels, H = height, W = width, D = width of an embeddin
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,67 +22,17 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
     sinusoid,
 )
-from cbdm_scale.models.unet import NEAR_ZERO, Attention, GroupNorm, check_blocks, conv
+from cbdm_scale.models.options import TAPS, SongConfig
+from cbdm_scale.models.unet import NEAR_ZERO, Attention, GroupNorm, conv
 
 EPS = 1e-6
 """Of every normalisation."""
 RESCALE = math.sqrt(0.5)
 """Of every sum of two branches: it keeps the variance."""
-TAPS = {"box": (1, 1), "smooth": (1, 3, 3, 1)}
-"""Filters of the resampling, along each axis, before they are normed."""
 FOURIER_SCALE = 16.0
 """Standard deviation of the frequencies of the Fourier features."""
 
 Way = Literal["", "down", "up"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SongConfig:
-    channels: int = 128
-    """Channels that ``multipliers`` count in, a multiple of 4."""
-
-    multipliers: tuple[int, ...] = (2, 2, 2)
-    """Channels of each level in units of ``channels``; every further level halves the image."""
-
-    num_blocks: int = 4
-    """Residual blocks a level on the way down; on the way up there is one more."""
-
-    attention: tuple[int, ...] = (1,)
-    """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
-
-    dropout: float = 0.13
-    """Probability with which a residual block drops an activation in training."""
-
-    embedding: Literal["positional", "fourier"] = "positional"
-    """How the level is heard: DDPM's sinusoid, or NCSN++'s Fourier features."""
-
-    filter: Literal["box", "smooth"] = "box"
-    """What images are resampled with: taps 1-1, or NCSN++'s 1-3-3-1."""
-
-    residual_input: bool = False
-    """Whether the image is added again at every level of the way down, as in NCSN++."""
-
-    def __post_init__(self) -> None:
-        if self.channels < 4 or self.channels % 4:
-            raise ValueError(
-                f"model.channels ({self.channels}) must be a multiple of 4. Try "
-                f"--model.channels {max(4, self.channels // 4 * 4)}."
-            )
-        check_blocks(self.multipliers, self.num_blocks, self.attention)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"model.dropout must lie in [0, 1), got {self.dropout}. EDM has 0.13."
-            )
-        for name, choices in (("embedding", ("positional", "fourier")), ("filter", TAPS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"model.{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}."
-                )
-
-    @property
-    def noise_channels(self) -> int:
-        """Numbers of the features of a level: twice as many where they are Fourier's."""
-        return self.channels * (2 if self.embedding == "fourier" else 1)
 
 
 # ----------------------------------------------------------------------------

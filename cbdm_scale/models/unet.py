@@ -3,8 +3,6 @@
 Shapes: N = batch, C = channels, H = height, W = width, D = width of an embedding, K = classes.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,73 +15,10 @@ from cbdm_scale.models.embeddings import (
     init_xavier,
     label_embedding,
 )
+from cbdm_scale.models.options import UNetConfig
 
-MOST_BLOCKS, MOST_LEVELS = 256, 16
 NEAR_ZERO = 1e-5
 """Gain of each last layer: a block starts as (nearly) the identity, the network at 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    channels: int = 128
-    """Channels at full resolution, a multiple of ``groups``."""
-
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    """Channels of each level in units of ``channels``; every further level halves the image."""
-
-    num_blocks: int = 2
-    """Residual blocks a level on the way down; on the way up there is one more."""
-
-    attention: tuple[int, ...] = (1,)
-    """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
-
-    groups: int = 32
-    """Groups of every normalisation. With one channel a group (32 channels in 32 groups) the
-    blocks at full resolution cannot hear step and label: what is added to a whole channel, the
-    normalisation takes away again. Small networks want 8."""
-
-    dropout: float = 0.1
-    """Probability with which a residual block drops an activation in training."""
-
-    def __post_init__(self) -> None:
-        if self.groups < 1:
-            raise ValueError(f"model.groups must be at least 1, got {self.groups}. Try 32.")
-        if self.channels < 1 or self.channels % self.groups or self.channels % 2:
-            raise ValueError(
-                f"model.channels ({self.channels}) must be even and divisible by model.groups "
-                f"({self.groups}). Try --model.channels {2 * self.groups}, or --model.groups 8."
-            )
-        check_blocks(self.multipliers, self.num_blocks, self.attention)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0.1."
-            )
-
-
-def check_blocks(
-    multipliers: tuple[int, ...], num_blocks: int, attention: tuple[int, ...]
-) -> None:
-    """ValueError unless there are levels, blocks on them, and attention on some of them."""
-    levels = len(multipliers)
-    if levels == 0 or any(not isinstance(m, int) or m < 1 for m in multipliers):
-        raise ValueError(
-            f"model.multipliers {multipliers} must hold one level or more, each a whole number "
-            "from 1. Try 1 2 2 2."
-        )
-    if not 1 <= num_blocks <= MOST_BLOCKS:
-        raise ValueError(
-            f"model.num_blocks must be from 1 to {MOST_BLOCKS}, got {num_blocks}. Try 2."
-        )
-    if levels > MOST_LEVELS:
-        raise ValueError(
-            f"model.multipliers has {levels:,} levels: {MOST_LEVELS} halvings leave nothing of "
-            "any image. Try 1 2 2 2."
-        )
-    if len(set(attention)) < len(attention) or not all(0 <= i < levels for i in attention):
-        raise ValueError(
-            f"model.attention {attention} must name different levels out of 0..{levels - 1}, "
-            f"as model.multipliers has {levels}. Try {levels - 1}."
-        )
 
 
 # ----------------------------------------------------------------------------

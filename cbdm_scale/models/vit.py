@@ -7,13 +7,11 @@ Shapes: N = batch, C = channels, H = W = image size, P = patch size, L = (H / P)
 D = width of a token, K = classes.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.dit import Attention, check_heads, check_patch, join_patches
+from cbdm_scale.models.dit import Attention, check_patch, join_patches
 from cbdm_scale.models.embeddings import (
     OmegaEmbedding,
     add_conditioning,
@@ -22,41 +20,7 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
     sinusoid,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViTConfig:
-    patch: int = 4
-    """Side of a patch in pixels: 4 in the paper for images of 32x32, 8 for larger ones."""
-
-    depth: int = 9
-    """Blocks."""
-
-    width: int = 384
-    """Numbers of a token, a multiple of 4 and of ``heads``."""
-
-    heads: int = 12
-    """Heads of each attention."""
-
-    expansion: int = 2
-    """Hidden width of each perceptron in units of ``width``."""
-
-    dropout: float = 0.0
-    """Probability with which a block drops an activation of its perceptron."""
-
-    def __post_init__(self) -> None:
-        for name, usual in (("patch", 4), ("depth", 9), ("width", 384), ("heads", 12)):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"model.{name} must be at least 1, got {getattr(self, name)}. Try {usual}."
-                )
-        if self.expansion < 1:
-            raise ValueError(
-                f"model.expansion must be at least 1, got {self.expansion}. Try 2."
-            )
-        check_heads(self.width, self.heads)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must lie in [0, 1), got {self.dropout}. Try 0.")
+from cbdm_scale.models.options import ViTConfig
 
 
 class Block(nn.Module):

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from cbdm_scale.models.dit import FREQUENCIES, SIZES, DiT, DiTConfig, DiTSize
+from cbdm_scale.models.dit import FREQUENCIES, DiT
+from cbdm_scale.models.options import SIZES, DiTConfig, DiTSize
 from cbdm_scale.pretrained.diffusers_unet import (
     Pair,
     check_tensors,

@@ -10,9 +10,8 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
-from cbdm_scale.diffusion.schedule import ScheduleConfig
-from cbdm_scale.models.dit import DiTConfig
-from cbdm_scale.models.unet import UNetConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.models.options import DiTConfig, UNetConfig
 from cbdm_scale.pretrained.diffusers_dit import DIT, dit_from_theirs
 from cbdm_scale.pretrained.diffusers_unet import UNET, unet_from_theirs
 from cbdm_scale.storage.folder import Storage

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbdm_scale.models.unet import UNet, UNetConfig
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.unet import UNet
 from cbdm_scale.pretrained.transfer import ADDED
 
 UNET = "UNet2DModel"

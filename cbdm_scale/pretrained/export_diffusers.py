@@ -16,13 +16,12 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.models.dit import DiTConfig
-from cbdm_scale.models.unet import UNetConfig
-from cbdm_scale.pretrained import PretrainedNetwork
+from cbdm_scale.models.options import DiTConfig, UNetConfig
 from cbdm_scale.pretrained.diffusers_dit import DIT, config_to_dit, dit_to_theirs
 from cbdm_scale.pretrained.diffusers_folder import OURS, WEIGHTS
 from cbdm_scale.pretrained.diffusers_unet import UNET, config_to_unet, to_theirs, unet_pairs
 from cbdm_scale.pretrained.export_network import network_of
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.pretrained.transfer import ADDED
 from cbdm_scale.sampling.guidance import classifier_free
 from cbdm_scale.sampling.steps import predict_x0

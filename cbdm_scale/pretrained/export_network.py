@@ -3,17 +3,12 @@
 from safetensors.torch import load
 from torch import nn
 
-from cbdm_scale.config.schema import build_network
-from cbdm_scale.pretrained import PretrainedNetwork
+from cbdm_scale.pretrained.build import build_network
+from cbdm_scale.pretrained.network import PretrainedNetwork
 
 
 def network_of(origin: PretrainedNetwork) -> nn.Module:
     """With its trained weights, for sampling: a ``types.Net`` on the CPU."""
-    net = build_network(
-        origin.config,
-        channels=origin.channels,
-        image_size=origin.image_size,
-        num_classes=origin.num_classes,
-    )
+    net = build_network(origin.config, origin)
     net.load_state_dict(load(origin.weights))
     return net.eval().requires_grad_(False)

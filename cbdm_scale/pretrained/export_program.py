@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.diffusion.schedule import expand_as
-from cbdm_scale.pretrained import PretrainedNetwork
 from cbdm_scale.pretrained.export_network import network_of
+from cbdm_scale.pretrained.network import PretrainedNetwork
 
 MOST = 1 << 16
 """Largest batch of the program."""

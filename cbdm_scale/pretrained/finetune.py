@@ -12,11 +12,14 @@ from safetensors.torch import load
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.preset_file import is_chosen
-from cbdm_scale.config.schema import Config, build_network, find_option, from_dict
+from cbdm_scale.config.schema import Config, find_option, from_dict
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.pretrained import MLFLOW, PretrainedNetwork, find_data, load_pretrained
+from cbdm_scale.pretrained.build import build_network
+from cbdm_scale.pretrained.dataset import find_data
+from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.pretrained.transfer import Transfer, transfer
-from cbdm_scale.sampling.generate import usual_sampler
+from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import INITIAL_ABOUT, save_initial
 
@@ -194,12 +197,7 @@ def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> l
             "begun from it. Give the trained network's place, or the options of that run."
         )
     rows, how = label_rows(start.origin, manifest, config.init_labels)
-    net = build_network(
-        config,
-        channels=manifest.channels,
-        image_size=manifest.image_size,
-        num_classes=manifest.num_classes,
-    )
+    net = build_network(config, manifest)
     try:
         made = transfer(net, load(start.origin.weights), rows)
     except ValueError as error:

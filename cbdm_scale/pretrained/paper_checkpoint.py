@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.models.embeddings import sinusoid
-from cbdm_scale.models.unet import UNet, UNetConfig
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.unet import UNet
 
 TIME = "time_embedding.timembedding"
 TABLE = f"{TIME}.0.weight"

@@ -10,7 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from cbdm_scale.config.schema import Config, build_network, from_dict
+from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.storage.json import parse_json
 
 LARGEST = {"channels": 1 << 10, "size": 1 << 14, "num_classes": 1 << 24}
@@ -67,12 +68,7 @@ def check_network(where: str, saved: SavedNetwork, data: bytes) -> None:
         ) from error
     try:
         with torch.device("meta"):
-            net = build_network(
-                saved.config,
-                channels=saved.channels,
-                image_size=saved.image_size,
-                num_classes=saved.num_classes,
-            )
+            net = build_network(saved.config, saved)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ValueError(
             f"{where}: no network can be built from its config.json ({str(error)[:200]})."

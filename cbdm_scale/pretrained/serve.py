@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from cbdm_scale.config.schema import build_network, make_process
+from cbdm_scale.pretrained.build import build_network, make_process
 from cbdm_scale.pretrained.run_files import check_network, read_saved
 from cbdm_scale.sampling.generate import generate, to_uint8
-from cbdm_scale.sampling.guidance import check_trained
+from cbdm_scale.sampling.options import check_trained
 from cbdm_scale.storage.folder import Storage
 
 WEIGHTS = "ema.safetensors"
@@ -30,12 +30,7 @@ def generate_from_checkpoint(
     saved, data = read_saved(folder, home.read_bytes("config.json")), home.read_bytes(WEIGHTS)
     check_network(folder, saved, data)
     config, num_classes = saved.config, saved.num_classes
-    net = build_network(
-        config,
-        channels=saved.channels,
-        image_size=saved.image_size,
-        num_classes=num_classes,
-    )
+    net = build_network(config, saved)
     net.load_state_dict(load(data))
     y = torch.tensor(list(labels), dtype=torch.int64)
     outside = [label for label in labels if not 0 <= label < num_classes]

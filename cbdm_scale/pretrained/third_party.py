@@ -6,12 +6,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from cbdm_scale.config.schema import Config
-from cbdm_scale.diffusion.schedule import ScheduleConfig
-from cbdm_scale.models.unet import UNetConfig
+from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.diffusers_folder import read_diffusers
 from cbdm_scale.pretrained.network import SAMPLES, PretrainedNetwork
 from cbdm_scale.pretrained.paper_checkpoint import load_foreign
-from cbdm_scale.sampling.generate import SamplerConfig
+from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import split_scheme
 from cbdm_scale.training.select_weights import POWER

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.cluster import Published, Say, StopFile
-from cbdm_scale.data.loader import DataConfig, load_batches
+from cbdm_scale.data.groups import GROUPS, Group
+from cbdm_scale.data.loader import load_batches
+from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import BadSample
-from cbdm_scale.diffusion.labels import GROUPS, Group
 from cbdm_scale.metrics.classifier import save_classifier
 from cbdm_scale.models.resnet import new_resnet
 from cbdm_scale.recognition.fit import FitConfig, Hooks, count_confusion, fit

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.labels import GROUPS, Group
+from cbdm_scale.data.groups import GROUPS, Group
 
 SCORES = "precision", "recall", "accuracy"
 

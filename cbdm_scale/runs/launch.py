@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbdm_scale import __version__
-from cbdm_scale.config.schema import Config, build_network
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
+from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.pretrained.finetune import Start, begin, settle
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.storage.folder import Storage
@@ -52,12 +54,7 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
 
 def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
-    net = build_network(
-        config,
-        channels=manifest.channels,
-        image_size=manifest.image_size,
-        num_classes=manifest.num_classes,
-    )
+    net = build_network(config, manifest)
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size
     return {
@@ -78,7 +75,7 @@ def check_extractor(config: Config, manifest: Manifest) -> None:
     if config.eval.extractor == "none":
         return
     folder = Storage(dataset_folder(config.data.root, manifest.name))
-    recipe = config.eval.recipe(folder.url, folder.read_path)
+    recipe = recipe_of(config.eval, folder.url, folder.read_path)
     recipe.load("cpu")
 
 

@@ -23,7 +23,9 @@ from cbdm_scale.cluster import (
     StopFile,
     in_cluster,
 )
-from cbdm_scale.config.schema import Config, build_network, make_process
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.augment import augmentation
+from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.manifest import Manifest, read_manifest
@@ -32,7 +34,8 @@ from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
-from cbdm_scale.losses import build_loss
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.pretrained.build import build_network, make_process
 from cbdm_scale.runs.checkpoints import CheckpointManager
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
@@ -206,9 +209,9 @@ class Run:
             balanced_fraction=config.data.balanced_fraction,
         )
         open_at_once = max(8, plan.num_streams + 1)
-        root, cache = config.data.root, config.data.open_cache()
+        root, cache = config.data.root, open_cache(config.data)
         reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)
-        images = PlannedImages(reader, plan, config.data.augmentation(config.seed))
+        images = PlannedImages(reader, plan, augmentation(config.data, config.seed))
         batches = load_batches(
             images,
             config.data,
@@ -287,12 +290,7 @@ class Run:
 def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
     """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
     torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
-    net = build_network(
-        config,
-        channels=manifest.channels,
-        image_size=manifest.image_size,
-        num_classes=manifest.num_classes,
-    ).to(device)
+    net = build_network(config, manifest).to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)

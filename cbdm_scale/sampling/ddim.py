@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.sampling.steps import Draw, Spacing, predict_x0, walk
+from cbdm_scale.sampling.options import Spacing
+from cbdm_scale.sampling.steps import Draw, predict_x0, walk
 
 
 @torch.no_grad()

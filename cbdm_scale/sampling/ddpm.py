@@ -3,16 +3,13 @@
 Shapes: N = batch, C = channels, H = height, W = width, T = number of noise levels.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.sampling.steps import Draw, Spacing, predict_x0, walk
-
-Variance = Literal["fixed_large", "fixed_small"]
+from cbdm_scale.sampling.options import Spacing, Variance
+from cbdm_scale.sampling.steps import Draw, predict_x0, walk
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.sampling.steps import Spacing, predict_x0, walk
+from cbdm_scale.sampling.options import Spacing
+from cbdm_scale.sampling.steps import predict_x0, walk
 
 
 def log_snr(alpha_bar: float) -> float:

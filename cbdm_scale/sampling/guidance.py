@@ -1,38 +1,13 @@
 """Guidance turns a network into another network with the same call."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
-
-GuidanceMode = Literal["cfg", "tcfg"]
-
-
-def check_mode(option: str, mode: str) -> None:
-    """ValueError unless ``mode`` is a guidance mode; ``option`` is what the user set."""
-    if mode not in get_args(GuidanceMode):
-        raise ValueError(
-            f"{option} must be cfg (two predictions a step) or tcfg (one, by a network trained "
-            f"with --loss.tcfg), got {mode!r}."
-        )
-
-
-def check_trained(option: str, mode: str, strength: float, omega_max: float) -> None:
-    """ValueError if the network did not learn this strength: ``omega_max`` 0 is none at all."""
-    if mode == "tcfg" and not omega_max:
-        raise ValueError(
-            f"{option} (tcfg) needs a network with an omega-conditioned layer. Train one with "
-            "--loss.tcfg, or guide this one with two predictions a step: cfg."
-        )
-    if mode == "tcfg" and strength > omega_max:
-        raise ValueError(
-            f"{option} (tcfg) knows strengths up to {omega_max:g} (loss.omega_max), got "
-            f"{strength:g}. Try {omega_max:g}, or cfg, which takes any strength."
-        )
+from cbdm_scale.sampling.options import GuidanceMode
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,16 @@ Shapes: N = batch, C = channels, H = height, W = width, T = number of noise leve
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.sampling.options import Spacing, check_num_steps
 
 Draw = Callable[[int], Tensor]
 """Standard normal numbers like x for the i-th step taken, i = 0 the noisiest."""
-
-Spacing = Literal["uniform", "log_snr"]
-
-
-def check_num_steps(num_levels: int, num_steps: int) -> None:
-    if not 1 <= num_steps <= num_levels:
-        raise ValueError(
-            f"sample.num_steps ({num_steps}) must be between 1 and diffusion.num_steps "
-            f"({num_levels}). Try --sample.num-steps {min(max(num_steps, 1), num_levels)}."
-        )
 
 
 def subsequence(num_levels: int, num_steps: int) -> list[int]:

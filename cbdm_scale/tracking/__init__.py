@@ -8,9 +8,9 @@ results.py: a finished evaluation.
 
 from cbdm_scale.tracking.client import ask_server, database_file, hide_password
 from cbdm_scale.tracking.models import fetch_model
+from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.tracking.results import log_results, run_id_of
 from cbdm_scale.tracking.runs import (
-    TrackConfig,
     charts,
     default_tracking_uri,
     end_run,

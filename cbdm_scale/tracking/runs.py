@@ -4,11 +4,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.remote import refuse_password
 from cbdm_scale.tracking.client import (
     LONGEST_PARAM,
     SQLITE,
@@ -23,20 +21,6 @@ RUN_ID_FILE = "mlflow_run_id"
 PARAMS_PER_CALL = 100  # MLflow's limit
 WAY_OUT = "Start the server, or leave --track.uri out to use sqlite in the storage folder."
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackConfig:
-    uri: str = ""
-    """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
-
-    experiment: str = "cbdm_scale"
-    """MLflow experiment that the run belongs to."""
-
-    def __post_init__(self) -> None:
-        refuse_password("track.uri", self.uri)
-        if not self.experiment.strip():
-            raise ValueError("track.experiment is empty. Try --track.experiment cbdm_scale.")
 
 
 def default_tracking_uri(storage: Storage) -> str:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cbdm_scale.data.loader import Batch
-from cbdm_scale.losses import Drawer, Loss
+from cbdm_scale.losses.build import Loss
+from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.training.distributed import World
 
 

@@ -13,103 +13,13 @@ from torch import nn
 
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion import rng
-from cbdm_scale.losses import Drawer, Loss
+from cbdm_scale.losses.build import Loss
+from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_step
 from cbdm_scale.training.meter import Meter
+from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.state import State
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    total_images: int = 19_200_000
-    """Images shown to the network, all ranks together (the authors' 300k steps of 64)."""
-
-    batch_size: int = 64
-    """Images per optimiser step, all ranks together."""
-
-    micro_batch: int = 0
-    """Images per rank that go through the network at once; 0 is all of the rank's share."""
-
-    lr: float = 2e-4
-    """Learning rate of Adam after the warm-up."""
-
-    warmup_images: int = 320_000
-    """Images over which the learning rate rises linearly from 0 (the authors' 5,000 steps)."""
-
-    clip: float = 1.0
-    """Largest norm of the gradient; larger ones are scaled down to it."""
-
-    ema_halflife: float = 443_600
-    """Half-life of the averaged weights in images (the authors' 0.9999 a step of 64)."""
-
-    ema_ramp: float = 0.0
-    """Cap of the half-life as a share of the images seen; 0 is none, as in the paper."""
-
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 autocast for the network (weights, EMA, losses and norms stay fp32), or fp32."""
-
-    channels_last: bool = True
-    """Memory layout of the network's tensors."""
-
-    compile: bool = False
-    """Compile the network with torch.compile."""
-
-    log_every: int = 51_200
-    """Images between two reports of losses and speed."""
-
-    save_every: int = 640_000
-    """Images between two checkpoints."""
-
-    sample_every: int = 1_280_000
-    """Images between two sample grids; 0 for none."""
-
-    eval_every: int = 3_200_000
-    """Images between two evaluations by FID, each of a checkpoint that is saved then; 0 for one
-    at the end only."""
-
-    posthoc_every: int = 0
-    """Images between two kept pairs of averages, from which sample and evaluate find that of
-    any width (--weights power:0.1); 0 for none. They cost two more copies of the network."""
-
-    eval_at: tuple[int, ...] = ()
-    """Further numbers of images after which to evaluate, such as the rungs of a search."""
-
-    keep: int = 3
-    """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
-
-    max_bad_steps: int = 5
-    """Steps in a row with a gradient that is not finite, after which the run stops."""
-
-    def __post_init__(self) -> None:
-        for option in ("total_images", "batch_size", "log_every", "save_every", "keep"):
-            if getattr(self, option) < 1:
-                raise ValueError(
-                    f"train.{option} must be at least 1, got {getattr(self, option)}."
-                )
-        for option in ("lr", "clip", "ema_halflife"):
-            if not getattr(self, option) > 0:
-                raise ValueError(
-                    f"train.{option} must be above 0, got {getattr(self, option)}."
-                )
-        intervals = ("sample_every", "eval_every", "posthoc_every")
-        for option in ("micro_batch", "warmup_images", *intervals):
-            if getattr(self, option) < 0:
-                raise ValueError(f"train.{option} must not be negative. Try 0.")
-        if min(self.eval_at, default=1) < 1:
-            raise ValueError(
-                f"train.eval_at must be numbers of images above 0, got {self.eval_at}."
-            )
-
-    def per_rank(self, world_size: int) -> int:
-        """Images of a rank in a step; a ValueError says which batch would divide."""
-        if self.batch_size % world_size:
-            smaller = self.batch_size // world_size * world_size
-            raise ValueError(
-                f"train.batch_size ({self.batch_size}) must be divisible by the number of "
-                f"workers ({world_size}). Try --train.batch-size {smaller or world_size}."
-            )
-        return self.batch_size // world_size
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
-from cbdm_scale.diffusion.labels import GROUPS
 from data_prep.checking.sets import find_sets
 
 

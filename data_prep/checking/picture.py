@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.data.shards import BadSample, ShardReader
-from cbdm_scale.diffusion.labels import GROUPS, Group
 
 COLOURS: dict[Group, str] = {"many": "#2b6ca3", "medium": "#d98c21", "few": "#b3375e"}
 CLASSES_A_BAND = 4

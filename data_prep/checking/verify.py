@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import part_name
 from cbdm_scale.data.manifest import (
     Manifest,
@@ -23,7 +24,6 @@ from cbdm_scale.data.manifest import (
     parse_manifest,
     read_shards,
 )
-from cbdm_scale.diffusion.labels import class_groups
 from cbdm_scale.storage.remote import Store, StoreError
 from data_prep.checking.check_shard import Expected, Findings, ShardCheck, num_index_groups
 from data_prep.checking.sets import find_sets

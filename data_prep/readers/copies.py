@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.data.index import cache_folder, one_at_a_time
+from cbdm_scale.data.cache import cache_folder
+from cbdm_scale.data.index import one_at_a_time
 
 ARROW_SCHEMES = ("s3", "gs", "gcs")
 PAUSES = (0.5, 2.0, 8.0)

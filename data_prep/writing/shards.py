@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
-from cbdm_scale.diffusion.labels import class_groups
 from cbdm_scale.diffusion.rng import permutation
 from data_prep.source import BadImage, Source
 from data_prep.writing.encode import Encoding

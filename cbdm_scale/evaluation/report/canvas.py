@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cbdm_scale.diffusion.labels import Group
+from cbdm_scale.data.groups import Group
 
 INK, MUTED, RULE, PAPER = "#1b2430", "#5f6b7a", "#dde2e9", "#fefefe"
 GROUP_COLOURS: dict[Group | None, str] = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cbdm_scale.diffusion.labels import Group
+from cbdm_scale.data.groups import Group
 from cbdm_scale.evaluation.report.words import (
     KID_SCALE,
     apart,

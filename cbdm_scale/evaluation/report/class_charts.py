@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.evaluation.report.canvas import (
     GROUP_COLOURS,
     GROUP_MARKERS,

@@ -6,7 +6,7 @@ hold the spread between training runs, and the page says so.
 
 from dataclasses import replace
 
-from cbdm_scale.diffusion.labels import Group
+from cbdm_scale.data.groups import Group
 from cbdm_scale.evaluation.report.claims import Claim, pooled_row
 from cbdm_scale.evaluation.report.words import (
     KID_SCALE,

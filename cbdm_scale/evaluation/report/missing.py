@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from cbdm_scale.diffusion.labels import GROUPS
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 
 NAMES = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from math import floor, log10
 
-from cbdm_scale.diffusion.labels import Group
+from cbdm_scale.data.groups import Group
 from cbdm_scale.metrics.intervals import Interval
 
 KID_SCALE = 1000

@@ -1,0 +1,255 @@
+"""Options of the backbones: what a network of each kind can be."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+TAPS = {"box": (1, 1), "smooth": (1, 3, 3, 1)}
+"""Filters of the resampling, along each axis, before they are normed."""
+
+DiTSize = Literal["S", "B", "L", "XL"]
+
+SIZES: dict[str, tuple[int, int, int]] = {
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+"""Table 1: blocks, width, heads."""
+
+
+MOST_BLOCKS, MOST_LEVELS = 256, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    channels: int = 128
+    """Channels at full resolution, a multiple of ``groups``."""
+
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each level in units of ``channels``; every further level halves the image."""
+
+    num_blocks: int = 2
+    """Residual blocks a level on the way down; on the way up there is one more."""
+
+    attention: tuple[int, ...] = (1,)
+    """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
+
+    groups: int = 32
+    """Groups of every normalisation. With one channel a group (32 channels in 32 groups) the
+    blocks at full resolution cannot hear step and label: what is added to a whole channel, the
+    normalisation takes away again. Small networks want 8."""
+
+    dropout: float = 0.1
+    """Probability with which a residual block drops an activation in training."""
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"model.groups must be at least 1, got {self.groups}. Try 32.")
+        if self.channels < 1 or self.channels % self.groups or self.channels % 2:
+            raise ValueError(
+                f"model.channels ({self.channels}) must be even and divisible by model.groups "
+                f"({self.groups}). Try --model.channels {2 * self.groups}, or --model.groups 8."
+            )
+        check_blocks(self.multipliers, self.num_blocks, self.attention)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0.1."
+            )
+
+
+def check_blocks(
+    multipliers: tuple[int, ...], num_blocks: int, attention: tuple[int, ...]
+) -> None:
+    """ValueError unless there are levels, blocks on them, and attention on some of them."""
+    levels = len(multipliers)
+    if levels == 0 or any(not isinstance(m, int) or m < 1 for m in multipliers):
+        raise ValueError(
+            f"model.multipliers {multipliers} must hold one level or more, each a whole number "
+            "from 1. Try 1 2 2 2."
+        )
+    if not 1 <= num_blocks <= MOST_BLOCKS:
+        raise ValueError(
+            f"model.num_blocks must be from 1 to {MOST_BLOCKS}, got {num_blocks}. Try 2."
+        )
+    if levels > MOST_LEVELS:
+        raise ValueError(
+            f"model.multipliers has {levels:,} levels: {MOST_LEVELS} halvings leave nothing of "
+            "any image. Try 1 2 2 2."
+        )
+    if len(set(attention)) < len(attention) or not all(0 <= i < levels for i in attention):
+        raise ValueError(
+            f"model.attention {attention} must name different levels out of 0..{levels - 1}, "
+            f"as model.multipliers has {levels}. Try {levels - 1}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongConfig:
+    channels: int = 128
+    """Channels that ``multipliers`` count in, a multiple of 4."""
+
+    multipliers: tuple[int, ...] = (2, 2, 2)
+    """Channels of each level in units of ``channels``; every further level halves the image."""
+
+    num_blocks: int = 4
+    """Residual blocks a level on the way down; on the way up there is one more."""
+
+    attention: tuple[int, ...] = (1,)
+    """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
+
+    dropout: float = 0.13
+    """Probability with which a residual block drops an activation in training."""
+
+    embedding: Literal["positional", "fourier"] = "positional"
+    """How the level is heard: DDPM's sinusoid, or NCSN++'s Fourier features."""
+
+    filter: Literal["box", "smooth"] = "box"
+    """What images are resampled with: taps 1-1, or NCSN++'s 1-3-3-1."""
+
+    residual_input: bool = False
+    """Whether the image is added again at every level of the way down, as in NCSN++."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 4 or self.channels % 4:
+            raise ValueError(
+                f"model.channels ({self.channels}) must be a multiple of 4. Try "
+                f"--model.channels {max(4, self.channels // 4 * 4)}."
+            )
+        check_blocks(self.multipliers, self.num_blocks, self.attention)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"model.dropout must lie in [0, 1), got {self.dropout}. EDM has 0.13."
+            )
+        for name, choices in (("embedding", ("positional", "fourier")), ("filter", TAPS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"model.{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}."
+                )
+
+    @property
+    def noise_channels(self) -> int:
+        """Numbers of the features of a level: twice as many where they are Fourier's."""
+        return self.channels * (2 if self.embedding == "fourier" else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    size: DiTSize = "S"
+    """Blocks, width and heads of Table 1: S, B, L or XL."""
+
+    patch: int = 2
+    """Side of a patch in pixels: 2, 4 or 8 in the paper. Half of it is four times the work."""
+
+    depth: int = 0
+    """Blocks; 0 is the size's."""
+
+    width: int = 0
+    """Numbers of a token, a multiple of 4 and of ``heads``; 0 is the size's."""
+
+    heads: int = 0
+    """Heads of each attention; 0 is the size's."""
+
+    dropout: float = 0.0
+    """Probability with which a block drops an activation of its perceptron. The paper: 0."""
+
+    step_shift: int = 0
+    """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
+    1 as in the library diffusers, which loads an exported network with 1 alone."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Blocks, width, heads."""
+        depth, width, heads = SIZES[self.size]
+        return self.depth or depth, self.width or width, self.heads or heads
+
+    def __post_init__(self) -> None:
+        if self.size not in get_args(DiTSize):
+            raise ValueError(f"model.size must be S, B, L or XL, got {self.size!r}.")
+        if self.patch < 1:
+            raise ValueError(f"model.patch must be at least 1, got {self.patch}. Try 2.")
+        for name in ("depth", "width", "heads"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"model.{name} must be at least 0, got {getattr(self, name)}: 0 is that of "
+                    "--model.size."
+                )
+        _, width, heads = self.shape
+        check_heads(width, heads)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
+            )
+        if self.step_shift not in (0, 1):
+            raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
+
+
+def check_heads(width: int, heads: int) -> None:
+    """ValueError unless every head gets as many numbers, and every coordinate its waves."""
+    if width % heads or width % 4:
+        raise ValueError(
+            f"model.width ({width}) must be divisible by 4 and by model.heads ({heads}). Try "
+            f"--model.width {math.lcm(4, heads) * max(1, width // math.lcm(4, heads))}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    patch: int = 4
+    """Side of a patch in pixels: 4 in the paper for images of 32x32, 8 for larger ones."""
+
+    depth: int = 9
+    """Blocks."""
+
+    width: int = 384
+    """Numbers of a token, a multiple of 4 and of ``heads``."""
+
+    heads: int = 12
+    """Heads of each attention."""
+
+    expansion: int = 2
+    """Hidden width of each perceptron in units of ``width``."""
+
+    dropout: float = 0.0
+    """Probability with which a block drops an activation of its perceptron."""
+
+    def __post_init__(self) -> None:
+        for name, usual in (("patch", 4), ("depth", 9), ("width", 384), ("heads", 12)):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"model.{name} must be at least 1, got {getattr(self, name)}. Try {usual}."
+                )
+        if self.expansion < 1:
+            raise ValueError(
+                f"model.expansion must be at least 1, got {self.expansion}. Try 2."
+            )
+        check_heads(self.width, self.heads)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must lie in [0, 1), got {self.dropout}. Try 0.")
+
+
+BackboneName = Literal["unet", "ddpmpp", "ncsnpp", "dit", "vit"]
+
+
+ModelConfig = UNetConfig | SongConfig | DiTConfig | ViTConfig
+
+
+BACKBONES: dict[str, Callable[..., ModelConfig]] = {
+    "unet": UNetConfig,
+    "ddpmpp": SongConfig,
+    "ncsnpp": partial(SongConfig, embedding="fourier", filter="smooth", residual_input=True),
+    "dit": DiTConfig,
+    "vit": ViTConfig,
+}
+"""Name of a backbone -> its configuration; the configuration's type decides what is built."""
+
+
+def backbone_config(backbone: str, **options: Any) -> ModelConfig:
+    """A backbone's configuration by its name; ValueError names those that there are."""
+    if backbone not in BACKBONES:
+        raise ValueError(
+            f"backbone ({backbone}) is not known. Choose from: {', '.join(BACKBONES)}."
+        )
+    return BACKBONES[backbone](**options)

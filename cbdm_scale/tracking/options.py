@@ -1,0 +1,19 @@
+"""Options of MLflow: where it is, and the experiment."""
+
+from dataclasses import dataclass
+
+from cbdm_scale.storage.remote import refuse_password
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    uri: str = ""
+    """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
+
+    experiment: str = "cbdm_scale"
+    """MLflow experiment that the run belongs to."""
+
+    def __post_init__(self) -> None:
+        refuse_password("track.uri", self.uri)
+        if not self.experiment.strip():
+            raise ValueError("track.experiment is empty. Try --track.experiment cbdm_scale.")
