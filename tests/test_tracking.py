@@ -1,15 +1,12 @@
 """Runs and the tracker against a real MLflow database, killed with -9 in between."""
 
-import io
 import math
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from tracking_tools import begin, history, make_checkpoint, make_png
 
 from cbdm_scale.storage.folder import Storage
@@ -158,24 +155,6 @@ def test_sending_twice_is_sending_once(uri: str, run: Storage) -> None:
     assert [len(history(uri, run_id, name)) for name in "abc"] == [1, 1, 1]
     assert len(client.list_artifacts(run_id, "images")) == 2
     assert len(client.search_model_versions(f"run_id='{run_id}'")) == 1
-
-
-def test_images_are_named_as_mlflow_names_them(uri: str, run: Storage) -> None:
-    run_id = begin(uri, run)
-    run.child("tracking").write_bytes("1.png", make_png())
-    record = {"seq": 1, "time": 5, "images": 64, "image": "grid/all", "file": "1.png"}
-    Sender(run, uri, run_id).send([record], lambda part: None)
-    client = make_client(uri)
-    ours = {file.path for file in client.list_artifacts(run_id, "images")}
-    image = Image.open(io.BytesIO(make_png()))
-    client.log_image(run_id, image, key="grid/all", step=64, timestamp=5)
-    both = {file.path for file in client.list_artifacts(run_id, "images")}
-    anonymous = [
-        {re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", path) for path in paths}
-        for paths in (ours, both - ours)
-    ]
-    assert len(ours) == 2 and anonymous[0] == anonymous[1]
-    assert client.get_run(run_id).data.tags["mlflow.loggedImages"].lower() == "true"
 
 
 def test_a_refused_record_does_not_stop_the_others(

@@ -7,8 +7,14 @@ import time
 from typing import Any
 
 from cbdm_scale.cluster.options import ClusterConfig
+from cbdm_scale.cluster.ray_internals import (
+    LOOPBACK,
+    init_on_loopback,
+    keep_loopback,
+    max_cluster_resources,
+    newest_local_address,
+)
 
-LOOPBACK = "127.0.0.1"
 JOINING_S = 300.0
 """Seconds that ``cluster.min_nodes`` nodes get to join."""
 
@@ -69,10 +75,8 @@ def wait_for_nodes(count: int, seconds: float = JOINING_S) -> None:
 def most_resources() -> dict[str, float]:
     """What the cluster has, or what its autoscaler could make of it."""
     import ray
-    from ray._private.state import state
 
-    have = ray.cluster_resources()
-    could = state.get_max_resources_from_cluster_config() or {}
+    have, could = ray.cluster_resources(), max_cluster_resources()
     return {name: max(have.get(name, 0), could.get(name, 0)) for name in have | could}
 
 
@@ -88,8 +92,8 @@ def join() -> None:
     if address == "local" and not ray.is_initialized():
         start_local()
     elif not ray.is_initialized():
-        if (address or running_address()).startswith(LOOPBACK):
-            stay_on_loopback()
+        if (address or newest_local_address()).startswith(LOOPBACK):
+            keep_loopback()
         try:
             knock(address)
             ray.init(address=address or "auto", log_to_driver=False)
@@ -102,7 +106,7 @@ def join() -> None:
             start_local()
         except Exception as error:  # Ray's own have no common kind: another version, no token
             raise ValueError(
-                f"the Ray cluster at {address or running_address()} cannot be joined: "
+                f"the Ray cluster at {address or newest_local_address()} cannot be joined: "
                 f"{first_line(error)}. Mend that, or start one of this machine alone with "
                 "RAY_ADDRESS=local."
             ) from error
@@ -148,25 +152,6 @@ def say_if_busy(num_cpus: float) -> None:
         )
 
 
-def stay_on_loopback() -> None:
-    """Let Ray use a loopback address as it is.
-
-    It replaces one by the host's, except where it believes that there can be no cluster (as on
-    macOS): it is told so, here and in the processes that it starts.
-    """
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    from ray._private import ray_constants
-
-    ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def running_address() -> str:
-    """Where the newest cluster of this machine says that it listens; "" without one."""
-    from ray._private.utils import read_ray_address
-
-    return read_ray_address() or ""
-
-
 def start_local() -> None:
     """A cluster of this machine alone, which nothing outside can reach.
 
@@ -175,20 +160,12 @@ def start_local() -> None:
     """
     import ray
 
-    stay_on_loopback()
     port = free_port()
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_GCS_SERVER_PORT")}
     os.environ["RAY_ADDRESS"] = f"{LOOPBACK}:{port}"
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     try:
-        ray.init(
-            address="local",
-            include_dashboard=True,
-            dashboard_host=LOOPBACK,
-            _node_ip_address=LOOPBACK,
-            num_cpus=os.cpu_count(),
-            log_to_driver=False,
-        )
+        init_on_loopback(include_dashboard=True, num_cpus=os.cpu_count(), log_to_driver=False)
     except Exception as error:
         ray.shutdown()
         logs = f"{os.environ.get('RAY_TMPDIR') or '/tmp'}/ray/session_latest/logs"

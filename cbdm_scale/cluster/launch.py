@@ -9,6 +9,7 @@ from cbdm_scale.cluster.connect import most_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
 from cbdm_scale.cluster.options import ClusterConfig, RankMain, Say
+from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
 
 if TYPE_CHECKING:
@@ -27,9 +28,14 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     SIGTERM and SIGINT leave a file "stop" in the run folder: rank 0 sees it, all ranks save
     and end. A second signal ends at once.
     """
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-    from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError
+    from ray.train import (
+        FailureConfig,
+        LoggingConfig,
+        PreemptionError,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
 
     gpus = most_resources().get("GPU", 0)
     use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.fewest)
@@ -43,7 +49,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     if elastic:  # what it plans with may name a node that died in the last 20 s
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACING_S))
     console = Console()
-    trainer = DataParallelTrainer(
+    trainer = data_parallel_trainer()(
         _on_worker,
         train_loop_config={"rank_main": rank_main, "config": config, "say": console.say},
         scaling_config=ScalingConfig(
@@ -64,8 +70,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    # Ray's own answer to Ctrl-C, in the place of ours, aborts and saves nothing.
-    trainer._register_sigint_handler = lambda controller: None
+    disable_sigint_handler(trainer)
     with stop_on_signal(run), console.printing():
         try:
             result = trainer.fit()

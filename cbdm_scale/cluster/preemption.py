@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cbdm_scale.cluster.options import Say
+from cbdm_scale.cluster.ray_internals import preemption_info
 
 LEAST_S = 5.0
 """The second checkpoint begins so many seconds before the deadline, or earlier:"""
@@ -30,19 +31,10 @@ class Drain:
 
 
 def drain() -> Drain | None:
-    """What Ray Train has told this worker; None while no node is to go.
-
-    ``ray.train.get_preemption_info`` says the same, but is a barrier of all workers, which is
-    too much for every step.
-    """
+    """What Ray Train has told this worker; None while no node is to go."""
     if "ray.train" not in sys.modules:  # under torchrun, say
         return None
-    from ray.train.v2._internal.execution.context import get_train_context
-
-    try:
-        info = get_train_context().preemption_context.preemption_info
-    except (RuntimeError, AttributeError):  # not in a worker of Ray Train
-        return None
+    info = preemption_info()
     if info is None:
         return None
     nodes = tuple(sorted(info.preempted_node_to_ranks))

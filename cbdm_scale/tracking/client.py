@@ -7,6 +7,8 @@ import re
 import warnings
 from typing import Any
 
+from cbdm_scale.tracking.mlflow_internals import LONGEST_NAME
+
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -23,8 +25,6 @@ PATIENCE = {  # one attempt each: the sender repeats it, and start_run wants to 
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 SQLITE = "sqlite:///"
-LONGEST_NAME = 250
-LONGEST_PARAM = 6000
 
 
 def import_mlflow() -> None:

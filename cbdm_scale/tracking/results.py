@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import SQLITE, clean_name, hide_password, make_client
+from cbdm_scale.tracking.mlflow_internals import METRICS_PER_CALL
 from cbdm_scale.tracking.runs import RUN_ID_FILE, default_tracking_uri
-from cbdm_scale.tracking.sender import METRICS_PER_CALL
 
 
 def run_id_of(run: Storage) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import (
-    LONGEST_PARAM,
     SQLITE,
     clean_name,
     database_file,
@@ -16,9 +15,9 @@ from cbdm_scale.tracking.client import (
     is_refusal,
     make_client,
 )
+from cbdm_scale.tracking.mlflow_internals import LONGEST_PARAM, PARAMS_PER_CALL
 
 RUN_ID_FILE = "mlflow_run_id"
-PARAMS_PER_CALL = 100  # MLflow's limit
 WAY_OUT = "Start the server, or leave --track.uri out to use sqlite in the storage folder."
 log = logging.getLogger(__name__)
 

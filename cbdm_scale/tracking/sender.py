@@ -5,22 +5,24 @@ were recorded, and MLflow's database ignores an exact copy; images and models ha
 follow from the record, so that they replace themselves; tags replace themselves anyway.
 """
 
-import io
 import logging
 import tempfile
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import hide_password, is_refusal, make_client
+from cbdm_scale.tracking.mlflow_internals import (
+    IMAGES_FOLDER,
+    IMAGES_TAG,
+    LONGEST_TAG,
+    METRICS_PER_CALL,
+    write_image,
+)
 from cbdm_scale.tracking.models import register
 from cbdm_scale.tracking.spool import Record
 
-METRICS_PER_CALL = 1000  # MLflow's limit
-TAG_LENGTH = 5000
-THUMBNAIL = 256, 256
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +84,7 @@ class Sender:
                 register(self.client, self.run, self.run_id, images, checkpoint, aliases)
             case {"tags": tags}:
                 for key, value in tags.items():
-                    self.client.set_tag(self.run_id, key, value[:TAG_LENGTH])
+                    self.client.set_tag(self.run_id, key, value[:LONGEST_TAG])
             case record:
                 log.warning("A record of an unknown kind is left out: %s", record)
 
@@ -97,22 +99,13 @@ class Sender:
         for start in range(0, len(metrics), METRICS_PER_CALL):
             self.client.log_batch(self.run_id, metrics[start : start + METRICS_PER_CALL])
 
-    def _log_image(self, name: str, file: str, images: int, time: int) -> None:
-        """As ``MlflowClient.log_image`` does it, whose names however are random."""
-        from PIL import Image
-
+    def _log_image(self, name: str, file: str, images: int, time_ms: int) -> None:
         spool = self.run.child("tracking")
         if not spool.exists(file):
             log.warning("%s is gone: it is left out", spool.path(file))
             return
         png = spool.read_bytes(file)
-        same = uuid.uuid5(uuid.NAMESPACE_URL, f"{self.run_id}/{name}/{images}")
-        stem = f"{name.replace('/', '~')}+step+{images}+timestamp+{time}+{same}"
-        with tempfile.TemporaryDirectory() as folder, Image.open(io.BytesIO(png)) as image:
-            whole, small = Path(folder, f"{stem}.png"), Path(folder, f"{stem}+compressed.webp")
-            whole.write_bytes(png)
-            image.thumbnail(THUMBNAIL)
-            image.save(small)
-            for path in whole, small:
-                self.client.log_artifact(self.run_id, str(path), "images")
-        self.client.set_tag(self.run_id, "mlflow.loggedImages", "true")
+        with tempfile.TemporaryDirectory() as folder:
+            write_image(png, name, images, time_ms, self.run_id, Path(folder))
+            self.client.log_artifacts(self.run_id, folder, IMAGES_FOLDER)
+        self.client.set_tag(self.run_id, IMAGES_TAG, "true")

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA:
@@ -29,4 +30,4 @@ class EMA:
         averages: list[Tensor] = list(self.net.parameters())
         weights: list[Tensor] = list(net.parameters())
         decay = self.decay(images_seen, batch_size)
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, weights, None)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 WIDTHS = 0.05, 0.1
 """Relative widths sigma_rel of the two averages that run beside training, as published."""
@@ -73,7 +74,7 @@ class PowerEMA:
     def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
         weights: list[Tensor] = [p for _, p in net.named_parameters()]
         decay = self.decay(images_seen, batch_size)
-        torch._foreach_lerp_(list(self.averages.values()), weights, 1 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.averages.values()), weights, None)
 
 
 def start_averages(net: nn.Module, wanted: bool) -> tuple[PowerEMA, ...]:

@@ -1,0 +1,133 @@
+"""Private parts of Ray, each behind a function of its own.
+
+All are as found in Ray 2.60, the oldest that pyproject.toml takes, where no public API does the
+same. After an upgrade tests/test_ray_internals.py says which of them changed: mend the function
+here, and nothing else.
+"""
+
+import logging
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.train import PreemptionInfo
+
+LOOPBACK = "127.0.0.1"
+log = logging.getLogger(__name__)
+
+
+def _missing(part: str, error: Exception) -> RuntimeError:
+    import ray
+
+    return RuntimeError(
+        f"Ray {ray.__version__} has no {part} ({error}). Install the Ray of constraints.txt, "
+        "or mend cbdm_scale/cluster/ray_internals.py."
+    )
+
+
+def max_cluster_resources() -> dict[str, float]:
+    """What the cluster's autoscaler could make of it; empty without one.
+
+    Relies on ``ray._private.state``. Without it an autoscaler's future nodes
+    do not count, so that a run which only fits with them is refused.
+    """
+    try:
+        from ray._private.state import state
+
+        return dict(state.get_max_resources_from_cluster_config() or {})
+    except (ImportError, AttributeError) as error:
+        log.warning("%s", _missing("_private.state of an autoscaler's resources", error))
+        return {}
+
+
+def keep_loopback() -> None:
+    """Let Ray use a loopback address as it is, here and in the processes that it starts.
+
+    It replaces one by the host's, except where it believes that there can be no cluster, as on
+    macOS. Relies on ``ray._private.ray_constants.ENABLE_RAY_CLUSTER`` and its
+    environment variable. RuntimeError without it: Ray would listen on the host's address.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    try:
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER  # noqa: B018
+    except (ImportError, AttributeError) as error:
+        raise _missing("switch to stay on loopback", error) from error
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def init_on_loopback(**options: Any) -> None:
+    """``ray.init`` of a new cluster that only this machine can reach.
+
+    Relies on its argument ``_node_ip_address``, which Ray refuses by name if it does not know
+    it, and on ``keep_loopback``.
+    """
+    import ray
+
+    keep_loopback()
+    ray.init(address="local", _node_ip_address=LOOPBACK, dashboard_host=LOOPBACK, **options)
+
+
+def newest_local_address() -> str:
+    """Where the newest cluster of this machine says that it listens; "" without one.
+
+    Relies on ``ray._private.utils.read_ray_address``. Without it "", as if there
+    were none, so that RAY_ADDRESS has to name a cluster that listens on loopback.
+    """
+    try:
+        from ray._private.utils import read_ray_address
+    except ImportError as error:
+        log.warning("%s", _missing("_private.utils.read_ray_address", error))
+        return ""
+    return read_ray_address() or ""
+
+
+def data_parallel_trainer() -> Any:
+    """The class of Ray Train V2's trainer that forms no process group: ours listens elsewhere.
+
+    Relies on ``ray.train.v2.api.data_parallel_trainer``, which ``TorchTrainer``
+    inherits from. RuntimeError without it.
+    """
+    try:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    except ImportError as error:
+        raise _missing("DataParallelTrainer of Ray Train V2", error) from error
+    return DataParallelTrainer
+
+
+def disable_sigint_handler(trainer: Any) -> None:
+    """Keep a trainer from replacing our answer to Ctrl-C by its own, which saves nothing.
+
+    Relies on ``_register_sigint_handler``. Without it Ctrl-C may end a run
+    without a last checkpoint; SIGTERM and the file "stop" are as before.
+    """
+    if not hasattr(trainer, "_register_sigint_handler"):
+        log.warning("%s", _missing("_register_sigint_handler", AttributeError("of a trainer")))
+    trainer._register_sigint_handler = lambda controller: None
+
+
+@cache
+def _train_context() -> Any:
+    """The function that gives this worker's context; None where Ray has none, said once."""
+    try:
+        from ray.train.v2._internal.execution.context import get_train_context
+    except ImportError as error:
+        log.warning("%s No notice of a preemption is heard.", _missing("train context", error))
+        return None
+    return get_train_context
+
+
+def preemption_info() -> "PreemptionInfo | None":
+    """What Ray Train has told this worker of nodes that will go; None if nothing.
+
+    ``ray.train.get_preemption_info`` says the same, but is a barrier of all workers, which is
+    too much for every step. Relies on the context of ``ray.train.v2._internal`` (2.60 and
+    newer). Without it no notice is heard, and a node that goes is met as one that died.
+    """
+    context = _train_context()
+    try:
+        return context().preemption_context.preemption_info if context else None
+    except (RuntimeError, AttributeError):  # not in a worker of Ray Train
+        return None

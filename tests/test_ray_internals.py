@@ -1,0 +1,102 @@
+"""Private parts of Ray, held against the Ray that is installed."""
+
+import inspect
+import signal
+from types import SimpleNamespace
+
+import pytest
+import ray
+import ray.train
+import ray.train.torch
+from ray._private import ray_constants, services, state, utils
+from ray.train.v2._internal import constants
+from ray.train.v2._internal.execution import context
+from ray.train.v2._internal.execution.preemption import PreemptionContext
+
+from cbdm_scale.cluster import ray_internals
+
+MEND = "Ray changed: mend cbdm_scale/cluster/ray_internals.py: "
+
+
+def test_what_an_autoscaler_could_add_is_asked_of_the_state(monkeypatch):
+    cluster = SimpleNamespace(get_max_resources_from_cluster_config=lambda: {"CPU": 64})
+    asked = type(state.state).get_max_resources_from_cluster_config
+    assert inspect.signature(asked).parameters.keys() == {"self"}, MEND + "its arguments"
+    monkeypatch.setattr(state, "state", cluster)
+    assert ray_internals.max_cluster_resources() == {"CPU": 64}
+    cluster.get_max_resources_from_cluster_config = lambda: None
+    assert ray_internals.max_cluster_resources() == {}, "no autoscaler"
+    monkeypatch.delattr(state, "state")
+    assert ray_internals.max_cluster_resources() == {}, "another Ray"
+
+
+def test_a_loopback_address_stays_what_it_is_once_ray_is_told(monkeypatch):
+    monkeypatch.setenv(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "1")
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    ray_internals.keep_loopback()
+    words = MEND + "keep_loopback has no effect; Ray would listen on the host's address"
+    assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1", words
+    assert services.get_node_ip_address() == "127.0.0.1", words
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    assert not ray_constants.env_bool(name, True), words
+
+    monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
+    with pytest.raises(RuntimeError, match="switch to stay on loopback.*constraints.txt"):
+        ray_internals.keep_loopback()
+
+
+def test_ray_init_takes_the_address_of_the_node():
+    assert '"_node_ip_address"' in inspect.getsource(ray.init), MEND + "init_on_loopback"
+
+
+def test_the_newest_cluster_of_the_machine_is_where_its_file_says(tmp_path, monkeypatch):
+    file = tmp_path / "ray_current_cluster"
+    words = MEND + "newest_local_address"
+    assert str(utils.get_ray_address_file(str(tmp_path))) == str(file), words
+    monkeypatch.setattr(utils, "get_ray_address_file", lambda folder: str(file))
+    assert ray_internals.newest_local_address() == ""
+    file.write_text("127.0.0.1:6379\n")
+    assert ray_internals.newest_local_address() == "127.0.0.1:6379", words
+    monkeypatch.delattr(utils, "read_ray_address")
+    assert ray_internals.newest_local_address() == "", "another Ray"
+
+
+def test_the_trainer_forms_no_group_and_leaves_ctrl_c_to_us():
+    trainer = ray_internals.data_parallel_trainer()
+    words = MEND + "data_parallel_trainer, disable_sigint_handler"
+    assert issubclass(ray.train.torch.TorchTrainer, trainer), words
+    assert "_register_sigint_handler(controller)" in inspect.getsource(trainer), words
+
+    made = trainer(lambda: None, scaling_config=ray.train.ScalingConfig(num_workers=1))
+    assert type(made.backend_config) is ray.train.BackendConfig, words
+    before = signal.getsignal(signal.SIGINT)
+    ray_internals.disable_sigint_handler(made)
+    made._register_sigint_handler(None)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_ray_train_tells_a_worker_of_nodes_that_go_is_read_as_it_is(monkeypatch):
+    assert ray_internals.preemption_info() is None, "not on a worker"
+    here = SimpleNamespace(preemption_context=PreemptionContext())
+    assert "preemption_context" in context.TrainContext.__dataclass_fields__, (
+        MEND + "preemption_info: no notice would be heard"
+    )
+    monkeypatch.setattr(context, "_train_context", here)
+    assert ray_internals.preemption_info() is None
+    info = ray.train.PreemptionInfo(deadline_ms=5500, preempted_node_to_ranks={"b": [2]})
+    here.preemption_context.preemption_info = info
+    assert ray_internals.preemption_info() is info
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+        "RAY_TRAIN_ENABLE_PRINT_PATCH",
+    ],
+)
+def test_the_environment_that_is_set_for_ray_train_is_one_that_it_reads(name):
+    known = {value for value in vars(constants).values() if isinstance(value, str)}
+    assert name in known, f"Ray changed: find what {name} is called now, and set that"
