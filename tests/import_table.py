@@ -190,6 +190,7 @@ OWNER = {
         "tune/population.py",
     },
     "optuna": {"tune/ask.py"},
+    "tqdm": {"cbdm_scale/cluster/progress.py"},
     "mlflow": {"cbdm_scale/tracking/", "cbdm_scale/pretrained/mlflow_model.py"},
     "webdataset": {"cbdm_scale/data/shards.py"},
     "tyro": {

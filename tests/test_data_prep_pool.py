@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data_prep.writing.pool import Progress, Sees, run
+from data_prep.writing.pool import Sees, run
 from data_prep.writing.target import LocalTarget
 
 
@@ -41,14 +41,3 @@ def test_node_gets_work_only_if_it_sees_what_is_written_and_read(tmp_path, monke
     assert not Sees(target, "other")(here)
     assert not Sees(target, "started", "no/such/folder")(here)
     assert not Sees(target, "started")(str(tmp_path / "nowhere"))
-
-
-def test_progress_is_said_now_and_then_but_not_at_the_end():
-    said = []
-    progress = Progress(3000, "images", said.append, every_s=0)
-    for _ in range(3):
-        progress.add(1000)
-    assert [line.split(" images, ")[0] for line in said] == ["1,000 of 3,000", "2,000 of 3,000"]
-    assert all("a second" in line and line.endswith("s left") for line in said)
-    quiet = Progress(3000, "images", pytest.fail)
-    quiet.add(1000)

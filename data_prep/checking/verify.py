@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.cluster.progress import Progress
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import part_name
 from cbdm_scale.data.manifest import (
@@ -28,7 +29,7 @@ from cbdm_scale.storage.remote import Store, StoreError
 from data_prep.checking.check_shard import Expected, Findings, ShardCheck, num_index_groups
 from data_prep.checking.sets import find_sets
 from data_prep.writing.fit import CLASSIFIER
-from data_prep.writing.pool import Progress, Sees, run
+from data_prep.writing.pool import Sees, run
 from data_prep.writing.target import LocalTarget, RemoteTarget
 
 SMALLEST_TELLING_SHARD = 20
@@ -70,12 +71,13 @@ def verify(root: str, name: str, *, workers: int | None = 0, say: Say = print) -
         num_classes=manifest.num_classes,
     )
     found: dict[str, Findings] = {}
-    progress = Progress(len(expected), f"shards of {name}", say)
     where = dataset_folder(root, name)
     target = LocalTarget(Path(where)) if store.is_local else RemoteTarget(where)
-    for findings in run(check, expected, workers, say, Sees(target, "dataset.json")):
-        found[findings.file] = findings
-        progress.add(1)
+    sees = Sees(target, "dataset.json")
+    with Progress(len(expected), f"shards of {name}", say) as progress:
+        for findings in run(check, expected, workers, progress.log, sees):
+            found[findings.file] = findings
+            progress.add(1)
     in_order = [found[e.file] for e in expected]
     for findings in in_order:
         verdict.wrong += findings.wrong

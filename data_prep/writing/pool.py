@@ -4,7 +4,6 @@ What a call leaves behind (a shard, a list of faults) must not depend on where o
 """
 
 import functools
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -155,26 +154,3 @@ def _fetch(reference: Any) -> Any:
     import ray
 
     return ray.get(reference)
-
-
-class Progress:
-    """Says now and then how far the work is, and what is left of it."""
-
-    def __init__(self, total: int, what: str, say: Say, every_s: float = 5.0) -> None:
-        self.total, self.what, self.say, self.every_s = total, what, say, every_s
-        self.done = 0
-        self.began = self.last = time.monotonic()
-
-    def add(self, count: int) -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.last < self.every_s or self.done == self.total:
-            return
-        self.last = now
-        rate = self.done / (now - self.began)
-        left = math.ceil((self.total - self.done) / rate)
-        rounded = f"{rate:,.{1 if rate < 10 else 0}f}"
-        self.say(
-            f"{self.done:,} of {self.total:,} {self.what}, {rounded} a second, "
-            f"{left // 60} min {left % 60} s left"
-        )

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.cluster.progress import Progress
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.diffusion.rng import permutation
 from data_prep.source import BadImage, Source
 from data_prep.writing.encode import Encoding
 from data_prep.writing.left_out import LeftOut
-from data_prep.writing.pool import Progress, Sees, run
+from data_prep.writing.pool import Sees, run
 from data_prep.writing.records import ShardRecord, parse_record
 from data_prep.writing.tables import write_tables
 from data_prep.writing.target import LocalTarget, Target
@@ -143,10 +144,11 @@ def _make_shards(
     due = [shard for shard in shards if not _is_finished(maker, shard)]
     if len(due) < len(shards):
         say(f"{len(shards) - len(due)} of {len(shards)} shards are there already: continuing")
-    progress = Progress(sum(len(shard.rows) for shard in due), "images", say)
     sees = Sees(maker.target, f"{maker.work}/started", reads)
-    for count in run(maker, due, workers, say, sees):
-        progress.add(count)
+    total, left = (sum(len(shard.rows) for shard in part) for part in (shards, due))
+    with Progress(total, "images", say, start=total - left) as progress:
+        for count in run(maker, due, workers, progress.log, sees):
+            progress.add(count)
 
 
 def _is_finished(maker: ShardMaker, shard: Shard) -> bool:

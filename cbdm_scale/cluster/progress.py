@@ -1,0 +1,157 @@
+"""How far long work is and how long it takes still: a bar on a terminal, lines elsewhere.
+
+Plain lines (a log, a job's output, a pipe) come every few seconds while something gets done,
+and once a minute where nothing does: silence means that the process is gone.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+LINE_EVERY_S = 5.0
+"""Seconds between two plain lines of work that goes on."""
+BAR_EVERY_S = 0.1
+"""Seconds between two moves of a bar."""
+SILENCE_S = 60.0
+"""Seconds without a line after which the last state is said again."""
+
+Log = Callable[[str], None]
+"""Prints a line."""
+
+
+class ProgressLine(str):
+    """A line that also says in numbers how far the work is, for a bar; it pickles."""
+
+    done: int
+    total: int
+
+    def __new__(cls, text: str, done: int, total: int) -> "ProgressLine":
+        line = super().__new__(cls, text)
+        line.done, line.total = done, total
+        return line
+
+    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]
+        return str(self), self.done, self.total
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, or hours too: 4:05, 1:00:00."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Screen:
+    """Where lines go; on a terminal a ``ProgressLine`` moves one bar below them instead."""
+
+    def __init__(self, log: Log = print) -> None:
+        """A bar needs standard output to be a terminal, and lines that go nowhere else."""
+        self.log, self.is_terminal = log, log is print and sys.stdout.isatty()
+        self._bar: Any = None
+
+    def show(self, line: str) -> None:
+        """Print a line, or move the bar to where it says."""
+        if self.log is not print:
+            self.log(line)
+        elif not self.is_terminal:
+            print(line, flush=True)
+        elif isinstance(line, ProgressLine):
+            if self._bar is None:
+                from tqdm import tqdm
+
+                form = "{percentage:3.0f}% {bar:20} {desc}"
+                self._bar = tqdm(file=sys.stdout, bar_format=form, dynamic_ncols=True)
+            self._bar.n, self._bar.total = line.done, line.total
+            self._bar.set_description_str(line.strip())
+        elif self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line, file=sys.stdout)
+
+    def close(self) -> None:
+        """Leave the bar as it is; what is printed next goes below it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class Progress:
+    """Counts what is done of ``total`` pieces of work and shows it now and then; a context.
+
+    It may be used without being entered as a context; then only what is done is followed by
+    lines, silence by none. Work of less than ``every_s`` seconds gives no line.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        unit: str,
+        log: Log = print,
+        *,
+        start: int = 0,
+        every_s: float = LINE_EVERY_S,
+    ) -> None:
+        """``start`` of the ``total`` are done before; ``unit`` names them: "images"."""
+        self.total, self.unit, self.start, self.every_s = total, unit, start, every_s
+        self.screen = Screen(log)
+        self.done = 0
+        """Pieces since the start."""
+        self._lines = 0
+        self._began = self._shown = self._last = time.monotonic()
+        self._over = threading.Event()
+
+    def __enter__(self) -> "Progress":
+        threading.Thread(target=self._break_silence, daemon=True, name="progress").start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self.screen.close()
+
+    def log(self, text: str) -> None:
+        """A line of the workers; the clock starts with the last one before anything is done."""
+        self._shown = time.monotonic()
+        if not self.done:
+            self._began = self._last = self._shown
+        self.screen.show(text)
+
+    def add(self, count: int) -> None:
+        """So many more are done."""
+        self.done += count
+        self._last = time.monotonic()
+        every_s = BAR_EVERY_S if self.screen.is_terminal else self.every_s
+        is_last = self.start + self.done >= self.total and self._lines > 0
+        if is_last or self._last - self._shown >= every_s:
+            self.show()
+
+    def show(self) -> None:
+        """Say how far it is."""
+        self._shown = time.monotonic()
+        self._lines += 1
+        done = self.start + self.done
+        rate = self.rate
+        left = clock((self.total - done) / rate) if rate else "?"
+        text = f"{done:>9,}/{self.total:,} {self.unit} | {_digits(rate)}/s | {left} left"
+        self.screen.show(ProgressLine(text, done, self.total))
+
+    @property
+    def rate(self) -> float:
+        """Pieces a second until the last one, since all that begin with them were ready."""
+        return self.done / max(self._last - self._began, 1e-9)
+
+    def _break_silence(self) -> None:
+        while not self._over.wait(1.0):
+            if time.monotonic() - self._shown >= SILENCE_S:
+                self.show()
+
+
+def _digits(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
