@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.timing import processor
 from cbdm_scale.config.presets import preset
-from cbdm_scale.pretrained.build import build_network
+from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (
@@ -60,7 +60,9 @@ class Leave:
 
 def make_state() -> State:
     config = preset(*LARGEST)
-    net = build_network(config, SimpleNamespace(channels=3, image_size=32, num_classes=100))
+    net = network_spec(
+        config, SimpleNamespace(channels=3, image_size=32, num_classes=100)
+    ).build()
     optimizer = torch.optim.Adam(net.parameters())
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)

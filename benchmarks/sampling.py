@@ -31,9 +31,9 @@ from benchmarks.timing import (
 )
 from cbdm_scale.cluster import PoolConfig, run_jobs
 from cbdm_scale.config.presets import preset
-from cbdm_scale.generation.chunks import ChunkMaker
+from cbdm_scale.generation.generate import ChunkMaker
 from cbdm_scale.generation.plan import Chunk, SetPlan
-from cbdm_scale.models.build import build
+from cbdm_scale.models.build import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import SampleOptions, make_plan
 
@@ -46,16 +46,19 @@ ONE_CALL = "guided, one call (TCFG)"
 def digits_maker() -> ChunkMaker:
     config = preset("digits_lt", "tcfg")
     torch.manual_seed(0)
-    net = build(config.model, image_channels=1, image_size=8, num_classes=10, omega=True)
+    spec = NetworkSpec(
+        model=config.model,
+        channels=1,
+        image_size=8,
+        num_classes=10,
+        omega_max=config.loss.strongest,
+    )
     plan = SetPlan(
         checkpoint="fresh",
         weights_sha256="",
-        model=config.model,
-        diffusion=config.diffusion,
+        network=spec,
+        noise=config.noise,
         sample=config.sample,
-        shape=(1, 8, 8),
-        num_classes=10,
-        augment=False,
         omega=config.eval.omegas[0],
         seed=0,
         labels="cyclic",
@@ -63,9 +66,8 @@ def digits_maker() -> ChunkMaker:
         probs=(),
         chunk_size=100,
         precision="fp32",
-        omega_layer=True,
     )
-    return ChunkMaker(plan, save(net.state_dict()))
+    return ChunkMaker(plan, save(spec.build().state_dict()))
 
 
 def run_maker(run: str) -> ChunkMaker:
@@ -88,7 +90,7 @@ def in_process(maker: ChunkMaker, repetitions: int) -> dict[str, Samples]:
         INSIDE: replace(maker.plan, sample=inside),
         PLAIN: replace(maker.plan, omega=0.0),
     }
-    if not maker.plan.omega_layer:
+    if not maker.plan.network.omega_max:
         del plans[ONE_CALL]
     cpu, chunk = torch.device("cpu"), (0, maker.plan.chunk_size)
     makers = {name: ChunkMaker(plan, maker.weights)(cpu) for name, plan in plans.items()}

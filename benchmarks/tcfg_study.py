@@ -15,7 +15,6 @@ import sys
 from dataclasses import replace
 
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from benchmarks.digits_study import COLUMNS
@@ -25,10 +24,10 @@ from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, Scores
 from cbdm_scale.evaluation.score import from_uint8
 from cbdm_scale.losses.predict import mean_sq
-from cbdm_scale.pretrained.build import build_network, make_process
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode
@@ -72,9 +71,7 @@ def train_one(run: Storage, args: argparse.Namespace) -> None:
 def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
     origin = load_pretrained(run.url)
     config = origin.config
-    net = build_network(config, origin)
-    net.load_state_dict(load(origin.weights))
-    return net.eval(), config, read_manifest(config.data.root, config.dataset)
+    return origin.build(), config, read_manifest(config.data.root, config.dataset)
 
 
 def scores_of(
@@ -89,7 +86,7 @@ def scores_of(
     evaluated = replace(config.eval, guidance_mode=mode, num_images=args.num_images)
     config = replace(config, eval=replace(evaluated, omegas=OMEGAS))
     folder = run.child(f"study/{mode}")
-    evaluator = Evaluator(config, manifest, make_process(config), OneProcess(), folder)
+    evaluator = Evaluator(config, manifest, build_process(config.noise), OneProcess(), folder)
     found: Scores = {}
     for omega in OMEGAS:
         found |= evaluator.evaluate(net, args.images, (omega,))
@@ -107,7 +104,7 @@ def distances(
     rows = rng.permutation(0, "study", index.num_samples)[:count]
     x0 = from_uint8(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
     y = torch.from_numpy(index.labels[rows.numpy()].copy())
-    process, null = make_process(config), manifest.num_classes
+    process, null = build_process(config.noise), manifest.num_classes
     found: dict[float, list[tuple[float, float]]] = {}
     for share in SHARES:
         name = f"study {int(1000 * share)}"

@@ -12,11 +12,10 @@ import tyro
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.model_card import write_card
 from cbdm_scale.evaluation.results import Evaluation, from_json
-from cbdm_scale.pretrained.dataset import find_data
 from cbdm_scale.pretrained.export_diffusers import check_diffusers, write_diffusers, write_json
 from cbdm_scale.pretrained.export_program import write_program
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords
 
@@ -83,7 +82,7 @@ def find_evaluation(
         except ValueError as error:
             notes.append(f"note: {here.url} is left out of the card: {error}. Evaluate again.")
             continue
-        if about["weights"] == weights and evaluation.trained_images == origin.images:
+        if about["weights"] == weights and evaluation.trained_images == origin.num_seen:
             found.append((about["made"], evaluation))
     return max(found, key=lambda one: one[0])[1] if found else None, notes
 
@@ -92,9 +91,9 @@ def config_json(origin: PretrainedNetwork) -> dict[str, object]:
     """The run's configuration as a run keeps it, without the folders it was made in."""
     about = json.loads(json.dumps(asdict(origin.config)))
     about["image"] = {
-        "channels": origin.channels,
-        "size": origin.image_size,
-        "num_classes": origin.num_classes,
+        "channels": origin.spec.channels,
+        "size": origin.spec.image_size,
+        "num_classes": origin.spec.num_classes,
         "fingerprint": origin.fingerprint,
     }
     about["classes"] = list(origin.class_names)

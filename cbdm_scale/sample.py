@@ -16,12 +16,11 @@ from cbdm_scale.cluster import PoolConfig
 from cbdm_scale.config.schema import find_option
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.generation import export
-from cbdm_scale.generation.generate import make_missing, plan_set
-from cbdm_scale.generation.plan import SetPlan
+from cbdm_scale.generation.generate import make_missing
+from cbdm_scale.generation.plan import SetPlan, plan_set
 from cbdm_scale.generation.store import ChunkStore
-from cbdm_scale.pretrained.dataset import find_data
 from cbdm_scale.pretrained.loading import load_pretrained, named_pretrained
-from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_mode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords
@@ -132,8 +131,11 @@ def make_plan(
 ) -> SetPlan:
     """Everything that decides the images; ValueError if options do not fit the network."""
     return plan_set(
-        origin,
-        real,
+        origin.spec,
+        origin.config.noise,
+        checkpoint=origin.checkpoint,
+        weights_sha256=origin.weights_sha256,
+        counts=real.counts["train"] if real else None,
         omega=options.guidance,
         labels=options.labels,
         classes=options.classes,
@@ -198,7 +200,7 @@ def start(options: SampleOptions, origin: PretrainedNetwork, argv: Sequence[str]
     out = Storage(options.out or origin.samples)
     out.check_writable()
     store = ChunkStore(out.child(plan.name), plan)
-    store.claim()
+    store.write_plan()
     for note in origin.notes:
         print(note)
     print(f"network  {origin.url}\nset      {store.folder.url}", flush=True)

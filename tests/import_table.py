@@ -61,6 +61,15 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 5.
+    "generation": {
+        "cluster",
+        "data",
+        "data_prep",
+        "diffusion",
+        "models",
+        "sampling",
+        "storage",
+    },
     "pretrained": {
         "cluster",
         "config",
@@ -73,17 +82,6 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 6.
-    "generation": {
-        "cluster",
-        "data",
-        "data_prep",
-        "diffusion",
-        "models",
-        "pretrained",
-        "sampling",
-        "storage",
-    },
-    # Floor 7.
     "evaluation": {
         "cluster",
         "config",
@@ -106,7 +104,7 @@ MAY_IMPORT = {
         "sampling",
         "storage",
     },
-    # Floor 8.
+    # Floor 7.
     "evaluate": {
         "config",
         "evaluation",
@@ -133,7 +131,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 9.
+    # Floor 8.
     "classify": {
         "cluster",
         "config",

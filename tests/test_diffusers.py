@@ -116,8 +116,8 @@ def test_a_pipeline_names_its_noise_and_its_labels_are_all_classes(tmp_path):
     scheduler.parent.mkdir()
     scheduler.write_text(json.dumps(SCHEDULER))
     origin = load_pretrained(str(tmp_path / "p"))
-    assert origin.config.diffusion.num_steps == 500 and origin.num_classes == 11
-    table = load(origin.weights)["label.weight"]
+    assert origin.config.diffusion.num_steps == 500 and origin.spec.num_classes == 11
+    table = origin.tensors["label.weight"]
     assert torch.equal(table[:11], net.state_dict()["label.weight"]) and not table[11].any()
     scheduler.write_text(json.dumps(SCHEDULER | {"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match="prediction_type 'v_prediction': the noise must be"):

@@ -15,7 +15,7 @@ from cbdm_scale.diffusion.edm import (
     target,
     training_sigma,
 )
-from cbdm_scale.diffusion.options import EDMConfig, ScheduleConfig
+from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 
 CONFIG = EDMConfig()
@@ -144,9 +144,9 @@ def test_levels_outside_of_training_are_in_the_range_too():
 
 def test_a_process_is_made_by_its_name():
     schedule = ScheduleConfig(num_steps=7)
-    made = build_process("ddpm", schedule, EDMConfig(), "cpu")
+    made = build_process(NoiseConfig(process="ddpm", schedule=schedule))
     assert isinstance(made, LinearSchedule) and made.num_steps == 7
-    made = build_process("edm", schedule, EDMConfig(p_mean=-0.4), "cpu")
+    made = build_process(NoiseConfig(process="edm", edm=EDMConfig(p_mean=-0.4)))
     assert isinstance(made, EDM) and made.config.p_mean == -0.4
     assert made.sigma(torch.tensor([0.5])).item() == pytest.approx(math.exp(-0.4))
 

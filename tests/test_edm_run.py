@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from evaluate_tools import QUICK, evaluate, found_in
-from safetensors.torch import load
 from sampling_tools import make_run, only_set
 
 from cbdm_scale.config.presets import preset
@@ -16,7 +15,6 @@ from cbdm_scale.config.schema import from_dict
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.evaluation.evaluator import evaluate_alone
 from cbdm_scale.models.options import BACKBONES
-from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.runs.command_line import parse
 from cbdm_scale.sample import main as sample
@@ -46,8 +44,7 @@ def test_the_sample_command_makes_what_heun_makes_of_the_average_weights(edm):
     with np.load(only_set(f"{edm}/samples").local_path("images-30.npz")) as file:
         images, y = file["arr_0"], torch.from_numpy(file["arr_1"])
     origin = load_pretrained(edm)
-    net = build_network(origin.config, origin)
-    net.load_state_dict(load(origin.weights))
+    net = origin.build()
     expected = generate(
         net.eval(),
         torch.arange(30),

@@ -16,7 +16,7 @@ from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation.inputs import find_inputs
 from cbdm_scale.evaluation.pictures import first_rows, report_images
 from cbdm_scale.evaluation.records import read
-from cbdm_scale.generation.images import open_set
+from cbdm_scale.generation.store import open_set
 from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.metrics.fid import fid
 from cbdm_scale.metrics.sources import SplitImages

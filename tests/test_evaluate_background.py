@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
-from test_third_party import CONFIGS, random_net, save, to_foreign
+from test_third_party import CONFIGS, random_net, save, to_paper_names
 from tracking_tools import begin, history
 
 from cbdm_scale.data.manifest import parse_manifest
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_the_papers_code_needs_the_name_of_its_data_set(
     tmp_path, digits_root, capsys
 ):
     net = random_net(CONFIGS[0].values[0], image_channels=1)
-    weights = to_foreign(net)
+    weights = to_paper_names(net)
     path = str(save(tmp_path / "ckpt_3.pt", weights, fixed_x_T=torch.zeros(4, 1, 8, 8)))
     assert main(["--run", path, *QUICK]) == 1
     error = capsys.readouterr().err

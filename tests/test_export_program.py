@@ -13,7 +13,6 @@ from torch import nn
 from cbdm_scale.export import main
 from cbdm_scale.models.options import DiTConfig, SongConfig, ViTConfig
 from cbdm_scale.pretrained import export_program as program
-from cbdm_scale.pretrained.export_network import network_of
 from cbdm_scale.pretrained.export_program import (
     Denoiser,
     check_program,
@@ -21,6 +20,7 @@ from cbdm_scale.pretrained.export_program import (
     write_program,
 )
 from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
 
 ALONE = """
 import sys, torch
@@ -45,7 +45,7 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
     words = [sys.executable, "-c", ALONE, str(to / "denoiser.pt2"), str(tmp_path / "found")]
     subprocess.run(words, check=True, cwd=tmp_path, timeout=120)
     y, t = torch.tensor([3, 10]), torch.tensor([0, 999])
-    net = network_of(load_pretrained(run))
+    net = load_pretrained(run).build()
     expected = net(torch.ones(2, 1, 8, 8), t, y, torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(
         torch.load(tmp_path / "found", weights_only=True), expected, atol=1e-5, rtol=0
@@ -86,7 +86,7 @@ def test_a_program_that_computes_something_else_is_refused(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = load_pretrained(run)
-    denoiser = Denoiser(network_of(origin), origin).eval()
+    denoiser = Denoiser(origin.build(), origin).eval()
     batch = torch.export.Dim("batch", min=1, max=program.MOST)
     example = examples(denoiser, origin, 3)
     made = torch.export.export(
@@ -107,6 +107,6 @@ def test_a_network_that_torch_cannot_follow_is_said_with_the_way_out(
         def forward(self, x, level, y, omega=None):
             return x * float(x.sum())
 
-    monkeypatch.setattr(program, "network_of", lambda origin: Odd())
+    monkeypatch.setattr(PretrainedNetwork, "build", lambda origin: Odd())
     with pytest.raises(ValueError, match="no program of a Odd: (?s:.*) Leave --program out"):
         write_program(load_pretrained(run), tmp_path / "p.pt2")

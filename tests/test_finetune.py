@@ -9,11 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load
 from sampling_tools import MODEL, make_run
-from test_third_party import CONFIGS, random_net, save, to_foreign
+from test_third_party import CONFIGS, random_net, save, to_paper_names
 
 from cbdm_scale.config.preset_file import PresetFile, preset_text
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.pretrained.finetune import begin, label_rows, named_start, settle
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.runs.command_line import parse, resolve
@@ -70,8 +69,7 @@ def test_network_and_average_start_from_the_origins_average_and_nothing_else_doe
 def test_a_fresh_omega_layer_changes_nothing_bit_for_bit(words, run, digits_root):
     config, state, lines = started([*words, "--loss.tcfg", "--data.augment", "ada"])
     origin = load_pretrained(run)
-    net = build_network(origin.config, origin)
-    net.load_state_dict(load(origin.weights))
+    net = origin.build()
     net.to(memory_format=torch.channels_last)  # as a run's network is: other sums, other bits
     x, t, y = (
         torch.randn(4, 1, 8, 8),
@@ -190,14 +188,14 @@ def test_the_noise_is_the_origins_and_another_one_is_refused(words, tmp_path, di
 
 
 def test_images_with_other_channels_are_refused_by_shape(words, tmp_path, capsys):
-    colour = save(tmp_path / "a.pt", to_foreign(random_net(CONFIGS[0].values[0])))
+    colour = save(tmp_path / "a.pt", to_paper_names(random_net(CONFIGS[0].values[0])))
     assert main([*words, "--init-from", str(colour), "--dry-run"]) == 1
     error = capsys.readouterr().err
     assert "head.weight has shape (32, 3, 3, 3) there, (32, 1, 3, 3) here" in error
 
 
 def test_the_papers_own_code_is_a_start(words, tmp_path, capsys):
-    grey = save(tmp_path / "a.pt", to_foreign(random_net(CONFIGS[0].values[0], 1)))
+    grey = save(tmp_path / "a.pt", to_paper_names(random_net(CONFIGS[0].values[0], 1)))
     more = ["--init-from", str(grey), "--sample.num-steps", "5", "--dry-run"]
     assert main([*words, *more]) == 0
     said = capsys.readouterr().out

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cbdm_scale.diffusion.options import EDMConfig, ScheduleConfig
+from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
 from cbdm_scale.generation.export import class_folders
 from cbdm_scale.generation.plan import SetPlan, label_probs, parse_classes
+from cbdm_scale.models.build import NetworkSpec
 from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 
@@ -16,12 +17,9 @@ COUNTS = (100, 25, 4)
 PLAN = SetPlan(
     checkpoint="000000000048",
     weights_sha256="0" * 64,
-    model=UNetConfig(),
-    diffusion=ScheduleConfig(),
+    network=NetworkSpec(model=UNetConfig(), channels=1, image_size=8, num_classes=3),
+    noise=NoiseConfig(),
     sample=SamplerConfig(),
-    shape=(1, 8, 8),
-    num_classes=3,
-    augment=False,
     omega=1.5,
     seed=0,
     labels="cyclic",
@@ -77,24 +75,18 @@ def test_every_option_that_changes_the_images_changes_the_name():
         "classes": (0, 1),
         "chunk_size": 9,
         "precision": "bf16",
-        "omega_layer": True,
         "guidance_mode": "tcfg",
-        "backbone": "dit",
+        "network": replace(PLAN.network, omega_max=2.0),
+        "noise": replace(PLAN.noise, schedule=ScheduleConfig(num_steps=500)),
     }
     names = {PLAN.name} | {replace(PLAN, **{k: v}).name for k, v in changes.items()}
     assert len(names) == 1 + len(changes)
     assert PLAN.name.startswith("000000000048-ddim100-omega1.5-cyclic-seed0-")
 
 
-def test_what_came_later_leaves_the_names_of_older_sets_as_they_were():
-    """A name from before there was a guidance mode: the same command finds its set."""
-    assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
-    assert not {"guidance_mode", "omega_layer", "backbone"} & set(PLAN.to_dict())
-
-
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_plan_on_any_backbone_survives_json(backbone):
-    plan = replace(PLAN, backbone=backbone, model=backbone_config(backbone))
+    plan = replace(PLAN, network=replace(PLAN.network, model=backbone_config(backbone)))
     assert SetPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
@@ -112,21 +104,23 @@ def test_folders_of_classes_sort_by_number_and_carry_names():
     assert class_folders(2, ["aquarium fish", "1"]) == ["0-aquarium_fish", "1"]
 
 
-def test_a_set_of_before_there_was_edm_keeps_its_name():
-    assert PLAN.name == "000000000048-ddim100-omega1.5-cyclic-seed0-c8c8cc80"
-    assert (
-        not {"process", "edm"} & set(PLAN.to_dict()) and "heun" not in PLAN.to_dict()["sample"]
-    )
+def test_what_does_not_act_names_nothing():
     other = replace(PLAN, sample=SamplerConfig(heun=HeunConfig(churn=9)))
-    assert other.name == PLAN.name, "what does not act names nothing"
+    assert other.name == PLAN.name and "heun" not in PLAN.to_dict()["sample"]
+
+
+def test_a_plan_of_another_format_is_refused():
+    with pytest.raises(ValueError, match="format version 9, not 1"):
+        SetPlan.from_dict(PLAN.to_dict() | {"format_version": 9})
 
 
 def test_the_process_its_law_and_its_sampler_name_a_set():
-    edm = replace(PLAN, process="edm", sample=usual_sampler("edm"))
+    noise = NoiseConfig(process="edm")
+    edm = replace(PLAN, noise=noise, sample=usual_sampler("edm"))
     assert "-heun18-" in edm.name
     for other in (
-        replace(edm, process="ddpm"),
-        replace(edm, edm=EDMConfig(sigma_data=0.6)),
+        replace(edm, noise=NoiseConfig()),
+        replace(edm, noise=replace(noise, edm=EDMConfig(sigma_data=0.6))),
         replace(edm, sample=replace(edm.sample, heun=HeunConfig(churn=9))),
     ):
         assert other.name != edm.name

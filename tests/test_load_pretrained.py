@@ -7,12 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load
 from sampling_tools import make_run
-from test_third_party import CONFIGS, random_net, save, to_foreign
+from test_third_party import CONFIGS, random_net, save, to_paper_names
 
-from cbdm_scale.models.build import build
-from cbdm_scale.pretrained.build import build_network
-from cbdm_scale.pretrained.dataset import find_data
 from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import find_data
 from cbdm_scale.sample import main
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import start_averages
@@ -95,14 +93,11 @@ def test_a_model_of_mlflow_is_its_average_weights(run, tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_the_papers_code_is_read(tmp_path):
     net = random_net(CONFIGS[0].values[0])
-    path = save(tmp_path / "ckpt_3.pt", to_foreign(net))
+    path = save(tmp_path / "ckpt_3.pt", to_paper_names(net))
     origin = load_pretrained(str(path))
-    assert (origin.channels, origin.image_size, origin.num_classes) == (3, 8, 5)
+    assert origin.spec.image_shape == (3, 8, 8) and origin.spec.num_classes == 5
     assert origin.config.diffusion.num_steps == 50 == origin.config.sample.num_steps
-    again = build(
-        origin.config.model, image_channels=3, image_size=8, num_classes=5, num_steps=50
-    )
-    again.load_state_dict(load(origin.weights))
+    again = origin.build()
     for name, tensor in net.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert find_data(origin, "") == (None, "")
@@ -112,14 +107,13 @@ def test_a_checkpoint_of_the_papers_code_is_read(tmp_path):
     assert len(list(Path(out).glob("step3-ddim2-*/png-5/*/*.png"))) == 5
 
 
-def test_a_foreign_file_that_does_not_say_its_size_is_asked_for_it(tmp_path):
-    path = str(
-        save(tmp_path / "a.pt", to_foreign(random_net(CONFIGS[0].values[0])), fixed_x_T=None)
-    )
+def test_a_third_party_file_that_does_not_say_its_size_is_asked_for_it(tmp_path):
+    weights = to_paper_names(random_net(CONFIGS[0].values[0]))
+    path = str(save(tmp_path / "a.pt", weights, fixed_x_T=None))
     with pytest.raises(ValueError, match="does not say how large .* --resolution 32"):
         load_pretrained(path)
-    assert load_pretrained(path, resolution=16).image_size == 16
-    told = str(save(tmp_path / "b.pt", to_foreign(random_net(CONFIGS[0].values[0]))))
+    assert load_pretrained(path, resolution=16).spec.image_size == 16
+    told = str(save(tmp_path / "b.pt", to_paper_names(random_net(CONFIGS[0].values[0]))))
     with pytest.raises(ValueError, match=r"resolution \(16\) is not that of .*, 8"):
         load_pretrained(told, resolution=16)
 
@@ -173,7 +167,7 @@ def keep_two(run: str) -> dict[str, torch.Tensor]:
     """Averages after 48 and 96 images, as a run would keep them; those after 96."""
     weights = load(Path(run, "checkpoints", "000000000096", "model.safetensors").read_bytes())
     origin = load_pretrained(run)
-    net = build_network(origin.config, origin)
+    net = origin.spec.build()
     net.load_state_dict(weights)
     averages = start_averages(net, wanted=True)
     for images in (48, 96):

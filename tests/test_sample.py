@@ -20,7 +20,7 @@ from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.generation.chunks import make_chunk
+from cbdm_scale.generation.generate import make_chunk
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import PROG, SampleOptions, main, make_plan, parse, same_command
@@ -306,4 +306,4 @@ def test_a_set_of_another_format_is_left_alone(run, capsys):
     found = only_set(f"{run}/samples")
     found.write_json("set.json", found.read_json("set.json") | {"format_version": 9})
     assert sample("--run", run) == 1
-    assert "format version 9, this cbdm_scale writes 1" in capsys.readouterr().err
+    assert "format version 9, not 1" in capsys.readouterr().err

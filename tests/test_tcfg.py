@@ -20,7 +20,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.tcfg import tcfg_terms
 from cbdm_scale.models.build import build as build_net
 from cbdm_scale.models.options import UNetConfig
-from cbdm_scale.pretrained.paper_checkpoint import load_foreign
+from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint
 
 K, T, SHAPE = 4, 1000, (3, 4, 4)
 COUNTS = torch.tensor([60, 25, 10, 5])
@@ -212,7 +212,7 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch(name):
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no checkpoint of the paper at {REFERENCE}")
 def test_a_fresh_layer_on_a_trained_network_changes_nothing_bit_for_bit():
     """So that TCFG can be taught to any trained conditional network."""
-    read = load_foreign(REFERENCE / "ckpt_3.pt")
+    read = load_paper_checkpoint(REFERENCE / "ckpt_3.pt")
     data = {k: torch.from_numpy(v) for k, v in np.load(REFERENCE / "ckpt_3.npz").items()}
     sizes = {"image_channels": read.image_channels, "image_size": 32}
     before, after = (

@@ -15,9 +15,9 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import sinusoid
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.paper_checkpoint import (
-    ForeignCheckpoint,
-    foreign_names,
-    load_foreign,
+    PaperCheckpoint,
+    load_paper_checkpoint,
+    paper_names,
 )
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "cbdm_checkpoint"
@@ -56,11 +56,11 @@ def random_net(config: UNetConfig, image_channels: int = 3, augment: bool = Fals
     return net.eval()
 
 
-def to_foreign(net: nn.Module) -> "OrderedDict[str, Tensor]":
+def to_paper_names(net: nn.Module) -> "OrderedDict[str, Tensor]":
     """The weights of our network as the paper's code would have saved them."""
     state = net.state_dict()
     foreign = OrderedDict([(TABLE, sinusoid(torch.arange(T), net.config.channels))])
-    for ours, theirs in foreign_names(net.config, list(state)).items():
+    for ours, theirs in paper_names(net.config, list(state)).items():
         tensor = state[ours][:K] if ours == "label.weight" else state[ours]
         for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True):
             foreign[name] = part.clone()
@@ -81,7 +81,7 @@ def save(path: Path, weights: dict[str, Tensor], **entries: Any) -> Path:
     return path
 
 
-def rebuild(read: ForeignCheckpoint) -> nn.Module:
+def rebuild(read: PaperCheckpoint) -> nn.Module:
     net = build(
         read.config,
         image_channels=read.image_channels,
@@ -96,7 +96,7 @@ def rebuild(read: ForeignCheckpoint) -> nn.Module:
 
 @pytest.fixture
 def weights() -> "OrderedDict[str, Tensor]":
-    return to_foreign(random_net(UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1)))
+    return to_paper_names(random_net(UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1)))
 
 
 # ----------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def weights() -> "OrderedDict[str, Tensor]":
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no checkpoint of the paper at {REFERENCE}")
 def test_predictions_agree_with_the_paper_s_code():
-    read = load_foreign(REFERENCE / "ckpt_3.pt")
+    read = load_paper_checkpoint(REFERENCE / "ckpt_3.pt")
     assert read.config == UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1)
     assert (read.num_classes, read.num_steps, read.image_size, read.step) == (10, 1000, 32, 3)
     data = {k: torch.from_numpy(v) for k, v in np.load(REFERENCE / "ckpt_3.npz").items()}
@@ -121,8 +121,8 @@ def test_predictions_agree_with_the_paper_s_code():
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_network_written_in_their_names_comes_back(tmp_path, config, augment, prefix):
     net = random_net(config, image_channels=1, augment=augment)
-    foreign = {prefix + name: tensor for name, tensor in to_foreign(net).items()}
-    read = load_foreign(save(tmp_path / "ckpt.pt", foreign))
+    foreign = {prefix + name: tensor for name, tensor in to_paper_names(net).items()}
+    read = load_paper_checkpoint(save(tmp_path / "ckpt.pt", foreign))
     assert (read.config, read.augment) == (config, augment)
     assert (read.num_classes, read.image_channels, read.num_steps) == (K, 1, T)
     assert read.state_dict.keys() == net.state_dict().keys()
@@ -136,7 +136,7 @@ def test_a_network_written_in_their_names_comes_back(tmp_path, config, augment, 
 
 def test_the_names_are_those_of_the_paper_s_code():
     config = UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1)
-    names = foreign_names(config, list(random_net(config).state_dict()))
+    names = paper_names(config, list(random_net(config).state_dict()))
     assert names["down.1.blocks.0.conv_2.weight"] == ("downblocks.2.block2.3.weight",)
     assert names["down.0.resample.bias"] == ("downblocks.1.main.bias",)
     assert names["up.1.blocks.1.shortcut.weight"] == ("upblocks.4.shortcut.weight",)
@@ -146,16 +146,16 @@ def test_the_names_are_those_of_the_paper_s_code():
 
 
 def test_net_reads_the_raw_weights(tmp_path, weights):
-    raw = to_foreign(random_net(UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1)))
+    raw = to_paper_names(random_net(UNetConfig(channels=32, multipliers=(1, 2), num_blocks=1)))
     for name in raw.keys() - {TABLE}:
         raw[name] += 1
     path = save(tmp_path / "ckpt.pt", weights, net_model=raw)
-    ema, net = load_foreign(path), load_foreign(path, which="net")
+    ema, net = load_paper_checkpoint(path), load_paper_checkpoint(path, which="net")
     torch.testing.assert_close(net.state_dict["head.bias"], ema.state_dict["head.bias"] + 1)
 
 
 def test_the_report_says_what_was_mapped_added_and_assumed(tmp_path, weights):
-    read = load_foreign(save(tmp_path / "ckpt.pt", weights))
+    read = load_paper_checkpoint(save(tmp_path / "ckpt.pt", weights))
     text = "\n".join(read.report)
     mapped = sum(int(line.split()[1]) for line in read.report if line.startswith("mapped"))
     assert mapped == len(weights) - 1  # all but the constant table
@@ -179,26 +179,26 @@ def test_unknown_and_missing_tensors_are_named(tmp_path, weights):
     weights["omega_embedding.weight"] = torch.zeros(2)
     path = save(tmp_path / "ckpt.pt", weights)
     with pytest.raises(ValueError, match=r"\['omega_embedding.weight'\], missing tensors \[\]"):
-        load_foreign(path)
+        load_paper_checkpoint(path)
     del weights["tail.2.bias"]
     save(path, weights)
     message = r"unknown tensors \['omega_embedding.weight'\], missing tensors \['tail.2.bias'\]"
     with pytest.raises(ValueError, match=message):
-        load_foreign(path)
+        load_paper_checkpoint(path)
 
 
 def test_attention_missing_from_one_block_of_a_level_is_named(tmp_path, weights):
     for name in [name for name in weights if name.startswith("upblocks.1.attn.")]:
         del weights[name]
     with pytest.raises(ValueError, match=r"missing tensors \['upblocks.1.attn.group_norm.bias"):
-        load_foreign(save(tmp_path / "ckpt.pt", weights))
+        load_paper_checkpoint(save(tmp_path / "ckpt.pt", weights))
 
 
 @pytest.mark.parametrize("name", ["label_embedding.weight", "head.weight", TABLE])
 def test_a_file_without_what_the_configuration_is_read_from_is_refused(tmp_path, weights, name):
     del weights[name]
     with pytest.raises(ValueError, match=rf"missing tensors \['{name}'\]"):
-        load_foreign(save(tmp_path / "ckpt.pt", weights))
+        load_paper_checkpoint(save(tmp_path / "ckpt.pt", weights))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_file_without_what_the_configuration_is_read_from_is_refused(tmp_path,
 def test_tensors_that_do_not_fit_are_named(tmp_path, weights, name, change, message):
     weights[name] = change(weights[name])
     with pytest.raises(ValueError, match=message):
-        load_foreign(save(tmp_path / "ckpt.pt", weights))
+        load_paper_checkpoint(save(tmp_path / "ckpt.pt", weights))
 
 
 def test_levels_of_different_depth_are_refused(tmp_path, weights):
@@ -228,7 +228,7 @@ def test_levels_of_different_depth_are_refused(tmp_path, weights):
         if name.startswith("downblocks.0."):
             moved[name.replace("downblocks.0.", "downblocks.1.")] = tensor
     with pytest.raises(ValueError, match=r"its levels have \[2, 1\] residual blocks"):
-        load_foreign(save(tmp_path / "ckpt.pt", moved))
+        load_paper_checkpoint(save(tmp_path / "ckpt.pt", moved))
 
 
 @pytest.mark.parametrize(
@@ -242,16 +242,16 @@ def test_levels_of_different_depth_are_refused(tmp_path, weights):
 )
 def test_files_of_another_kind_are_refused(tmp_path, weights, entries, message):
     with pytest.raises(ValueError, match=message):
-        load_foreign(save(tmp_path / "ckpt.pt", weights, **entries))
+        load_paper_checkpoint(save(tmp_path / "ckpt.pt", weights, **entries))
 
 
 def test_a_bare_state_dict_or_list_is_refused(tmp_path, weights):
     torch.save(weights, tmp_path / "bare.pt")
     with pytest.raises(ValueError, match="not a checkpoint of the paper's code: unknown"):
-        load_foreign(tmp_path / "bare.pt")
+        load_paper_checkpoint(tmp_path / "bare.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="it holds a list. Expected a dictionary"):
-        load_foreign(tmp_path / "list.pt")
+        load_paper_checkpoint(tmp_path / "list.pt")
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
@@ -260,7 +260,7 @@ def test_a_file_cut_short_is_refused(tmp_path, weights, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match="ckpt.pt cannot be read .* damaged or cut short"):
-        load_foreign(path)
+        load_paper_checkpoint(path)
 
 
 def test_a_flipped_bit_is_noticed(tmp_path, weights):
@@ -270,7 +270,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, weights):
     content[content.index(value) + 100] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read .*damaged.*wrong checksum"):
-        load_foreign(path)
+        load_paper_checkpoint(path)
 
 
 def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path, weights):
@@ -282,7 +282,7 @@ def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path, weights):
         for name, data in parts.items():
             new.writestr(name, data)
     with pytest.raises(ValueError, match="its parts are compressed, which torch never does"):
-        load_foreign(path)
+        load_paper_checkpoint(path)
 
 
 class Intruder:
@@ -296,13 +296,13 @@ def test_pickled_classes_are_never_loaded(tmp_path, weights, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(tmp_path / "ckpt.pt", weights, sched=Intruder())
     with pytest.raises(ValueError, match="pickled classes, which are never loaded"):
-        load_foreign(path)
+        load_paper_checkpoint(path)
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Intruder()))
     with pytest.raises(ValueError, match="pickled classes, which are never loaded"):
-        load_foreign(tmp_path / "plain.pt")
+        load_paper_checkpoint(tmp_path / "plain.pt")
     assert not (tmp_path / "intruder-was-here").exists()
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.pt"):
-        load_foreign(tmp_path / "nothing.pt")
+        load_paper_checkpoint(tmp_path / "nothing.pt")

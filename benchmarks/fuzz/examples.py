@@ -22,7 +22,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import sinusoid
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.pretrained.paper_checkpoint import foreign_names
+from cbdm_scale.pretrained.paper_checkpoint import paper_names
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
@@ -106,7 +106,7 @@ def paper(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     net = build(FOREIGN, image_channels=1, image_size=8, num_classes=3, num_steps=20)
     state, weights = net.state_dict(), {TABLE: sinusoid(torch.arange(20), FOREIGN.channels)}
-    for ours, theirs in foreign_names(FOREIGN, list(state)).items():
+    for ours, theirs in paper_names(FOREIGN, list(state)).items():
         tensor = state[ours][:3] if ours == "label.weight" else state[ours]
         for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True):
             weights[name] = part.clone()

@@ -17,7 +17,6 @@ from cbdm_scale.data.shards import BadSample, ShardReader
 from cbdm_scale.metrics.classifier import load_classifier
 from cbdm_scale.metrics.inception import find_inception
 from cbdm_scale.metrics.sources import open_images
-from cbdm_scale.pretrained.export_network import network_of
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.storage.folder import Storage
@@ -68,7 +67,7 @@ def seal_shards(files: Files) -> Files:
 
 def read_network(folder: Path, run: str = "") -> None:
     """As export does: the file, the network, its weights in it."""
-    network_of(load_pretrained(str(folder / run)))
+    load_pretrained(str(folder / run)).build()
 
 
 def seal_checkpoint(files: Files) -> Files:

@@ -18,8 +18,9 @@ from benchmarks.scaling.model import Work
 from benchmarks.scaling.variants import buckets_of
 from cbdm_scale.config.presets import IMAGE_SIZES, PRESETS
 from cbdm_scale.config.schema import Config
+from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.losses.build import build_loss
-from cbdm_scale.pretrained.build import build_network, make_process
+from cbdm_scale.pretrained.network import network_spec
 
 CLASSES = {
     "celeba5": 5,
@@ -69,19 +70,17 @@ def shape_of(dataset: str) -> tuple[int, int]:
 
 def network_of(config: Config) -> nn.Module:
     channels, size = shape_of(config.dataset)
-    return build_network(
-        config,
-        SimpleNamespace(
-            channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
-        ),
+    image = SimpleNamespace(
+        channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
     )
+    return network_spec(config, image).build()
 
 
 def predictions(config: Config) -> float:
     """Images that the preset's loss sends through the network, for each of its batch."""
     channels, _ = shape_of(config.dataset)
     counts = torch.ones(CLASSES[config.dataset])
-    process = make_process(config, torch.device("cpu"))
+    process = build_process(config.noise)
     loss, draw = build_loss(config.loss, process, counts, config.seed)
     seen = 0
 

@@ -11,7 +11,7 @@ from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.kinds import check_kinds
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
-from cbdm_scale.diffusion.options import EDMConfig, ProcessName, ScheduleConfig
+from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ProcessName, ScheduleConfig
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.models.options import (
@@ -164,6 +164,11 @@ class Config:
         text = json.dumps(science, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.dataset}-{self.title}-{digest}"
+
+    @property
+    def noise(self) -> NoiseConfig:
+        """The process and its options."""
+        return NoiseConfig(process=self.process, schedule=self.diffusion, edm=self.edm)
 
     @property
     def title(self) -> str:

@@ -54,3 +54,13 @@ class ScheduleConfig:
                 f"diffusion.beta_1 ({self.beta_1}) and diffusion.beta_T ({self.beta_T}) must "
                 "satisfy 0 < beta_1 <= beta_T < 1. Try 1e-4 and 0.02."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """The noise of a run: its process and the options of both."""
+
+    process: ProcessName = "ddpm"
+    """Whose options act: ``schedule``'s (ddpm) or ``edm``'s."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    edm: EDMConfig = EDMConfig()

@@ -36,7 +36,7 @@ def compute(inputs: Inputs) -> Evaluation:
         id=inputs.id,
         run=origin.name,
         checkpoint=origin.url,
-        trained_images=origin.images,
+        trained_images=origin.num_seen,
         dataset=inputs.real.name,
         dataset_fingerprint=inputs.real.fingerprint,
         class_names=inputs.real.class_names,
@@ -53,7 +53,7 @@ def make_sets(inputs: Inputs) -> None:
     for wanted in inputs.sets:
         if wanted.store:
             print(f"set      {wanted.about.images}", flush=True)
-            wanted.store.claim()
+            wanted.store.write_plan()
             options = inputs.options
             make_missing(
                 wanted.store, inputs.origin.weights, options.num_images, options.cluster

@@ -20,6 +20,7 @@ from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.history import Point
 from cbdm_scale.evaluation.score import (
@@ -31,7 +32,7 @@ from cbdm_scale.evaluation.score import (
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores
-from cbdm_scale.pretrained.build import build_network, make_process
+from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess, World
@@ -209,7 +210,7 @@ class Evaluator:
     def load(self, images: int) -> nn.Module:
         """The averaged network of a checkpoint; ValueError if it is damaged."""
         manifest, config = self.manifest, self.config
-        net = build_network(config, manifest).to(self.world.device)
+        net = network_spec(config, manifest).build().to(self.world.device)
         if config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
         load_average(self.run, images, net)
@@ -247,7 +248,7 @@ def evaluate_alone(
     manifest = read_manifest(config.data.root, config.dataset)
     world = OneProcess(str(device))
     evaluator = Evaluator(
-        config, manifest, make_process(config, device), world, run, num_shares
+        config, manifest, build_process(config.noise, device), world, run, num_shares
     )
     made = 0
 

@@ -8,14 +8,12 @@ from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder
 from cbdm_scale.evaluation.measure import VERSION, About
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import FORMAT
-from cbdm_scale.generation.generate import plan_set
-from cbdm_scale.generation.images import SetImages, open_set
-from cbdm_scale.generation.store import ChunkStore
+from cbdm_scale.generation.plan import plan_set
+from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Chosen, Images, SplitImages, open_images
-from cbdm_scale.pretrained.dataset import find_data
-from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
 from cbdm_scale.storage.folder import Storage
 
 EVALUATIONS = "~/cbdm_scale/evaluation"
@@ -87,10 +85,10 @@ def find_inputs(options: EvaluateOptions, origin: PretrainedNetwork) -> Inputs:
             f"{', '.join(real.counts)}. Prepare it again with real images for eval: see python "
             "-m data_prep --help."
         )
-    if origin.num_classes != real.num_classes:
+    if origin.spec.num_classes != real.num_classes:
         raise ValueError(
             f"dataset {real.name} has {real.num_classes} classes, the network "
-            f"{origin.num_classes}. Give the --dataset that it learnt from."
+            f"{origin.spec.num_classes}. Give the --dataset that it learnt from."
         )
     folder = Storage(dataset_folder(root, real.name))
     recipe = find_extractor(
@@ -125,8 +123,11 @@ def _planned(
     wanted = []
     for omega in options.omegas:
         plan = plan_set(
-            origin,
-            real,
+            origin.spec,
+            origin.config.noise,
+            checkpoint=origin.checkpoint,
+            weights_sha256=origin.weights_sha256,
+            counts=real.counts["train"],
             omega=omega,
             seed=options.seed,
             chunk_size=options.chunk_size,

@@ -36,7 +36,7 @@ def write_card(
         "## Metrics\n",
         *(metrics(evaluation) if evaluation else [NOT_EVALUATED]),
         "## Intended use\n",
-        INTENDED.format(size=origin.image_size),
+        INTENDED.format(size=origin.spec.image_size),
     ]
     return "\n".join(part if part.endswith("\n") else f"{part}\n" for part in parts)
 
@@ -55,12 +55,12 @@ What its training images may be used for limits what its images may be used for.
 
 
 def data(origin: PretrainedNetwork, real: Manifest | None) -> list[str]:
-    size = f"{origin.channels} x {origin.image_size} x {origin.image_size}"
+    size = " x ".join(map(str, origin.spec.image_shape))
     if real is None:
         named = origin.config.dataset or "unknown"
         return [
-            f"{named}: {origin.num_classes} classes, images {size}; class counts are not known "
-            "here (the data set was not at hand)."
+            f"{named}: {origin.spec.num_classes} classes, images {size}; class counts are not "
+            "known here (the data set was not at hand)."
         ]
     counts = real.counts["train"]
     rows = [
@@ -92,7 +92,7 @@ def objective(origin: PretrainedNetwork) -> list[str]:
         )
     if loss.tcfg:
         lines.append(f"TCFG (Equations 32, 33): guidance strengths up to {loss.omega_max:g}.")
-    seen = f"{origin.images:,} images" if origin.images is not None else "unknown length"
+    seen = f"{origin.num_seen:,} images" if origin.num_seen is not None else "unknown length"
     lines.append(
         f"Labels dropped with probability {loss.p_uncond:g}. Trained on {seen}, "
         f"{config.train.batch_size} a step, seed {config.seed}; {noise(config)}."

@@ -1,61 +1,74 @@
-"""Making a set on the workers of a cluster: its plan, and what is missing of it."""
+"""Making a set on the workers of a cluster, chunk by chunk: what is missing of it.
+
+Shapes: n = images of a chunk, (C, H, W) an image.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
 
 from cbdm_scale.cluster import PoolConfig, run_jobs
-from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.generation.chunks import ChunkMaker
-from cbdm_scale.generation.plan import SetPlan, label_probs, parse_classes
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.process import Process
+from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
-from cbdm_scale.pretrained.network import PretrainedNetwork
-from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
+from cbdm_scale.models.build import null_label
+from cbdm_scale.sampling.generate import generate, to_uint8
 
-SAY_EVERY_S = 5.0
+LOG_EVERY_S = 5.0
 
 
-def plan_set(
-    origin: PretrainedNetwork,
-    real: Manifest | None,
-    *,
-    omega: float,
-    seed: int,
-    chunk_size: int,
-    precision: Literal["fp32", "bf16"],
-    sample: SamplerConfig,
-    labels: str = "cyclic",
-    classes: str = "",
-    guidance_mode: GuidanceMode = "cfg",
-) -> SetPlan:
-    """Everything that decides the images; ValueError if options do not fit the network."""
-    check_trained("guidance_mode", guidance_mode, omega, origin.omega_max)
-    config = origin.config
-    sample.check_fits(config.process, config.diffusion.num_steps)
-    chosen = parse_classes(classes, origin.num_classes)
-    counts = real.counts["train"] if real else None
-    return SetPlan(
-        checkpoint=origin.checkpoint,
-        weights_sha256=origin.weights_sha256,
-        model=config.model,
-        diffusion=config.diffusion,
-        sample=sample,
-        shape=(origin.channels, origin.image_size, origin.image_size),
-        num_classes=origin.num_classes,
-        augment=origin.augment,
-        omega=omega,
-        seed=seed,
-        labels=labels,
-        classes=chosen,
-        probs=label_probs(labels, chosen, counts),
-        chunk_size=chunk_size,
-        precision=precision,
-        omega_layer=origin.omega_max > 0,
-        guidance_mode=guidance_mode,
-        backbone=origin.config.backbone,
-        process=config.process,
-        edm=config.edm,
-    )
+@dataclass(frozen=True)
+class ChunkMaker:
+    """Loads the network on a worker: what ``cluster.run_jobs`` sets workers up with."""
+
+    plan: SetPlan
+    weights: bytes
+    """A safetensors file."""
+
+    def __call__(self, device: torch.device) -> Callable[[Chunk], NDArray[np.uint8]]:
+        """A function from a chunk to its images (n, C, H, W)."""
+        plan = self.plan
+        net = plan.network.build()
+        net.load_state_dict(load(self.weights))
+        net.to(device).eval()
+        process = build_process(plan.noise, device)
+
+        def make(chunk: Chunk) -> NDArray[np.uint8]:
+            return to_uint8(make_chunk(plan, net, process, chunk, device)).cpu().numpy()
+
+        return make
+
+
+def make_chunk(
+    plan: SetPlan,
+    net: torch.nn.Module,
+    process: Process,
+    chunk: Chunk,
+    device: torch.device,
+) -> torch.Tensor:
+    """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1]."""
+    samples = torch.arange(*chunk)
+    bf16 = plan.precision == "bf16"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        return generate(
+            net,
+            samples.to(device),
+            plan.labels_of(samples).to(device),
+            config=plan.sample,
+            process=process,
+            shape=plan.shape,
+            omega=plan.omega,
+            null_label=null_label(plan.num_classes),
+            seed=plan.seed,
+            chunk_size=len(samples),
+            guidance_mode=plan.guidance_mode,
+        )
 
 
 @dataclass
@@ -78,7 +91,7 @@ class Meter:
     def add(self, num_images: int) -> None:
         now = time.perf_counter()
         self.done += num_images
-        if now - self.said >= SAY_EVERY_S or self.done == self.todo:
+        if now - self.said >= LOG_EVERY_S or self.done == self.todo:
             self.said = now
             left = int((self.todo - self.done) / self.rate(now))
             print(

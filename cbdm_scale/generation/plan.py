@@ -15,22 +15,13 @@ from torch import Tensor
 
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
-from cbdm_scale.diffusion.options import EDMConfig, ProcessName, ScheduleConfig
-from cbdm_scale.models.options import BackboneName, ModelConfig, backbone_config
-from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
+from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
+from cbdm_scale.models.build import NetworkSpec
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
 
 FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 """Names of label distributions in the paper, as powers of the training counts."""
-
-YOUNGER = {
-    "omega_layer": False,
-    "guidance_mode": "cfg",
-    "backbone": "unet",
-    "process": "ddpm",
-    "edm": asdict(EDMConfig()),
-}
-"""What the first sets did not say: at these values it leaves a set's name alone."""
 
 Chunk = tuple[int, int]
 """First image of a chunk, and the one after its last."""
@@ -44,15 +35,9 @@ class SetPlan:
     """For people: images shown in training, or the name of a file."""
     weights_sha256: str
     """Of the file of weights, in hexadecimal digits."""
-    model: ModelConfig
-    diffusion: ScheduleConfig
+    network: NetworkSpec
+    noise: NoiseConfig
     sample: SamplerConfig
-    shape: tuple[int, int, int]
-    """Channels, height and width."""
-    num_classes: int
-    """K."""
-    augment: bool
-    """Whether the network has an embedding of ADA's nine numbers."""
     omega: float
     seed: int
     labels: str
@@ -63,13 +48,17 @@ class SetPlan:
     """Probability of each of ``classes``; () where they take turns."""
     chunk_size: int
     precision: Literal["fp32", "bf16"]
-    omega_layer: bool = False
-    """Whether the network has TCFG's embedding of the guidance strength."""
     guidance_mode: GuidanceMode = "cfg"
-    backbone: BackboneName = "unet"
-    process: ProcessName = "ddpm"
-    """Whose options stand in ``diffusion`` or ``edm``."""
-    edm: EDMConfig = EDMConfig()
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.network.num_classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.network.image_shape
 
     def labels_of(self, samples: Tensor) -> Tensor:
         """The label of every image, by its number in the set: (n,) int64."""
@@ -86,12 +75,9 @@ class SetPlan:
         return [(i, min(i + size, num_images)) for i in range(0, num_images, size)]
 
     def to_dict(self) -> dict[str, Any]:
-        plain: dict[str, Any] = json.loads(
-            json.dumps(asdict(self) | {"sample": self.sample.to_dict()})
-        )
-        for option, usual in YOUNGER.items():
-            if plain[option] == usual:
-                del plain[option]
+        """Plain data, as JSON gives it back."""
+        parts = {"network": self.network.to_dict(), "sample": self.sample.to_dict()}
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | parts))
         return {"format_version": FORMAT_VERSION, **plain}
 
     @classmethod
@@ -99,18 +85,20 @@ class SetPlan:
         """The inverse of ``to_dict``; KeyError, TypeError or ValueError where it is not one."""
         if tree["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {tree['format_version']}, not {FORMAT_VERSION}")
-
-        def tuples(values: dict[str, Any]) -> dict[str, Any]:
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
+        noise = tree["noise"]
         parts = {
-            "model": backbone_config(tree.get("backbone", "unet"), **tuples(tree["model"])),
-            "diffusion": ScheduleConfig(**tree["diffusion"]),
+            "network": NetworkSpec.from_dict(tree["network"]),
+            "noise": NoiseConfig(
+                process=noise["process"],
+                schedule=ScheduleConfig(**noise["schedule"]),
+                edm=EDMConfig(**noise["edm"]),
+            ),
             "sample": SamplerConfig.from_dict(tree["sample"]),
-            "edm": EDMConfig(**tree.get("edm", {})),
+            "classes": tuple(tree["classes"]),
+            "probs": tuple(tree["probs"]),
         }
         plain = {k: v for k, v in tree.items() if k != "format_version"}
-        return cls(**(tuples(plain) | parts))
+        return cls(**plain | parts)
 
     @property
     def name(self) -> str:
@@ -122,6 +110,47 @@ class SetPlan:
         guide = "omega" if self.guidance_mode == "cfg" else "tcfg"
         words = self.checkpoint, sampler, f"{guide}{self.omega:g}", few, f"seed{self.seed}"
         return "-".join([*words, digest])
+
+
+def plan_set(
+    network: NetworkSpec,
+    noise: NoiseConfig,
+    *,
+    checkpoint: str,
+    weights_sha256: str,
+    counts: Sequence[int] | None,
+    omega: float,
+    seed: int,
+    chunk_size: int,
+    precision: Literal["fp32", "bf16"],
+    sample: SamplerConfig,
+    labels: str = "cyclic",
+    classes: str = "",
+    guidance_mode: GuidanceMode = "cfg",
+) -> SetPlan:
+    """The plan of a set, checked: ValueError if options do not fit the network.
+
+    ``counts`` (K,) are the training counts, None where they are not known; ``labels`` and
+    ``classes`` as the sample command takes them.
+    """
+    check_trained("guidance_mode", guidance_mode, omega, network.omega_max)
+    sample.check_fits(noise.process, noise.schedule.num_steps)
+    numbers = parse_classes(classes, network.num_classes)
+    return SetPlan(
+        checkpoint=checkpoint,
+        weights_sha256=weights_sha256,
+        network=network,
+        noise=noise,
+        sample=sample,
+        omega=omega,
+        seed=seed,
+        labels=labels,
+        classes=numbers,
+        probs=label_probs(labels, numbers, counts),
+        chunk_size=chunk_size,
+        precision=precision,
+        guidance_mode=guidance_mode,
+    )
 
 
 def parse_classes(text: str, num_classes: int) -> tuple[int, ...]:
@@ -161,5 +190,5 @@ def label_probs(
             f"labels ({labels}) needs the class counts of the training set, and it is not "
             "where the run found it. Give its place with --data-root, or try --labels cyclic."
         )
-    chosen = torch.tensor([counts[c] for c in classes])
-    return tuple(class_probs(chosen, power).tolist())
+    train_counts = torch.tensor([counts[c] for c in classes])
+    return tuple(class_probs(train_counts, power).tolist())

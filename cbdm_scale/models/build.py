@@ -1,5 +1,8 @@
 """Networks from their options: every backbone is a denoiser.Net."""
 
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
 from torch import nn
 
 from cbdm_scale.models.dit import DiT
@@ -12,6 +15,54 @@ from cbdm_scale.models.vit import ViT
 def null_label(num_classes: int) -> int:
     """The label that means "none": K, the row after the classes'."""
     return num_classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """What decides a network's layers: equal specs have weights of equal names and shapes."""
+
+    model: ModelConfig
+    channels: int
+    """Of an image."""
+    image_size: int
+    """Height and width in pixels."""
+    num_classes: int
+    """K."""
+    num_steps: int = 1000
+    """T: whole-numbered levels lie in 0..T-1."""
+    augment: bool = False
+    """Whether images come with the nine numbers of ADA."""
+    omega_max: float = 0.0
+    """The largest guidance strength that it is told (TCFG); 0: it has no layer for that."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.channels, self.image_size, self.image_size
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights. ValueError if the image does not fit the options."""
+        return build(
+            self.model,
+            image_channels=self.channels,
+            image_size=self.image_size,
+            num_classes=self.num_classes,
+            num_steps=self.num_steps,
+            augment=self.augment,
+            omega=self.omega_max > 0,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; the model's class stands beside its options."""
+        return asdict(self) | {"class": type(self.model).__name__}
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> "NetworkSpec":
+        """The inverse of ``to_dict``, also after JSON. KeyError, TypeError or ValueError."""
+        classes = {one.__name__: one for one in get_args(ModelConfig)}
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in tree["model"].items()}
+        plain = {k: v for k, v in tree.items() if k != "class"}
+        return cls(**plain | {"model": classes[tree["class"]](**options)})
 
 
 def build(

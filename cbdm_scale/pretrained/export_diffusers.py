@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from cbdm_scale.diffusion.schedule import LinearSchedule
@@ -20,7 +20,6 @@ from cbdm_scale.models.options import DiTConfig, UNetConfig
 from cbdm_scale.pretrained.diffusers_dit import DIT, config_to_dit, dit_to_theirs
 from cbdm_scale.pretrained.diffusers_folder import OURS, WEIGHTS
 from cbdm_scale.pretrained.diffusers_unet import UNET, config_to_unet, to_theirs, unet_pairs
-from cbdm_scale.pretrained.export_network import network_of
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.pretrained.transfer import ADDED
 from cbdm_scale.sampling.guidance import classifier_free
@@ -73,16 +72,16 @@ class Twin:
 
 def find_twin(origin: PretrainedNetwork) -> Twin:
     """ValueError if theirs has no such network."""
-    config, weights = origin.config.model, load(origin.weights)
+    config, weights = origin.config.model, origin.tensors
     if origin.config.process != "ddpm":
         raise ValueError(
             f"the network is of the process {origin.config.process}: it answers with EDM's F, "
             "which no scheduler there takes from a network"
         )
     image: dict[str, int] = {
-        "image_channels": origin.channels,
-        "image_size": origin.image_size,
-        "num_classes": origin.num_classes,
+        "image_channels": origin.spec.channels,
+        "image_size": origin.spec.image_size,
+        "num_classes": origin.spec.num_classes,
     }
     if isinstance(config, UNetConfig):
         pairs = unet_pairs(list(weights), config.channels, True)
@@ -107,10 +106,10 @@ def write_diffusers(origin: PretrainedNetwork, folder: Path) -> list[str]:
     write_json(home / OURS, extras(origin))
     write_json(scheduler / "scheduler_config.json", scheduler_config(origin))
     write_json(home / "config.json", twin.about)  # last: now it is whole
-    left = sorted({name.partition(".")[0] for name in load(origin.weights)} & LAYERS)
+    left = sorted({name.partition(".")[0] for name in origin.tensors} & LAYERS)
     return [
         f'`{twin.kind}.from_pretrained("{folder.name}", subfolder="{twin.part}")` and its '
-        f"scheduler; the last label, {origin.num_classes}, is no label, guidance_scale is "
+        f"scheduler; the last label, {origin.spec.num_classes}, is no label, guidance_scale is "
         "s = 1 + omega, and our DDIM is step(.., use_clipped_model_output=True)",
         *(f"left the layer {name}, which {twin.kind} has no place for" for name in left),
     ]
@@ -118,7 +117,7 @@ def write_diffusers(origin: PretrainedNetwork, folder: Path) -> list[str]:
 
 def extras(origin: PretrainedNetwork) -> dict[str, Any]:
     return {
-        "none": origin.num_classes,
+        "none": origin.spec.num_classes,
         "class_names": list(origin.class_names),
         "fingerprint": origin.fingerprint,
         "diffusion": asdict(origin.config.diffusion),
@@ -141,12 +140,11 @@ def check_diffusers(origin: PretrainedNetwork, folder: Path) -> str:
     """
     if importlib.util.find_spec("diffusers") is None:
         return "not checked: diffusers is not installed"
-    net = network_of(origin)
+    net = origin.build()
     generator = torch.Generator().manual_seed(0)
-    shape = origin.channels, origin.image_size, origin.image_size
-    noise = torch.randn(4, *shape, generator=generator)  # (N, C, H, W)
-    y = torch.arange(4) % origin.num_classes
-    none, schedule = origin.num_classes, LinearSchedule(origin.config.diffusion)
+    noise = torch.randn(4, *origin.spec.image_shape, generator=generator)  # (N, C, H, W)
+    y = torch.arange(4) % origin.spec.num_classes
+    none, schedule = origin.spec.num_classes, LinearSchedule(origin.config.diffusion)
     guided, t = classifier_free(net, OMEGA, none), schedule.num_steps // 2
     ab = float(schedule.alpha_bar[t])
     ab_prev = float(schedule.alpha_bar[t - 1]) if t else 1.0

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.diffusion.schedule import expand_as
-from cbdm_scale.pretrained.export_network import network_of
 from cbdm_scale.pretrained.network import PretrainedNetwork
 
 MOST = 1 << 16
@@ -31,7 +30,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, net: nn.Module, origin: PretrainedNetwork):
         super().__init__()
-        self.net, self.told = net, origin.omega_max > 0
+        self.net, self.told = net, origin.spec.omega_max > 0
         self.sigma_data = (
             origin.config.edm.sigma_data if origin.config.process == "edm" else 0.0
         )
@@ -57,16 +56,16 @@ class Denoiser(nn.Module):
 def examples(denoiser: Denoiser, origin: PretrainedNetwork, count: int) -> tuple[Tensor, ...]:
     """Inputs for so many images: steps from first to last, every label, "none" among them."""
     generator = torch.Generator().manual_seed(count)
-    shape = origin.channels, origin.image_size, origin.image_size
-    share, y = torch.linspace(0.01, 0.99, count), torch.arange(count) % (origin.num_classes + 1)
-    y[-1] = origin.num_classes
+    share, none = torch.linspace(0.01, 0.99, count), origin.spec.num_classes
+    y = torch.arange(count) % (none + 1)
+    y[-1] = none
     sigma = (8 * share - 5).exp()  # 0.007 to 20
     steps = (share * origin.config.diffusion.num_steps).long()
-    x = torch.randn(count, *shape, generator=generator)
+    x = torch.randn(count, *origin.spec.image_shape, generator=generator)
     if denoiser.sigma_data:
         x = x * (sigma.square() + denoiser.sigma_data**2).sqrt().reshape(-1, 1, 1, 1)
     level = sigma if denoiser.sigma_data else steps
-    told = (share * origin.omega_max,) if denoiser.told else ()
+    told = (share * origin.spec.omega_max,) if denoiser.told else ()
     return (x, level, y, *told)
 
 
@@ -75,7 +74,7 @@ def write_program(origin: PretrainedNetwork, file: Path) -> list[str]:
 
     ValueError if the network cannot be made a program, or if that computes something else.
     """
-    denoiser = Denoiser(network_of(origin), origin).eval()
+    denoiser = Denoiser(origin.build(), origin).eval()
     batch = torch.export.Dim("batch", min=1, max=MOST)
     example = examples(denoiser, origin, max(EXAMPLES))
     try:
@@ -103,8 +102,8 @@ def write_program(origin: PretrainedNetwork, file: Path) -> list[str]:
 
 def meaning(denoiser: Denoiser, origin: PretrainedNetwork) -> str:
     """The inputs and the output, in words."""
-    size = f"{origin.channels}, {origin.image_size}, {origin.image_size}"
-    none = origin.num_classes
+    size = ", ".join(map(str, origin.spec.image_shape))
+    none = origin.spec.num_classes
     words = f"x float32 (N, {size}), "
     if denoiser.sigma_data:
         words += (
@@ -117,9 +116,8 @@ def meaning(denoiser: Denoiser, origin: PretrainedNetwork) -> str:
         found = "the noise eps predicted in x_t"
     words += f"y int64 (N,), labels in 0..{none - 1} or {none} for none; "
     if denoiser.told:
-        words += (
-            f"omega float32 (N,), guidance strengths in 0..{origin.omega_max:g}, 0 for none; "
-        )
+        most = origin.spec.omega_max
+        words += f"omega float32 (N,), guidance strengths in 0..{most:g}, 0 for none; "
     return f"{words}gives {found}, float32 as x"
 
 

@@ -8,16 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from safetensors.torch import load
-
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.preset_file import is_chosen
 from cbdm_scale.config.schema import Config, find_option, from_dict
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.pretrained.build import build_network
-from cbdm_scale.pretrained.dataset import find_data
 from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
-from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_data, network_spec
 from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
@@ -197,9 +193,9 @@ def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> l
             "begun from it. Give the trained network's place, or the options of that run."
         )
     rows, how = label_rows(start.origin, manifest, config.init_labels)
-    net = build_network(config, manifest)
+    net = network_spec(config, manifest).build()
     try:
-        made = transfer(net, load(start.origin.weights), rows)
+        made = transfer(net, start.origin.tensors, rows)
     except ValueError as error:
         raise ValueError(f"init_from ({start.url}): {error}") from error
     lines = describe(made, start, how)
@@ -223,7 +219,7 @@ def describe(made: Transfer, start: Start, how: str) -> list[str]:
 
 def label_rows(origin: PretrainedNetwork, manifest: Manifest, how: str) -> tuple[Rows, str]:
     """For each class (K,) of the data set the origin's label row or None, the mean; and why."""
-    there, here = origin.num_classes, manifest.num_classes
+    there, here = origin.spec.num_classes, manifest.num_classes
     mean: Rows = [None] * here
     by_number: Rows = [c if c < there else None for c in range(here)]
     if how == "mean":

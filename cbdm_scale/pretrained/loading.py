@@ -8,22 +8,22 @@ FILE.pt                           a checkpoint of the paper's own code
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config.schema import Config, find_option
+from cbdm_scale.config.schema import find_option
 from cbdm_scale.pretrained.diffusers_folder import is_diffusers
-from cbdm_scale.pretrained.network import SAMPLES, PretrainedNetwork
-from cbdm_scale.pretrained.run_files import check_network, read_saved
-from cbdm_scale.pretrained.third_party import open_diffusers, open_foreign
+from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
+from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.select_weights import check_weights, chosen, file_of
 from cbdm_scale.training.state import images_of, list_checkpoints, read_checkpoint
 
-FOREIGN = ".pt", ".pth", ".ckpt"
+PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
-EXPORTED = "model.safetensors"
-"""Beside config.json: the export command wrote the folder, not a run."""
+EXPORTED = "model.safetensors", "ema.safetensors"
+"""Beside config.json: the export command wrote the folder, or it is a registered model's."""
 
 
 def named_pretrained(argv: Sequence[str]) -> PretrainedNetwork | None:
@@ -55,8 +55,8 @@ def load_pretrained(
     check_weights(weights)
     if run.startswith(MLFLOW):
         return _open_mlflow(run, weights, tracking_uri)
-    if run.endswith(FOREIGN):
-        return open_foreign(run, weights, resolution)
+    if run.endswith(PAPER_CHECKPOINT):
+        return open_paper_checkpoint(run, weights, resolution)
     try:
         folder = Storage(run)
         is_there = folder.exists()
@@ -79,8 +79,9 @@ def load_pretrained(
             f"run ({run}) is no run: it has no config.json. Give --run the folder that the "
             f"train command printed after 'run'{_runs_in(folder)}."
         )
-    if folder.exists(EXPORTED):
-        return _open_exported(folder, run, weights)
+    for file in EXPORTED:
+        if folder.exists(file):
+            return _open_exported(folder, run, file, weights)
     return _open_newest(folder, run, weights)
 
 
@@ -129,56 +130,42 @@ def _of_run(
     notes: list[str],
     weights: str,
 ) -> PretrainedNetwork:
-    images = images_of(about, folder.path(name))
-    data = chosen(folder, images, files[file_of(weights)], weights)
-    config, network = _network(folder.url, folder.read_bytes("config.json"), data)
-    total = config.train.total_images
-    if images < total:
-        notes = [*notes, f"note: the network has seen {images:,} of the run's {total:,} images"]
-    return PretrainedNetwork(
+    num_seen = images_of(about, folder.path(name))
+    found = read_network(
+        f"run ({folder.url})",
+        folder.read_bytes("config.json"),
+        chosen(folder, num_seen, files[file_of(weights)], weights),
         url=folder.path(name),
         checkpoint=name.rpartition("/")[2],
-        config=config,
-        **network,
+    )
+    total = found.config.train.total_images
+    if num_seen < total:
+        notes = [
+            *notes,
+            f"note: the network has seen {num_seen:,} of the run's {total:,} images",
+        ]
+    return replace(
+        found,
         samples=folder.path("samples"),
         folder=folder.url,
-        images=images,
+        num_seen=num_seen,
         notes=tuple(notes),
     )
 
 
-def _open_exported(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
+def _open_exported(folder: Storage, run: str, file: str, weights: str) -> PretrainedNetwork:
     if weights != "ema":
         raise ValueError(
             f"weights ({weights}) are no choice in {run}, which holds one network. Leave "
             "--weights out."
         )
-    data = folder.read_bytes(EXPORTED)
-    config, network = _network(run, folder.read_bytes("config.json"), data)
-    return PretrainedNetwork(
+    return read_network(
+        f"run ({run})",
+        folder.read_bytes("config.json"),
+        folder.read_bytes(file),
         url=folder.url,
         checkpoint=folder.url.rpartition("/")[2],
-        config=config,
-        **network,
-        samples=Storage(SAMPLES).url,
     )
-
-
-def _network(where: str, text: bytes, weights: bytes) -> tuple[Config, dict[str, Any]]:
-    """The configuration, and what else of a ``PretrainedNetwork`` follows from the files."""
-    saved = read_saved(f"run ({where})", text)
-    check_network(f"run ({where})", saved, weights)
-    config = saved.config
-    return config, {
-        "weights": weights,
-        "channels": saved.channels,
-        "image_size": saved.image_size,
-        "num_classes": saved.num_classes,
-        "fingerprint": saved.fingerprint,
-        "class_names": saved.class_names,
-        "augment": config.data.tells_augmentation,
-        "omega_max": config.loss.strongest,
-    }
 
 
 def _open_mlflow(run: str, weights: str, tracking_uri: str) -> PretrainedNetwork:
@@ -191,12 +178,7 @@ def _open_mlflow(run: str, weights: str, tracking_uri: str) -> PretrainedNetwork
         )
     uri = tracking_uri or default_tracking_uri(Storage(ClusterConfig().storage))
     files = fetch_model(run, uri)
-    config, network = _network(run, files["config.json"], files["ema.safetensors"])
     name = "".join(c if c.isalnum() else "_" for c in run.partition(":/")[2].strip("/"))
-    return PretrainedNetwork(
-        url=run,
-        checkpoint=name,
-        config=config,
-        **network,
-        samples=Storage(SAMPLES).url,
+    return read_network(
+        f"run ({run})", files["config.json"], files["ema.safetensors"], url=run, checkpoint=name
     )

@@ -41,7 +41,7 @@ BLOCK = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeignCheckpoint:
+class PaperCheckpoint:
     """What a checkpoint of the paper's code says, in this project's names."""
 
     config: UNetConfig
@@ -69,9 +69,9 @@ class ForeignCheckpoint:
     """The same in a few lines for people, with what the file does not hold."""
 
 
-def load_foreign(
+def load_paper_checkpoint(
     path: str | Path, *, which: Literal["ema", "net"] = "ema"
-) -> ForeignCheckpoint:
+) -> PaperCheckpoint:
     """Read the averaged ("ema") or the raw ("net") weights of a checkpoint of the paper's code.
 
     Dropout stands in no tensor, so the configuration has the paper's 0.1. The file has no row
@@ -92,7 +92,7 @@ def load_foreign(
     with torch.device("meta"):
         net = UNet(config, image_channels=channels, num_classes=num_classes, augment=augment)
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    mapping = foreign_names(config, shapes)
+    mapping = paper_names(config, shapes)
     _check_tensors(weights, mapping, shapes, path)
     _check_table(weights[TABLE], config.channels, path)
 
@@ -100,7 +100,7 @@ def load_foreign(
     none = torch.zeros(1, state["label.weight"].shape[1])
     state["label.weight"] = torch.cat([state["label.weight"], none])  # (K + 1, D)
     x_T, step = content.get("fixed_x_T"), content.get("step")
-    return ForeignCheckpoint(
+    return PaperCheckpoint(
         config=config,
         num_classes=num_classes,
         image_channels=channels,
@@ -201,7 +201,7 @@ def infer_config(weights: dict[str, Tensor], path: str | Path) -> UNetConfig:
     )
 
 
-def foreign_names(
+def paper_names(
     config: UNetConfig, ours: dict[str, tuple[int, ...]] | list[str]
 ) -> dict[str, tuple[str, ...]]:
     """For every tensor of our network, the tensors of theirs that it joins along axis 0."""

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
 
-from cbdm_scale.pretrained.build import build_network, make_process
-from cbdm_scale.pretrained.run_files import check_network, read_saved
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.generate import generate, to_uint8
 from cbdm_scale.sampling.options import check_trained
-from cbdm_scale.storage.folder import Storage
-
-WEIGHTS = "ema.safetensors"
 
 
 def generate_from_checkpoint(
@@ -26,29 +22,24 @@ def generate_from_checkpoint(
 
     ``folder`` holds ema.safetensors and the run's config.json with its "image" entry.
     """
-    home = Storage(folder)
-    saved, data = read_saved(folder, home.read_bytes("config.json")), home.read_bytes(WEIGHTS)
-    check_network(folder, saved, data)
-    config, num_classes = saved.config, saved.num_classes
-    net = build_network(config, saved)
-    net.load_state_dict(load(data))
-    y = torch.tensor(list(labels), dtype=torch.int64)
-    outside = [label for label in labels if not 0 <= label < num_classes]
+    pretrained = load_pretrained(folder)
+    config, spec = pretrained.config, pretrained.spec
+    outside = [label for label in labels if not 0 <= label < spec.num_classes]
     if outside:
-        raise ValueError(f"labels {outside} are outside 0..{num_classes - 1}.")
+        raise ValueError(f"labels {outside} are outside 0..{spec.num_classes - 1}.")
     omega = config.eval.omegas[0] if omega is None else omega
     if not (omega >= 0 and math.isfinite(omega)):
         raise ValueError(f"omega must be finite and not negative, got {omega}. 0 is none.")
-    check_trained("guidance_mode", config.eval.guidance_mode, omega, config.loss.strongest)
+    check_trained("guidance_mode", config.eval.guidance_mode, omega, spec.omega_max)
     x = generate(
-        net.eval(),
-        torch.arange(len(y)),
-        y,
+        pretrained.build(),
+        torch.arange(len(labels)),
+        torch.tensor(list(labels), dtype=torch.int64),
         config=config.sample,
-        process=make_process(config),
-        shape=(saved.channels, saved.image_size, saved.image_size),
+        process=build_process(config.noise),
+        shape=spec.image_shape,
         omega=omega,
-        null_label=num_classes,
+        null_label=spec.num_classes,
         seed=seed,
         chunk_size=config.eval.chunk_size,
         guidance_mode=config.eval.guidance_mode,

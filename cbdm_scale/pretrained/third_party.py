@@ -1,24 +1,90 @@
 """Networks that no run of ours trained: files of the paper's code, folders of diffusers."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save
+from torch import Tensor
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.diffusion.options import ScheduleConfig
+from cbdm_scale.models.build import NetworkSpec
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.pretrained.diffusers_folder import read_diffusers
-from cbdm_scale.pretrained.network import SAMPLES, PretrainedNetwork
-from cbdm_scale.pretrained.paper_checkpoint import load_foreign
+from cbdm_scale.pretrained.network import PretrainedNetwork
+from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint
 from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import split_scheme
 from cbdm_scale.training.select_weights import POWER
 
 
+def open_paper_checkpoint(run: str, weights: str, resolution: int | None) -> PretrainedNetwork:
+    """A .pt of the paper's own code. ValueError if it is none, or lacks these weights."""
+    if weights.startswith(POWER):
+        raise ValueError(
+            f"weights ({weights}): {run} holds no kept averages. Choose ema or raw."
+        )
+    if split_scheme(run)[0]:
+        raise ValueError(f"run ({run}) must be a local file. Copy it here first.")
+    path = Path(run).expanduser()
+    if not path.is_file():
+        raise ValueError(f"run ({run}) does not exist, or is no file. Give --run a .pt file.")
+    read = load_paper_checkpoint(path, which="ema" if weights == "ema" else "net")
+    spec = NetworkSpec(
+        model=read.config,
+        channels=read.image_channels,
+        image_size=_image_size(run, read.image_size, resolution),
+        num_classes=read.num_classes,
+        num_steps=read.num_steps,
+        augment=read.augment,
+    )
+    found = _without_run(
+        str(path.resolve()),
+        path.stem if read.step is None else f"step{read.step}",
+        read.state_dict,
+        spec,
+        ScheduleConfig(num_steps=read.num_steps),
+    )
+    return replace(found, notes=read.report)
+
+
+def open_diffusers(
+    folder: Storage, run: str, weights: str, resolution: int | None
+) -> PretrainedNetwork:
+    """A folder of diffusers. ValueError if its network or noise is none of ours."""
+    if weights != "ema":
+        raise ValueError(
+            f"weights ({weights}) are not in a folder of diffusers, which holds one network. "
+            "Leave --weights out."
+        )
+    try:
+        read = read_diffusers(folder)
+    except (
+        *(ValueError, KeyError, OSError, TypeError, AttributeError, RuntimeError),
+        *(OverflowError, SafetensorError),
+    ) as error:
+        raise ValueError(f"run ({run}) is a folder of diffusers, but {error}") from error
+    spec = NetworkSpec(
+        model=read.config,
+        channels=read.channels,
+        image_size=_image_size(run, read.image_size, resolution),
+        num_classes=read.num_classes,
+        num_steps=read.schedule.num_steps,
+    )
+    name = folder.url.rpartition("/")[2]
+    return replace(
+        _without_run(read.url, name, read.state_dict, spec, read.schedule),
+        class_names=read.class_names,
+        fingerprint=read.fingerprint,
+        notes=read.notes,
+    )
+
+
 def _image_size(run: str, said: int | None, resolution: int | None) -> int:
-    """Of a network that comes without a run: what its file says, or else the user."""
+    """What its file says, or else the user."""
     size = resolution or said
     if size is None:
         raise ValueError(
@@ -32,77 +98,26 @@ def _image_size(run: str, said: int | None, resolution: int | None) -> int:
     return size
 
 
-def open_foreign(run: str, weights: str, resolution: int | None) -> PretrainedNetwork:
-    """A .pt of the paper's own code."""
-    if weights.startswith(POWER):
-        raise ValueError(
-            f"weights ({weights}): {run} holds no kept averages. Choose ema or raw."
-        )
-    if split_scheme(run)[0]:
-        raise ValueError(f"run ({run}) must be a local file. Copy it here first.")
-    path = Path(run).expanduser()
-    if not path.is_file():
-        raise ValueError(f"run ({run}) does not exist, or is no file. Give --run a .pt file.")
-    read = load_foreign(path, which="ema" if weights == "ema" else "net")
-    size = _image_size(run, read.image_size, resolution)
-    config = Config(
-        dataset="",
-        model=read.config,
-        diffusion=ScheduleConfig(num_steps=read.num_steps),
-        sample=SamplerConfig(num_steps=min(100, read.num_steps)),
-    )
-    return PretrainedNetwork(
-        url=str(path.resolve()),
-        checkpoint=path.stem if read.step is None else f"step{read.step}",
-        weights=save({name: t.contiguous() for name, t in read.state_dict.items()}),
-        config=config,
-        channels=read.image_channels,
-        image_size=size,
-        num_classes=read.num_classes,
-        augment=read.augment,
-        omega_max=0.0,
-        fingerprint="",
-        samples=Storage(SAMPLES).url,
-        notes=read.report,
-    )
-
-
-def open_diffusers(
-    folder: Storage, run: str, weights: str, resolution: int | None
+def _without_run(
+    url: str,
+    checkpoint: str,
+    state_dict: dict[str, Tensor],
+    spec: NetworkSpec,
+    schedule: ScheduleConfig,
 ) -> PretrainedNetwork:
-    """A folder of diffusers."""
-    if weights != "ema":
-        raise ValueError(
-            f"weights ({weights}) are not in a folder of diffusers, which holds one network. "
-            "Leave --weights out."
-        )
-    try:
-        read = read_diffusers(folder)
-    except (
-        *(ValueError, KeyError, OSError, TypeError, AttributeError, RuntimeError),
-        *(OverflowError, SafetensorError),
-    ) as error:
-        raise ValueError(f"run ({run}) is a folder of diffusers, but {error}") from error
-    size = _image_size(run, read.image_size, resolution)
-    config = Config(
-        dataset="",
-        backbone="unet" if isinstance(read.config, UNetConfig) else "dit",
-        model=read.config,
-        diffusion=read.schedule,
-        sample=SamplerConfig(num_steps=min(100, read.schedule.num_steps)),
-    )
+    """With the configuration of a run that would have this network and noise."""
+    tensors = {name: tensor.contiguous() for name, tensor in state_dict.items()}
     return PretrainedNetwork(
-        url=read.url,
-        checkpoint=folder.url.rpartition("/")[2],
-        weights=save({name: t.contiguous() for name, t in read.state_dict.items()}),
-        config=config,
-        channels=read.channels,
-        image_size=size,
-        num_classes=read.num_classes,
-        class_names=read.class_names,
-        augment=False,
-        omega_max=0.0,
-        fingerprint=read.fingerprint,
-        samples=Storage(SAMPLES).url,
-        notes=read.notes,
+        url=url,
+        checkpoint=checkpoint,
+        tensors=tensors,
+        weights_sha256=hashlib.sha256(save(tensors)).hexdigest(),
+        spec=spec,
+        config=Config(
+            dataset="",
+            backbone="unet" if isinstance(spec.model, UNetConfig) else "dit",
+            model=spec.model,
+            diffusion=schedule,
+            sample=SamplerConfig(num_steps=min(100, schedule.num_steps)),
+        ),
     )

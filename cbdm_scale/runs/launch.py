@@ -18,8 +18,8 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
-from cbdm_scale.pretrained.build import build_network
 from cbdm_scale.pretrained.finetune import Start, begin, settle
+from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.storage.folder import Storage
 
@@ -54,7 +54,7 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
 
 def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
-    net = build_network(config, manifest)
+    net = network_spec(config, manifest).build()
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size
     return {

@@ -32,10 +32,11 @@ from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.losses.build import build_loss
-from cbdm_scale.pretrained.build import build_network, make_process
+from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoints import CheckpointManager
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
@@ -92,7 +93,7 @@ class Run:
         self.config, self.world, self.folder = config, world, run
         self.tracker, self.print_line = tracker, print_line
         self.manifest = read_manifest(config.data.root, config.dataset)
-        self.process = make_process(config, world.device)
+        self.process = build_process(config.noise, world.device)
         self.state = build_state(config, self.manifest, world.device)
         self.started = time.perf_counter()
         about = {
@@ -290,7 +291,7 @@ class Run:
 def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
     """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
     torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
-    net = build_network(config, manifest).to(device)
+    net = network_spec(config, manifest).build().to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sampling_tools import only_set
 
-from cbdm_scale.generation.images import SetImages, open_set
 from cbdm_scale.generation.plan import SetPlan
+from cbdm_scale.generation.store import SetImages, open_set
 from cbdm_scale.sample import main
 
 

@@ -2,15 +2,15 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from cbdm_scale.config.schema import Config
-from cbdm_scale.pretrained.build import build_network
-from cbdm_scale.pretrained.run_files import SavedNetwork, check_network, read_saved
+from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.pretrained.network import PretrainedNetwork, network_spec, read_network
 
 IMAGE = {"channels": 1, "size": 8, "num_classes": 3, "fingerprint": "f"}
 
@@ -27,16 +27,24 @@ def config_json(**changes: Any) -> bytes:
     return json.dumps(about).encode()
 
 
-def weights_of(saved: SavedNetwork, **changes: torch.Tensor) -> bytes:
-    net = build_network(saved.config, saved)
+def weights_of(config: bytes, **changes: torch.Tensor) -> bytes:
+    image = SimpleNamespace(channels=1, image_size=8, num_classes=3)
+    net = network_spec(from_dict(json.loads(config)), image).build()
     return save(net.state_dict() | changes)
 
 
+def read(config: bytes, weights: bytes) -> PretrainedNetwork:
+    return read_network("here", config, weights, url="there", checkpoint="it")
+
+
 def test_the_network_and_its_own_weights_fit() -> None:
-    saved = read_saved("here", config_json())
-    assert (saved.channels, saved.image_size, saved.num_classes) == (1, 8, 3)
-    assert saved.class_names == ("a", "b", "c")
-    check_network("here", saved, weights_of(saved))
+    weights = weights_of(config_json())
+    found = read(config_json(), weights)
+    assert found.spec.image_shape == (1, 8, 8) and found.spec.num_classes == 3
+    assert found.class_names == ("a", "b", "c") and found.fingerprint == "f"
+    assert found.weights == weights, "the file that was read, byte for byte"
+    for name, tensor in found.build().state_dict().items():
+        assert torch.equal(tensor, found.tensors[name])
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_a_wrong_value_is_named_before_anything_is_built(
     changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^here: its config.json is damaged.*{words}"):
-        read_saved("here", config_json(**changes))
+        read(config_json(**changes), b"")
 
 
 @pytest.mark.parametrize(
@@ -64,20 +72,18 @@ def test_a_wrong_value_is_named_before_anything_is_built(
 )
 def test_what_is_no_configuration_is_one_error(text: bytes) -> None:
     with pytest.raises(ValueError, match="^here: its config.json is damaged"):
-        read_saved("here", text)
+        read(text, b"")
 
 
 def test_weights_of_another_network_name_the_first_that_differs() -> None:
-    saved = read_saved("here", config_json())
+    config = config_json()
     with pytest.raises(ValueError, match=r"head.bias is \(9,\), and \(8,\) there"):
-        check_network("here", saved, weights_of(saved, **{"head.bias": torch.zeros(9)}))
+        read(config, weights_of(config, **{"head.bias": torch.zeros(9)}))
     with pytest.raises(ValueError, match="its weights are damaged"):
-        check_network("here", saved, b"\xff" * 100)
+        read(config, b"\xff" * 100)
 
 
 def test_a_network_that_would_fill_any_memory_is_refused_without_any() -> None:
     """2^20 channels are terabytes; compared with the weights on a device without memory."""
-    saved = read_saved("here", config_json())
-    large = read_saved("here", config_json(model__channels=1 << 20))
     with pytest.raises(ValueError, match="are not those of the network in its config.json"):
-        check_network("here", large, weights_of(saved))
+        read(config_json(model__channels=1 << 20), weights_of(config_json()))
