@@ -101,7 +101,7 @@ def test_the_folder_for_diffusers_comes_back_with_its_noise_and_its_none(
 ) -> None:
     before, after = load_pretrained(run), load_pretrained(str(exported / "diffusers/unet"))
     assert after.config.diffusion == before.config.diffusion
-    assert (after.num_classes, after.class_names) == (10, before.class_names)
+    assert (after.spec.num_classes, after.class_names) == (10, before.class_names)
     ours, theirs = load(before.weights), load(after.weights)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
 
@@ -213,7 +213,7 @@ def test_a_dit_for_diffusers_comes_back_with_its_noise_and_its_none(
         load_pretrained(str(tmp_path / "out/diffusers/transformer")),
     )
     assert (after.config.model, after.config.diffusion) == (DIT, before.config.diffusion)
-    assert (after.num_classes, after.class_names) == (10, before.class_names)
+    assert (after.spec.num_classes, after.class_names) == (10, before.class_names)
     ours, theirs = load(before.weights), load(after.weights)
     assert {name.partition(".")[0] for name in ours.keys() - theirs.keys()} == {"omega"}
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
