@@ -27,7 +27,7 @@ from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, Scores
 from cbdm_scale.evaluation.score import from_uint8
-from cbdm_scale.losses.predict import mean_sq
+from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode

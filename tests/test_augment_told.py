@@ -84,8 +84,8 @@ def heard(name, augment, n=20):
 def test_both_predictions_of_cbdm_hear_the_same_numbers():
     numbers = torch.randn(20, 9)
     draws, told = heard("cbdm", numbers)
-    assert 0 < len(draws.rows) < 20
-    assert torch.equal(told, torch.cat([numbers, numbers[draws.rows]]))
+    assert 0 < len(draws.of_terms["rows"]) < 20
+    assert torch.equal(told, torch.cat([numbers, numbers[draws.of_terms["rows"]]]))
 
 
 def test_ddpm_hears_the_numbers_of_dropped_labels_too():

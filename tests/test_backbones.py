@@ -220,7 +220,7 @@ def test_no_parameter_is_unused_by_cbdm_and_tcfg(backbone, told):
     loss, drawer = build_loss(config, schedule, torch.tensor([60, 25, 10, 5, 1]), seed=5)
     x0, y = torch.randn(6, 3, 8, 8), torch.arange(6) % K
     draws = drawer(torch.arange(6), (3, 8, 8), torch.device("cpu"))
-    assert not draws.dropped.all() and len(draws.guided)
+    assert not draws.dropped.all() and len(draws.kept)
     terms = loss(net, x0, y, draws)
     terms["total"].mean().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []

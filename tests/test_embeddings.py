@@ -1,11 +1,14 @@
 """What the network is told: steps as waves, labels as rows, and a row for "none"."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cbdm_scale.models.build import build as build_net
 from cbdm_scale.models.embeddings import (
     OmegaEmbedding,
     TimeEmbedding,
@@ -13,6 +16,9 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
     sinusoid,
 )
+from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "cbdm_checkpoint"
 
 
 def test_sinusoid_interleaves_sines_and_cosines_of_falling_frequency():
@@ -97,3 +103,23 @@ def test_a_strength_is_the_sinusoid_less_that_of_zero_through_two_layers():
     hidden = omega.linear_1.weight @ torch.tensor(waves)
     expected = omega.linear_2.weight @ (hidden * hidden.sigmoid())
     torch.testing.assert_close(omega(torch.tensor([w]))[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no checkpoint of the paper at {REFERENCE}")
+def test_a_fresh_layer_on_a_trained_network_changes_nothing_bit_for_bit():
+    """So that TCFG can be taught to any trained conditional network."""
+    read = load_paper_checkpoint(REFERENCE / "ckpt_3.pt")
+    data = {k: torch.from_numpy(v) for k, v in np.load(REFERENCE / "ckpt_3.npz").items()}
+    sizes = {"image_channels": read.image_channels, "image_size": 32}
+    before, after = (
+        build_net(read.config, num_classes=read.num_classes, omega=omega, **sizes).eval()
+        for omega in (False, True)
+    )
+    before.load_state_dict(read.state_dict)
+    missing, unexpected = after.load_state_dict(read.state_dict, strict=False)
+    assert not unexpected and all(name.startswith("omega.") for name in missing)
+    x_t, t, y = data["x_t"], data["t"], data["y"]
+    with torch.no_grad():
+        expected = before(x_t, t, y)
+        for omega in (None, torch.zeros(len(y)), torch.linspace(0, 2, len(y))):
+            assert torch.equal(after(x_t, t, y, omega), expected)

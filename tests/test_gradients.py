@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_task
 
-from cbdm_scale.losses.predict import mean_sq
+from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_step
 

@@ -1,14 +1,16 @@
 """Training losses of "Class-Balancing Diffusion Models" (Qin et al., CVPR 2023).
 
-A loss is called as ``loss(net, x0, y, draws)`` and returns per-sample terms: name -> (N,).
+An objective is a sum of terms. It is called as ``objective(net, x0, y, draws)``, calls the
+network once, and returns the loss of each image by name: name -> (N,), among them "total".
 It draws nothing itself: `Draws` holds the random numbers of these images. Reduction, logging
 and the cluster belong to the train loop.
 
-    options    what a run says of its objective
-    draws      the random numbers of a batch
-    predict    all predictions of a batch in one network call
-    ddpm       Equation 1
-    cbdm       Equation 4, Algorithm 1
-    tcfg       Equations 32 and 33, which either of them may add
-    build      from options to loss
+    options     what a run says of its objective
+    term        what a term is: its random numbers, the predictions that it wants, its values
+    ddpm        Equation 1
+    cbdm        Equation 4, Algorithm 1
+    tcfg        Equations 32 and 33
+    objective   the sum of some terms, in one network call
+    draws       the random numbers of a batch
+    build       from options to objective
 """

@@ -1,19 +1,16 @@
-"""Class-balancing loss (Equation 4, Algorithm 1).
+"""Class-balancing regulariser (Equation 4, Algorithm 1).
 
-Shapes: N = batch, M = images that the regulariser sees, C, H, W = image, K = classes
-(label K means "none"), T = steps.
+Shapes: N = batch, M = images that the regulariser sees, C, H, W = image, K = classes,
+T = steps.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.denoiser import Net
-from cbdm_scale.diffusion.process import Process
-from cbdm_scale.losses.draws import Draws
-from cbdm_scale.losses.predict import Branch, mean_sq, predict
-from cbdm_scale.losses.tcfg import TCFG
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.labels import draw_labels
+from cbdm_scale.losses.term import Branch, Draws, Predicted, Values, mean_sq, scatter
 
 
 def cbdm_terms(
@@ -32,37 +29,39 @@ def cbdm_terms(
 
 
 @dataclass(frozen=True)
-class CBDMLoss:
-    """L = L_DM + L_r + gamma L_rc, and with trainable guidance + L_g + L_gc; one network call.
+class CBDM:
+    """L_r + gamma L_rc, beside L_DM.
 
     e' is predicted only for the images that the regulariser sees: not for those whose label
     was dropped, and for a random share of the others if `reg_share` < 1, whose weight is then
     divided by the share, so that the expectation stays.
     """
 
-    process: Process
-    null_label: int  # K
+    num_steps: int  # T; 1 where a step is its own share, as under EDM
+    label_probs: Tensor  # (K,) q_Y
     tau: float
     gamma: float
     reg_share: float = 1.0
-    tcfg: TCFG | None = None
 
-    def __call__(self, net: Net, x0: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
-        t, rows = draws.t, draws.rows
+    def draw(self, seed: int, images: Tensor, dropped: Tensor) -> dict[str, Tensor]:
+        """Labels y' ~ q_Y (N,) and the numbers in the batch of the images seen (M,)."""
+        y_alt = draw_labels(self.label_probs, rng.uniform(seed, "other label", images)[:, 0])
+        chosen = rng.uniform(seed, "regularise", images)[:, 0] < self.reg_share
+        rows = (chosen & ~dropped & (self.tau > 0)).nonzero()[:, 0]
+        return {"y_alt": y_alt, "rows": rows}
 
-        # Predict, all labels in one forward so that DDP sees a single graph.
-        noisy = self.process.noisy(x0, t, draws.eps)
-        y_in = y.masked_fill(draws.dropped, self.null_label)
-        guide = self.tcfg.branches(y, draws) if self.tcfg else ()
-        branches = [Branch(y_in), Branch(draws.y_alt[rows], rows), *guide]
-        e, e_alt, *guided = predict(net, noisy, draws, branches)  # (N, C, H, W), (M, C, H, W)
+    def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
+        """e' of the images seen."""
+        rows = draws.of_terms["rows"]
+        return {"alt": Branch(draws.of_terms["y_alt"][rows], rows)}
 
-        # Compare.
-        dm = mean_sq(e - noisy.target)  # (N,)
-        weight = self.tau * t[rows].float() / self.process.num_steps / self.reg_share  # (M,)
+    def values(self, predicted: Predicted) -> Values:
+        """Equation 4 without L_DM: zero for the images that are not seen."""
+        e, rows = predicted.e, predicted.draws.of_terms["rows"]
+        t = predicted.draws.t[rows].float()
+        weight = self.tau * t / self.num_steps / self.reg_share  # (M,)
         r, rc, pull = (
-            torch.zeros_like(dm).index_add(0, rows, term)
-            for term in cbdm_terms(e[rows], e_alt, weight, self.gamma)
+            scatter(term, rows, len(e))
+            for term in cbdm_terms(e[rows], predicted.further["alt"], weight, self.gamma)
         )
-        terms = {"total": dm + pull, "dm": dm, "r": r, "rc": rc}
-        return self.tcfg.add(terms, draws, noisy.target, e, *guided) if self.tcfg else terms
+        return Values((pull,), {"r": r, "rc": rc})

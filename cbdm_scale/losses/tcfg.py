@@ -1,6 +1,6 @@
 """Trainable guidance, TCFG (Appendix C, Equations 32 and 33): one call for guided sampling.
 
-The network is told the strength omega, and learns to answer what classifier-free guidance makes
+The network hears the strength omega, and learns to answer what classifier-free guidance makes
 of two predictions. omega = 0 is "no omega". Shapes: N = batch, G = images whose label was kept,
 C, H, W = image, K = classes (label K means "none").
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.losses.draws import Draws
-from cbdm_scale.losses.predict import Branch, mean_sq
+from cbdm_scale.diffusion import rng
+from cbdm_scale.losses.term import Branch, Draws, Predicted, Values, mean_sq, scatter
 
 
 def tcfg_terms(
@@ -36,7 +36,7 @@ def tcfg_terms(
 
 @dataclass(frozen=True)
 class TCFG:
-    """What trainable guidance adds to an objective: two branches and two terms.
+    """L_g + L_gc, beside L_DM.
 
     Only for images whose label was kept: e_uncond of a dropped one would be e itself, and it
     contributes the denoising loss alone.
@@ -44,33 +44,31 @@ class TCFG:
 
     null_label: int  # K
     gamma: float
+    omega_max: float
 
-    def branches(self, y: Tensor, draws: Draws) -> tuple[Branch, Branch]:
-        """e_uncond and e_omega; e itself is the objective's first branch."""
-        rows, omega = draws.guided, draws.omega
-        assert rows is not None and omega is not None, "draws of a run without loss.tcfg"
-        none = torch.full_like(rows, self.null_label)
-        return Branch(none, rows), Branch(y[rows], rows, omega[rows])
+    def draw(self, seed: int, images: Tensor, dropped: Tensor) -> dict[str, Tensor]:
+        """Strengths omega ~ U[0, omega_max]: (N,) float32."""
+        omega = rng.uniform(seed, "omega", images)[:, 0] * self.omega_max
+        return {"omega": omega.float()}
 
-    def add(
-        self,
-        terms: dict[str, Tensor],
-        draws: Draws,
-        target: Tensor,
-        e: Tensor,
-        e_uncond: Tensor,
-        e_omega: Tensor,
-    ) -> dict[str, Tensor]:
-        """``terms`` (N,) with L_g and L_gc in their total and beside it.
+    def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
+        """e_uncond and e_omega of the images whose label was kept."""
+        kept, omega = draws.kept, draws.of_terms["omega"]
+        none = torch.full_like(kept, self.null_label)
+        return {"none": Branch(none, kept), "omega": Branch(y[kept], kept, omega[kept])}
 
-        target, e (N, C, H, W); e_uncond, e_omega (G, C, H, W).
-        """
-        rows, omega = draws.guided, draws.omega
-        assert rows is not None and omega is not None, "draws of a run without loss.tcfg"
+    def values(self, predicted: Predicted) -> Values:
+        """Equations 32 and 33: zero for the images whose label was dropped."""
+        e, kept = predicted.e, predicted.draws.kept
         g, gc = (
-            torch.zeros_like(terms["total"]).index_add(0, rows, term)
+            scatter(term, kept, len(e))
             for term in tcfg_terms(
-                e[rows], e_uncond, e_omega, target[rows], omega[rows], self.gamma
+                e[kept],
+                predicted.further["none"],
+                predicted.further["omega"],
+                predicted.noisy.target[kept],
+                predicted.draws.of_terms["omega"][kept],
+                self.gamma,
             )
         )
-        return terms | {"total": terms["total"] + g + gc, "g": g, "gc": gc}
+        return Values((g, gc), {"g": g, "gc": gc})

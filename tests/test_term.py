@@ -1,0 +1,176 @@
+"""Terms of an objective: one network call for all, and what a further one has to bring.
+
+Shapes: N = batch, M = images that the regulariser sees, G = images whose label was kept,
+C, H, W = image, K = classes (label K means "none"), T = steps.
+"""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+import torch.distributed as dist
+from objective_tools import (
+    COUNTS,
+    CPU,
+    OBJECTIVES,
+    PROCESSES,
+    SHAPE,
+    K,
+    build,
+    every_objective,
+    every_process,
+    fake_net,
+    make_batch,
+    rows_of,
+    with_drawn,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.draws import Drawer
+from cbdm_scale.losses.objective import Objective
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.losses.term import Branch, Draws, Values, mean_sq
+from cbdm_scale.models.build import build as build_net
+from cbdm_scale.models.options import backbone_config
+
+
+def asked(loss, x0, y, draws):
+    """What the network was given in its only call."""
+    calls = []
+
+    def net(x, level, y, omega=None, augment=None):
+        calls.append((x, level, y, omega, augment))
+        return fake_net(x, level, y, omega)
+
+    terms = loss(net, x0, y, draws)
+    (call,) = calls
+    return terms, call
+
+
+@every_process
+@every_objective
+def test_all_predictions_come_from_one_network_call_and_none_twice(process, objective):
+    loss, draws = build(40, process, **OBJECTIVES[objective])
+    draws = replace(draws, augment=torch.randn(40, 9))
+    x0, y = make_batch(40)
+    _, (x, level, labels, omega, augment) = asked(loss, x0, y, draws)
+    noisy = PROCESSES[process].noisy(x0, draws.t, draws.eps)
+    seen, taught = rows_of(draws)
+    rows = torch.cat([torch.arange(40), seen, taught, taught])
+    assert torch.equal(x, noisy.x[rows]) and torch.equal(level, noisy.level[rows])
+    assert torch.equal(augment, draws.augment[rows])
+    y_in, none = torch.where(draws.dropped, K, y), torch.full_like(taught, K)
+    y_alt = draws.of_terms.get("y_alt", y)[seen]
+    assert torch.equal(labels, torch.cat([y_in, y_alt, none, y[taught]]))
+    if not len(taught):
+        assert omega is None
+        return
+    strengths = draws.of_terms["omega"][taught]
+    silent = torch.zeros(40 + len(seen) + len(taught))
+    assert torch.equal(omega, torch.cat([silent, strengths]))
+    distinct = set(zip(rows.tolist(), labels.tolist(), omega.tolist(), strict=True))
+    own = int((y_alt == y[seen]).sum())  # y' = y is asked again, as Algorithm 1 has it
+    assert len(distinct) == len(rows) - own
+
+
+@every_process
+@every_objective
+def test_the_loss_of_an_image_does_not_depend_on_its_batch(process, objective):
+    """So gradient accumulation and the number of workers change nothing."""
+    config = LossConfig(**OBJECTIVES[objective])
+    loss, drawer = build_loss(config, PROCESSES[process], COUNTS, seed=5)
+    x0, y = make_batch(24)
+    images = torch.arange(10**10, 10**10 + 24)
+    whole = loss(fake_net, x0, y, drawer(images, SHAPE, CPU))
+    for rows in (torch.arange(0, 24, 3), torch.tensor([7]), torch.arange(23, -1, -1)):
+        part = loss(fake_net, x0[rows], y[rows], drawer(images[rows], SHAPE, CPU))
+        for name, values in part.items():
+            torch.testing.assert_close(values, whole[name][rows], rtol=1e-6, atol=0)
+
+
+@every_objective
+def test_losses_are_fp32_whatever_the_network_computes_in(objective):
+    x0, y = make_batch(8)
+    loss, draws = build(8, **OBJECTIVES[objective])
+    terms = loss(lambda *a, **o: fake_net(*a, **o).bfloat16(), x0, y, draws)
+    assert all(values.dtype == torch.float32 for values in terms.values())
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A term in a few lines: |h - h_none|^2, weighted by a number of its own of each image."""
+
+    def draw(self, seed, images, dropped):
+        return {"strength": images.double() / 100}
+
+    def branches(self, y: torch.Tensor, draws: Draws):
+        return {"none": Branch(torch.full_like(draws.kept, K), draws.kept)}
+
+    def values(self, predicted):
+        kept, draws = predicted.draws.kept, predicted.draws
+        apart = torch.zeros(len(predicted.y))
+        apart[kept] = mean_sq(predicted.e[kept] - predicted.further["none"])
+        value = draws.of_terms["strength"].float() * apart
+        return Values((value,), {"alignment": value})
+
+
+def test_a_further_term_is_one_class_and_shares_the_predictions_of_others():
+    loss, draws = build(16, tcfg=True, p_uncond=0.3)
+    terms = (*loss.terms, Alignment())
+    more = Objective(loss.process, K, terms)
+    drawn = Drawer(loss.process, terms, 0.3, seed=5)(torch.arange(16), SHAPE, CPU)
+    x0, y = make_batch(16)
+    before, (x_before, *_) = asked(loss, x0, y, draws)
+    after, (x, *_) = asked(more, x0, y, drawn)
+    assert torch.equal(x, x_before)  # the prediction without label is TCFG's
+    for name in before.keys() - {"total"}:
+        assert torch.equal(after[name], before[name]), name
+    assert list(after)[-1] == "alignment"
+    assert torch.equal(after["total"], before["total"] + after["alignment"])
+    assert (after["alignment"][draws.kept[1:]] > 0).all()
+
+
+U_NET = {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "attention": ()}
+TRANSFORMER = {"depth": 1, "width": 16, "heads": 2}
+SMALL = {
+    "unet": {**U_NET, "groups": 4},
+    "ddpmpp": U_NET,
+    "ncsnpp": U_NET,
+    "dit": TRANSFORMER,
+    "vit": TRANSFORMER,
+}
+
+
+def all_dropped(draws):
+    nobody = draws.kept[:0]
+    dropped = replace(draws, dropped=torch.ones_like(draws.dropped), kept=nobody)
+    return with_drawn(dropped, rows=nobody) if "rows" in draws.of_terms else dropped
+
+
+@pytest.mark.parametrize("backbone", SMALL)
+@pytest.mark.parametrize("objective", ["ddpm", "cbdm", "ddpm_tcfg", "cbdm_tcfg"])
+def test_ddp_finds_no_unused_parameter(backbone, objective):
+    """It would refuse the second step. The last batch has every label dropped."""
+    config = LossConfig(**OBJECTIVES[objective])
+    loss, drawer = build_loss(config, PROCESSES["ddpm"], COUNTS, seed=5)
+    net = build_net(
+        backbone_config(backbone, **SMALL[backbone]),
+        image_channels=1,
+        image_size=8,
+        num_classes=K,
+        augment=True,
+        omega=config.tcfg,
+    ).to(memory_format=torch.channels_last)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(net, gradient_as_bucket_view=True)
+        for step in range(4):
+            x0, y = torch.randn(6, 1, 8, 8), torch.arange(6) % K
+            draws = drawer(torch.arange(6 * step, 6 * step + 6), (1, 8, 8), CPU)
+            draws = all_dropped(draws) if step == 3 else draws
+            net.zero_grad()
+            loss(wrapped, x0, y, draws)["total"].mean().backward()
+            assert [name for name, p in net.named_parameters() if p.grad is None] == []
+    finally:
+        dist.destroy_process_group()
