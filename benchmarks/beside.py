@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.timing import ratio_of_means
+from cbdm_scale.evaluation.results import metric_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
 
@@ -66,7 +67,10 @@ def measure(args: argparse.Namespace, beside: str, repetition: int) -> Measured:
     history = client.get_metric_history(run_id, "paused_s")
     times = [point.timestamp / 1000 for point in history]
     paused = [point.value for point in history if point.step % args.every == 0]
-    last = max(p.timestamp for p in client.get_metric_history(run_id, "eval/fid")) / 1000
+    last = (
+        max(p.timestamp for p in client.get_metric_history(run_id, metric_name("fid", 1.0)))
+        / 1000
+    )
     return Measured(beside, paused, max(times) - min(times), last - min(times))
 
 

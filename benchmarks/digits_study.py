@@ -7,14 +7,14 @@ on where it was. Prints a Markdown table: mean and spread (half the range) over 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import mean
 
 from cbdm_scale import train
+from cbdm_scale.evaluation.records import read_evaluation, training_home
+from cbdm_scale.storage.folder import Storage
 
 Scores = Callable[[str, int], dict[str, dict[str, float]]]
 """Of a row and a seed: strength -> what was measured."""
@@ -67,10 +67,9 @@ def train_one(row: str, seed: int, args: argparse.Namespace) -> None:
 
 
 def scores_of(row: str, seed: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    total = images_of(row, args.images)
-    file = Path(args.storage) / run_name(row, seed) / "evaluation" / f"{total:012d}.json"
-    scores: dict[str, dict[str, float]] = json.loads(file.read_text())["scores"]
-    return scores
+    run = Storage(args.storage).child(run_name(row, seed))
+    found = read_evaluation(training_home(run, images_of(row, args.images)))
+    return found.scores if found else {}
 
 
 def run_missing(
@@ -89,10 +88,7 @@ def run_missing(
 
 
 def is_done(row: str, seed: int, scores: Scores, omegas: Sequence[float]) -> bool:
-    try:
-        return set(map(str, omegas)) <= scores(row, seed).keys()
-    except FileNotFoundError:
-        return False
+    return set(map(str, omegas)) <= scores(row, seed).keys()
 
 
 def cell(values: list[float], percent: bool) -> str:

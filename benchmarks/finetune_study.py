@@ -10,13 +10,14 @@ was. Prints a Markdown table: mean and spread (half the range) over the seeds.
 """
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
 
 from benchmarks.digits_study import run_missing, table
 from cbdm_scale import train
+from cbdm_scale.evaluation.records import read_evaluation, training_home
+from cbdm_scale.storage.folder import Storage
 
 OMEGAS = 0.0, 1.0, 2.0
 HALFLIVES = 4.3  # of the average in a run: as many as in the preset's 72,000 images
@@ -59,10 +60,9 @@ def train_one(row: str, seed: int, args: argparse.Namespace) -> None:
 
 
 def scores_of(row: str, seed: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    file = f"evaluation/{images_of(row, args):012d}.json"
-    text = (Path(args.storage) / run_name(row, seed) / file).read_text()
-    scores: dict[str, dict[str, float]] = json.loads(text)["scores"]
-    return scores
+    run = Storage(args.storage).child(run_name(row, seed))
+    found = read_evaluation(training_home(run, images_of(row, args)))
+    return found.scores if found else {}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from cbdm_scale.metrics.fid import fid
 from cbdm_scale.metrics.kid import kid
 from cbdm_scale.metrics.prd import prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
-from cbdm_scale.metrics.sources import Chosen, Images, open_images
+from cbdm_scale.metrics.sources import Images, Subset, open_images
 
 SIGMA = 1.0
 
@@ -56,7 +56,7 @@ class Blurred:
         return gaussian_filter(pixels, (0, 0, self.sigma, self.sigma)).round().astype(np.uint8)
 
 
-def balanced(images: Images, number: int) -> Chosen:
+def balanced(images: Images, number: int) -> Subset:
     """The first images of each class, equally many, in their order."""
     labels = images.labels
     classes = np.unique(labels)
@@ -64,7 +64,7 @@ def balanced(images: Images, number: int) -> Chosen:
     rows = [np.flatnonzero(labels == c)[:each] for c in classes]
     if min(map(len, rows)) < each:
         raise ValueError(f"--number {number} needs {each} images a class. Take a smaller one.")
-    return Chosen(images, tuple(np.sort(np.concatenate(rows)).tolist()))
+    return Subset(images, tuple(np.sort(np.concatenate(rows)).tolist()))
 
 
 def halves_of_classes(pool: Tensor, labels: Tensor) -> Tensor:

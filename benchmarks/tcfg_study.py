@@ -25,9 +25,10 @@ from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
-from cbdm_scale.evaluation.evaluator import Evaluator, Scores
-from cbdm_scale.evaluation.score import from_uint8
+from cbdm_scale.evaluation.evaluator import Evaluator
+from cbdm_scale.evaluation.results import Scores
 from cbdm_scale.losses.term import mean_sq
+from cbdm_scale.metrics.features import to_model_range
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode
@@ -89,7 +90,7 @@ def scores_of(
     evaluator = Evaluator(config, manifest, build_process(config.noise), OneProcess(), folder)
     found: Scores = {}
     for omega in OMEGAS:
-        found |= evaluator.evaluate(net, args.images, (omega,))
+        found |= evaluator.evaluate(net, args.images, (omega,)).scores
         print(f"{mode} omega {omega:g}: FID {found[str(omega)]['fid']:.2f}", flush=True)
     return found
 
@@ -102,7 +103,7 @@ def distances(
     index = open_index(config.data.root, config.dataset, "eval")
     reader = ShardReader(config.data.root, config.dataset, index)
     rows = rng.permutation(0, "study", index.num_samples)[:count]
-    x0 = from_uint8(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
+    x0 = to_model_range(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
     y = torch.from_numpy(index.labels[rows.numpy()].copy())
     process, null = build_process(config.noise), manifest.num_classes
     found: dict[float, list[tuple[float, float]]] = {}

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,10 +11,11 @@ from typing import Annotated
 import tyro
 
 from cbdm_scale.config.schema import find_option
-from cbdm_scale.evaluation import records, summary, sweep
+from cbdm_scale.evaluation import publish, summary, sweep
 from cbdm_scale.evaluation.compute import compute
 from cbdm_scale.evaluation.inputs import find_inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.loading import load_pretrained, named_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
@@ -51,7 +53,7 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, PretrainedNetwork | Non
         stopped, and says again what it found."""
         return options
 
-    return tyro.cli(command, args=list(argv), prog=records.PROG), origin
+    return tyro.cli(command, args=list(argv), prog=publish.PROG), origin
 
 
 def start(options: EvaluateOptions, origin: PretrainedNetwork, argv: Sequence[str]) -> int:
@@ -69,21 +71,22 @@ def evaluate(
 ) -> Evaluation:
     """Check, compute, write, log, and say how it went."""
     inputs = find_inputs(options, origin)
-    against = records.find_against(inputs)
+    against = publish.find_against(inputs)
     home = inputs.home
     for note in origin.notes:
         print(note)
     print(f"network  {origin.url}\nnumbers  {home.url}", flush=True)
-    evaluation = records.read(home)
+    evaluation = read_evaluation(home)
     if evaluation is None:
         home.check_writable()
         evaluation = compute(inputs)
-        records.write(home, evaluation, options.weights, argv)
-    if not records.has_report(home, against):
-        records.write_report_files(home, inputs, evaluation, against)
-    unlogged = records.log(home, inputs, evaluation)
+        command = " ".join([publish.PROG, *map(shlex.quote, argv)])
+        write_evaluation(home, evaluation, {"made": time.time(), "command": command})
+    if not publish.has_report(home, against):
+        publish.write_report_files(home, inputs, evaluation, against)
+    unlogged = publish.log_to_mlflow(home, inputs, evaluation)
     print("\n" + "\n".join(summary.table(evaluation)))
-    print(f"\nmetrics  {home.path(records.METRICS)}\nreport   {home.path(records.REPORT)}")
+    print(f"\nmetrics  {home.path(METRICS)}\nreport   {home.path(publish.REPORT)}")
     if unlogged:
         print(f"waiting  {unlogged}; the same command logs them")
     return evaluation
@@ -92,7 +95,7 @@ def evaluate(
 def following(options: EvaluateOptions, evaluation: Evaluation, argv: Sequence[str]) -> str:
     """The next command: compare, or make the set that was best."""
     if not options.against:
-        words = [records.PROG, *map(shlex.quote, argv), "--against", "OTHER_RUN"]
+        words = [publish.PROG, *map(shlex.quote, argv), "--against", "OTHER_RUN"]
         return " ".join(words)
     best = f"--guidance {evaluation.best.omega:g}"
     return f"python -m cbdm_scale.sample --run {shlex.quote(options.run)} {best}"

@@ -11,7 +11,8 @@ import tyro
 
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.model_card import write_card
-from cbdm_scale.evaluation.results import Evaluation, from_json
+from cbdm_scale.evaluation.records import FOLDER, read_evaluations
+from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.export_diffusers import check_diffusers, write_diffusers, write_json
 from cbdm_scale.pretrained.export_program import write_program
 from cbdm_scale.pretrained.loading import load_pretrained
@@ -67,24 +68,19 @@ def find_evaluation(
 ) -> tuple[Evaluation | None, list[str]]:
     """The newest evaluation of this checkpoint and these weights, None if there is none.
 
-    And notes: of those that cannot be read, as they are damaged or of an older version.
+    By the command, or else during training. And notes: of those that cannot be read, as they
+    are damaged or of another version.
     """
     if not origin.folder:
         return None, []
-    home, found, notes = Storage(origin.folder).child("evaluation"), [], []
-    for name in home.list() if home.exists() else []:
-        here = home.child(name)
-        if not (here.exists("about.json") and here.exists("metrics.json")):
-            continue
-        try:
-            about = here.read_json("about.json")
-            evaluation = from_json(here.read_text("metrics.json"))
-        except ValueError as error:
-            notes.append(f"note: {here.url} is left out of the card: {error}. Evaluate again.")
-            continue
-        if about["weights"] == weights and evaluation.trained_images == origin.num_seen:
-            found.append((about["made"], evaluation))
-    return max(found, key=lambda one: one[0])[1] if found else None, notes
+    stored, problems = read_evaluations(Storage(f"{origin.folder}/{FOLDER}"))
+    notes = [f"note: left out of the card: {problem}" for problem in problems]
+    found = [
+        one.evaluation
+        for one in stored
+        if (one.evaluation.weights, one.evaluation.trained_images) == (weights, origin.num_seen)
+    ]
+    return found[-1] if found else None, notes
 
 
 def config_json(origin: PretrainedNetwork) -> dict[str, object]:

@@ -7,7 +7,7 @@ import torch
 from sampling_tools import make_run
 
 from cbdm_scale.evaluate import main
-from cbdm_scale.evaluation.records import read
+from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
@@ -51,6 +51,6 @@ def home_of(run: str) -> Storage:
 
 
 def found_in(run: str) -> Evaluation:
-    found = read(home_of(run))
+    found = read_evaluation(home_of(run))
     assert found is not None
     return found

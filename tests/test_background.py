@@ -69,8 +69,8 @@ def test_evaluations_beside_training_leave_the_files_and_weights_of_those_in_it(
 
     def evaluations(name: str) -> dict[str, bytes]:
         return {
-            file.name: file.read_bytes()
-            for file in (work / "runs" / name / "evaluation").glob("*.json")
+            file.parent.name: file.read_bytes().replace(name.encode(), b"run")
+            for file in (work / "runs" / name / "evaluation").glob("*/metrics.json")
         }
 
     run(words("inside", "--eval.background", "never"))
@@ -87,4 +87,4 @@ def test_evaluations_beside_training_leave_the_files_and_weights_of_those_in_it(
     assert evaluations("beside") == evaluations("inside")
     assert len(evaluations("beside")) == 4
     assert final_files(work, "beside", images) == final_files(work, "inside", images)
-    assert logged_steps(work, "beside", "eval/fid") == [480, 960, 1440, 1920]
+    assert logged_steps(work, "beside", "eval/guidance_1/fid") == [480, 960, 1440, 1920]

@@ -73,21 +73,26 @@ def test_the_score_in_training_is_that_of_the_evaluate_command(edm, random_class
     """Two ways to the same images: the evaluator's shares, and a set of the sample command."""
     words = ("--guidance", "0,1", "--chunk-size", "8", *QUICK)
     assert evaluate(edm, random_classifier, *words) == 0
-    sets = found_in(edm).sets
+    by_command = found_in(edm)
+    sets = by_command.sets
     config = from_dict(json.loads(Path(edm, "config.json").read_text()))
     asked = replace(
         config.eval, extractor=random_classifier, num_images=50, omegas=(0.0, 1.0), scan=True
     )
-    scores = evaluate_alone(
+    training = evaluate_alone(
         torch.device("cpu"),
         48,
         lambda share: None,
         config=replace(config, eval=asked),
         run=Storage(edm),
         num_shares=1,
-        say=lambda line: None,
+        log=lambda line: None,
     )
     assert [one.omega for one in sets] == [0, 1] and sets[0].fid != sets[1].fid
     for one in sets:
         assert one.fid is not None
-        assert scores[str(one.omega)]["fid"] == pytest.approx(one.fid.value, rel=1e-3)
+        assert training.scores[str(one.omega)]["fid"] == pytest.approx(one.fid.value, rel=1e-3)
+    assert training.key and {gap.name for gap in training.sets[0].missing} >= {"kid", "f8"}
+    assert not training.sets[0].fid.is_known, "no interval was computed"
+    for name in ("eval/guidance_0/fid", "eval/guidance_1/fidelity"):
+        assert name in training.metrics(asked) and name in by_command.metrics(asked)

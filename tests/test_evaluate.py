@@ -14,8 +14,8 @@ from sampling_tools import make_run, only_set
 
 from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation.inputs import find_inputs
-from cbdm_scale.evaluation.pictures import first_rows, report_images
-from cbdm_scale.evaluation.records import read
+from cbdm_scale.evaluation.pictures import report_images
+from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.generation.store import open_set
 from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.metrics.fid import fid
@@ -107,7 +107,7 @@ def test_images_in_any_form_give_the_numbers_of_the_set(
     assert evaluate(evaluated, random_classifier, *more, *QUICK) == 0
     [name] = Storage(str(tmp_path / "found")).list()
     given, made = (
-        read(Storage(str(tmp_path / "found")).child(name)),
+        read_evaluation(Storage(str(tmp_path / "found")).child(name)),
         found_in(evaluated).sets[1],
     )
     [one] = given.sets
@@ -123,7 +123,7 @@ def test_the_first_images_of_a_set_may_be_enough(evaluated, random_classifier, t
     assert evaluate(evaluated, random_classifier, *more, "--num-images", "12", *QUICK) == 0
     assert evaluate(evaluated, random_classifier, *more, *QUICK) == 0
     found = Storage(str(tmp_path / "found"))
-    sizes = [read(found.child(name)).sets[0].num_images for name in found.list()]
+    sizes = [read_evaluation(found.child(name)).sets[0].num_images for name in found.list()]
     assert sorted(sizes) == [12, 20]
 
 
@@ -160,7 +160,7 @@ def test_the_report_gets_the_nearest_training_image_of_every_made_one(
     evaluated, digits_root, random_classifier, tmp_path
 ):
     train = SplitImages(digits_root, "digits_lt", "train")
-    rows = first_rows(torch.from_numpy(train.labels), tuple(range(10)), 2).flatten().tolist()
+    rows = [row for c in range(10) for row in (train.labels == c).nonzero()[0][:2].tolist()]
     pixels = train.read(rows).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "copies.npz", arr_0=pixels, arr_1=train.labels[rows])
     more = ["--samples", str(tmp_path / "copies.npz"), "--out", str(tmp_path / "found")]
@@ -168,7 +168,7 @@ def test_the_report_gets_the_nearest_training_image_of_every_made_one(
     assert main(words) == 0
     options, origin = parse(words)
     inputs = find_inputs(options, origin)
-    evaluation = read(inputs.home)
+    evaluation = read_evaluation(inputs.home)
     pictures = report_images(inputs, evaluation)
     assert pictures.classes == (0, 1, 4, 5, 8, 9), "two of head, middle and tail"
     assert pictures.made.shape == pictures.nearest.shape == (6, 2, 1, 8, 8)
@@ -187,5 +187,5 @@ def test_images_without_labels_leave_no_class_to_show(evaluated, random_classifi
     )
     inputs = find_inputs(options, origin)
     assert evaluate(evaluated, random_classifier, *more, *QUICK) == 0
-    pictures = report_images(inputs, read(inputs.home))
+    pictures = report_images(inputs, read_evaluation(inputs.home))
     assert pictures.classes == () and pictures.made.shape[0] == 0 and pictures.nearest is None

@@ -1,6 +1,5 @@
 """Scores are summed share by share: the same bits from three ranks and from one process."""
 
-import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch.distributed as dist
 from gloo_tools import Job, launch, tiny_config
 
 from cbdm_scale.evaluation.evaluator import BLOCK, evaluate_alone, sum_in_order
+from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.storage.folder import Storage
@@ -48,6 +48,13 @@ def test_three_ranks_sum_to_the_bits_of_one_process(tmp_path: Path, monkeypatch)
     assert all((tmp_path / f"{r}.bin").read_bytes() == expected for r in range(RANKS))
 
 
+def files_of(run):
+    folder = run.child("evaluation").local_path()
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.*") if p.is_file()
+    }
+
+
 def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digits_root):
     """In a run with bf16, two guidance strengths, and chunks that the ranks share unevenly."""
     torch.manual_seed(0)
@@ -67,14 +74,14 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
     )
     assert launch([Job(config, RANKS)], tmp_path / "launch") == [0] * RANKS
     run = Storage(str(tmp_path)).child("run")
-    three = {n: run.read_bytes(f"evaluation/{n}") for n in run.child("evaluation").list()}
-    files = sorted(name for name in three if name.endswith(".json"))
-    assert files == ["000000000024.json", "000000000048.json"]
-    recalls = [s["recall"] for s in json.loads(three[files[1]])["scores"].values()]
+    three = files_of(run)
+    found = training_evaluations(run)
+    assert list(found) == [24, 48]
+    recalls = [one.recall for one in found[48].sets]
     assert len(recalls) == 2 and min(recalls) > 0.5, "rows that nobody filled are far off"
     run.remove("evaluation")
     cpu, quiet = torch.device("cpu"), lambda word: None
-    evaluate_alone(cpu, 24, quiet, config=config, run=run, num_shares=RANKS, say=quiet)
-    one = {n: run.read_bytes(f"evaluation/{n}") for n in run.child("evaluation").list()}
+    evaluate_alone(cpu, 24, quiet, config=config, run=run, num_shares=RANKS, log=quiet)
+    one = files_of(run)
     assert len(one) == 2
     assert all(three[name] == data for name, data in one.items()), "and the real images' sums"

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from record_tools import write_training_record
 from safetensors.torch import load, load_file
 from sampling_tools import make_run
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.evaluation.model_card import metrics
-from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult, to_json
+from cbdm_scale.evaluation.records import to_json
+from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
 from cbdm_scale.export import main
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
@@ -129,10 +131,23 @@ def test_the_card_has_the_metrics_of_this_checkpoint_and_of_no_other(
         sets = tuple(replace(s, fid=Interval(fid, fid, fid)) for s in found.sets)
         home = Storage(run).child(f"evaluation/{name}")
         home.write_bytes("metrics.json", to_json(replace(found, sets=sets)).encode())
-        home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
+        home.write_json("about.json", {"made": made, "command": ""})
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
     assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.5, 4.5] |" in card and "3 [3, 3]" not in card
+    assert "not evaluated" not in capsys.readouterr().out
+
+
+def test_without_one_by_the_command_the_card_has_the_evaluation_of_training(
+    run: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scores = {"fid": 7.5, "fid_few": 20.0, "fidelity": 0.5}
+    write_training_record(Storage(run), 48, {"1.0": scores})
+    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| 1 | cfg | 2 | 30 | 7.5 | - | - | - | - | - | - | 0.5 |" in card
     assert "not evaluated" not in capsys.readouterr().out
 
 
@@ -152,14 +167,14 @@ def test_an_evaluation_of_an_older_version_is_left_out_of_the_card_and_named(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    old = to_json(evaluation(run, 48)).replace('"format": 2', '"format": 1')
+    old = to_json(evaluation(run, 48)).replace('"format": 1', '"format": 0')
     for made, (name, text) in enumerate([("new", to_json(evaluation(run, 48))), ("old", old)]):
         home = Storage(run).child(f"evaluation/{name}")
         home.write_bytes("metrics.json", text.encode())
-        home.write_json("about.json", {"made": made, "command": "", "weights": "ema"})
+        home.write_json("about.json", {"made": made, "command": ""})
     assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "evaluation/old is left out of the card: metrics.json is damaged or of" in said
+    assert "left out of the card: " in said and "evaluation/old/metrics.json" in said
     assert (
         "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.1, 4.9] |" in (tmp_path / "out/README.md").read_text()
     )

@@ -13,7 +13,7 @@ from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.extract import Extraction, extract, feature_key, run_here
 from cbdm_scale.metrics.features import ClassifierRecipe
-from cbdm_scale.metrics.sources import Chosen, NpzImages
+from cbdm_scale.metrics.sources import NpzImages, Subset
 
 
 def pool(images, seed=0):
@@ -94,8 +94,8 @@ def test_weights_number_and_choice_are_part_of_the_key(images):
     keys = {
         feature_key(images, TinyRecipe(0)),
         feature_key(images, TinyRecipe(1)),
-        feature_key(Chosen(images, tuple(range(22))), TinyRecipe(0)),
-        feature_key(Chosen(images, tuple(range(1, 23))), TinyRecipe(0)),
+        feature_key(Subset(images, tuple(range(22))), TinyRecipe(0)),
+        feature_key(Subset(images, tuple(range(1, 23))), TinyRecipe(0)),
     }
     assert len(keys) == 4
 

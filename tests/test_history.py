@@ -2,13 +2,13 @@
 
 import pytest
 
-from cbdm_scale.evaluation.history import Point, best_point, check_best_by, tail_warning
+from cbdm_scale.evaluation.history import ScorePoint, best_point, check_best_by, tail_warning
 
 
 def points(fids, tails):
     pairs = zip(fids, tails, strict=True)
     scores = [{"fid": f} if t is None else {"fid": f, "fid_few": t} for f, t in pairs]
-    return [Point(100 * (i + 1), s) for i, s in enumerate(scores)]
+    return [ScorePoint(100 * (i + 1), s) for i, s in enumerate(scores)]
 
 
 # fmt: off
@@ -40,7 +40,7 @@ def test_a_warning_needs_a_tail_that_rises_twice_while_the_whole_falls(fids, tai
 
 def test_the_warning_names_where_the_tail_was_best():
     found = tail_warning(points([9, 8, 7, 6], [20, 15, 17, 19]))
-    assert (found.lowest.images, found.now.images) == (200, 400)
+    assert (found.lowest.num_seen, found.now.num_seen) == (200, 400)
     assert str(found) == (
         "FID of the few classes rose from 15.0 (at 200 images) to 19.0 (at 400), while FID "
         "fell from 8.0 to 6.0"
@@ -49,9 +49,9 @@ def test_the_warning_names_where_the_tail_was_best():
 
 def test_the_best_is_the_lowest_by_the_score_asked_for_and_the_earliest_of_equals():
     some = points([9, 8, 7, 7], [20, 15, 17, 15])
-    assert best_point(some, "fid").images == 300
-    assert best_point(some, "fid_few").images == 200
-    assert best_point(points([9, 8], [None, 3]), "fid_few").images == 200
+    assert best_point(some, "fid").num_seen == 300
+    assert best_point(some, "fid_few").num_seen == 200
+    assert best_point(points([9, 8], [None, 3]), "fid_few").num_seen == 200
     assert best_point(points([9], [None]), "fid_few") is None
     assert best_point([], "fid") is None
 

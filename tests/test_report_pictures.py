@@ -4,11 +4,12 @@ import pytest
 import torch
 from report_tools import around, counts_of, example, pictures
 
+from cbdm_scale.evaluation.examples import shown_classes
 from cbdm_scale.evaluation.report.canvas import Panel, svg
 from cbdm_scale.evaluation.report.class_charts import class_picture
 from cbdm_scale.evaluation.report.curves import guidance_picture, prd_picture, track
 from cbdm_scale.evaluation.report.grids import grid_files, grids_html
-from cbdm_scale.evaluation.report.images import ReportImages, shown_classes
+from cbdm_scale.evaluation.report.images import ReportImages
 
 
 def test_head_middle_and_tail_are_shown():

@@ -1,74 +1,73 @@
-import dataclasses
-import json
+"""Names of the numbers of an evaluation, and what keeps two of them apart in MLflow."""
+
+import math
+from dataclasses import replace
 
 import pytest
-import torch
+from record_tools import training_record
 
-from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult, from_json, to_json
+from cbdm_scale.evaluation.results import metric_name
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
-from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
+from cbdm_scale.metrics.options import EvalConfig
+
+SCORES = {"1.5": {"fid": 4.0, "fid_few": 9.0, "fidelity": 0.5, "recall": 0.25}}
+RUN = EvalConfig(num_images=30)
 
 
-def example() -> Evaluation:
-    """Two classes, one set, some numbers missing."""
-    labels = torch.arange(120) % 2
-    features = LabelledFeatures(torch.randn(120, 4), labels, hits=labels == 0)
-    found = SetResult(
-        images="samples/a",
-        omega=1.0,
-        guidance_mode="cfg",
-        num_images=120,
-        fid=Interval(1.5, 1.0, 2.0),
-        kid=None,
-        inception_score=None,
-        precision=0.5,
-        recall=0.25,
-        density=1.5,
-        coverage=0.75,
-        f8=0.9,
-        f_eighth=0.8,
-        prd_note="4 clusters",
-        prd_precision=(0.0, 1.0),
-        prd_recall=(1.0, 0.0),
-        fidelity=Interval(0.5, 0.4, 0.6),
-        table=class_table(features, features, [200, 10]),
-        memorisation=(GroupMemorisation(None, 120, 1.0, 0.0),),
-        missing=(Missing("kid", "a reason"),),
-    )
-    return Evaluation(
-        id="a1b2",
-        run="digits",
-        checkpoint="runs/digits/checkpoints/000000000048",
-        trained_images=48,
-        dataset="digits_lt",
-        dataset_fingerprint="f",
-        class_names=("0", "1"),
-        extractor="classifier",
-        extractor_fingerprint="e",
-        resize="bilinear",
-        num_real=120,
-        held_out_copies=(),
-        sets=(found, dataclasses.replace(found, omega=2.0, fid=Interval(1.0, 0.5, 1.5))),
-    )
+def by_command(**changes):
+    return replace(training_record(48, SCORES), made_by="command", **changes)
 
 
-def test_an_evaluation_comes_back_from_its_text_as_it_was():
-    evaluation = example()
-    assert from_json(to_json(evaluation)) == evaluation
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("fid", 1.0), "eval/guidance_1/fid"),
+        (("fid_few", 0.0), "eval/guidance_0/fid_few"),
+        (("recall", 1.6), "eval/guidance_1.6/recall"),
+        (("tail_warning",), "eval/tail_warning"),
+        (("fid", 1.0, "power:0.1"), "eval/power_0.1/guidance_1/fid"),
+        (("fid", 1.0, "classifier:/a b/c.pt"), "eval/classifier_a_b_c.pt/guidance_1/fid"),
+    ],
+)
+def test_a_number_has_one_name(words, name):
+    assert metric_name(*words) == name
 
 
-def test_the_best_set_has_the_smallest_fid_and_none_without_fid():
-    evaluation = example()
-    assert evaluation.best.omega == 2.0
-    without = tuple(dataclasses.replace(s, fid=None) for s in evaluation.sets)
-    assert dataclasses.replace(evaluation, sets=without).best.omega == 1.0
+def test_training_and_the_command_call_the_same_number_the_same():
+    names = {f"eval/guidance_1.5/{name}": value for name, value in SCORES["1.5"].items()}
+    assert training_record(48, SCORES).metrics(RUN) == names
+    assert by_command().metrics(RUN) == names
 
 
-@pytest.mark.parametrize("change", [{"format": 1}, {"sets": 3}, {"dataset": None, "run": None}])
-def test_a_text_of_another_version_is_an_error(change):
-    data = json.loads(to_json(example())) | change
-    if change.get("run", 1) is None:
-        del data["run"]
-    with pytest.raises(ValueError, match="damaged or of another version"):
-        from_json(json.dumps(data))
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"weights": "power:0.1"}, "power_0.1"),
+        ({"weights": "raw"}, "raw"),
+        ({"extractor": "inception"}, "inception"),
+        ({"resize": "tf1"}, "tf1"),
+        ({"sets": {"num_images": 50_000}}, "50000_images"),
+        ({"sets": {"guidance_mode": "tcfg"}}, "tcfg"),
+    ],
+)
+def test_another_quantity_takes_the_place_of_none(changes, part):
+    usual = by_command()
+    if "sets" in changes:
+        changes = {"sets": tuple(replace(one, **changes["sets"]) for one in usual.sets)}
+    other = by_command(**changes).metrics(RUN)
+    names = [name.replace("eval/", f"eval/{part}/", 1) for name in usual.metrics(RUN)]
+    assert list(other) == names
+
+
+def test_an_interval_has_its_ends_and_what_is_not_there_has_no_name():
+    copies = GroupMemorisation("few", 3, None, 0.5)
+    [one] = training_record(48, SCORES).sets
+    one = replace(one, fid=Interval(4.0, 3.0, 5.0), memorisation=(copies,))
+    found = by_command(sets=(one,), held_out_copies=(copies,)).metrics(RUN)
+    assert found["eval/guidance_1.5/fid_low"] == 3.0
+    assert found["eval/guidance_1.5/fid_high"] == 5.0
+    assert "eval/guidance_1.5/fid_few_low" not in found and "eval/guidance_1.5/kid" not in found
+    assert found["eval/guidance_1.5/copies_few"] == found["eval/held_out_copies_few"] == 0.5
+    assert "eval/guidance_1.5/median_ratio_few" not in found
+    assert not any(map(math.isnan, found.values()))

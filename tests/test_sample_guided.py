@@ -15,7 +15,7 @@ from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.evaluator import Evaluator
-from cbdm_scale.evaluation.score import Generator
+from cbdm_scale.evaluation.generator import Generator
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.sample import main, parse

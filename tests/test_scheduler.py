@@ -1,19 +1,20 @@
 """Evaluations of a run: the same bytes whoever makes them, and what follows from the files."""
 
-import json
 import shutil
 from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 import torch
+from record_tools import training_record, write_training_record
 from sampling_tools import make_run
 
 from cbdm_scale.cluster import Finished
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone, evaluation_file
+from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
+from cbdm_scale.evaluation.records import METRICS, training_evaluations, training_home
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
@@ -64,7 +65,9 @@ class Table:
         self.is_busy = False
         found = self.scores[self.job]
         failed = isinstance(found, str)
-        return Finished(self.job, None, found) if failed else Finished(self.job, {"1.0": found})
+        if failed:
+            return Finished(self.job, None, found)
+        return Finished(self.job, training_record(self.job, {"1.0": found}))
 
     def progress(self):
         return "half"
@@ -115,7 +118,7 @@ def make_scheduler(run, helper=None, **options):
 
 
 def judged(run):
-    return {images for images in SEEN if run.exists(evaluation_file(images))}
+    return {images for images in SEEN if training_home(run, images).exists(METRICS)}
 
 
 def fids(*pairs):
@@ -127,8 +130,7 @@ def fids(*pairs):
 
 def write(run, scheduler, scores):
     for images, values in scores.items():
-        content = {"images": images, "key": scheduler.evaluator.key, "scores": {"1.0": values}}
-        run.write_json(evaluation_file(images), content)
+        write_training_record(run, images, {"1.0": values}, scheduler.evaluator.key)
 
 
 def finish(scheduler):
@@ -139,15 +141,16 @@ def finish(scheduler):
 def test_a_process_alone_writes_the_bytes_that_the_training_workers_write(run):
     scheduler, book, said = make_scheduler(run)
     scheduler.due(480, scheduler.evaluator.load(480))
-    there = run.read_bytes(evaluation_file(480))
-    assert book.by_images[480]["eval/fid"] == json.loads(there)["scores"]["1.0"]["fid"]
+    there = training_home(run, 480).read_bytes(METRICS)
+    scores = training_evaluations(run)[480].scores["1.0"]
+    assert book.by_images[480]["eval/guidance_1/fid"] == scores["fid"]
     assert "480 images | FID" in said[0]
     run.remove("evaluation")
     told = []
     config = config_of(run)
-    evaluate_alone(CPU, 480, told.append, config=config, run=run, num_shares=1, say=said.append)
+    evaluate_alone(CPU, 480, told.append, config=config, run=run, num_shares=1, log=said.append)
     assert said[-1].startswith("evaluating 480 images beside training on ")
-    assert run.read_bytes(evaluation_file(480)) == there
+    assert training_home(run, 480).read_bytes(METRICS) == there
     assert told[-1] == 1 and told == sorted(told)
 
 
@@ -160,7 +163,7 @@ def test_one_at_a_time_in_order_while_training_goes_on(run):
     for _ in range(3):
         finish(scheduler)
     assert scheduler.helper.began == [480, 960, 1440]
-    assert [book.by_images[i]["eval/fid"] for i in SEEN[:3]] == [9, 8, 7]
+    assert [book.by_images[i]["eval/guidance_1/fid"] for i in SEEN[:3]] == [9, 8, 7]
     assert [images for images, _ in book.best] == [480, 960, 1440]
 
 
@@ -206,7 +209,7 @@ def test_the_end_waits_for_the_one_under_way_and_makes_the_rest(run):
     scheduler.end(1920, scheduler.evaluator.load(1920))
     assert list(book.by_images) == [480, 960, 1920]
     assert judged(run) == {960, 1920}, "480 is the helper's to write"
-    assert scheduler.best.images == 480 and scheduler.needed == {480}
+    assert scheduler.best.num_seen == 480 and scheduler.needed == {480}
 
 
 def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
@@ -231,7 +234,7 @@ def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):
     scheduler, book, _ = make_scheduler(run, omegas=(1.0, 2.0))
     asked = iter([False, False, True])
     assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
-    assert list(run.read_json(evaluation_file(1920))["scores"]) == ["1.0"]
+    assert list(training_evaluations(run)[1920].scores) == ["1.0"]
     assert not book.by_images, "the next start says both"
     assert scheduler.end(1920, scheduler.evaluator.load(1920))
     assert list(scheduler.scores) == ["1.0", "2.0"]
@@ -252,7 +255,7 @@ def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):
     scheduler, book, said = make_scheduler(run, Table({}))
     scheduler.begin(1440)
     assert scheduler.helper.began == [1440], "and 1,920 is not reached yet"
-    assert scheduler.best.images == 480 and book.best == [(480, ("newest", "best"))]
+    assert scheduler.best.num_seen == 480 and book.best == [(480, ("newest", "best"))]
     assert list(book.by_images) == [480, 960], "logged again: the tracker drops what it has"
     assert said == []
 
@@ -271,11 +274,11 @@ def test_best_by_few_shot_fid_and_only_of_checkpoints_that_are_there(run):
     for by, images in ("fid", 1440), ("fid_few", 480):
         scheduler, _, _ = make_scheduler(run, best_by=by)
         scheduler.begin(1440)
-        assert scheduler.best.images == images
+        assert scheduler.best.num_seen == images
     run.remove("checkpoints/000000000480")
     scheduler, _, _ = make_scheduler(run, best_by="fid_few")
     scheduler.begin(1440)
-    assert scheduler.best.images == 960
+    assert scheduler.best.num_seen == 960
 
 
 def test_scores_under_other_options_do_not_compare(run):

@@ -10,10 +10,10 @@ from process_tools import sent
 from shard_tools import make_digits
 
 from cbdm_scale.metrics.sources import (
-    Chosen,
     FolderImages,
     NpzImages,
     SplitImages,
+    Subset,
     open_images,
 )
 
@@ -123,7 +123,7 @@ def test_a_split_is_read_from_its_shards(tmp_path):
 
 def test_chosen_images_are_those_of_their_numbers(tmp_path):
     images = NpzImages(write_npz(tmp_path / "a.npz"))
-    some = Chosen(images, (7, 2, 11))
+    some = Subset(images, (7, 2, 11))
     np.testing.assert_array_equal(some.read([0, 2]), images.read([7, 11]))
     assert some.labels.tolist() == [1, 2, 2] and some.count == 3
 

@@ -7,7 +7,9 @@ from cbdm_scale.tracking import log_results, run_id_of
 def test_a_database_that_is_not_there_is_not_made(tmp_path):
     run = Storage(str(tmp_path / "run"))
     for uri in ("", f"sqlite:///{tmp_path}/mlflow.db"):
-        reason = log_results(run, uri, 48, {"eval/fid": 1.0}, {"a.json": b"{}"}, "evaluation")
+        reason = log_results(
+            run, uri, 48, {"eval/guidance_1/fid": 1.0}, {"a.json": b"{}"}, "evaluation"
+        )
         assert f"there is no database sqlite:///{tmp_path}/mlflow.db" in reason
         assert "--tracking-uri" in reason
     assert not (tmp_path / "mlflow.db").exists()

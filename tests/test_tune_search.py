@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from record_tools import write_training_record
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.runs.command_line import parse
@@ -219,9 +220,9 @@ def test_the_command_takes_options_of_the_search_and_of_its_runs():
 def test_only_whole_evaluations_at_all_strengths_are_told(tmp_path):
     run = Storage(str(tmp_path / "run"))
     config = replace(BASE, train=replace(BASE.train, total_images=960, eval_at=(100,)))
-    run.write_json("evaluation/000000000144.json", {"scores": scores(3.0)})
-    run.write_json("evaluation/000000000200.json", {"scores": scores(3.0)})
-    run.write_json("evaluation/000000000960.json", {"scores": {"1.0": {"fid": 1.0}}})
+    write_training_record(run, 144, scores(3.0))
+    write_training_record(run, 200, scores(3.0))
+    write_training_record(run, 960, {"1.0": {"fid": 1.0}})
     assert evaluations(run, config) == [(144, scores(3.0))]
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 ObjectiveName = Literal["fid", "few_fid", "pareto", "pareto_recall"]
 Scores = Mapping[str, Mapping[str, float]]
-"""Guidance strength (as text) -> name -> value, as evaluation/<images>.json has them."""
+"""Guidance strength (as text) -> name -> value, as ``Evaluation.scores`` has them."""
 METRICS: dict[ObjectiveName, tuple[str, ...]] = {
     "fid": ("fid",),
     "few_fid": ("fid_few",),

@@ -115,15 +115,14 @@ def share_reference(config: Config, run: Storage) -> None:
 
 def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
     """The evaluations of a run that are whole, in order of images."""
-    from cbdm_scale.evaluation.evaluator import evaluation_file
+    from cbdm_scale.evaluation.records import training_evaluations
 
     batch = config.train.batch_size
-    due = [-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)]
-    wanted = {str(float(omega)) for omega in config.eval.omegas}
+    due = {-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)}
+    asked = {str(float(omega)) for omega in config.eval.omegas}
     found: list[tuple[int, Scores]] = []
-    for images in sorted(set(due)):
-        if run.exists(evaluation_file(images)):
-            scores = run.read_json(evaluation_file(images))["scores"]
-            if wanted <= scores.keys():
-                found.append((images, {omega: scores[omega] for omega in sorted(wanted)}))
+    for num_seen, evaluation in training_evaluations(run).items():
+        scores = evaluation.scores
+        if num_seen in due and asked <= scores.keys():
+            found.append((num_seen, {omega: scores[omega] for omega in sorted(asked)}))
     return found

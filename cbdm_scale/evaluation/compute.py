@@ -7,8 +7,8 @@ from pathlib import Path
 from cbdm_scale.cluster import run_jobs
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.evaluation.inputs import Inputs
-from cbdm_scale.evaluation.measure import held_out_copies, measure
 from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out_copies
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.reference import Reference
@@ -25,11 +25,21 @@ def compute(inputs: Inputs) -> Evaluation:
     real, train = real_features(inputs), train_features(inputs)
     reference = Reference(real.pool, real.labels, counts)
     results = []
-    for wanted in inputs.sets:
-        fake = features(inputs, wanted.images, f"omega {wanted.about.omega:g}")
-        print(f"numbers at omega {wanted.about.omega:g}", flush=True)
+    for spec in inputs.sets:
+        fake = features(inputs, spec.images, f"omega {spec.omega:g}")
+        print(f"numbers at omega {spec.omega:g}", flush=True)
         results.append(
-            measure(wanted.about, real, fake, train, counts, options.seed, reference)
+            compute_metrics(
+                real,
+                fake,
+                train,
+                counts,
+                omega=spec.omega,
+                guidance_mode=spec.guidance_mode,
+                images=spec.url,
+                seed=options.seed,
+                reference=reference,
+            )
         )
     origin = inputs.origin
     return Evaluation(
@@ -46,18 +56,18 @@ def compute(inputs: Inputs) -> Evaluation:
         num_real=len(real.labels),
         held_out_copies=held_out_copies(train, real, counts, options.seed) if train else (),
         sets=tuple(results),
+        weights=options.weights,
+        key=inputs.key,
     )
 
 
 def make_sets(inputs: Inputs) -> None:
-    for wanted in inputs.sets:
-        if wanted.store:
-            print(f"set      {wanted.about.images}", flush=True)
-            wanted.store.write_plan()
-            options = inputs.options
-            make_missing(
-                wanted.store, inputs.origin.weights, options.num_images, options.cluster
-            )
+    options = inputs.options
+    for spec in inputs.sets:
+        if spec.store:
+            print(f"set      {spec.url}", flush=True)
+            spec.store.write_plan()
+            make_missing(spec.store, inputs.origin.weights, options.num_images, options.cluster)
 
 
 def real_features(inputs: Inputs) -> FeatureSet:

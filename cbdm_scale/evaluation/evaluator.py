@@ -1,4 +1,4 @@
-"""The looks that a run takes at its network: a grid of samples, and scores by class group.
+"""Evaluations during training: a grid of samples, and scores by class group.
 
 Connects the plain parts of sampling and evaluation to a run: configuration, ranks, storage.
 Images are counted in shares, one for each training worker, and the shares summed in their
@@ -6,42 +6,47 @@ order: the scores have the same bits from all ranks together as from a process t
 share by itself (``evaluate_alone``).
 """
 
+import hashlib
+import json
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import open_cache
-from cbdm_scale.data.index import open_index
+from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
-from cbdm_scale.evaluation.history import Point
-from cbdm_scale.evaluation.score import (
-    Generator,
-    compare,
-    fake_scores,
-    real_scores,
+from cbdm_scale.evaluation.generator import Generator
+from cbdm_scale.evaluation.records import (
+    FOLDER,
+    read_evaluation,
+    training_evaluations,
+    training_home,
+    write_evaluation,
 )
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.evaluation.set_metrics import group_result
 from cbdm_scale.metrics.extractors import recipe_of
-from cbdm_scale.metrics.features import Extractor
-from cbdm_scale.metrics.groups import GroupScores
+from cbdm_scale.metrics.features import Extractor, to_model_range
+from cbdm_scale.metrics.groups import GroupScores, spread_rows
 from cbdm_scale.pretrained.network import network_spec
+from cbdm_scale.sampling.generate import chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess, World
-from cbdm_scale.training.state import load_average
+from cbdm_scale.training.state import checkpoint_name, load_average
 
 BLOCK = 1 << 20
 """Numbers that all ranks tell each other at once."""
-Scores = dict[str, dict[str, float]]
-"""Guidance strength (as text) -> name -> value."""
+REAL_CHUNK = 250
+"""Real images that are read and looked at together."""
 
 
 class Evaluator:
@@ -104,25 +109,37 @@ class Evaluator:
             index = open_index(root, name, "eval")
             keep = min(index.num_samples, self.config.eval.recall_images)
             stem = f"real-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
-            kept = f"evaluation/{stem}{f'-{keep}' if keep else ''}.bin"
+            file = f"{FOLDER}/{stem}{f'-{keep}' if keep else ''}.bin"
             self._real = GroupScores(self.manifest.groups, self.extractor.dim, keep)
-            known = self.run.read_bytes(kept) if self.run.exists(kept) else None
+            known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
-                groups, extractor = self.manifest.groups, self.extractor
                 self._real = self.total(
-                    lambda share: real_scores(
-                        reader, index, groups, extractor, share, self.num_shares, keep
-                    ),
-                    keep,
+                    lambda share: self.real_scores(reader, index, share, keep), keep
                 )
                 if self.world.rank == 0:
-                    self.run.write_bytes(kept, self._real.state().numpy().tobytes())
+                    self.run.write_bytes(file, self._real.state().numpy().tobytes())
             else:
                 assert known is not None
                 flat = torch.frombuffer(bytearray(known), dtype=torch.float64)
                 self._real.load(flat)
         return self._real
+
+    def real_scores(
+        self, reader: ShardReader, index: Index, share: int, keep: int
+    ) -> GroupScores:
+        """Scores of a share of the real images that metrics compare against.
+
+        keep: real images whose features are kept, spread over the split; at most its size.
+        """
+        assert self.extractor is not None
+        scores = GroupScores(self.manifest.groups, self.extractor.dim, keep)
+        for rows in chunks(index.num_samples, REAL_CHUNK, share, self.num_shares):
+            pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
+            labels = torch.from_numpy(index.labels[rows.numpy()].copy())
+            place = spread_rows(rows, index.num_samples, keep)
+            scores.add(self.extractor(to_model_range(pixels)), labels, place)
+        return scores
 
     def total(self, count: Callable[[int], GroupScores], keep: int) -> GroupScores:
         """The sum of all shares' scores, the first with the second, then with the third, ...
@@ -141,84 +158,97 @@ class Evaluator:
         return summed
 
     @property
-    def key(self) -> dict[str, Any]:
-        """What scores depend on besides the network: others do not compare."""
+    def key(self) -> str:
+        """Digest of what scores depend on besides the network: others do not compare."""
         assert self.extractor is not None
-        mode, seed = self.config.eval.guidance_mode, self.config.eval.seed
-        return {
+        options = {
             "num_images": self.config.eval.num_images,
             "sample": self.config.sample.to_dict(),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
-            # Earlier files say none of these.
-            **({"recall_images": keep} if (keep := self.config.eval.recall_images) else {}),
-            **({} if mode == "cfg" else {"guidance_mode": mode}),
-            **({} if seed is None else {"seed": seed}),
+            "recall_images": self.config.eval.recall_images,
+            "guidance_mode": self.config.eval.guidance_mode,
+            "seed": self.config.eval.seed,
+        }
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+
+    def history(self, omega: float) -> dict[int, Evaluation]:
+        """The run's evaluations at this strength that compare: images seen -> evaluation."""
+        return {
+            num_seen: found
+            for num_seen, found in training_evaluations(self.run).items()
+            if found.key == self.key and omega in [one.omega for one in found.sets]
         }
 
-    def kept(self, images: int) -> Scores:
-        """The scores that the run already has of its network after so many images."""
-        file = evaluation_file(images)
-        kept = self.run.read_json(file) if self.run.exists(file) else {}
-        scores: Scores = kept.get("scores", {}) if kept.get("key") == self.key else {}
-        return scores
-
-    def history(self, omega: float) -> list[Point]:
-        """All evaluations of the run at one strength that compare, in order of images."""
-        names = self.run.child("evaluation").list() if self.run.exists("evaluation") else []
-        stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-        found = [(int(s), self.kept(int(s))) for s in stems if s.isdecimal()]
-        key = str(float(omega))
-        return [Point(images, scores[key]) for images, scores in found if key in scores]
-
-    def evaluate(self, net: nn.Module, images: int, omegas: tuple[float, ...]) -> Scores:
+    def evaluate(self, net: nn.Module, num_seen: int, omegas: tuple[float, ...]) -> Evaluation:
         """FID and label fidelity of the network after so many images, for each strength.
 
-        Kept in evaluation/<images>.json: what is there is not computed again. Empty where
-        eval.extractor is none.
+        What is on record is not computed again.
         """
-        if self.extractor is None:
-            return {}
-        extractor, groups = self.extractor, self.manifest.groups
-        size, keep = self.config.eval.num_images, self.config.eval.recall_images
-        scores = self.world.gather(self.kept(images))[0]
+        home = training_home(self.run, num_seen)
+        known = self.world.gather(read_evaluation(home))[0]
+        sets: dict[float, SetResult] = {}
+        if known and known.key == self.key:
+            sets = {found.omega: found for found in known.sets}
         for omega in omegas:
-            if str(float(omega)) in scores:
-                continue
-
-            def count(share: int, omega: float = omega) -> GroupScores:
-                with self._autocast():
-                    return fake_scores(
-                        net,
-                        self.generator,
-                        size,
-                        omega,
-                        groups,
-                        extractor,
-                        share,
-                        self.num_shares,
-                        keep,
-                    )
-
-            fake = self.total(count, keep)
-            scores[str(float(omega))] = compare(self.real(), fake)
+            if omega not in sets:
+                sets[omega] = self.set_result(net, omega)
+        found = Evaluation(
+            id=home.url.rpartition("/")[2],
+            run=self.config.run_name,
+            checkpoint=self.run.path(checkpoint_name(num_seen)),
+            trained_images=num_seen,
+            dataset=self.manifest.name,
+            dataset_fingerprint=self.manifest.fingerprint,
+            class_names=tuple(self.manifest.class_names),
+            extractor=self.config.eval.extractor,
+            extractor_fingerprint=self.extractor.fingerprint if self.extractor else "",
+            resize=self.config.eval.resize,
+            num_real=int(self.real().images.sum()),
+            held_out_copies=(),
+            sets=tuple(sets[omega] for omega in sorted(sets)),
+            key=self.key,
+            made_by="training",
+        )
         if self.world.rank == 0:
-            content = {"images": images, "key": self.key, "scores": scores}
-            self.run.write_json(evaluation_file(images), content)
-        return {str(float(omega)): scores[str(float(omega))] for omega in omegas}
+            write_evaluation(home, found)
+        asked = tuple(one for one in found.sets if one.omega in omegas)
+        return replace(found, sets=asked)
 
-    def load(self, images: int) -> nn.Module:
+    def set_result(self, net: nn.Module, omega: float) -> SetResult:
+        """What is computed at one strength, by all ranks together."""
+        keep = self.config.eval.recall_images
+
+        def count(share: int) -> GroupScores:
+            with self._autocast():
+                return self.fake_scores(net, omega, share)
+
+        counts = self.manifest.counts["train"]
+        mode = self.config.eval.guidance_mode
+        return group_result(self.real(), self.total(count, keep), counts, omega, mode)
+
+    def fake_scores(self, net: nn.Module, omega: float, share: int) -> GroupScores:
+        """Scores of a share of the generated images, quantised as a file would be.
+
+        The features of the first eval.recall_images are kept.
+        """
+        assert self.extractor is not None
+        options = self.config.eval
+        scores = GroupScores(self.manifest.groups, self.extractor.dim, options.recall_images)
+        for numbers, labels, images in self.generator.share(
+            net, options.num_images, omega, share, self.num_shares
+        ):
+            scores.add(self.extractor(to_model_range(images)), labels, numbers)
+        return scores
+
+    def load(self, num_seen: int) -> nn.Module:
         """The averaged network of a checkpoint; ValueError if it is damaged."""
         manifest, config = self.manifest, self.config
         net = network_spec(config, manifest).build().to(self.world.device)
         if config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
-        load_average(self.run, images, net)
+        load_average(self.run, num_seen, net)
         return net.eval().requires_grad_(False)
-
-
-def evaluation_file(images: int) -> str:
-    return f"evaluation/{images:012d}.json"
 
 
 def sum_in_order(world: World, values: Tensor) -> Tensor:
@@ -236,14 +266,14 @@ def sum_in_order(world: World, values: Tensor) -> Tensor:
 
 def evaluate_alone(
     device: torch.device,
-    images: int,
-    tell: Callable[[float], None],
+    num_seen: int,
+    on_progress: Callable[[float], None],
     *,
     config: Config,
     run: Storage,
     num_shares: int,
-    say: Callable[[str], None] = print,
-) -> Scores:
+    log: Callable[[str], None] = print,
+) -> Evaluation:
     """What ``evaluate`` gives of a checkpoint on ``num_shares`` ranks, by one process."""
     manifest = read_manifest(config.data.root, config.dataset)
     world = OneProcess(str(device))
@@ -255,8 +285,9 @@ def evaluate_alone(
     def count(num_images: int) -> None:
         nonlocal made
         made += num_images
-        tell(made / config.eval.num_images / len(config.eval.at_intervals))
+        on_progress(made / config.eval.num_images / len(config.eval.at_intervals))
 
-    say(f"evaluating {images:,} images beside training on {socket.gethostname()}:{os.getpid()}")
-    evaluator.generator = replace(evaluator.generator, tell=count)
-    return evaluator.evaluate(evaluator.load(images), images, config.eval.at_intervals)
+    place = f"{socket.gethostname()}:{os.getpid()}"
+    log(f"evaluating {num_seen:,} images beside training on {place}")
+    evaluator.generator = replace(evaluator.generator, on_chunk=count)
+    return evaluator.evaluate(evaluator.load(num_seen), num_seen, config.eval.at_intervals)

@@ -1,4 +1,4 @@
-"""What the evaluations of a run say together: the best checkpoint, and a tail that is lost.
+"""What follows from the evaluations of a run: the best checkpoint, and a tail that is lost.
 
 Both follow from the evaluations alone, not from when they were made: a run that is killed and
 goes on, and one whose evaluations arrive late, come to the same.
@@ -17,10 +17,10 @@ TAIL_PATIENCE = 2
 
 
 @dataclass(frozen=True)
-class Point:
+class ScorePoint:
     """The scores of a run after so many images, at one guidance strength."""
 
-    images: int
+    num_seen: int
     scores: dict[str, float]
 
 
@@ -28,27 +28,27 @@ class Point:
 class TailWarning:
     """The tail gets worse while the whole gets better."""
 
-    lowest: Point
+    lowest: ScorePoint
     """The evaluation with the lowest FID of the few classes."""
-    now: Point
+    now: ScorePoint
     """The newest one."""
 
     def __str__(self) -> str:
         a, b = self.lowest, self.now
         return (
-            f"FID of the few classes rose from {a.scores['fid_few']:.1f} (at {a.images:,} "
-            f"images) to {b.scores['fid_few']:.1f} (at {b.images:,}), while FID fell from "
+            f"FID of the few classes rose from {a.scores['fid_few']:.1f} (at {a.num_seen:,} "
+            f"images) to {b.scores['fid_few']:.1f} (at {b.num_seen:,}), while FID fell from "
             f"{a.scores['fid']:.1f} to {b.scores['fid']:.1f}"
         )
 
 
-def best_point(points: Sequence[Point], by: BestBy) -> Point | None:
+def best_point(points: Sequence[ScorePoint], by: BestBy) -> ScorePoint | None:
     """The lowest score, the earliest if it is there twice; None where none has it."""
     known = [point for point in points if by in point.scores]
-    return min(known, key=lambda p: (p.scores[by], p.images), default=None)
+    return min(known, key=lambda p: (p.scores[by], p.num_seen), default=None)
 
 
-def tail_warning(points: Sequence[Point]) -> TailWarning | None:
+def tail_warning(points: Sequence[ScorePoint]) -> TailWarning | None:
     """A warning if the last two evaluations both say that the tail is being lost.
 
     Each must have an FID of the few classes more than 5 % above the lowest so far, and an FID
@@ -62,7 +62,7 @@ def tail_warning(points: Sequence[Point]) -> TailWarning | None:
     for point in last:
         fell = point.scores["fid"] < lowest.scores["fid"]
         rose = point.scores["fid_few"] > lowest.scores["fid_few"] * (1 + TAIL_RISE)
-        if not (point.images > lowest.images and fell and rose):
+        if not (point.num_seen > lowest.num_seen and fell and rose):
             return None
     return TailWarning(lowest, last[-1])
 

@@ -1,31 +1,37 @@
-"""What an evaluation starts from: the real images, the extractor, the sets to scheduler."""
+"""What an evaluation starts from: the real images, the extractor, the sets to evaluate."""
 
 import hashlib
 import json
 from dataclasses import dataclass, replace
 
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder
-from cbdm_scale.evaluation.measure import VERSION, About
 from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.evaluation.records import FOLDER
 from cbdm_scale.evaluation.results import FORMAT
+from cbdm_scale.evaluation.set_metrics import VERSION
 from cbdm_scale.generation.plan import plan_set
 from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
-from cbdm_scale.metrics.sources import Chosen, Images, SplitImages, open_images
+from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
+from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
 
 EVALUATIONS = "~/cbdm_scale/evaluation"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A set to scheduler, made already or not."""
+class ImageSetSpec:
+    """A set of generated images to evaluate, made already or not."""
 
-    about: About
-    identity: str
-    """A word for everything that decides its images."""
+    url: str
+    """A path or URL."""
+
+    omega: float
+    guidance_mode: GuidanceMode
+    fingerprint: str
+    """Short word for everything that decides its images."""
 
     images: Images
     store: ChunkStore | None
@@ -42,22 +48,26 @@ class Inputs:
     root: str
     """Data root."""
     recipe: Recipe
-    sets: tuple[Wanted, ...]
+    sets: tuple[ImageSetSpec, ...]
 
     @property
-    def id(self) -> str:
-        """The checkpoint to read, and eight hex digits of all that decides the numbers."""
+    def key(self) -> str:
+        """Eight hex digits of all that decides the numbers."""
         options = self.options
         parts = [VERSION, FORMAT, self.real.fingerprint, self.recipe.fingerprint]
         parts += [options.extractor, options.resize, options.seed, options.memorisation]
-        parts += [self.origin.checkpoint, *(wanted.identity for wanted in self.sets)]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
-        return f"{self.origin.checkpoint}-{digest}"
+        parts += [self.origin.checkpoint, *(spec.fingerprint for spec in self.sets)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+    @property
+    def id(self) -> str:
+        """The checkpoint to read, and ``key``."""
+        return f"{self.origin.checkpoint}-{self.key}"
 
     @property
     def home(self) -> Storage:
         """The folder of this evaluation."""
-        inside = f"{self.origin.folder}/evaluation" if self.origin.folder else EVALUATIONS
+        inside = f"{self.origin.folder}/{FOLDER}" if self.origin.folder else EVALUATIONS
         return Storage(self.options.out or inside).child(self.id)
 
     @property
@@ -118,9 +128,9 @@ def _with_dataset(options: EvaluateOptions, origin: PretrainedNetwork) -> Pretra
 
 def _planned(
     options: EvaluateOptions, origin: PretrainedNetwork, real: Manifest
-) -> tuple[Wanted, ...]:
+) -> tuple[ImageSetSpec, ...]:
     """A set for each guidance strength, class by class in turn (Section 4.1)."""
-    wanted = []
+    specs = []
     for omega in options.omegas:
         plan = plan_set(
             origin.spec,
@@ -138,12 +148,12 @@ def _planned(
         _check_shape(plan.shape, real, options.run)
         store = ChunkStore(Storage(origin.samples).child(plan.name), plan)
         images = SetImages(store, plan.chunks(options.num_images))
-        about = About(store.folder.url, omega, options.guidance_mode)
-        wanted.append(Wanted(about, f"{plan.name}-{options.num_images}", images, store))
-    return tuple(wanted)
+        name, mode = f"{plan.name}-{options.num_images}", options.guidance_mode
+        specs.append(ImageSetSpec(store.folder.url, omega, mode, name, images, store))
+    return tuple(specs)
 
 
-def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
+def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]:
     """The images that the user names."""
     where, number = options.samples, options.num_images
     [omega], mode = options.omegas, options.guidance_mode
@@ -162,7 +172,7 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
                 "Leave it out to take them all."
             )
         if 0 < number < images.count:
-            images = Chosen(images, tuple(range(number)))
+            images = Subset(images, tuple(range(number)))
     _check_shape(images.read([0]).shape[1:], real, where)
     labels = images.labels
     if labels.max() >= real.num_classes:
@@ -170,9 +180,8 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[Wanted, ...]:
             f"samples ({where}) has label {labels.max()}, the data set {real.name} has "
             f"{real.num_classes} classes. Number the classes as the data set does."
         )
-    about = About(where, omega, mode)
-    identity = f"{images.fingerprint}-{images.count}-{omega}"
-    return (Wanted(about, identity, images, None),)
+    fingerprint = f"{images.fingerprint}-{images.count}-{omega}"
+    return (ImageSetSpec(where, omega, mode, fingerprint, images, None),)
 
 
 def _check_shape(shape: tuple[int, ...], real: Manifest, where: str) -> None:

@@ -1,37 +1,89 @@
-"""Evaluations on disk, and which one of another run compares with this one.
+"""Where evaluations are stored: read and written here, whoever made them.
 
-<evaluations>/<id>/metrics.json    ``Evaluation``, written first
-<evaluations>/<id>/about.json      when, by which command, of which weights, written second
-<evaluations>/<id>/report.html     and its pictures
-<evaluations>/<id>/report.json     which they are, and what the report compares with
-<evaluations>/<id>/mlflow.json     the MLflow run that has it all
+    <run>/evaluation/<id>/metrics.json    ``Evaluation``
+    <run>/evaluation/<id>/about.json      of the command alone: when, and by which words
+
+The id of an evaluation during training is <checkpoint>-training, of one by the command
+<checkpoint>-<digest of all that decides its numbers>.
 """
 
-import shlex
-import tempfile
-import time
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
 
-from cbdm_scale.evaluation import summary
-from cbdm_scale.evaluation.inputs import Inputs
-from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.pictures import report_images
-from cbdm_scale.evaluation.results import Evaluation, from_json, to_json
-from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.evaluation.results import FORMAT, Evaluation
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import log_results, run_id_of
+from cbdm_scale.storage.json import parse_json
 
-METRICS = "metrics.json"
-ABOUT = "about.json"
-REPORT = "report.html"
-REPORT_LIST = "report.json"
-MLFLOW = "mlflow.json"
-PROG = "python -m cbdm_scale.evaluate"
+FOLDER = "evaluation"
+"""In a run's folder."""
+METRICS, ABOUT = "metrics.json", "about.json"
+TRAINING = "-training"
+"""End of the id of an evaluation during training."""
 
 
-def read(home: Storage) -> Evaluation | None:
-    """What was found before; None if nothing was, ValueError if the file is damaged."""
+def to_json(evaluation: Evaluation) -> str:
+    """The text of metrics.json; an end of an interval that is not known (nan) is null."""
+    tree = dataclasses.asdict(evaluation, dict_factory=_without_nan)
+    return json.dumps(tree, indent=1, allow_nan=False)
+
+
+def _without_nan(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in pairs}
+
+
+def from_json(text: str) -> Evaluation:
+    """The evaluation that ``to_json`` wrote; ValueError if damaged or of another format."""
+    try:
+        data = parse_json(text, "it")
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']}, this version reads {FORMAT}")
+        found: Evaluation = _read(Evaluation, data)
+        return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{METRICS} is damaged or of another version: {error!r}") from error
+
+
+def _read(kind: Any, data: Any) -> Any:
+    """``data`` of json as a value of type ``kind``: dataclass, tuple, optional or plain."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(
+            **{f.name: _read(hints[f.name], data[f.name]) for f in dataclasses.fields(kind)}
+        )
+    if origin in (typing.Union, types.UnionType):
+        inner = next(a for a in args if a is not type(None))
+        return None if data is None else _read(inner, data)
+    if origin is tuple:
+        each = [args[0]] * len(data) if args[-1] is Ellipsis else args
+        return tuple(_read(k, d) for k, d in zip(each, data, strict=True))
+    if kind is float:
+        return math.nan if data is None else float(data)
+    return data
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An evaluation of the store."""
+
+    home: Storage
+    evaluation: Evaluation
+    made: float
+    """Seconds since 1970, of the command; 0 for one during training."""
+
+
+def training_home(run: Storage, num_seen: int) -> Storage:
+    """Where a run's evaluation after so many images stands."""
+    return run.child(f"{FOLDER}/{num_seen:012d}{TRAINING}")
+
+
+def read_evaluation(home: Storage) -> Evaluation | None:
+    """The evaluation of a folder; None if there is none, ValueError if it is damaged."""
     if not home.exists(METRICS):
         return None
     try:
@@ -39,133 +91,44 @@ def read(home: Storage) -> Evaluation | None:
     except ValueError as error:
         raise ValueError(
             f"{home.path(METRICS)}: {error}. Remove the folder and type the same command "
-            "again: images and features are records."
+            "again: images and features are stored."
         ) from error
 
 
-def write(home: Storage, evaluation: Evaluation, weights: str, argv: Sequence[str]) -> None:
-    home.write_bytes(METRICS, to_json(evaluation).encode())
-    command = " ".join([PROG, *map(shlex.quote, argv)])
-    home.write_json(ABOUT, {"made": time.time(), "command": command, "weights": weights})
-
-
-def write_report_files(
-    home: Storage, inputs: Inputs, evaluation: Evaluation, against: Evaluation | None
+def write_evaluation(
+    home: Storage, evaluation: Evaluation, about: dict[str, Any] | None = None
 ) -> None:
-    """The page, its pictures, and last the list of them."""
-    from cbdm_scale.evaluation.report.page import write_report
-
-    pictures = report_images(inputs, evaluation)
-    with tempfile.TemporaryDirectory(prefix="cbdm-report-") as scratch:
-        files = write_report(evaluation, pictures, Path(scratch), against)
-        names = [file.relative_to(scratch).as_posix() for file in files]
-        for name, file in zip(names, files, strict=True):
-            home.write_bytes(name, file.read_bytes())
-    home.write_json(REPORT_LIST, {"against": _word(against), "files": names})
+    """Store an evaluation; ``about``: when the command made it ("made"), and by which words."""
+    home.write_bytes(METRICS, to_json(evaluation).encode())
+    if about is not None:
+        home.write_json(ABOUT, about)
 
 
-def has_report(home: Storage, against: Evaluation | None) -> bool:
-    """Whether the report there compares with this evaluation."""
-    return home.exists(REPORT_LIST) and (
-        home.read_json(REPORT_LIST)["against"] == _word(against)
-    )
+def read_evaluations(folder: Storage) -> tuple[list[Stored], list[str]]:
+    """All evaluations of a folder, the newest last, and what is wrong with unreadable ones.
 
-
-def _word(against: Evaluation | None) -> str:
-    return f"{against.run}/{against.id}" if against else ""
-
-
-def log(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
-    """All of it into the run's MLflow run, once; why not, or "" if it is there.
-
-    A network that has no MLflow run is left alone.
+    Those during training come before those by command, in order of images.
     """
-    origin = inputs.origin
-    run_id = run_id_of(Storage(origin.folder)) if origin.folder else ""
-    report = home.read_json(REPORT_LIST)
-    known = {"run_id": run_id, "against": report["against"]}
-    if not run_id or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known):
-        return ""
-    files = {name: home.read_bytes(name) for name in (METRICS, *report["files"])}
-    files["per_class.json"] = summary.per_class(evaluation).encode()
-    reason = log_results(
-        Storage(origin.folder),
-        inputs.options.tracking_uri or origin.config.track.uri,
-        evaluation.trained_images or 0,
-        # A new report of old numbers has the numbers there already.
-        {} if home.exists(MLFLOW) else summary.metrics(evaluation, inputs.options.weights),
-        files,
-        f"evaluation/{evaluation.id}",
-    )
-    if not reason:
-        home.write_json(MLFLOW, known)
-    return reason
-
-
-def find_against(inputs: Inputs) -> Evaluation | None:
-    """The newest evaluation of the other run with these real images, extractor and number.
-
-    Of the same weights (ema, raw, an average of some width) if there is one, else of ema.
-    """
-    other = inputs.options.against
-    if not other:
-        return None
-    try:
-        theirs = load_pretrained(other)
-    except ValueError as error:
-        raise ValueError(f"against: {error}") from error
-    if theirs.fingerprint != inputs.real.fingerprint:
-        raise ValueError(
-            f"against ({other}) learnt from {theirs.config.dataset or 'something'} "
-            f"({theirs.fingerprint or 'not known'}), this run from {inputs.real.name} "
-            f"({inputs.real.fingerprint}). Choose a run on the same data set."
-        )
-    found = [
-        (weights == inputs.options.weights, made, evaluation)
-        for made, weights, evaluation in _evaluations(Storage(f"{theirs.folder}/evaluation"))
-        if weights in ("ema", inputs.options.weights) and _comparable(evaluation, inputs)
-    ]
-    if not found:
-        raise ValueError(
-            f"against ({other}) has no evaluation with extractor {inputs.options.extractor} "
-            f"({inputs.options.resize}) and {inputs.num_images:,} images. Make it with: "
-            f"{_command(inputs, other)}"
-        )
-    return max(found, key=lambda row: row[:2])[2]
-
-
-def _evaluations(folder: Storage) -> list[tuple[float, str, Evaluation]]:
-    """(when it was made, of which weights, evaluation) of all that can be read."""
-    found = []
+    found, problems = [], []
     for name in folder.list():
         home = folder.child(name)
+        if not home.exists(METRICS):
+            continue
         try:
-            evaluation = read(home)
+            evaluation = read_evaluation(home)
             about = home.read_json(ABOUT) if home.exists(ABOUT) else {}
-            row = float(about.get("made", 0)), str(about.get("weights", "ema"))
-        except (ValueError, KeyError, OSError):
+            made = float(about.get("made", 0))
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
             continue
         if evaluation:
-            found.append((*row, evaluation))
-    return found
+            found.append(Stored(home, evaluation, made))
+    return sorted(found, key=lambda one: one.made), problems
 
 
-def _comparable(evaluation: Evaluation, inputs: Inputs) -> bool:
-    return (
-        evaluation.dataset_fingerprint == inputs.real.fingerprint
-        and evaluation.extractor_fingerprint == inputs.recipe.fingerprint
-        and all(found.num_images == inputs.num_images for found in evaluation.sets)
-    )
-
-
-def _command(inputs: Inputs, other: str) -> str:
-    """What evaluates the other run as this one is evaluated."""
-    options, usual = inputs.options, EvaluateOptions()
-    words = ["--run", other, "--num-images", str(inputs.num_images)]
-    words += ["--guidance", options.guidance]
-    for name in ("extractor", "extractor_weights", "resize", "data_root"):
-        if (value := getattr(options, name)) != getattr(usual, name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    if options.allow_weights:
-        words.append("--allow-weights")
-    return " ".join([PROG, *map(shlex.quote, words)])
+def training_evaluations(run: Storage) -> dict[int, Evaluation]:
+    """Those that training made: images seen -> evaluation, in order of images."""
+    names = run.child(FOLDER).list()
+    seen = [int(name.removesuffix(TRAINING)) for name in names if name.endswith(TRAINING)]
+    found = {images: read_evaluation(training_home(run, images)) for images in sorted(seen)}
+    return {images: evaluation for images, evaluation in found.items() if evaluation}

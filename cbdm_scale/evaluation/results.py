@@ -1,22 +1,22 @@
-"""What an evaluation found: the one value that metrics.json holds and the report is made of.
+"""The record of an evaluation: every number, and what MLflow calls it.
 
-Every number that could not be computed is None, and ``missing`` says why. Plain data: written
-with ``to_json``, read with ``from_json``, without loss.
+Evaluations during training, beside it and by command fill the same record (records.py stores
+it); what was not computed is None, and ``missing`` says why.
 """
 
-import dataclasses
-import json
-import types
-import typing
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.metrics.per_class import ClassTable
-from cbdm_scale.storage.json import parse_json
 
-FORMAT = 2
+FORMAT = 1
+
+Scores = dict[str, dict[str, float]]
+"""Guidance strength (as text, "1.0") -> name -> value."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,24 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class ClassExamples:
+    """The first images of a class, by their numbers in their sets."""
+
+    label: int
+    real: tuple[int, ...]
+    """In the eval split."""
+
+    generated: tuple[int, ...]
+    nearest: tuple[int, ...]
+    """The training image, of any class, nearest to each generated one; empty if not known."""
+
+
+@dataclass(frozen=True)
 class SetResult:
     """All numbers of one set of generated images against the eval split."""
 
     images: str
-    """Where the set is, a path or URL."""
+    """Where the set is, a path or URL; "" for images that were never stored."""
 
     omega: float
     guidance_mode: str
@@ -69,6 +82,37 @@ class SetResult:
     """All, many, medium, few; empty where training images are not at hand."""
 
     missing: tuple[Missing, ...] = ()
+    examples: tuple[ClassExamples, ...] = ()
+    """Images for the report, of a few classes, the most frequent first."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Every number that is there by its name: fid, fid_few, recall, copies_all, ..."""
+        found = self._named()
+        return {k: v.value if isinstance(v, Interval) else v for k, v in found.items()}
+
+    @property
+    def scores_with_ends(self) -> dict[str, float]:
+        """``scores``, and fid_low, fid_high and so on where there is an interval."""
+        found = self.scores
+        for name, score in self._named().items():
+            if isinstance(score, Interval) and score.is_known:
+                found |= {f"{name}_low": score.low, f"{name}_high": score.high}
+        return found
+
+    def _named(self) -> dict[str, Interval | float]:
+        found: dict[str, Interval | float | None] = {}
+        for name in ("fid", "kid", "fidelity"):
+            found[name] = getattr(self, name)
+            rows = [row for row in self.table.pooled if row.group]
+            found |= {f"{name}_{row.group}": getattr(row, name) for row in rows}
+        for name in ("precision", "recall", "density", "coverage", "f8", "f_eighth"):
+            found[name] = getattr(self, name)
+        found["inception_score"] = self.inception_score
+        for copies in self.memorisation:
+            found[f"copies_{copies.group or 'all'}"] = copies.copies
+            found[f"median_ratio_{copies.group or 'all'}"] = copies.median_ratio
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -76,7 +120,7 @@ class Evaluation:
     """One evaluation of one checkpoint: a set for each guidance strength."""
 
     id: str
-    """Short word for everything that decides the numbers; the folder's name."""
+    """The folder's name."""
 
     run: str
     """Name of the run."""
@@ -100,6 +144,13 @@ class Evaluation:
     sets: tuple[SetResult, ...]
     """In order of omega."""
 
+    weights: str = "ema"
+    """ema, raw, or power:WIDTH: which weights of the checkpoint."""
+
+    key: str = ""
+    """Digest of all options that decide the numbers: others do not compare."""
+
+    made_by: Literal["training", "command"] = "command"
     format: int = FORMAT
 
     @property
@@ -108,38 +159,50 @@ class Evaluation:
         known = [s for s in self.sets if s.fid is not None]
         return min(known, key=lambda s: s.fid.value if s.fid else 0.0, default=self.sets[0])
 
+    @property
+    def scores(self) -> Scores:
+        """Of every strength."""
+        return {str(float(found.omega)): found.scores for found in self.sets}
 
-def to_json(evaluation: Evaluation) -> str:
-    """The text of metrics.json."""
-    return json.dumps(dataclasses.asdict(evaluation), indent=1, allow_nan=False)
+    def metrics(self, config: EvalConfig) -> dict[str, float]:
+        """Every number by its name in MLflow (``metric_name``).
+
+        What differs from the run's own evaluations (``config``) stands under a name of its own:
+        eval/power_0.1/guidance_1/fid, eval/inception/50000_images/guidance_1/fid.
+        """
+        numbers: dict[str, float] = {}
+        for found in self.sets:
+            parts = () if self.made_by == "training" else self._differences(found, config)
+            numbers |= {
+                metric_name(name, found.omega, *parts): value
+                for name, value in found.scores_with_ends.items()
+            }
+            for row in self.held_out_copies:
+                if row.copies is not None:
+                    name = metric_name(f"held_out_copies_{row.group or 'all'}", None, *parts)
+                    numbers[name] = row.copies
+        return numbers
+
+    def _differences(self, found: SetResult, config: EvalConfig) -> tuple[str, ...]:
+        """What sets a set of the command apart from the run's own evaluations."""
+        parts = [] if self.weights == "ema" else [self.weights]
+        if self.extractor != config.extractor:
+            parts.append(self.extractor)
+        if self.resize != config.resize:
+            parts.append(self.resize)
+        if found.num_images != config.num_images:
+            parts.append(f"{found.num_images}_images")
+        if found.guidance_mode != config.guidance_mode:
+            parts.append(found.guidance_mode)
+        return tuple(parts)
 
 
-def from_json(text: str) -> Evaluation:
-    """The evaluation that ``to_json`` wrote; ValueError if damaged or of another format."""
-    try:
-        data = parse_json(text, "it")
-        if data["format"] != FORMAT:
-            raise ValueError(f"format {data['format']}, this version reads {FORMAT}")
-        found: Evaluation = _read(Evaluation, data)
-        return found
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"metrics.json is damaged or of another version: {error!r}") from error
+def metric_name(name: str, omega: float | None = None, *parts: str) -> str:
+    """What MLflow calls a number of an evaluation: eval/guidance_<omega>/<name>.
 
-
-def _read(kind: Any, data: Any) -> Any:
-    """``data`` of json as a value of type ``kind``: dataclass, tuple, optional or plain."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(
-            **{f.name: _read(hints[f.name], data[f.name]) for f in dataclasses.fields(kind)}
-        )
-    if origin in (typing.Union, types.UnionType):
-        inner = next(a for a in args if a is not type(None))
-        return None if data is None else _read(inner, data)
-    if origin is tuple:
-        each = [args[0]] * len(data) if args[-1] is Ellipsis else args
-        return tuple(_read(k, d) for k, d in zip(each, data, strict=True))
-    if kind is float:
-        return float(data)
-    return data
+    ``omega`` None: a number of no one strength. ``parts``: what sets it apart from the run's
+    own evaluations.
+    """
+    words = [re.sub(r"[^\w.-]+", "_", part) for part in parts]
+    strength = [] if omega is None else [f"guidance_{omega:g}"]
+    return "/".join(["eval", *words, *strength, name])

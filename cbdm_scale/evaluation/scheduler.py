@@ -2,7 +2,7 @@
 
 A step that crosses train.eval_every saves a checkpoint, which is then evaluated: beside
 training where that is possible (``eval.background``), one after the other, or by the training
-workers. Either way evaluation/<images>.json holds the same bytes. Nothing else is remembered:
+workers. Either way the record (records.py) holds the same bytes. Nothing else is remembered:
 which checkpoint is the best, which wait, and whether the tail is being lost follow from these
 files, so neither a kill nor a late arrival changes them.
 """
@@ -16,8 +16,10 @@ from torch import nn
 
 from cbdm_scale.cluster import Finished, Say
 from cbdm_scale.config.schema import Config
-from cbdm_scale.evaluation.evaluator import Evaluator, Scores, evaluation_file
-from cbdm_scale.evaluation.history import Point, TailWarning, best_point, tail_warning
+from cbdm_scale.evaluation.evaluator import Evaluator
+from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, tail_warning
+from cbdm_scale.evaluation.records import METRICS, training_home
+from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import Tracker
 from cbdm_scale.training.distributed import World
@@ -69,9 +71,9 @@ class EvaluationScheduler:
         self.helper = helper
         """None: the training workers evaluate."""
         self.omega = config.eval.omegas[0]
-        self.points: list[Point] = []
+        self.points: list[ScorePoint] = []
         self.waiting: deque[int] = deque()
-        self.best: Point | None = None
+        self.best: ScorePoint | None = None
         self.warning: TailWarning | None = None
         self.scores: Scores = {}
 
@@ -84,9 +86,9 @@ class EvaluationScheduler:
         if not self.is_on:
             return
         if self.world.rank == 0:
-            for point in self.evaluator.history(self.omega):
-                if point.images <= images:
-                    self.log(point)
+            for num_seen, found in self.evaluator.history(self.omega).items():
+                if num_seen <= images:
+                    self.log(num_seen, found)
             self.choose()
             self.waiting.extend(self.unjudged(images))
         self.share_out()
@@ -100,7 +102,7 @@ class EvaluationScheduler:
             if (
                 on_the_way
                 and examined(number, train)
-                and not self.run.exists(evaluation_file(number))
+                and not training_home(self.run, number).exists(METRICS)
             ):
                 found.append(number)
         return found
@@ -147,21 +149,21 @@ class EvaluationScheduler:
             if self.world.rank == 0:
                 self.say(f"not evaluated: {' '.join(problems)}")
             return
-        scores = self.evaluator.evaluate(net, images, self.config.eval.at_intervals)
+        evaluation = self.evaluator.evaluate(net, images, self.config.eval.at_intervals)
         if self.world.rank == 0:
-            self.take(images, scores)
+            self.record(images, evaluation)
 
     def look(self) -> None:
-        """Take what the helper has found, and hand it the next."""
+        """Record what the helper has found, and hand it the next."""
         helper = self.helper
         if helper is None or not helper.is_busy:
             return
         finished = helper.poll()
         if finished is not None:
-            self.take_finished(finished)
+            self.record_finished(finished)
             self.go_on()
 
-    def take_finished(self, finished: Finished) -> None:
+    def record_finished(self, finished: Finished) -> None:
         if finished.reason:
             self.say(
                 f"the evaluation of {finished.job:,} images beside training failed: "
@@ -170,56 +172,50 @@ class EvaluationScheduler:
             self.waiting.appendleft(finished.job)
             self.helper = None
         else:
-            self.take(finished.job, finished.result)
+            self.record(finished.job, finished.result)
 
-    def take(self, images: int, by_omega: Scores) -> None:
-        """One more evaluation: log it, say it, and see which checkpoint is the best now."""
-        point = Point(images, by_omega[str(float(self.omega))])
-        before, scores = self.warning, point.scores
-        self.log(point)
-        for omega, values in by_omega.items():
-            at = {f"eval_omega_{omega}/{k}": v for k, v in values.items()}
-            self.tracker.scalars(images, at)
+    def record(self, num_seen: int, evaluation: Evaluation) -> None:
+        """One more evaluation: log it, print it, and see which checkpoint is the best now."""
+        before, scores = self.warning, self.log(num_seen, evaluation).scores
         rest = " ".join(f"{k} {v:.2f}" for k, v in scores.items() if k != "fid")
         self.say(
-            f"{point.images:>9,} images | FID {scores['fid']:.2f} at omega {self.omega:g} | "
-            f"{rest}"
+            f"{num_seen:>9,} images | FID {scores['fid']:.2f} at omega {self.omega:g} | {rest}"
         )
         if self.warning and not before:
             self.say(f"warning: {self.warning}")
             self.tracker.tags({"tail_warning": str(self.warning)})
         self.choose()
 
-    def log(self, point: Point) -> None:
+    def log(self, num_seen: int, evaluation: Evaluation) -> ScorePoint:
         """Bring an evaluation to the tracker, which drops what it had before."""
-        images, scores = point.images, point.scores
-        others = [p for p in self.points if p.images != images]
-        self.points = sorted([*others, point], key=lambda p: p.images)
+        point = ScorePoint(num_seen, evaluation.scores[str(float(self.omega))])
+        others = [p for p in self.points if p.num_seen != num_seen]
+        self.points = sorted([*others, point], key=lambda p: p.num_seen)
         self.warning = tail_warning(self.points)
-        logged = {f"eval/{k}": v for k, v in scores.items()}
-        if "fid_few" in scores:
-            logged["eval/tail_warning"] = float(self.warning is not None)
-        at = {f"eval_omega_{float(self.omega)}/{k}": v for k, v in scores.items()}
-        self.tracker.scalars(images, logged | at)
+        metrics = evaluation.metrics(self.config.eval)
+        if "fid_few" in point.scores:
+            metrics[metric_name("tail_warning")] = float(self.warning is not None)
+        self.tracker.scalars(num_seen, metrics)
+        return point
 
     def choose(self) -> None:
         """The best checkpoint of those that are there, and its name in the tracker."""
         names = set(list_checkpoints(self.run))
-        there = [p for p in self.points if checkpoint_name(p.images) in names]
+        there = [p for p in self.points if checkpoint_name(p.num_seen) in names]
         best = best_point(there, self.config.eval.best_by)
         if best and best != self.best:
-            where = self.run.path(checkpoint_name(best.images))
-            self.tracker.model(best.images, where, ["newest", "best"])
+            where = self.run.path(checkpoint_name(best.num_seen))
+            self.tracker.model(best.num_seen, where, ["newest", "best"])
         self.best = best
 
     def remarks(self) -> list[str]:
         """What the end of a run says of its checkpoints, a line each."""
         lines, by = [], self.config.eval.best_by
-        if self.best and self.best.images != self.points[-1].images:
-            where = self.run.path(checkpoint_name(self.best.images))
+        if self.best and self.best.num_seen != self.points[-1].num_seen:
+            where = self.run.path(checkpoint_name(self.best.num_seen))
             lines.append(f"best     {where} ({by} {self.best.scores[by]:.2f})")
         if self.warning:
-            lowest = self.warning.lowest.images
+            lowest = self.warning.lowest.num_seen
             name = checkpoint_name(lowest)
             kept = name in list_checkpoints(self.run)
             words = (
@@ -238,7 +234,7 @@ class EvaluationScheduler:
         needed = set(self.waiting)
         if self.helper and self.helper.is_busy:
             needed.add(self.helper.job)
-        return needed | ({self.best.images} if self.best else set())
+        return needed | ({self.best.num_seen} if self.best else set())
 
     def end(
         self, images: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False
@@ -261,9 +257,10 @@ class EvaluationScheduler:
                 self.helper = None
                 self.share_out()
             else:
-                self.scores = self.evaluator.evaluate(net, images, omegas[:count])
+                final = self.evaluator.evaluate(net, images, omegas[:count])
+        self.scores = final.scores
         if self.world.rank == 0:
-            self.take(images, self.scores)
+            self.record(images, final)
         return True
 
     def wait(self, stopped: Callable[[], bool]) -> None:
@@ -276,7 +273,7 @@ class EvaluationScheduler:
                 return
             finished = helper.poll(LOOK_EVERY_S)
             if finished is not None:
-                self.take_finished(finished)
+                self.record_finished(finished)
             elif time.monotonic() - said > WORD_EVERY_S:
                 said = time.monotonic()
                 self.say(

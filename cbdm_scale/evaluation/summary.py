@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore
 
@@ -76,47 +76,6 @@ def _aligned(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 # ----------------------------------------------------------------------------
 # For MLflow.
-
-
-def metrics(evaluation: Evaluation, weights: str) -> dict[str, float]:
-    """eval/omega_<omega>/<name> of every set; what is missing is not there.
-
-    Of other weights than the average (ema) it is eval/<weights>/omega_<omega>/<name>: they are
-    another network of the same run, after the same images.
-    """
-    numbers: dict[str, float] = {}
-    head = "eval" if weights == "ema" else f"eval/{weights.replace(':', '_')}"
-    for found in evaluation.sets:
-        at = f"{head}/omega_{found.omega:g}"
-        numbers |= {f"{at}/{name}": value for name, value in _numbers(found).items()}
-    for row in evaluation.held_out_copies:
-        if row.copies is not None:
-            numbers[f"{head}/held_out_copies_{row.group or 'all'}"] = row.copies
-    return numbers
-
-
-def _numbers(found: SetResult) -> dict[str, float]:
-    values: dict[str, float | None] = {
-        name: getattr(found, name)
-        for name in ("precision", "recall", "density", "coverage", "f8", "f_eighth")
-    }
-    for name in ("fid", "kid", "inception_score", "fidelity"):
-        values |= _ends(name, getattr(found, name))
-    for row in found.table.pooled:
-        if row.group:
-            values |= _ends(f"fid_{row.group}", row.fid)
-            values |= _ends(f"kid_{row.group}", row.kid)
-            values |= _ends(f"fidelity_{row.group}", row.fidelity)
-    for group in found.memorisation:
-        values[f"copies_{group.group or 'all'}"] = group.copies
-        values[f"median_ratio_{group.group or 'all'}"] = group.median_ratio
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
-    if found is None:
-        return {}
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def per_class(evaluation: Evaluation) -> str:

@@ -8,6 +8,7 @@ without replacement, and the spread is scaled to the whole set (the delete-a-gro
 Shapes: N = real images, M = generated images, D = features, B = resamplings, K = classes.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +27,19 @@ class Interval:
     """A number with its 95 % interval."""
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    """Both ends are nan where the number alone was computed."""
+
+    high: float = math.nan
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the ends are there."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        ends = f" [{self.low:.4g}, {self.high:.4g}]" if self.is_known else ""
+        return f"{self.value:.4g}{ends}"
 
 
 def bootstrap_weights(num_images: int, draws: int, seed: int) -> Tensor:

@@ -66,7 +66,7 @@ class SplitImages:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Subset:
     """Some images of a set."""
 
     images: Images

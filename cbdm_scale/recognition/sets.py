@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.metrics.sources import Chosen, Images, SplitImages, open_images
+from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
 from cbdm_scale.recognition.mixture import (
     LabelledImages,
     Mixture,
@@ -32,7 +32,7 @@ class Sets:
     manifest: Manifest
     train: Mixture
     """Real images, then generated ones."""
-    added: Chosen | None
+    added: Subset | None
     """The generated ones among them."""
     test: LabelledImages
     learnt: str
@@ -75,7 +75,7 @@ def open_added(where: str) -> Images:
     return open_images(str(max(found, key=lambda form: sizes[form])))
 
 
-def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Chosen | None:
+def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Subset | None:
     """The generated images to learn, checked; None without ``--add``."""
     if not add:
         if per_class != "all":
@@ -90,7 +90,7 @@ def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Chosen
         check_added(where, images, shape, manifest.num_classes)
     every = Joined(sets)
     rows = choose_added(every.labels, manifest.counts["train"], per_class)
-    return Chosen(every, tuple(rows.tolist()))
+    return Subset(every, tuple(rows.tolist()))
 
 
 class Joined(Mixture):
@@ -119,7 +119,7 @@ def find_test(root: str, manifest: Manifest) -> tuple[LabelledImages, str]:
             f"dataset ({manifest.name}) has no test split, and every image of its eval "
             "split is a training image. Make the shards with other images to test on."
         )
-    return Chosen(images, tuple(rows)), (
+    return Subset(images, tuple(rows)), (
         f"{len(rows):,} images of eval ({manifest.name} has no test split; "
         f"{images.count - len(rows):,} of eval are training images and left out)"
     )

@@ -194,7 +194,7 @@ class Run:
             config=config,
             run=self.folder,
             num_shares=world.size,
-            say=self.print_line,
+            log=self.print_line,
         )
         cluster, on_gpu = config.cluster, world.device.type == "cuda"
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker

@@ -3,13 +3,10 @@
 Shapes: k = classes shown, n = images of each, C = channels (1 or 3), H = height, W = width.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-IMAGES_PER_CLASS = 8
 
 
 @dataclass(frozen=True)
@@ -54,15 +51,3 @@ class ReportImages:
                 f"ReportImages.nearest holds one image for each of made, got "
                 f"{tuple(self.nearest.shape[:2])} for {tuple(self.made.shape[:2])}"
             )
-
-
-def shown_classes(counts: Sequence[int], each: int = 2) -> tuple[int, ...]:
-    """Head, middle and tail of the classes by training images: up to ``each`` of each.
-
-    All classes where there are no more than three times ``each``. Ties in label order.
-    """
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    if len(order) <= 3 * each:
-        return tuple(order)
-    middle = (len(order) - each) // 2
-    return (*order[:each], *order[middle : middle + each], *order[-each:])

@@ -7,7 +7,7 @@ import torch
 from feature_tools import normal
 from torch import Tensor
 
-from cbdm_scale.evaluation.measure import About, held_out, held_out_copies, measure
+from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out, held_out_copies
 from cbdm_scale.metrics.fid import FrechetTo, fid
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.kid import kid
@@ -18,7 +18,10 @@ from cbdm_scale.metrics.precision_recall import manifold_scores
 from cbdm_scale.metrics.reference import Reference
 
 COUNTS = [200, 30, 10]
-ABOUT = About("here", 0.8, "cfg")
+
+
+def measure(*sides, **options):
+    return compute_metrics(*sides, omega=0.8, guidance_mode="cfg", images="here", **options)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def names(found):
 
 
 def test_the_numbers_are_those_of_the_metrics():
-    found = measure(ABOUT, REAL, FAKE, TRAIN, COUNTS)
+    found = measure(REAL, FAKE, TRAIN, COUNTS)
     assert (found.images, found.omega, found.num_images) == ("here", 0.8, 180)
     assert found.fid.value == pytest.approx(fid(REAL.pool, FAKE.pool), rel=1e-6)
     assert found.kid.value == pytest.approx(kid(REAL.pool, FAKE.pool), rel=1e-4)
@@ -67,7 +70,7 @@ def test_the_numbers_are_those_of_the_metrics():
 
 
 def test_precision_and_recall_are_of_equal_numbers_of_images():
-    found = measure(ABOUT, REAL, FAKE, None, COUNTS, seed=7)
+    found = measure(REAL, FAKE, None, COUNTS, seed=7)
     rows = torch.randperm(240, generator=torch.Generator().manual_seed(7))[:180]
     scores = manifold_scores(REAL.pool[rows], FAKE.pool, 5)
     assert (found.precision, found.recall) == (scores.precision, scores.recall)
@@ -76,7 +79,7 @@ def test_precision_and_recall_are_of_equal_numbers_of_images():
 
 def test_what_too_few_images_do_not_give_says_why_and_leaves_the_rest():
     few = Some(FAKE.pool[:5], FAKE.labels[:5], FAKE.hashes[:5], FAKE.logits[:5])
-    found = measure(ABOUT, REAL, few, TRAIN, COUNTS)
+    found = measure(REAL, few, TRAIN, COUNTS)
     assert names(found) == {
         *("fid", "precision", "recall", "density", "coverage"),
         *("f8", "f_eighth", "inception_score"),
@@ -90,16 +93,16 @@ def test_what_too_few_images_do_not_give_says_why_and_leaves_the_rest():
 
 
 def test_images_without_labels_have_all_that_needs_none():
-    found = measure(ABOUT, REAL, replace(FAKE, labels=-torch.ones(180).long()), TRAIN, COUNTS)
+    found = measure(REAL, replace(FAKE, labels=-torch.ones(180).long()), TRAIN, COUNTS)
     assert names(found) == {"fidelity", "table"}
     assert found.table.classes == found.table.pooled == ()
-    known = measure(ABOUT, REAL, FAKE, TRAIN, COUNTS)
+    known = measure(REAL, FAKE, TRAIN, COUNTS)
     assert found.fid == known.fid and found.memorisation[0] == known.memorisation[0]
     assert [row.num_images for row in found.memorisation] == [180, 0, 0, 0]
 
 
 def test_a_classifier_of_other_classes_gives_no_fidelity_but_says_so():
-    found = measure(ABOUT, REAL, replace(FAKE, logits=normal(4, 180, 5)), TRAIN, COUNTS)
+    found = measure(REAL, replace(FAKE, logits=normal(4, 180, 5)), TRAIN, COUNTS)
     assert names(found) == {"fidelity"}
     assert "knows 5 classes" in found.missing[0].reason
     assert found.table.classes[0].fidelity is None
@@ -107,7 +110,7 @@ def test_a_classifier_of_other_classes_gives_no_fidelity_but_says_so():
 
 def test_features_that_are_no_numbers_give_reasons_and_no_crash():
     broken = replace(FAKE, pool=FAKE.pool.clone().index_fill_(0, torch.tensor([3]), torch.nan))
-    found = measure(ABOUT, REAL, broken, TRAIN, COUNTS)
+    found = measure(REAL, broken, TRAIN, COUNTS)
     assert {"fid", "kid", "recall", "f8", "table", "memorisation"} <= names(found)
     assert any("non-finite" in gap.reason for gap in found.missing)
 
@@ -134,10 +137,10 @@ def test_a_reference_that_sets_share_changes_no_number_and_prepares_the_real_sid
         init(self, features)
 
     others = replace(FAKE, pool=FAKE.pool + 0.5)
-    alone = [measure(ABOUT, REAL, fake, None, COUNTS) for fake in (FAKE, others)]
+    alone = [measure(REAL, fake, None, COUNTS) for fake in (FAKE, others)]
     monkeypatch.setattr(FrechetTo, "__init__", counted)
     shared = Reference(REAL.pool, REAL.labels, COUNTS)
-    found = [measure(ABOUT, REAL, f, None, COUNTS, 0, shared) for f in (FAKE, others)]
+    found = [measure(REAL, f, None, COUNTS, reference=shared) for f in (FAKE, others)]
     assert found == alone
     assert prepared.count(240) == 1, "all real images"
     assert len(prepared) == 1 + 3 + 2 * 3, "all, three groups, and three classes a set"

@@ -5,13 +5,17 @@ Shapes: N = real images, M = generated images, T = training images, D = features
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from cbdm_scale.data.groups import GROUPS
+from cbdm_scale.evaluation.examples import class_examples
 from cbdm_scale.evaluation.results import Missing, SetResult
+from cbdm_scale.metrics.extract import FeatureSet
 from cbdm_scale.metrics.fidelity import label_hits
+from cbdm_scale.metrics.groups import GroupScores, fid_by_group, kept_recall
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.intervals import (
     Interval,
@@ -19,8 +23,9 @@ from cbdm_scale.metrics.intervals import (
     fidelity_interval,
     kid_interval,
 )
-from cbdm_scale.metrics.memorisation import GroupMemorisation, memorisation
+from cbdm_scale.metrics.memorisation import GroupMemorisation, Memorisation, memorisation
 from cbdm_scale.metrics.per_class import (
+    ClassScore,
     ClassTable,
     LabelledFeatures,
     Whole,
@@ -38,46 +43,9 @@ KID_IMAGES = 10_000
 HELD_OUT = 10_000
 """Real images, at most, that memorisation is compared with."""
 
+NO_CLASSIFIER = "the extractor does not know the classes of the data set; the classifier does"
+
 T = TypeVar("T")
-
-
-class Extracted(Protocol):
-    """Features of some images, as ``extract.FeatureSet`` keeps them."""
-
-    @property
-    def pool(self) -> Tensor:
-        """(N, D)"""
-        ...
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64, -1 for none"""
-        ...
-
-    @property
-    def hashes(self) -> Tensor:
-        """(N,) int64, equal for equal pixels"""
-        ...
-
-    @property
-    def logits(self) -> Tensor | None:
-        """(N, K)"""
-        ...
-
-    @property
-    def imagenet(self) -> Tensor | None:
-        """(N, 1008)"""
-        ...
-
-
-@dataclass(frozen=True)
-class About:
-    """What is known of a set beside its features."""
-
-    images: str
-    """A path or URL."""
-    omega: float
-    guidance_mode: str
 
 
 @dataclass
@@ -98,18 +66,22 @@ class _Gaps:
             return None
 
 
-def measure(
-    about: About,
-    real: Extracted,
-    fake: Extracted,
-    train: Extracted | None,
+def compute_metrics(
+    real: FeatureSet,
+    fake: FeatureSet,
+    train: FeatureSet | None,
     counts: Sequence[int],
+    *,
+    omega: float,
+    guidance_mode: str,
+    images: str = "",
     seed: int = 0,
     reference: Reference | None = None,
 ) -> SetResult:
     """Every number of ``SetResult``; counts (K,) are those of the training set.
 
     ``train``: features of the training images, None where memorisation is not looked for.
+    ``omega``, ``guidance_mode``, ``images``: what the record says of the generated ones.
     ``reference``: of ``real``, where several sets share it.
     """
     gaps = _Gaps()
@@ -127,10 +99,11 @@ def measure(
     )
     fid = gaps.attempt(("fid",), lambda: fid_interval(refer.to(None), y, seed=seed))
     kid = gaps.attempt(("kid",), lambda: kid_interval(kid_x, kid_y, seed=seed))
+    copies = _memorisation(fake, train, counts, gaps)
     return SetResult(
-        images=about.images,
-        omega=about.omega,
-        guidance_mode=about.guidance_mode,
+        images=images,
+        omega=omega,
+        guidance_mode=guidance_mode,
         num_images=len(y),
         fid=fid,
         kid=kid,
@@ -146,7 +119,10 @@ def measure(
         prd_recall=tuple(curve.recall.tolist()) if curve else (),
         fidelity=_fidelity(hits, fake, seed, gaps),
         table=_table(real, fake, hits, counts, seed, refer, Whole(fid, kid), gaps),
-        memorisation=_memorisation(fake, train, counts, gaps),
+        memorisation=copies.groups if copies else (),
+        examples=class_examples(
+            counts, real.labels, fake.labels, copies.nearest if copies else None
+        ),
         missing=tuple(gaps.missing),  # last: the numbers above write into it
     )
 
@@ -159,13 +135,13 @@ def _some(x: Tensor, most: int, seed: int) -> Tensor:
     return x[torch.randperm(len(x), generator=rng)[:most]]
 
 
-def _hits(fake: Extracted, num_classes: int, gaps: _Gaps) -> Tensor | None:
+def _hits(fake: FeatureSet, num_classes: int, gaps: _Gaps) -> Tensor | None:
     """Whether the classifier sees each label, (M,); None where there is no such classifier."""
     logits, labels = fake.logits, fake.labels
     if logits is None:
         gaps.note(
             ("fidelity",),
-            "the extractor does not know the classes of the data set; the classifier does",
+            NO_CLASSIFIER,
         )
         return None
     if (labels < 0).any():
@@ -174,13 +150,13 @@ def _hits(fake: Extracted, num_classes: int, gaps: _Gaps) -> Tensor | None:
     return gaps.attempt(("fidelity",), lambda: label_hits(logits, labels, num_classes))
 
 
-def _fidelity(hits: Tensor | None, fake: Extracted, seed: int, gaps: _Gaps) -> Interval | None:
+def _fidelity(hits: Tensor | None, fake: FeatureSet, seed: int, gaps: _Gaps) -> Interval | None:
     if hits is None:
         return None
     return gaps.attempt(("fidelity",), lambda: fidelity_interval(hits, fake.labels, seed=seed))
 
 
-def _inception_score(fake: Extracted, gaps: _Gaps) -> Interval | None:
+def _inception_score(fake: FeatureSet, gaps: _Gaps) -> Interval | None:
     logits = fake.imagenet
     if logits is None:
         gaps.note(
@@ -196,8 +172,8 @@ def _inception_score(fake: Extracted, gaps: _Gaps) -> Interval | None:
 
 
 def _table(
-    real: Extracted,
-    fake: Extracted,
+    real: FeatureSet,
+    fake: FeatureSet,
     hits: Tensor | None,
     counts: Sequence[int],
     seed: int,
@@ -222,26 +198,25 @@ def _table(
 
 
 def _memorisation(
-    fake: Extracted, train: Extracted | None, counts: Sequence[int], gaps: _Gaps
-) -> tuple[GroupMemorisation, ...]:
+    fake: FeatureSet, train: FeatureSet | None, counts: Sequence[int], gaps: _Gaps
+) -> Memorisation | None:
     if train is None:
         gaps.note(("memorisation",), "it was not asked for (--no-memorisation)")
-        return ()
-    found = gaps.attempt(
+        return None
+    return gaps.attempt(
         ("memorisation",),
         lambda: memorisation(train.pool, train.labels, fake.pool, fake.labels, counts),
     )
-    return found.groups if found else ()
 
 
-def held_out(train: Extracted, real: Extracted, seed: int = 0) -> Tensor:
+def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:
     """Rows of real images that are no training images, by their pixels: (R,) int64."""
     rows = (~torch.isin(real.hashes, train.hashes)).nonzero().flatten()
     return _some(rows, HELD_OUT, seed).sort().values
 
 
 def held_out_copies(
-    train: Extracted, real: Extracted, counts: Sequence[int], seed: int = 0
+    train: FeatureSet, real: FeatureSet, counts: Sequence[int], seed: int = 0
 ) -> tuple[GroupMemorisation, ...]:
     """The memorisation check of real images that were not trained on: what chance gives.
 
@@ -253,3 +228,77 @@ def held_out_copies(
     return memorisation(
         train.pool, train.labels, real.pool[rows], real.labels[rows], counts
     ).groups
+
+
+# ----------------------------------------------------------------------------
+# During training, from sums by class group.
+
+NOT_IN_TRAINING = "not computed during training; python -m cbdm_scale.evaluate computes it"
+
+
+def group_result(
+    real: GroupScores,
+    fake: GroupScores,
+    counts: Sequence[int],
+    omega: float,
+    guidance_mode: str,
+) -> SetResult:
+    """FID and label fidelity, overall and by group, without intervals; precision and recall
+    of the features that were kept. counts (K,) are those of the training set."""
+    fid, fidelity = fid_by_group(real, fake), fake.label_fidelity()
+    kept = kept_recall(real, fake)
+    gaps = _Gaps()
+    gaps.note(
+        ("kid", "inception_score", "density", "coverage", "f8", "f_eighth", "memorisation"),
+        NOT_IN_TRAINING,
+    )
+    if not kept:
+        gaps.note(("precision", "recall"), "eval.recall_images is 0")
+    if not fidelity:
+        gaps.note(("fidelity",), NO_CLASSIFIER)
+
+    def interval(found: dict[str, float], name: str) -> Interval | None:
+        return Interval(found[name]) if name in found else None
+
+    pooled = []
+    for group in (None, *GROUPS):
+        members = torch.tensor([group in (None, g) for g in real.groups])
+        ending = f"_{group}" if group else ""
+        distance = interval(fid, f"fid{ending}")
+        num_real, num_fake = (int(side.images[members].sum()) for side in (real, fake))
+        pooled.append(
+            ClassScore(
+                label=None,
+                group=group,
+                num_train=sum(n for n, member in zip(counts, members, strict=True) if member),
+                num_real=num_real,
+                num_fake=num_fake,
+                kid=None,
+                fid=distance,
+                fid_images=(num_real, num_fake) if distance else None,
+                fid_missing=None if distance else "fewer than 2 images on a side",
+                fidelity=interval(fidelity, f"fidelity{ending}"),
+            )
+        )
+    return SetResult(
+        images="",
+        omega=omega,
+        guidance_mode=guidance_mode,
+        num_images=int(fake.images.sum()),
+        fid=pooled[0].fid,
+        kid=None,
+        inception_score=None,
+        precision=kept.get("precision"),
+        recall=kept.get("recall"),
+        density=None,
+        coverage=None,
+        f8=None,
+        f_eighth=None,
+        prd_note="",
+        prd_precision=(),
+        prd_recall=(),
+        fidelity=pooled[0].fidelity,
+        table=ClassTable((), tuple(pooled)),
+        memorisation=(),
+        missing=tuple(gaps.missing),
+    )

@@ -1,0 +1,136 @@
+"""What the evaluate command makes of an evaluation: the report, and the run's MLflow.
+
+<evaluation>/report.html     and its pictures
+<evaluation>/report.json     which they are, and what the report compares with
+<evaluation>/mlflow.json     the MLflow run that has it all
+"""
+
+import shlex
+import tempfile
+from pathlib import Path
+
+from cbdm_scale.evaluation import summary
+from cbdm_scale.evaluation.inputs import Inputs
+from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.evaluation.pictures import report_images
+from cbdm_scale.evaluation.records import FOLDER, METRICS, read_evaluations
+from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import log_results, run_id_of
+
+REPORT = "report.html"
+REPORT_LIST = "report.json"
+MLFLOW = "mlflow.json"
+PROG = "python -m cbdm_scale.evaluate"
+
+
+def write_report_files(
+    home: Storage, inputs: Inputs, evaluation: Evaluation, against: Evaluation | None
+) -> None:
+    """The page, its pictures, and last the list of them."""
+    from cbdm_scale.evaluation.report.page import write_report
+
+    pictures = report_images(inputs, evaluation)
+    with tempfile.TemporaryDirectory(prefix="cbdm-report-") as scratch:
+        files = write_report(evaluation, pictures, Path(scratch), against)
+        names = [file.relative_to(scratch).as_posix() for file in files]
+        for name, file in zip(names, files, strict=True):
+            home.write_bytes(name, file.read_bytes())
+    home.write_json(REPORT_LIST, {"against": _name(against), "files": names})
+
+
+def has_report(home: Storage, against: Evaluation | None) -> bool:
+    """Whether the report there compares with this evaluation."""
+    return home.exists(REPORT_LIST) and (
+        home.read_json(REPORT_LIST)["against"] == _name(against)
+    )
+
+
+def _name(against: Evaluation | None) -> str:
+    return f"{against.run}/{against.id}" if against else ""
+
+
+def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
+    """All of it into the run's MLflow run, once; why not, or "" if it is there.
+
+    A network that has no MLflow run is left alone.
+    """
+    origin = inputs.origin
+    run_id = run_id_of(Storage(origin.folder)) if origin.folder else ""
+    report = home.read_json(REPORT_LIST)
+    known = {"run_id": run_id, "against": report["against"]}
+    if not run_id or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known):
+        return ""
+    files = {name: home.read_bytes(name) for name in (METRICS, *report["files"])}
+    files["per_class.json"] = summary.per_class(evaluation).encode()
+    reason = log_results(
+        Storage(origin.folder),
+        inputs.options.tracking_uri or origin.config.track.uri,
+        evaluation.trained_images or 0,
+        # A new report of old numbers has the numbers there already.
+        {} if home.exists(MLFLOW) else evaluation.metrics(origin.config.eval),
+        files,
+        f"evaluation/{evaluation.id}",
+    )
+    if not reason:
+        home.write_json(MLFLOW, known)
+    return reason
+
+
+def find_against(inputs: Inputs) -> Evaluation | None:
+    """The newest evaluation of the other run with these real images, extractor and number.
+
+    Made by the command; of the same weights (ema, raw, an average of some width) if there is
+    one, else of ema.
+    """
+    other, options = inputs.options.against, inputs.options
+    if not other:
+        return None
+    try:
+        theirs = load_pretrained(other)
+    except ValueError as error:
+        raise ValueError(f"against: {error}") from error
+    if theirs.fingerprint != inputs.real.fingerprint:
+        raise ValueError(
+            f"against ({other}) learnt from {theirs.config.dataset or 'something'} "
+            f"({theirs.fingerprint or 'not known'}), this run from {inputs.real.name} "
+            f"({inputs.real.fingerprint}). Choose a run on the same data set."
+        )
+    stored, _ = read_evaluations(Storage(f"{theirs.folder}/{FOLDER}"))
+    found = [
+        one.evaluation
+        for one in stored
+        if one.evaluation.made_by == "command"
+        and one.evaluation.weights in ("ema", options.weights)
+        and _comparable(one.evaluation, inputs)
+    ]
+    if not found:
+        raise ValueError(
+            f"against ({other}) has no evaluation with extractor {options.extractor} "
+            f"({options.resize}) and {inputs.num_images:,} images. Make it with: "
+            f"{_command(inputs, other)}"
+        )
+    same = [evaluation for evaluation in found if evaluation.weights == options.weights]
+    return (same or found)[-1]
+
+
+def _comparable(evaluation: Evaluation, inputs: Inputs) -> bool:
+    return (
+        evaluation.dataset_fingerprint == inputs.real.fingerprint
+        and evaluation.extractor_fingerprint == inputs.recipe.fingerprint
+        and all(found.num_images == inputs.num_images for found in evaluation.sets)
+    )
+
+
+def _command(inputs: Inputs, other: str) -> str:
+    """What evaluates the other run as this one is evaluated."""
+    options, usual = inputs.options, EvaluateOptions()
+    words = ["--run", other, "--num-images", str(inputs.num_images)]
+    words += ["--guidance", options.guidance]
+    for name in ("extractor", "extractor_weights", "resize", "data_root"):
+        if (value := getattr(options, name)) != getattr(usual, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    if options.allow_weights:
+        words.append("--allow-weights")
+    return " ".join([PROG, *map(shlex.quote, words)])

@@ -1,0 +1,110 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from record_tools import write_training_record
+
+from cbdm_scale.evaluation.records import (
+    from_json,
+    read_evaluations,
+    to_json,
+    training_evaluations,
+    write_evaluation,
+)
+from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.memorisation import GroupMemorisation
+from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
+from cbdm_scale.storage.folder import Storage
+
+
+def example() -> Evaluation:
+    """Two classes, one set, some numbers missing."""
+    labels = torch.arange(120) % 2
+    features = LabelledFeatures(torch.randn(120, 4), labels, hits=labels == 0)
+    found = SetResult(
+        images="samples/a",
+        omega=1.0,
+        guidance_mode="cfg",
+        num_images=120,
+        fid=Interval(1.5, 1.0, 2.0),
+        kid=None,
+        inception_score=None,
+        precision=0.5,
+        recall=0.25,
+        density=1.5,
+        coverage=0.75,
+        f8=0.9,
+        f_eighth=0.8,
+        prd_note="4 clusters",
+        prd_precision=(0.0, 1.0),
+        prd_recall=(1.0, 0.0),
+        fidelity=Interval(0.5, 0.4, 0.6),
+        table=class_table(features, features, [200, 10]),
+        memorisation=(GroupMemorisation(None, 120, 1.0, 0.0),),
+        missing=(Missing("kid", "a reason"),),
+    )
+    return Evaluation(
+        id="a1b2",
+        run="digits",
+        checkpoint="runs/digits/checkpoints/000000000048",
+        trained_images=48,
+        dataset="digits_lt",
+        dataset_fingerprint="f",
+        class_names=("0", "1"),
+        extractor="classifier",
+        extractor_fingerprint="e",
+        resize="bilinear",
+        num_real=120,
+        held_out_copies=(),
+        sets=(found, dataclasses.replace(found, omega=2.0, fid=Interval(1.0, 0.5, 1.5))),
+    )
+
+
+def test_an_evaluation_comes_back_from_its_text_as_it_was():
+    evaluation = example()
+    assert from_json(to_json(evaluation)) == evaluation
+
+
+def test_a_number_without_an_interval_comes_back_and_prints_alone():
+    evaluation = example()
+    alone = dataclasses.replace(evaluation.sets[0], fid=Interval(1.5))
+    evaluation = dataclasses.replace(evaluation, sets=(alone,))
+    text = to_json(evaluation)
+    assert json.loads(text)["sets"][0]["fid"] == {"value": 1.5, "low": None, "high": None}
+    assert from_json(text) == evaluation and str(from_json(text).sets[0].fid) == "1.5"
+    assert {"fid"} == {name for name in alone.scores_with_ends if name in ("fid", "fid_low")}
+
+
+def test_evaluations_are_found_the_newest_last_and_damaged_ones_are_named(tmp_path):
+    run = Storage(str(tmp_path))
+    folder = run.child("evaluation")
+    for made, name in ((2.0, "48-b"), (1.0, "48-c")):
+        write_evaluation(
+            folder.child(name), dataclasses.replace(example(), id=name), {"made": made}
+        )
+    write_training_record(run, 48, {"1.0": {"fid": 2.0, "fid_few": 3.0}})
+    folder.write_bytes("48-d/metrics.json", b"{")
+    folder.write_bytes("real-a-b.bin", b"sums of the real images")
+    found, [problem] = read_evaluations(folder)
+    assert [one.evaluation.id for one in found] == ["000000000048-training", "48-c", "48-b"]
+    assert "48-d/metrics.json" in problem and "Remove the folder" in problem
+    assert list(training_evaluations(run)) == [48]
+    assert training_evaluations(run)[48].scores == {"1.0": {"fid": 2.0, "fid_few": 3.0}}
+
+
+def test_the_best_set_has_the_smallest_fid_and_none_without_fid():
+    evaluation = example()
+    assert evaluation.best.omega == 2.0
+    without = tuple(dataclasses.replace(s, fid=None) for s in evaluation.sets)
+    assert dataclasses.replace(evaluation, sets=without).best.omega == 1.0
+
+
+@pytest.mark.parametrize("change", [{"format": 0}, {"sets": 3}, {"dataset": None, "run": None}])
+def test_a_text_of_another_version_is_an_error(change):
+    data = json.loads(to_json(example())) | change
+    if change.get("run", 1) is None:
+        del data["run"]
+    with pytest.raises(ValueError, match="damaged or of another version"):
+        from_json(json.dumps(data))
