@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
@@ -126,15 +127,13 @@ def row(name: str, real: Tensor, other: Tensor, num_classes: int) -> str:
 
 def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> FeatureSet:
     began = time.perf_counter()
-    first: list[tuple[int, float]] = []
+    with ProgressBar(images.count, f"images of {name}") as progress:
 
-    def say(done: int, total: int) -> None:
-        now = time.perf_counter()
-        first[:] = first or [(done, now)]
-        rate = (done - first[0][0]) / max(now - first[0][1], 1e-9)
-        print(f"{name}: {done:,}/{total:,}, {rate:.2f} images/s", flush=True)
+        def reached(done: int, kept: int) -> None:
+            progress.start = kept
+            progress.reach(done)
 
-    found = extract(images, recipe, cache, chunk_size=25, say=say)
+        found = extract(images, recipe, cache, chunk_size=25, reached=reached)
     print(f"{name}: {images.count:,} images, {time.perf_counter() - began:.1f} s", flush=True)
     return found
 

@@ -204,13 +204,13 @@ def start(options: SampleOptions, origin: PretrainedNetwork, argv: Sequence[str]
     for note in origin.notes:
         print(note)
     print(f"network  {origin.url}\nset      {store.folder.url}", flush=True)
-    meter = make_missing(store, origin.weights, options.num_images, options.cluster)
+    made = make_missing(store, origin.weights, options.num_images, options.cluster)
     counts = real.counts["train"] if real else None
     grid = f"grid-{options.num_images}.png"
     store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), counts))
     place, following = give_out(store, options, origin, real, root, argv)
-    speed = f", {meter.rate(meter.said):.1f}/s" if meter.done else ""
-    print(f"\nimages   {place} ({options.num_images:,} images, {meter.done:,} made now{speed})")
+    speed = f", {made.rate:.1f}/s" if made.done else ""
+    print(f"\nimages   {place} ({options.num_images:,} images, {made.done:,} made now{speed})")
     print(f"grid     {store.folder.path(grid)}")
     print(f"next     {following}")
     return 0

@@ -170,9 +170,13 @@ def test_rays_workers_give_the_same_bytes(work, images, tmp_path):
 def test_progress_counts_images(images, tmp_path):
     said = []
     extract(
-        images, TinyRecipe(), tmp_path, chunk_size=10, say=lambda *counts: said.append(counts)
+        images,
+        TinyRecipe(),
+        tmp_path,
+        chunk_size=10,
+        reached=lambda *counts: said.append(counts),
     )
-    assert said == [(10, 23), (20, 23), (23, 23)]
+    assert said == [(10, 0), (20, 0), (23, 0)]
 
 
 def test_equal_pixels_have_equal_hashes_and_others_do_not(tmp_path):

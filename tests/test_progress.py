@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cbdm_scale.cluster import progress
-from cbdm_scale.cluster.progress import Progress, ProgressLine, Screen, clock
+from cbdm_scale.cluster.progress import ProgressBar, ProgressLine, Screen, clock
 
 
 class Terminal(io.StringIO):
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 def test_lines_say_how_far_how_fast_and_how_long_still():
     said = []
-    work = Progress(3000, "images", said.append, start=1000, every_s=0)
+    work = ProgressBar(3000, "images", said.append, start=1000, every_s=0)
     work._began -= 10  # as if begun then
     work.add(1000)
     work.add(1000)
@@ -33,11 +33,11 @@ def test_lines_say_how_far_how_fast_and_how_long_still():
 
 
 def test_lines_come_now_and_then_and_short_work_says_nothing():
-    with Progress(3, "images", pytest.fail) as work:
+    with ProgressBar(3, "images", pytest.fail) as work:
         for _ in range(3):
             work.add(1)
     said = []
-    work = Progress(3, "images", said.append)
+    work = ProgressBar(3, "images", said.append)
     work._shown -= 5
     work.add(1)
     work.add(1)
@@ -49,7 +49,7 @@ def test_lines_come_now_and_then_and_short_work_says_nothing():
 def test_silence_is_broken(monkeypatch):
     monkeypatch.setattr(progress, "SILENCE_S", 0.0)
     said = []
-    with Progress(10, "shards", said.append):
+    with ProgressBar(10, "shards", said.append):
         deadline = time.monotonic() + 30
         while not said and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -58,7 +58,7 @@ def test_silence_is_broken(monkeypatch):
 
 def test_the_clock_starts_when_the_workers_do():
     said = []
-    work = Progress(10, "images", said.append)
+    work = ProgressBar(10, "images", said.append)
     work._began -= 1000
     work.log("a worker")
     work.add(1)
@@ -71,7 +71,7 @@ def test_the_clock_starts_when_the_workers_do():
 def test_a_log_gets_no_escapes_and_a_terminal_one_bar_below_the_lines(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    with Progress(1000, "images", every_s=0) as work:
+    with ProgressBar(1000, "images", every_s=0) as work:
         work.log("before")
         work._shown -= 1
         work.add(500)

@@ -44,7 +44,8 @@ def carry_out(options: SearchConfig, base: Config, space: Space) -> int:
     )
     status = "FAILED"
     try:
-        run_all(search, at_once)
+        with search.shown:
+            run_all(search, at_once)
         conclude(search, folder)
         status = "FINISHED"
     finally:

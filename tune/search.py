@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.storage.folder import Storage
@@ -31,6 +32,8 @@ class Search:
         self.options, self.base, self.space, self.plan = options, base, space, plan
         self.ledger = Ledger(folder)
         self.fixed = fixed(options.space)
+        self.shown = ProgressBar(options.trials * plan.rungs[-1], "images")
+        self.shown.start = self.num_shown()
         self.begin(self.new_trial, "control", "search")
 
     def begin(self, ask: Callable[[], Trial | None], *kinds: Kind) -> None:
@@ -94,6 +97,7 @@ class Search:
             for trial in finalists
         ]
         left = [trial for trial in wanted if trial.id not in self.ledger.trials]
+        self.shown.total = self.num_shown() + len(left) * self.plan.rungs[-1]
         return lambda: left.pop(0) if left else None
 
     def invent(self, number: int) -> Trial:
@@ -120,6 +124,7 @@ class Search:
         self.say(trial, f"{images:,} images: {self.figures(trial)}{AND[status]}")
         if status != "running":
             self.close(trial, f"{status} at {images} images")
+        self.shown.reach(self.num_shown())
 
     def changed(self, trial: Trial, images: int, info: dict[str, Any]) -> Trial:
         """The trial with what else was told: its run, its values, whose weights it has."""
@@ -139,6 +144,13 @@ class Search:
         trial = self.ledger.end(trial_id, "failed", reason)
         self.say(trial, f"failed: {reason}")
         self.close(trial, reason)
+        self.shown.reach(self.num_shown())
+
+    def num_shown(self) -> int:
+        """Images that the trials were shown; one that ended counts as if shown all."""
+        full = self.plan.rungs[-1]
+        trials = self.ledger.trials.values()
+        return sum(t.images if t.status == "running" else full for t in trials)
 
     def close(self, trial: Trial, how: str) -> None:
         """MLflow hears how a trial ended: its own process may be gone."""
@@ -157,7 +169,7 @@ class Search:
 
     def say(self, trial: Trial, words: str) -> None:
         kind = f" ({trial.kind})" if trial.kind != "search" else ""
-        print(f"{trial.id}{kind} {words}", flush=True)
+        self.shown.log(f"{trial.id}{kind} {words}")
 
     def words(self, trial: Trial) -> dict[str, Any]:
         return {o.rpartition(".")[2]: v for o, v in settings(self.space, trial.params).items()}

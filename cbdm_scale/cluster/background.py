@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cluster.options import Say
+from cbdm_scale.cluster.progress import clock
 
 if TYPE_CHECKING:
     import torch
@@ -154,16 +155,19 @@ class BackgroundWorker:
         return finished
 
     def progress(self) -> str:
-        """How far the job is, in words."""
+        """How far the job is and how long it takes still, in words."""
         import ray
 
         seconds = time.monotonic() - self._began
         asked = self._doer.share_done.remote()
-        share = "starting"
+        words = "starting"
         if self.place() and ray.wait([asked], timeout=1)[0]:
             with suppress(ray.exceptions.RayError):  # ``poll`` says that it died
-                share = f"{ray.get(asked):.0%}"
-        return f"{share} after {seconds:.0f} s"
+                share = ray.get(asked)
+                words = f"{share:.0%}"
+                if share:
+                    words += f", {clock(seconds * (1 - share) / share)} left,"
+        return f"{words} after {seconds:.0f} s"
 
     def close(self) -> None:
         """End the process, whether or not it is done."""

@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from cbdm_scale.cluster.progress import Screen
+
 ANSWER_S = 10.0
 """Seconds after which a question for the next line is given up, and asked again."""
 
@@ -25,6 +27,7 @@ class Console:
         options = {"num_cpus": 0, "scheduling_strategy": strategy, "max_restarts": -1}
         self._queue = Queue(actor_options=options)
         self.say = partial(_put, self._queue)
+        self._screen = Screen()
 
     def _print(self, timeout_s: float) -> None:
         import ray
@@ -33,7 +36,7 @@ class Console:
         with suppress(Empty):
             while True:
                 line = self._queue.actor.get.remote(timeout_s)
-                print(ray.get(line, timeout=timeout_s + ANSWER_S), flush=True)
+                self._screen.show(ray.get(line, timeout=timeout_s + ANSWER_S))
                 timeout_s = 0.05
 
     @contextmanager
@@ -58,6 +61,7 @@ class Console:
             with suppress(Exception):
                 self._print(0.1)
                 self._queue.shutdown()
+            self._screen.close()
 
 
 def _put(queue: Any, text: str) -> None:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cbdm_scale.cluster.connect import join, most_resources, say_if_busy
-from cbdm_scale.cluster.options import PoolConfig, Say
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.cluster.progress import Log
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ Setup = Callable[["torch.device"], Callable[[Job], Result]]
 
 
 def run_jobs(
-    setup: Setup[Job, Result], jobs: Sequence[Job], config: PoolConfig, say: Say = print
+    setup: Setup[Job, Result], jobs: Sequence[Job], config: PoolConfig, log: Log = print
 ) -> Iterator[tuple[Job, Result]]:
     """(job, result) of every job, as they get done, in any order.
 
@@ -44,7 +45,7 @@ def run_jobs(
     resources = most_resources() if config.workers else ray.cluster_resources()
     workers, on_gpu = place(config, resources, len(jobs))
     say_if_busy(workers * config.cpus_per_worker)
-    pool: Pool[Job, Result] = Pool(setup, jobs, config, on_gpu, say)
+    pool: Pool[Job, Result] = Pool(setup, jobs, config, on_gpu, log)
     with sigterm_interrupts():
         yield from pool.run(workers)
 
@@ -112,11 +113,11 @@ class Pool(Generic[Job, Result]):
         jobs: Sequence[Job],
         config: PoolConfig,
         on_gpu: bool,
-        say: Say,
+        log: Log,
     ):
         import ray
 
-        self.config, self.on_gpu, self.say = config, on_gpu, say
+        self.config, self.on_gpu, self.log = config, on_gpu, log
         self.setup = ray.put(setup)  # sent once, however many workers
         self.make_worker = ray.remote(
             num_cpus=config.cpus_per_worker,
@@ -148,7 +149,7 @@ class Pool(Generic[Job, Result]):
                     continue
                 self.next_job(worker)
                 if job is None:
-                    self.say(f"worker (host:pid) {result}")
+                    self.log(f"worker (host:pid) {result}")
                 else:
                     left -= 1
                     yield job, result
@@ -177,7 +178,7 @@ class Pool(Generic[Job, Result]):
                 f"({self.config.max_failures}), the last with: {first_line}. What is finished "
                 "is kept: the same command goes on. Smaller jobs need less memory."
             ) from error
-        self.say(f"a worker died and is replaced ({first_line})")
+        self.log(f"a worker died and is replaced ({first_line})")
         if job is not None:
             self.todo.appendleft(job)
         if self.idle and self.todo:

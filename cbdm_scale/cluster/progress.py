@@ -78,7 +78,7 @@ class Screen:
             self._bar = None
 
 
-class Progress:
+class ProgressBar:
     """Counts what is done of ``total`` pieces of work and shows it now and then; a context.
 
     It may be used without being entered as a context; then only what is done is followed by
@@ -103,7 +103,7 @@ class Progress:
         self._began = self._shown = self._last = time.monotonic()
         self._over = threading.Event()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         threading.Thread(target=self._break_silence, daemon=True, name="progress").start()
         return self
 
@@ -125,10 +125,14 @@ class Progress:
 
     def add(self, count: int) -> None:
         """So many more are done."""
-        self.done += count
+        self.reach(self.start + self.done + count)
+
+    def reach(self, done: int) -> None:
+        """So many are done, with those from before the start."""
+        self.done = done - self.start
         self._last = time.monotonic()
         every_s = BAR_EVERY_S if self.screen.is_terminal else self.every_s
-        is_last = self.start + self.done >= self.total and self._lines > 0
+        is_last = done >= self.total and self._lines > 0
         if is_last or self._last - self._shown >= every_s:
             self.show()
 

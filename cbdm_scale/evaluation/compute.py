@@ -1,10 +1,10 @@
 """From sets to numbers: make what is missing, extract features on all workers, measure."""
 
-import time
 from functools import partial
 from pathlib import Path
 
 from cbdm_scale.cluster import run_jobs
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.results import Evaluation
@@ -13,8 +13,6 @@ from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.reference import Reference
 from cbdm_scale.metrics.sources import Images
-
-SAY_EVERY_S = 5.0
 
 
 def compute(inputs: Inputs) -> Evaluation:
@@ -84,23 +82,16 @@ def train_features(inputs: Inputs) -> FeatureSet | None:
 def features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
     """Features of some images, from the cache or by all workers."""
     folder = inputs.options.features
-    return extract(
-        images,
-        inputs.recipe,
-        Path(folder).expanduser() if folder else cache_folder() / "features",
-        partial(run_jobs, config=inputs.options.cluster),
-        say=Progress(what),
-    )
+    with ProgressBar(images.count, f"features of {what}") as progress:
 
+        def reached(done: int, kept: int) -> None:
+            progress.start = kept
+            progress.reach(done)
 
-class Progress:
-    """Says now and then how far the features are."""
-
-    def __init__(self, what: str):
-        self.what, self.said = what, time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if now - self.said >= SAY_EVERY_S or done == total:
-            self.said = now
-            print(f"{done:>9,}/{total:,} features of {self.what}", flush=True)
+        return extract(
+            images,
+            inputs.recipe,
+            Path(folder).expanduser() if folder else cache_folder() / "features",
+            partial(run_jobs, config=inputs.options.cluster, log=progress.log),
+            reached=reached,
+        )

@@ -3,9 +3,8 @@
 Shapes: n = images of a chunk, (C, H, W) an image.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.models.build import null_label
 from cbdm_scale.sampling.generate import generate, to_uint8
-
-LOG_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,52 +69,21 @@ def make_chunk(
         )
 
 
-@dataclass
-class Meter:
-    """Says now and then how far it is, and how long the rest will take."""
-
-    kept: int
-    """Images that were there before."""
-    todo: int
-    done: int = 0
-    began: float = field(default_factory=time.perf_counter)
-    said: float = field(default_factory=time.perf_counter)
-
-    def say(self, text: str) -> None:
-        """A line of the workers; while none has made anything, they are only starting."""
-        print(text, flush=True)
-        if not self.done:
-            self.began = time.perf_counter()
-
-    def add(self, num_images: int) -> None:
-        now = time.perf_counter()
-        self.done += num_images
-        if now - self.said >= LOG_EVERY_S or self.done == self.todo:
-            self.said = now
-            left = int((self.todo - self.done) / self.rate(now))
-            print(
-                f"{self.kept + self.done:>9,}/{self.kept + self.todo:,} images | "
-                f"{self.rate(now):.1f}/s | {left // 60}:{left % 60:02d} left",
-                flush=True,
-            )
-
-    def rate(self, now: float) -> float:
-        """Images a second since the last worker was ready that began before the first image."""
-        return self.done / max(now - self.began, 1e-9)
-
-
 def make_missing(
     store: ChunkStore, weights: bytes, num_images: int, cluster: PoolConfig
-) -> Meter:
-    """Make the chunks that are not there yet; ``weights`` is a safetensors file."""
+) -> ProgressBar:
+    """Make the chunks that are not there yet; ``weights`` is a safetensors file.
+
+    What comes back says how many images were made now, and how many a second.
+    """
     todo = store.missing(store.plan.chunks(num_images))
     total = sum(stop - first for first, stop in todo)
-    meter = Meter(kept=num_images - total, todo=total)
-    if meter.kept:
-        print(f"{meter.kept:,} of {num_images:,} images are there already", flush=True)
+    kept = num_images - total
+    if kept:
+        print(f"{kept:,} of {num_images:,} images are there already", flush=True)
     maker = ChunkMaker(store.plan, weights)
-    for chunk, images in run_jobs(maker, todo, cluster, meter.say):
-        store.write(chunk, images)
-        meter.add(chunk[1] - chunk[0])
-    meter.said = time.perf_counter()
-    return meter
+    with ProgressBar(num_images, "images", start=kept) as progress:
+        for chunk, images in run_jobs(maker, todo, cluster, progress.log):
+            store.write(chunk, images)
+            progress.add(chunk[1] - chunk[0])
+    return progress

@@ -138,12 +138,12 @@ def extract(
     run: RunJobs = run_here,
     *,
     chunk_size: int = CHUNK_SIZE,
-    say: Callable[[int, int], None] = lambda done, total: None,
+    reached: Callable[[int, int], None] = lambda done, kept: None,
 ) -> FeatureSet:
     """Features of all images, from the cache in ``folder`` or computed into it.
 
-    ``run`` does the work: here, or on the workers of a cluster. ``say`` is told how many images
-    of how many are done.
+    ``run`` does the work: here, or on the workers of a cluster. ``reached`` is called
+    with the number of images that are done, and of those that were done before.
     """
     key = feature_key(images, recipe)
     home = Path(folder).expanduser() / key
@@ -152,7 +152,7 @@ def extract(
         with one_at_a_time(home):
             if not _is_whole(home):
                 shutil.rmtree(home, ignore_errors=True)
-                _compute(images, recipe, home, run, chunk_size, say)
+                _compute(images, recipe, home, run, chunk_size, reached)
     return FeatureSet(home)
 
 
@@ -172,7 +172,7 @@ def _compute(
     home: Path,
     run: RunJobs,
     chunk_size: int,
-    say: Callable[[int, int], None],
+    reached: Callable[[int, int], None],
 ) -> None:
     draft = home.with_name(f".{home.name}.partial-{chunk_size}")
     draft.mkdir(exist_ok=True)
@@ -181,7 +181,7 @@ def _compute(
     done = draft / "done"
     kept = set(done.read_text().split()) if done.exists() else set()
     todo = [chunk for chunk in chunks if str(chunk[0]) not in kept]
-    count = total - sum(stop - start for start, stop in todo)
+    count = before = total - sum(stop - start for start, stop in todo)
     with open(done, "a") as log:
         for (start, stop), piece in run(Extraction(images, recipe), todo) if todo else ():
             for name, part in piece.items():
@@ -189,7 +189,7 @@ def _compute(
             log.write(f"{start}\n")  # after its features, so that none is counted for nothing
             log.flush()
             count += stop - start
-            say(count, total)
+            reached(count, before)
     np.save(draft / "labels.npy", images.labels)
     moments = _sum(np.load(draft / "pool.npy", mmap_mode="c"))
     np.save(draft / "moments.npy", moments.state().numpy())

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.cluster import Published, Say, StopFile
+from cbdm_scale.cluster.progress import ProgressLine, clock
 from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.data.loader import load_batches
 from cbdm_scale.data.options import DataConfig
@@ -154,12 +155,12 @@ def one_seed(
 
     def report(images: int, loss: float) -> None:
         speed = images / (time.perf_counter() - began)
-        left = int((total - images) / speed)
         tracker.scalars(images, {f"seed{seed}/loss": loss, "images_per_second": speed})
-        say(
+        text = (
             f"seed {seed} | {images:>9,}/{total:,} images | {speed:.0f}/s | loss {loss:.4f} | "
-            f"{left // 60}:{left % 60:02d} left"
+            f"{clock((total - images) / speed)} left"
         )
+        say(ProgressLine(text, images, total))
 
     try:
         if not fit(net, batches, trial.fit, total, world, Hooks(report, stop)):

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from cbdm_scale.cluster import (
     StopFile,
     in_cluster,
 )
+from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar, ProgressLine, clock
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.augment import augmentation
 from cbdm_scale.data.cache import open_cache
@@ -92,6 +94,9 @@ class Run:
     ):
         self.config, self.world, self.folder = config, world, run
         self.tracker, self.print_line = tracker, print_line
+        total = config.train.total_images
+        self.shown = ProgressBar(total, "images", print_line, every_s=SILENCE_S)
+        """Of rank 0: a line where ``report`` has nothing to say for a minute."""
         self.manifest = read_manifest(config.data.root, config.dataset)
         self.process = build_process(config.noise, world.device)
         self.state = build_state(config, self.manifest, world.device)
@@ -113,7 +118,7 @@ class Run:
 
     def say(self, text: str) -> None:
         if self.world.rank == 0:
-            self.print_line(text)
+            self.shown.log(text)
 
     def go(self) -> dict[str, Any]:
         config, world, state = self.config, self.world, self.state
@@ -133,7 +138,7 @@ class Run:
             self.print_line,
             self.make_helper(),
         )
-        self.began_at = state.progress.images
+        self.began_at = self.shown.start = state.progress.images
         self.scheduler.begin(state.progress.images)
 
         stop = StopFile(self.folder) if world.rank == 0 else None
@@ -141,7 +146,10 @@ class Run:
         notice = PreemptionMonitor(self.print_line)
 
         def leave() -> bool:
-            return world.rank == 0 and notice.is_due(self.checkpoints.check())
+            if world.rank:
+                return False
+            self.shown.reach(state.progress.images)
+            return notice.is_due(self.checkpoints.check())
 
         hooks = Hooks(
             report=self.report,
@@ -155,7 +163,8 @@ class Run:
         )
         how = ""
         try:
-            how = train(state, self.make_task(), config.train, world, hooks)
+            with nullcontext() if world.rank else self.shown:
+                how = train(state, self.make_task(), config.train, world, hooks)
             if how == "finished" and not self.finish(stopped):
                 how = "stopped"
             self.checkpoints.settle()
@@ -243,17 +252,18 @@ class Run:
             if count:
                 extra[f"substitutions/{self.manifest.class_names[c]}"] = float(count)
         self.tracker.scalars(progress.images, numbers | extra)
-        left = (total - progress.images) / max(numbers["images_per_second"], 1e-9)
+        rate = numbers["images_per_second"]
+        left = clock((total - progress.images) / max(rate, 1e-9))
         terms = " ".join(
             f"{name.removeprefix('loss/')} {value:.4f}"
             for name, value in numbers.items()
             if name.startswith("loss/") and name != "loss/total"
         )
-        self.say(
-            f"{progress.images:>9,}/{total:,} images | {numbers['images_per_second']:.0f}/s | "
-            f"{terms} | waiting for data {numbers['data_wait']:.1%} | "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        text = (
+            f"{progress.images:>9,}/{total:,} images | {rate:.0f}/s | {terms} | "
+            f"waiting for data {numbers['data_wait']:.1%} | {left} left"
         )
+        self.say(ProgressLine(text, progress.images, total))
 
     def sample(self, state: State) -> None:
         """The grid of samples, rows by class frequency."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.cluster.progress import Progress
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import part_name
 from cbdm_scale.data.manifest import (
@@ -74,7 +74,7 @@ def verify(root: str, name: str, *, workers: int | None = 0, say: Say = print) -
     where = dataset_folder(root, name)
     target = LocalTarget(Path(where)) if store.is_local else RemoteTarget(where)
     sees = Sees(target, "dataset.json")
-    with Progress(len(expected), f"shards of {name}", say) as progress:
+    with ProgressBar(len(expected), f"shards of {name}", say) as progress:
         for findings in run(check, expected, workers, progress.log, sees):
             found[findings.file] = findings
             progress.add(1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.cluster.progress import Progress
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.diffusion.rng import permutation
@@ -146,7 +146,7 @@ def _make_shards(
         say(f"{len(shards) - len(due)} of {len(shards)} shards are there already: continuing")
     sees = Sees(maker.target, f"{maker.work}/started", reads)
     total, left = (sum(len(shard.rows) for shard in part) for part in (shards, due))
-    with Progress(total, "images", say, start=total - left) as progress:
+    with ProgressBar(total, "images", say, start=total - left) as progress:
         for count in run(maker, due, workers, progress.log, sees):
             progress.add(count)
 
