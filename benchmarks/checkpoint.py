@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.timing import processor
 from cbdm_scale.config.presets import preset
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.ema import EMA
@@ -60,9 +61,8 @@ class Leave:
 
 def make_state() -> State:
     config = preset(*LARGEST)
-    net = network_spec(
-        config, SimpleNamespace(channels=3, image_size=32, num_classes=100)
-    ).build()
+    image = SimpleNamespace(channels=3, image_size=32, num_classes=100)
+    net = build(network_spec(config, image))
     optimizer = torch.optim.Adam(net.parameters())
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -23,6 +23,7 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import DiTConfig, UNetConfig, ViTConfig
+from cbdm_scale.models.spec import NetworkSpec
 
 BATCH, RATE, WARMUP, K = 48, 1e-3, 100, 10
 LATE = 300
@@ -38,7 +39,7 @@ def strong_labels(net: nn.Module) -> nn.Module:
 
 
 def make(config: UNetConfig | DiTConfig | ViTConfig) -> nn.Module:
-    return build(config, image_channels=1, image_size=8, num_classes=K)
+    return build(NetworkSpec(model=config, channels=1, image_size=8, num_classes=K))
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -33,7 +33,8 @@ from cbdm_scale.cluster import PoolConfig, run_jobs
 from cbdm_scale.config.presets import preset
 from cbdm_scale.generation.generate import ChunkMaker
 from cbdm_scale.generation.plan import Chunk, SetPlan
-from cbdm_scale.models.build import NetworkSpec
+from cbdm_scale.models.build import build
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import SampleOptions, make_plan
 
@@ -67,7 +68,7 @@ def digits_maker() -> ChunkMaker:
         chunk_size=100,
         precision="fp32",
     )
-    return ChunkMaker(plan, save(spec.build().state_dict()))
+    return ChunkMaker(plan, save(build(spec).state_dict()))
 
 
 def run_maker(run: str) -> ChunkMaker:

@@ -32,6 +32,7 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import backward, clip_and_step
@@ -52,7 +53,9 @@ OURS: dict[str, LossConfig] = {
 
 def new_net() -> torch.nn.Module:
     torch.manual_seed(0)
-    return build(UNetConfig(), image_channels=3, image_size=SIZE, num_classes=NUM_CLASSES)
+    return build(
+        NetworkSpec(model=UNetConfig(), channels=3, image_size=SIZE, num_classes=NUM_CLASSES)
+    )
 
 
 def batches(batch_size: int) -> Callable[[], Batch]:

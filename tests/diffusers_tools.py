@@ -10,6 +10,7 @@ from torch import nn
 
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.diffusers_unet import config_to_unet, to_theirs, unet_pairs
 
 CONFIG = UNetConfig(channels=16, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
@@ -24,7 +25,9 @@ SCHEDULER = {
 def random_net(
     config: UNetConfig, *, channels: int = 1, size: int = 8, classes: int = 10
 ) -> nn.Module:
-    net = build(config, image_channels=channels, image_size=size, num_classes=classes)
+    net = build(
+        NetworkSpec(model=config, channels=channels, image_size=size, num_classes=classes)
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():

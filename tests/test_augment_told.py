@@ -22,6 +22,7 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build, num_parameters
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.runs.launch import describe
 from cbdm_scale.runs.run_dir import open_run_dir
@@ -119,8 +120,8 @@ def test_a_fresh_augment_layer_changes_nothing_and_learns():
 
     def fresh(augment):
         torch.manual_seed(0)
-        sizes = {"image_channels": 3, "image_size": 8, "num_classes": 3}
-        return build(SMALL, **sizes, augment=augment)
+        spec = NetworkSpec(model=SMALL, channels=3, image_size=8, num_classes=3)
+        return build(replace(spec, augment=augment))
 
     without, with_layer = fresh(False), fresh(True)
     extra = with_layer.state_dict().keys() - without.state_dict().keys()

@@ -1,4 +1,4 @@
-"""What every backbone promises: the call of ``types.Net``, whatever is inside.
+"""What every backbone promises: the call of ``denoiser.Net``, whatever is inside.
 
 Each is made so small that a call takes milliseconds, and moved away from its start.
 """
@@ -13,9 +13,10 @@ from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.build import build, null_label, num_parameters
+from cbdm_scale.models.build import build, num_parameters
 from cbdm_scale.models.dit import DiT
 from cbdm_scale.models.options import BACKBONES, DiTConfig, backbone_config
+from cbdm_scale.models.spec import NetworkSpec
 
 K = 5
 U_NET = {"channels": 16, "multipliers": (1, 2), "num_blocks": 1, "attention": (1,)}
@@ -33,11 +34,13 @@ LAYERS = {"omega.linear_1.weight", "omega.linear_2.weight"}
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
 
 
-def tiny(backbone: str, dropout: float = 0.0, size: int = 8, **told: bool) -> nn.Module:
+def tiny(backbone: str, dropout: float = 0.0, size: int = 8, **conditions: float) -> nn.Module:
     """With fresh weights."""
     torch.manual_seed(0)
     config = backbone_config(backbone, **{**TINY[backbone], "dropout": dropout})
-    return build(config, image_channels=3, image_size=size, num_classes=K, **told)
+    return build(
+        NetworkSpec(model=config, channels=3, image_size=size, num_classes=K, **conditions)
+    )
 
 
 def shaken(net: nn.Module) -> nn.Module:
@@ -51,14 +54,14 @@ def shaken(net: nn.Module) -> nn.Module:
 
 def batch(size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     x = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(2))
-    return x, torch.tensor([0, 3, 500, 999]), torch.tensor([0, 4, 2, null_label(K)])
+    return x, torch.tensor([0, 3, 500, 999]), torch.tensor([0, 4, 2, K])
 
 
 def published(backbone: str, classes: int, size: int = 32, **options: object) -> int:
     """Numbers of a network for RGB images, less the rows of its labels."""
     config = backbone_config(backbone, **options)
     with torch.device("meta"):
-        net = build(config, image_channels=3, image_size=size, num_classes=classes)
+        net = build(NetworkSpec(model=config, channels=3, image_size=size, num_classes=classes))
     return num_parameters(net) - net.label.weight.numel()
 
 
@@ -66,7 +69,11 @@ def published_dit(size: str, patch: int) -> int:
     """Latents of 32 x 32 x 4 with predicted variance, 1,000 classes and "none"."""
     config = DiTConfig(size=size, patch=patch)
     with torch.device("meta"):
-        net = DiT(config, image_channels=4, image_size=32, num_classes=1000, out_channels=8)
+        net = DiT(
+            config,
+            NetworkSpec(model=config, channels=4, image_size=32, num_classes=1000),
+            out_channels=8,
+        )
     return num_parameters(net)
 
 
@@ -169,8 +176,8 @@ def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard(backbone):
     net, (x, t, y) = shaken(tiny(backbone, augment=True)), batch()
     out = net(x, t, y)
     torch.testing.assert_close(net(x, t, y, augment=torch.zeros(4, 9)), out)
-    for told in torch.eye(9):
-        assert (net(x, t, y, augment=told.expand(4, 9)) - out).abs().max() > 1e-5
+    for augmented in torch.eye(9):
+        assert (net(x, t, y, augment=augmented.expand(4, 9)) - out).abs().max() > 1e-5
     with pytest.raises(ValueError, match="no augment layer. Try --data.augment ada"):
         tiny(backbone)(x, t, y, augment=torch.zeros(4, 9))
 
@@ -178,7 +185,7 @@ def test_no_augmentation_is_nine_zeros_and_other_parameters_are_heard(backbone):
 @every_backbone
 def test_strength_zero_is_no_strength_to_the_bit_and_others_are_heard(backbone):
     """Also after training, and image by image."""
-    net, (x, t, y) = shaken(tiny(backbone, omega=True)), batch()
+    net, (x, t, y) = shaken(tiny(backbone, omega_max=1.0)), batch()
     out = net(x, t, y)
     assert torch.equal(net(x, t, y, omega=torch.zeros(4)), out)
     mixed = net(x, t, y, omega=torch.tensor([0.0, 0.3, 1.0, 0.0]))
@@ -192,7 +199,7 @@ def test_strength_zero_is_no_strength_to_the_bit_and_others_are_heard(backbone):
 def test_a_fresh_omega_layer_changes_nothing_bit_for_bit(backbone):
     """On a trained network: every strength gives what the network gave without the layer."""
     plain, (x, t, y) = shaken(tiny(backbone, augment=True)), batch()
-    net = tiny(backbone, augment=True, omega=True)
+    net = tiny(backbone, augment=True, omega_max=1.0)
     missing = net.load_state_dict(plain.state_dict(), strict=False)
     assert set(missing.missing_keys) == LAYERS and not missing.unexpected_keys
     assert torch.equal(net(x, t, y, omega=torch.tensor([0.0, 0.3, 1.0, 2.0])), plain(x, t, y))
@@ -200,7 +207,7 @@ def test_a_fresh_omega_layer_changes_nothing_bit_for_bit(backbone):
 
 @every_backbone
 def test_the_layers_of_a_strength_leave_the_other_weights_of_the_seed(backbone):
-    plain, net = tiny(backbone, augment=True), tiny(backbone, augment=True, omega=True)
+    plain, net = tiny(backbone, augment=True), tiny(backbone, augment=True, omega_max=1.0)
     assert set(net.state_dict()) - set(plain.state_dict()) == LAYERS
     for name, tensor in plain.state_dict().items():
         assert torch.equal(net.state_dict()[name], tensor), name
@@ -211,10 +218,10 @@ def test_the_layers_of_a_strength_leave_the_other_weights_of_the_seed(backbone):
 
 
 @every_backbone
-@pytest.mark.parametrize("told", [False, True])
-def test_no_parameter_is_unused_by_cbdm_and_tcfg(backbone, told):
+@pytest.mark.parametrize("augmented", [False, True])
+def test_no_parameter_is_unused_by_cbdm_and_tcfg(backbone, augmented):
     """DDP would refuse the second step."""
-    net = shaken(tiny(backbone, augment=told, omega=True))
+    net = shaken(tiny(backbone, augment=augmented, omega_max=1.0))
     schedule = LinearSchedule(ScheduleConfig())
     config = LossConfig(name="cbdm", tcfg=True)
     loss, drawer = build_loss(config, schedule, torch.tensor([60, 25, 10, 5, 1]), seed=5)
@@ -225,7 +232,7 @@ def test_no_parameter_is_unused_by_cbdm_and_tcfg(backbone, told):
     terms["total"].mean().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
     silent = {name for name, p in net.named_parameters() if not p.grad.any()}
-    assert silent == ({"augment.weight"} if told else set())
+    assert silent == ({"augment.weight"} if augmented else set())
 
 
 @every_backbone

@@ -10,6 +10,7 @@ from safetensors.torch import load, load_file, save_file
 
 from cbdm_scale.models.dit import DiT
 from cbdm_scale.models.options import SIZES, DiTConfig, UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.diffusers_dit import (
     config_to_dit,
     dit_from_theirs,
@@ -35,6 +36,10 @@ CONFIGS = [
 SIZE = dict(image_channels=3, image_size=8, num_classes=5)
 
 
+def spec_of(config):
+    return NetworkSpec(model=config, channels=3, image_size=8, num_classes=5)
+
+
 @pytest.fixture
 def tiny_dit(monkeypatch):
     monkeypatch.setitem(SIZES, "S", (2, 32, 4))
@@ -57,7 +62,7 @@ def test_our_unet_under_their_names_comes_back_to_the_bit(config):
 
 
 def test_our_dit_under_their_names_comes_back_to_the_bit(tiny_dit):
-    net, about = DiT(tiny_dit, **SIZE), config_to_dit(tiny_dit, **SIZE)
+    net, about = DiT(tiny_dit, spec_of(tiny_dit)), config_to_dit(tiny_dit, **SIZE)
     theirs = dit_to_theirs(tiny_dit, net.state_dict())
     config, state, notes = dit_from_theirs(about, theirs)
     assert config == tiny_dit and notes == [] and state.keys() == net.state_dict().keys()
@@ -228,7 +233,7 @@ def test_their_dit_predicts_what_ours_does(tiny_dit):
         theirs.transformer_blocks[1].norm1.emb.load_state_dict(emb.state_dict())
     config, state, notes = dit_from_theirs(dict(theirs.config), theirs.state_dict())
     assert config == tiny_dit and "left the variance" in notes[-1]
-    net = DiT(config, **SIZE).eval()
+    net = DiT(config, spec_of(config)).eval()
     net.load_state_dict(state)
     a, b = predictions(net, theirs, 5, 3)
     assert a.abs().max() > 0.1 and (a - b[:, :3]).abs().max() < 1e-4 * a.abs().max()

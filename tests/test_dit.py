@@ -3,12 +3,13 @@ import torch
 
 from cbdm_scale.models.dit import DiT, position_table
 from cbdm_scale.models.options import DiTConfig
+from cbdm_scale.models.spec import NetworkSpec
 
 
 def tiny():
     torch.manual_seed(0)
     config = DiTConfig(patch=2, depth=2, width=32, heads=4)
-    return DiT(config, image_channels=3, image_size=8, num_classes=4)
+    return DiT(config, NetworkSpec(model=config, channels=3, image_size=8, num_classes=4))
 
 
 def shaken(net):

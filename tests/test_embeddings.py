@@ -1,6 +1,7 @@
 """What the network is told: steps as waves, labels as rows, and a row for "none"."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
     sinusoid,
 )
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "cbdm_checkpoint"
@@ -110,10 +112,14 @@ def test_a_fresh_layer_on_a_trained_network_changes_nothing_bit_for_bit():
     """So that TCFG can be taught to any trained conditional network."""
     read = load_paper_checkpoint(REFERENCE / "ckpt_3.pt")
     data = {k: torch.from_numpy(v) for k, v in np.load(REFERENCE / "ckpt_3.npz").items()}
-    sizes = {"image_channels": read.image_channels, "image_size": 32}
+    spec = NetworkSpec(
+        model=read.config,
+        channels=read.image_channels,
+        image_size=32,
+        num_classes=read.num_classes,
+    )
     before, after = (
-        build_net(read.config, num_classes=read.num_classes, omega=omega, **sizes).eval()
-        for omega in (False, True)
+        build_net(replace(spec, omega_max=omega_max)).eval() for omega_max in (0.0, 1.0)
     )
     before.load_state_dict(read.state_dict)
     missing, unexpected = after.load_state_dict(read.state_dict, strict=False)

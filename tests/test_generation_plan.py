@@ -9,8 +9,8 @@ import torch
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
 from cbdm_scale.generation.export import class_folders
 from cbdm_scale.generation.plan import SetPlan, label_probs, parse_classes
-from cbdm_scale.models.build import NetworkSpec
 from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 
 COUNTS = (100, 25, 4)

@@ -9,6 +9,7 @@ from safetensors.torch import load
 from sampling_tools import make_run
 from test_third_party import CONFIGS, random_net, save, to_paper_names
 
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import find_data
 from cbdm_scale.sample import main
@@ -167,7 +168,7 @@ def keep_two(run: str) -> dict[str, torch.Tensor]:
     """Averages after 48 and 96 images, as a run would keep them; those after 96."""
     weights = load(Path(run, "checkpoints", "000000000096", "model.safetensors").read_bytes())
     origin = load_pretrained(run)
-    net = origin.spec.build()
+    net = build(origin.spec)
     net.load_state_dict(weights)
     averages = start_averages(net, wanted=True)
     for images in (48, 96):

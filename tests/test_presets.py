@@ -6,6 +6,7 @@ import torch
 from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
 from cbdm_scale.models.build import build, num_parameters
 from cbdm_scale.models.options import BACKBONES
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.ema import EMA
 
 CLASSES = {
@@ -37,12 +38,14 @@ def network(config):
     """Without memory behind its weights: fast, whatever its size."""
     with torch.device("meta"):
         return build(
-            config.model,
-            image_channels=1 if config.dataset == "digits_lt" else 3,
-            image_size=SIZES.get(config.dataset, 32),
-            num_classes=CLASSES[config.dataset],
-            augment=config.data.tells_augmentation,
-            omega=config.loss.tcfg,
+            NetworkSpec(
+                model=config.model,
+                channels=1 if config.dataset == "digits_lt" else 3,
+                image_size=SIZES.get(config.dataset, 32),
+                num_classes=CLASSES[config.dataset],
+                augment=config.data.tells_augmentation,
+                omega_max=config.loss.strongest,
+            )
         )
 
 
@@ -217,7 +220,7 @@ def test_a_data_set_of_ones_own_gets_a_network_that_fits_its_images(row, size):
     assert (config.dataset, config.preset) == ("mine", row)
     assert config.loss.name == ("ddpm" if row == "ddpm" else "cbdm")
     with torch.device("meta"):
-        build(config.model, image_channels=3, image_size=size, num_classes=7)
+        build(NetworkSpec(model=config.model, channels=3, image_size=size, num_classes=7))
     levels = len(config.model.multipliers)
     assert size >> (levels - 1) >= min(4, size)
 

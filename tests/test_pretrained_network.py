@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 
 from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import PretrainedNetwork, network_spec, read_network
 
 IMAGE = {"channels": 1, "size": 8, "num_classes": 3, "fingerprint": "f"}
@@ -29,7 +30,7 @@ def config_json(**changes: Any) -> bytes:
 
 def weights_of(config: bytes, **changes: torch.Tensor) -> bytes:
     image = SimpleNamespace(channels=1, image_size=8, num_classes=3)
-    net = network_spec(from_dict(json.loads(config)), image).build()
+    net = build(network_spec(from_dict(json.loads(config)), image))
     return save(net.state_dict() | changes)
 
 

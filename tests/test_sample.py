@@ -22,6 +22,7 @@ from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.generation.generate import make_chunk
 from cbdm_scale.models.build import build
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import PROG, SampleOptions, main, make_plan, parse, same_command
 from cbdm_scale.sampling.generate import generate, to_uint8
@@ -44,7 +45,7 @@ def npz(run: str, *words: str, images: int = 30) -> tuple[np.ndarray, np.ndarray
 
 def network(run: str) -> tuple[torch.nn.Module, object]:
     config = from_dict(json.loads(Path(run, "config.json").read_text()))
-    net = build(config.model, image_channels=1, image_size=8, num_classes=10)
+    net = build(NetworkSpec(model=config.model, channels=1, image_size=8, num_classes=10))
     newest = max(Path(run, "checkpoints").iterdir())
     net.load_state_dict(load((newest / "ema.safetensors").read_bytes()))
     return net.eval(), config

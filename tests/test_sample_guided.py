@@ -17,6 +17,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.generator import Generator
 from cbdm_scale.models.build import build
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.guidance import trained
@@ -44,7 +45,9 @@ def checkpoint(run):
 
 def network(run):
     config = from_dict(json.loads(Path(run, "config.json").read_text()))
-    net = build(config.model, image_channels=1, image_size=8, num_classes=10, omega=True)
+    net = build(
+        NetworkSpec(model=config.model, channels=1, image_size=8, num_classes=10, omega_max=1.0)
+    )
     net.load_state_dict(load_file(checkpoint(run) / "ema.safetensors"))
     return net.eval(), config
 

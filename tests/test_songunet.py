@@ -16,6 +16,7 @@ from cbdm_scale.models.songunet import (
     frequencies,
     norm_groups,
 )
+from cbdm_scale.models.spec import NetworkSpec
 
 SMALL = SongConfig(channels=16, multipliers=(1, 2), num_blocks=1, attention=(1,), dropout=0.0)
 NCSN = dataclasses.replace(SMALL, embedding="fourier", filter="smooth", residual_input=True)
@@ -23,7 +24,9 @@ NCSN = dataclasses.replace(SMALL, embedding="fourier", filter="smooth", residual
 
 def net_of(config, size=3):
     torch.manual_seed(0)
-    return SongUNet(config, image_channels=size, num_classes=4)
+    return SongUNet(
+        config, NetworkSpec(model=config, channels=size, image_size=8, num_classes=4)
+    )
 
 
 def shaken(module):

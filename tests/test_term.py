@@ -33,6 +33,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.term import Branch, Draws, Values, mean_sq
 from cbdm_scale.models.build import build as build_net
 from cbdm_scale.models.options import backbone_config
+from cbdm_scale.models.spec import NetworkSpec
 
 
 def asked(loss, x0, y, draws):
@@ -155,12 +156,14 @@ def test_ddp_finds_no_unused_parameter(backbone, objective):
     config = LossConfig(**OBJECTIVES[objective])
     loss, drawer = build_loss(config, PROCESSES["ddpm"], COUNTS, seed=5)
     net = build_net(
-        backbone_config(backbone, **SMALL[backbone]),
-        image_channels=1,
-        image_size=8,
-        num_classes=K,
-        augment=True,
-        omega=config.tcfg,
+        NetworkSpec(
+            model=backbone_config(backbone, **SMALL[backbone]),
+            channels=1,
+            image_size=8,
+            num_classes=K,
+            augment=True,
+            omega_max=1.0 if config.tcfg else 0.0,
+        )
     ).to(memory_format=torch.channels_last)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

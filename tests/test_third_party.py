@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import sinusoid
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.paper_checkpoint import (
     PaperCheckpoint,
     load_paper_checkpoint,
@@ -42,12 +43,14 @@ CONFIGS = [
 def random_net(config: UNetConfig, image_channels: int = 3, augment: bool = False) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     net = build(
-        config,
-        image_channels=image_channels,
-        image_size=8,
-        num_classes=K,
-        num_steps=T,
-        augment=augment,
+        NetworkSpec(
+            model=config,
+            channels=image_channels,
+            image_size=8,
+            num_classes=K,
+            num_steps=T,
+            augment=augment,
+        )
     )
     with torch.no_grad():
         for parameter in net.parameters():
@@ -83,12 +86,14 @@ def save(path: Path, weights: dict[str, Tensor], **entries: Any) -> Path:
 
 def rebuild(read: PaperCheckpoint) -> nn.Module:
     net = build(
-        read.config,
-        image_channels=read.image_channels,
-        image_size=read.image_size or 8,
-        num_classes=read.num_classes,
-        num_steps=read.num_steps,
-        augment=read.augment,
+        NetworkSpec(
+            model=read.config,
+            channels=read.image_channels,
+            image_size=read.image_size or 8,
+            num_classes=read.num_classes,
+            num_steps=read.num_steps,
+            augment=read.augment,
+        )
     )
     net.load_state_dict(read.state_dict, strict=True)
     return net.eval()

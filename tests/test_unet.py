@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.build import build, null_label
+from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.unet import Attention, GroupNorm, ResidualBlock
 
 K = 5
@@ -30,13 +31,13 @@ def lively(net: nn.Module) -> nn.Module:
 
 def small(config: UNetConfig = SMALL, **sizes: int | bool) -> nn.Module:
     torch.manual_seed(0)
-    defaults = {"image_channels": 3, "image_size": 8, "num_classes": K}
-    return lively(build(config, **{**defaults, **sizes}))
+    spec = NetworkSpec(model=config, channels=3, image_size=8, num_classes=K)
+    return lively(build(dataclasses.replace(spec, **sizes)))
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
     x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    return x, torch.tensor([0, 3, 500, 999]), torch.tensor([0, 4, 2, null_label(K)])
+    return x, torch.tensor([0, 3, 500, 999]), torch.tensor([0, 4, 2, K])
 
 
 # ----------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def test_attention_stands_at_the_named_levels_and_first_in_the_middle():
     ],
 )
 def test_prediction_has_the_shape_of_the_image(config, channels, size):
-    net = small(config, image_channels=channels, image_size=size)
+    net = small(config, channels=channels, image_size=size)
     x = torch.randn(2, channels, size, size)
     out = net(x, torch.tensor([1, 2]), torch.tensor([0, K]))
     assert out.shape == x.shape
@@ -124,7 +125,10 @@ def test_the_table_of_steps_is_no_weight():
 
 def test_a_fresh_network_predicts_nearly_nothing_and_its_blocks_do_nearly_nothing():
     torch.manual_seed(0)
-    net, (x, t, y) = build(SMALL, image_channels=3, image_size=8, num_classes=K), batch()
+    net, (x, t, y) = (
+        build(NetworkSpec(model=SMALL, channels=3, image_size=8, num_classes=K)),
+        batch(),
+    )
     assert net(x, t, y).abs().max() < 1e-3
     h, emb = torch.randn(2, 32, 4, 4), torch.randn(2, 64)
     torch.testing.assert_close(net.middle[0](h, emb), h, rtol=0, atol=1e-3)

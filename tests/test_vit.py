@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cbdm_scale.models.options import ViTConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.vit import Block, ViT
 
 TINY = ViTConfig(patch=2, depth=2, width=32, heads=4)
@@ -19,7 +20,7 @@ def shaken(module):
 
 def tiny():
     torch.manual_seed(0)
-    return shaken(ViT(TINY, image_channels=3, image_size=8, num_classes=4))
+    return shaken(ViT(TINY, NetworkSpec(model=TINY, channels=3, image_size=8, num_classes=4)))
 
 
 def test_a_block_scales_and_shifts_tokens_then_attends_then_expands():

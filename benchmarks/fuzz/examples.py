@@ -21,6 +21,7 @@ from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import sinusoid
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.paper_checkpoint import paper_names
 from cbdm_scale.runs.run_dir import open_run_dir
@@ -104,7 +105,9 @@ def served(folder: Path) -> None:
 def paper(folder: Path) -> None:
     """A checkpoint in the format of the paper's code."""
     folder.mkdir(parents=True, exist_ok=True)
-    net = build(FOREIGN, image_channels=1, image_size=8, num_classes=3, num_steps=20)
+    net = build(
+        NetworkSpec(model=FOREIGN, channels=1, image_size=8, num_classes=3, num_steps=20)
+    )
     state, weights = net.state_dict(), {TABLE: sinusoid(torch.arange(20), FOREIGN.channels)}
     for ours, theirs in paper_names(FOREIGN, list(state)).items():
         tensor = state[ours][:3] if ours == "label.weight" else state[ours]

@@ -20,6 +20,7 @@ from cbdm_scale.config.presets import IMAGE_SIZES, PRESETS
 from cbdm_scale.config.schema import Config
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.losses.build import build_loss
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 
 CLASSES = {
@@ -73,7 +74,7 @@ def network_of(config: Config) -> nn.Module:
     image = SimpleNamespace(
         channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
     )
-    return network_spec(config, image).build()
+    return build(network_spec(config, image))
 
 
 def predictions(config: Config) -> float:

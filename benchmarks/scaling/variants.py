@@ -18,6 +18,7 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.gradients import backward
 
@@ -36,7 +37,9 @@ MANY, MANY_LOCAL = "4 micro-batches", "4 micro-batches, no communication"
 def new_net(channels: int) -> nn.Module:
     torch.manual_seed(0)
     config = UNetConfig(channels=channels)
-    return build(config, image_channels=3, image_size=SIZE, num_classes=len(COUNTS))
+    return build(
+        NetworkSpec(model=config, channels=3, image_size=SIZE, num_classes=len(COUNTS))
+    )
 
 
 def gradient_step(

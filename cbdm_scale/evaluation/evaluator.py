@@ -36,6 +36,7 @@ from cbdm_scale.evaluation.set_metrics import group_result
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor, to_model_range
 from cbdm_scale.metrics.groups import GroupScores, spread_rows
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.sampling.generate import chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
@@ -244,7 +245,7 @@ class Evaluator:
     def load(self, num_seen: int) -> nn.Module:
         """The averaged network of a checkpoint; ValueError if it is damaged."""
         manifest, config = self.manifest, self.config
-        net = network_spec(config, manifest).build().to(self.world.device)
+        net = build(network_spec(config, manifest)).to(self.world.device)
         if config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
         load_average(self.run, num_seen, net)

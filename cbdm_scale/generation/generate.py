@@ -17,7 +17,7 @@ from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
-from cbdm_scale.models.build import null_label
+from cbdm_scale.models.build import build
 from cbdm_scale.sampling.generate import generate, to_uint8
 
 
@@ -32,7 +32,7 @@ class ChunkMaker:
     def __call__(self, device: torch.device) -> Callable[[Chunk], NDArray[np.uint8]]:
         """A function from a chunk to its images (n, C, H, W)."""
         plan = self.plan
-        net = plan.network.build()
+        net = build(plan.network)
         net.load_state_dict(load(self.weights))
         net.to(device).eval()
         process = build_process(plan.noise, device)
@@ -62,7 +62,7 @@ def make_chunk(
             process=process,
             shape=plan.shape,
             omega=plan.omega,
-            null_label=null_label(plan.num_classes),
+            null_label=plan.network.null_label,
             seed=plan.seed,
             chunk_size=len(samples),
             guidance_mode=plan.guidance_mode,

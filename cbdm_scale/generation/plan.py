@@ -16,7 +16,7 @@ from torch import Tensor
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
-from cbdm_scale.models.build import NetworkSpec
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
 
 FORMAT_VERSION = 1

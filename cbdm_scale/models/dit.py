@@ -9,30 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
-    OmegaEmbedding,
     add_conditioning,
-    augment_embedding,
+    extra_embeddings,
     init_xavier,
     label_embedding,
     sinusoid,
 )
 from cbdm_scale.models.options import DiTConfig
+from cbdm_scale.models.spec import NetworkSpec
 
 FREQUENCIES = 256
 """Numbers of the sinusoid of a step."""
-
-
-def check_patch(patch: int, image_size: int) -> None:
-    """ValueError unless patches tile the image."""
-    if image_size % patch:
-        fits = min(
-            (p for p in range(1, image_size + 1) if image_size % p == 0),
-            key=lambda p: abs(p - patch),
-        )
-        raise ValueError(
-            f"model.patch ({patch}) must divide the image size ({image_size}). Try "
-            f"--model.patch {fits}."
-        )
 
 
 def position_table(side: int, width: int) -> Tensor:
@@ -44,6 +31,15 @@ def position_table(side: int, width: int) -> Tensor:
     column = wave.repeat(side, 1)
     row = wave.repeat_interleave(side, 0)
     return torch.cat([column, row], 1).float()
+
+
+def patch_layer(channels: int, width: int, patch: int) -> nn.Conv2d:
+    """Images (N, C, H, W) -> a token of each patch, (N, D, H / P, W / P)."""
+    layer = nn.Conv2d(channels, width, patch, patch)
+    nn.init.xavier_uniform_(layer.weight.view(width, -1))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def join_patches(pieces: Tensor, patch: int, size: int) -> Tensor:
@@ -118,49 +114,34 @@ def zeros(layer: nn.Linear) -> nn.Linear:
 
 
 class DiT(nn.Module):
-    """Predicts the noise eps in x_t: a ``types.Net``.
+    """Predicts the noise eps in x_t: a ``denoiser.Net``.
 
-    ``num_classes`` is K, and label K means "none". ``out_channels`` is C unless given: the
-    published networks predict a variance too, and have 2C. ``omega`` adds TCFG's layer.
+    ``out_channels`` is C unless given: the published networks predict a variance too, and have
+    2C.
     """
 
     positions: Tensor  # (L, D)
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        *,
-        image_channels: int,
-        image_size: int,
-        num_classes: int,
-        augment: bool = False,
-        omega: bool = False,
-        out_channels: int | None = None,
-    ):
+    def __init__(self, config: DiTConfig, spec: NetworkSpec, out_channels: int | None = None):
         super().__init__()
-        check_patch(config.patch, image_size)
         depth, width, heads = config.shape
-        self.config, self.num_classes = config, num_classes
-        self.patches = nn.Conv2d(image_channels, width, config.patch, config.patch)
-        nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
-        assert self.patches.bias is not None
-        nn.init.zeros_(self.patches.bias)
-        table = position_table(image_size // config.patch, width)
+        self.config, self.num_classes = config, spec.num_classes
+        self.patches = patch_layer(spec.channels, width, config.patch)
+        table = position_table(spec.image_size // config.patch, width)
         self.register_buffer("positions", table, persistent=False)
         self.time_1 = nn.Linear(FREQUENCIES, width)
         self.time_2 = nn.Linear(width, width)
         for layer in (self.time_1, self.time_2):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
-        self.label = label_embedding(num_classes, width)
+        self.label = label_embedding(spec.num_classes, width)
         with torch.no_grad():
-            self.label.weight[:num_classes].mul_(0.02)
+            self.label.weight[: spec.num_classes].mul_(0.02)
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
         self.tail_norm = LayerNorm(width)
         self.tail_modulation = zeros(nn.Linear(width, 2 * width))
-        self.tail = zeros(nn.Linear(width, config.patch**2 * (out_channels or image_channels)))
-        self.augment = augment_embedding(width) if augment else None
-        self.omega = OmegaEmbedding(FREQUENCIES, width) if omega else None
+        self.tail = zeros(nn.Linear(width, config.patch**2 * (out_channels or spec.channels)))
+        self.augment, self.omega = extra_embeddings(spec, FREQUENCIES, width)
 
     def embed(
         self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
@@ -169,8 +150,8 @@ class DiT(nn.Module):
         with torch.autocast(level.device.type, enabled=False):
             waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
             waves = waves.to(self.time_1.weight.dtype)
-            emb = self.time_2(F.silu(self.time_1(waves))) + self.label(y)
-            return F.silu(add_conditioning(emb, self.augment, self.omega, augment, omega))
+            step = self.time_2(F.silu(self.time_1(waves)))
+            return F.silu(add_conditioning(self, step, y, augment, omega))
 
     def forward(
         self,

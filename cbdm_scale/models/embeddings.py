@@ -1,14 +1,16 @@
-"""What a network is told beside the image: step, label, augmentation, guidance strength.
+"""The conditions of a network: step, label, augmentation, guidance strength.
 
 Shapes: N = batch, K = classes, T = steps, D = width of an embedding.
 """
 
 import math
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cbdm_scale.models.spec import NetworkSpec
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -70,16 +72,6 @@ def label_embedding(num_classes: int, width: int) -> nn.Embedding:
     return embedding
 
 
-def augment_embedding(width: int) -> nn.Linear:
-    """ADA's nine numbers, (N, 9) -> (N, D), linear and without bias: zeros add nothing.
-
-    Starts at zero, so that a new one changes nothing.
-    """
-    embedding = nn.Linear(NUM_AUGMENT, width, bias=False)
-    nn.init.zeros_(embedding.weight)
-    return embedding
-
-
 class OmegaEmbedding(nn.Module):
     """TCFG's guidance strength (Appendix C): (N,) -> (N, D), exactly zero at omega = 0.
 
@@ -107,27 +99,47 @@ class OmegaEmbedding(nn.Module):
         return out
 
 
-def add_conditioning(
-    emb: Tensor,
-    augment_layer: nn.Linear | None,
-    omega_layer: OmegaEmbedding | None,
-    augment: Tensor | None,
-    omega: Tensor | None,
-) -> Tensor:
-    """emb (N, D) and what the network is told of augmentation (N, 9) and guidance (N,).
+class Conditioned(Protocol):
+    """A network with the layers that are added to the embedding of the step."""
 
-    A layer that is told nothing gets zeros: they add nothing, but keep it in DDP's graph.
-    ValueError if something is told to a network without the layer for it.
+    label: nn.Embedding
+    augment: nn.Linear | None
+    omega: OmegaEmbedding | None
+
+
+def extra_embeddings(
+    spec: NetworkSpec, channels: int, width: int
+) -> tuple[nn.Linear | None, OmegaEmbedding | None]:
+    """The layers of augmentation and guidance strength that the spec asks for.
+
+    The first is linear and without bias, (N, 9) -> (N, D). Both start at zero, so that a new
+    one changes nothing, and are made last, so that the other weights of a seed are those of a
+    network without them.
     """
-    if augment is not None and augment_layer is None:
+    augment = nn.Linear(NUM_AUGMENT, width, bias=False) if spec.augment else None
+    if augment is not None:
+        nn.init.zeros_(augment.weight)
+    return augment, OmegaEmbedding(channels, width) if spec.omega_max > 0 else None
+
+
+def add_conditioning(
+    net: Conditioned, step: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None
+) -> Tensor:
+    """The embedding of the step (N, D) with those of y (N,), augment (N, 9), omega (N,) added.
+
+    A layer without input gets zeros: they add nothing, but keep it in DDP's graph. ValueError
+    if there is input without a layer for it.
+    """
+    emb: Tensor = step + net.label(y)
+    if augment is not None and net.augment is None:
         raise ValueError("this network has no augment layer. Try --data.augment ada.")
-    if omega is not None and omega_layer is None:
+    if omega is not None and net.omega is None:
         raise ValueError(OmegaEmbedding.MISSING)
-    if augment_layer is not None:
-        told = emb.new_zeros(len(emb), NUM_AUGMENT) if augment is None else augment
-        emb = emb + augment_layer(told.to(emb.dtype))
-    if omega_layer is not None:
-        emb = emb + omega_layer(emb.new_zeros(len(emb)) if omega is None else omega)
+    if net.augment is not None:
+        numbers = emb.new_zeros(len(emb), NUM_AUGMENT) if augment is None else augment
+        emb = emb + net.augment(numbers.to(emb.dtype))
+    if net.omega is not None:
+        emb = emb + net.omega(emb.new_zeros(len(emb)) if omega is None else omega)
     return emb
 
 

@@ -253,3 +253,23 @@ def backbone_config(backbone: str, **options: Any) -> ModelConfig:
             f"backbone ({backbone}) is not known. Choose from: {', '.join(BACKBONES)}."
         )
     return BACKBONES[backbone](**options)
+
+
+def check_image_size(config: ModelConfig, image_size: int) -> None:
+    """ValueError unless each level but the last can halve the image, or patches tile it."""
+    match config:
+        case UNetConfig() | SongConfig():
+            levels = len(config.multipliers)
+            factor = 2 ** (levels - 1)
+            if image_size < factor or image_size % factor:
+                raise ValueError(
+                    f"model.multipliers {config.multipliers} has {levels} levels, which need "
+                    f"an image size divisible by {factor}, got {image_size}. Try fewer levels."
+                )
+        case DiTConfig() | ViTConfig():
+            if image_size % config.patch:
+                sizes = [p for p in range(1, image_size + 1) if image_size % p == 0]
+                raise ValueError(
+                    f"model.patch ({config.patch}) must divide the image size ({image_size}). "
+                    f"Try --model.patch {min(sizes, key=lambda p: abs(p - config.patch))}."
+                )

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
-    OmegaEmbedding,
     add_conditioning,
-    augment_embedding,
+    extra_embeddings,
     init_xavier,
     label_embedding,
     sinusoid,
 )
 from cbdm_scale.models.options import TAPS, SongConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.unet import NEAR_ZERO, Attention, GroupNorm, conv
 
 EPS = 1e-6
@@ -130,37 +130,27 @@ class Block(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """Predicts the noise eps in x_t, or EDM's F: a ``types.Net``.
+    """Predicts the noise eps in x_t, or EDM's F: a ``denoiser.Net``.
 
-    ``num_classes`` is K, and label K means "none". Levels given as floating-point numbers are
-    EDM's c_noise; whole ones are steps out of ``num_steps``, which Fourier features hear as
-    t / T. ``augment`` adds an embedding of ADA's nine numbers, ``omega`` TCFG's layer.
+    Levels given as floating-point numbers are EDM's c_noise; whole ones are steps out of
+    ``num_steps``, which Fourier features hear as t / T.
     """
 
     frequencies: Tensor  # (noise_channels / 2,)
 
-    def __init__(
-        self,
-        config: SongConfig,
-        *,
-        image_channels: int,
-        num_classes: int,
-        num_steps: int = 1000,
-        augment: bool = False,
-        omega: bool = False,
-    ):
+    def __init__(self, config: SongConfig, spec: NetworkSpec):
         super().__init__()
-        self.config, self.num_classes, self.num_steps = config, num_classes, num_steps
+        self.config, self.num_classes, self.num_steps = config, spec.num_classes, spec.num_steps
         noise, width = config.noise_channels, 4 * config.channels
         self.register_buffer("frequencies", frequencies(noise // 2), persistent=False)
-        self.label = label_embedding(num_classes, noise)
+        self.label = label_embedding(spec.num_classes, noise)
         self.time_1 = init_xavier(nn.Linear(noise, width))
         self.time_2 = init_xavier(nn.Linear(width, width))
 
         self.resample = resample = Filter(TAPS[config.filter])
-        self.head = conv(image_channels, config.channels, 3)
+        self.head = conv(spec.channels, config.channels, 3)
         self.down, self.again, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        now, seen, skips = config.channels, image_channels, [config.channels]
+        now, seen, skips = config.channels, spec.channels, [config.channels]
         for i, multiplier in enumerate(config.multipliers):
             if i > 0:
                 self.down.append(Block(now, now, config, resample, way="down"))
@@ -192,9 +182,8 @@ class SongUNet(nn.Module):
                 now = there
 
         self.tail_norm = GroupNorm(norm_groups(now), now, EPS)
-        self.tail = conv(now, image_channels, 3, gain=NEAR_ZERO)
-        self.augment = augment_embedding(noise) if augment else None
-        self.omega = OmegaEmbedding(noise, noise) if omega else None
+        self.tail = conv(now, spec.channels, 3, gain=NEAR_ZERO)
+        self.augment, self.omega = extra_embeddings(spec, noise, noise)
 
     def features(self, level: Tensor) -> Tensor:
         """The level in sines and cosines: (N,) -> (N, noise_channels) float32."""
@@ -209,8 +198,8 @@ class SongUNet(nn.Module):
     ) -> Tensor:
         """All that is told, summed before the perceptron: (N, D), in float32 under autocast."""
         with torch.autocast(level.device.type, enabled=False):
-            emb = self.features(level).to(self.time_1.weight.dtype) + self.label(y)
-            emb = add_conditioning(emb, self.augment, self.omega, augment, omega)
+            emb = self.features(level).to(self.time_1.weight.dtype)
+            emb = add_conditioning(self, emb, y, augment, omega)
             return F.silu(self.time_2(F.silu(self.time_1(emb))))
 
     def forward(

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models.embeddings import (
-    OmegaEmbedding,
     TimeEmbedding,
     add_conditioning,
-    augment_embedding,
+    extra_embeddings,
     init_xavier,
     label_embedding,
 )
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 
 NEAR_ZERO = 1e-5
 """Gain of each last layer: a block starts as (nearly) the identity, the network at 0."""
@@ -129,34 +129,23 @@ class UpLevel(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts the noise eps in x_t: a ``types.Net``.
+    """Predicts the noise eps in x_t: a ``denoiser.Net``.
 
-    ``num_classes`` is K, and label K means "none". ``num_steps`` is the number of rows of the
-    table of steps; levels given as floating-point numbers do not use it. ``augment`` adds an
-    embedding of ADA's nine numbers; a network without it is told of no augmentation. ``omega``
-    adds TCFG's layer; a network without it is told of no guidance strength.
+    The spec's ``num_steps`` is the number of rows of the table of steps; levels given as
+    floating-point numbers do not use it.
     """
 
-    def __init__(
-        self,
-        config: UNetConfig,
-        *,
-        image_channels: int,
-        num_classes: int,
-        num_steps: int = 1000,
-        augment: bool = False,
-        omega: bool = False,
-    ):
+    def __init__(self, config: UNetConfig, spec: NetworkSpec):
         super().__init__()
-        self.config, self.num_classes = config, num_classes
+        self.config, self.num_classes = config, spec.num_classes
         base, width = config.channels, 4 * config.channels
-        self.time = TimeEmbedding(base, width, num_steps)
-        self.label = label_embedding(num_classes, width)
+        self.time = TimeEmbedding(base, width, spec.num_steps)
+        self.label = label_embedding(spec.num_classes, width)
 
         def block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
             return ResidualBlock(in_channels, out_channels, config, attention=attention)
 
-        self.head = conv(image_channels, base, 3)
+        self.head = conv(spec.channels, base, 3)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         now, skips, last = base, [base], len(config.multipliers) - 1
         for i, multiplier in enumerate(config.multipliers):
@@ -182,18 +171,15 @@ class UNet(nn.Module):
             self.up.append(UpLevel(blocks, conv(now, now, 3) if i > 0 else None))
 
         self.tail_norm = GroupNorm(config.groups, now)
-        self.tail = conv(now, image_channels, 3, gain=NEAR_ZERO)
-        # Last, so that the other weights of a seed are those of a network without them.
-        self.augment = augment_embedding(width) if augment else None
-        self.omega = OmegaEmbedding(base, width) if omega else None
+        self.tail = conv(now, spec.channels, 3, gain=NEAR_ZERO)
+        self.augment, self.omega = extra_embeddings(spec, base, width)
 
     def embed(
         self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
     ) -> Tensor:
         """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
         with torch.autocast(level.device.type, enabled=False):
-            emb = self.time(level) + self.label(y)
-            return F.silu(add_conditioning(emb, self.augment, self.omega, augment, omega))
+            return F.silu(add_conditioning(self, self.time(level), y, augment, omega))
 
     def forward(
         self,

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.dit import Attention, check_patch, join_patches
+from cbdm_scale.models.dit import Attention, join_patches, patch_layer
 from cbdm_scale.models.embeddings import (
-    OmegaEmbedding,
     add_conditioning,
-    augment_embedding,
+    extra_embeddings,
     init_xavier,
     label_embedding,
     sinusoid,
 )
 from cbdm_scale.models.options import ViTConfig
+from cbdm_scale.models.spec import NetworkSpec
 
 
 class Block(nn.Module):
@@ -47,40 +47,26 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Predicts the noise eps in x_t: a ``types.Net``.
+    """Predicts the noise eps in x_t: a ``denoiser.Net``.
 
-    ``num_classes`` is K, and label K means "none". The embedding has four numbers for each
+    The embedding has four numbers for each
     token. The first token is none of the image's: a classifier's, in the paper.
     """
 
-    def __init__(
-        self,
-        config: ViTConfig,
-        *,
-        image_channels: int,
-        image_size: int,
-        num_classes: int,
-        augment: bool = False,
-        omega: bool = False,
-    ):
+    def __init__(self, config: ViTConfig, spec: NetworkSpec):
         super().__init__()
-        check_patch(config.patch, image_size)
-        self.config, self.num_classes = config, num_classes
-        width, num_tokens = config.width, 1 + (image_size // config.patch) ** 2
-        told, numbers = 4 * num_tokens, image_channels * config.patch**2
-        self.patches = nn.Conv2d(image_channels, width, config.patch, config.patch)
-        nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
-        assert self.patches.bias is not None
-        nn.init.zeros_(self.patches.bias)
+        self.config, self.num_classes = config, spec.num_classes
+        width, num_tokens = config.width, 1 + (spec.image_size // config.patch) ** 2
+        emb_width = 4 * num_tokens
+        self.patches = patch_layer(spec.channels, width, config.patch)
         self.first = nn.Parameter(torch.randn(width))
         self.positions = nn.Parameter(torch.randn(num_tokens, width))
-        self.time_1 = init_xavier(nn.Linear(width, told))
-        self.time_2 = init_xavier(nn.Linear(told, told))
-        self.label = label_embedding(num_classes, told)
+        self.time_1 = init_xavier(nn.Linear(width, emb_width))
+        self.time_2 = init_xavier(nn.Linear(emb_width, emb_width))
+        self.label = label_embedding(spec.num_classes, emb_width)
         self.blocks = nn.ModuleList(Block(config, num_tokens) for _ in range(config.depth))
-        self.tail = init_xavier(nn.Linear(width, numbers))
-        self.augment = augment_embedding(told) if augment else None
-        self.omega = OmegaEmbedding(width, told) if omega else None
+        self.tail = init_xavier(nn.Linear(width, spec.channels * config.patch**2))
+        self.augment, self.omega = extra_embeddings(spec, width, emb_width)
 
     def embed(
         self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
@@ -88,8 +74,8 @@ class ViT(nn.Module):
         """The sum of all embeddings, through a SiLU: (N, 4 (1 + L)), in float32 always."""
         with torch.autocast(level.device.type, enabled=False):
             waves = sinusoid(level, self.config.width).to(self.time_1.weight.dtype)
-            emb = self.time_2(F.gelu(self.time_1(waves))) + self.label(y)
-            return F.silu(add_conditioning(emb, self.augment, self.omega, augment, omega))
+            step = self.time_2(F.gelu(self.time_1(waves)))
+            return F.silu(add_conditioning(self, step, y, augment, omega))
 
     def forward(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cbdm_scale.models.dit import FREQUENCIES, DiT
 from cbdm_scale.models.options import SIZES, DiTConfig, DiTSize
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.diffusers_unet import (
     Pair,
     check_tensors,
@@ -146,14 +147,14 @@ def dit_from_theirs(
         )
     if outputs not in (channels, 2 * channels):
         refuse(DIT, "out_channels", outputs, [channels, 2 * channels])
+    spec = NetworkSpec(
+        model=config,
+        channels=channels,
+        image_size=about["sample_size"],
+        num_classes=about["num_embeds_ada_norm"],
+    )
     with torch.device("meta"):
-        net = DiT(
-            config,
-            image_channels=channels,
-            image_size=about["sample_size"],
-            num_classes=about["num_embeds_ada_norm"],
-            out_channels=outputs,
-        )
+        net = DiT(config, spec, out_channels=outputs)
     weights = {name: w for name, w in weights.items() if name != "pos_embed.pos_embed"}
     check_tensors(weights, dit_to_theirs(config, net.state_dict()))
     state = to_ours(dit_pairs(list(net.state_dict())), weights)

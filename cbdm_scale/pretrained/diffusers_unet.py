@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.unet import UNet
 from cbdm_scale.pretrained.transfer import ADDED
 
@@ -245,8 +246,14 @@ def unet_from_theirs(
     """Configuration and weights of our U-Net. ``none_row``: their last label is "none"."""
     config = unet_to_config(about)
     rows = about["num_class_embeds"]
+    spec = NetworkSpec(
+        model=config,
+        channels=about["in_channels"],
+        image_size=2 ** len(config.multipliers),  # any size: no weight depends on it
+        num_classes=rows - 1,
+    )
     with torch.device("meta"):
-        net = UNet(config, image_channels=about["in_channels"], num_classes=rows - 1)
+        net = UNet(config, spec)
     shapes = net.state_dict()
     pairs = unet_pairs(list(shapes), config.channels, about.get("flip_sin_to_cos", True))
     check_tensors(weights, to_theirs(pairs, shapes))

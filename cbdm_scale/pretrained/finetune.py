@@ -12,6 +12,7 @@ from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.config.preset_file import is_chosen
 from cbdm_scale.config.schema import Config, find_option, from_dict
 from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_data, network_spec
 from cbdm_scale.pretrained.transfer import Transfer, transfer
@@ -193,7 +194,7 @@ def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> l
             "begun from it. Give the trained network's place, or the options of that run."
         )
     rows, how = label_rows(start.origin, manifest, config.init_labels)
-    net = network_spec(config, manifest).build()
+    net = build(network_spec(config, manifest))
     try:
         made = transfer(net, start.origin.tensors, rows)
     except ValueError as error:

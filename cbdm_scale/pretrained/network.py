@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.models.build import NetworkSpec
+from cbdm_scale.models.build import build
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import split_scheme
@@ -101,7 +102,7 @@ class PretrainedNetwork:
 
     def build(self, device: torch.device | str = "cpu") -> nn.Module:
         """The network with its weights, for sampling: a ``denoiser.Net``."""
-        net = self.spec.build()
+        net = build(self.spec)
         net.load_state_dict(self.tensors)
         return net.to(device).eval().requires_grad_(False)
 
@@ -161,7 +162,7 @@ def _check_shapes(where: str, spec: NetworkSpec, tensors: Mapping[str, Tensor]) 
     """ValueError unless these are the weights of the network, and no others."""
     try:
         with torch.device("meta"):
-            net = spec.build()
+            net = build(spec)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ValueError(
             f"{where}: no network can be built from its config.json ({str(error)[:200]})."

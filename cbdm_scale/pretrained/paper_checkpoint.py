@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cbdm_scale.models.embeddings import sinusoid
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.unet import UNet
 
 TIME = "time_embedding.timembedding"
@@ -89,8 +90,15 @@ def load_paper_checkpoint(
     config = infer_config(weights, path)
     num_classes, channels = len(weights[LABEL]), weights[HEAD].shape[1]
     augment = AUGMENT in weights
+    spec = NetworkSpec(
+        model=config,
+        channels=channels,
+        image_size=2 ** len(config.multipliers),  # any size: no weight depends on it
+        num_classes=num_classes,
+        augment=augment,
+    )
     with torch.device("meta"):
-        net = UNet(config, image_channels=channels, num_classes=num_classes, augment=augment)
+        net = UNet(config, spec)
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     mapping = paper_names(config, shapes)
     _check_tensors(weights, mapping, shapes, path)

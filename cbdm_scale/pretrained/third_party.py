@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.diffusion.options import ScheduleConfig
-from cbdm_scale.models.build import NetworkSpec
 from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.diffusers_folder import read_diffusers
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint

@@ -18,6 +18,7 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.finetune import Start, begin, settle
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.run_dir import open_run_dir
@@ -54,7 +55,7 @@ def find_data(config: Config, *, write: bool = True) -> Manifest:
 
 def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
-    net = network_spec(config, manifest).build()
+    net = build(network_spec(config, manifest))
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size
     return {

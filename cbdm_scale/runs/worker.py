@@ -38,6 +38,7 @@ from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.losses.build import build_loss
+from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoints import CheckpointManager
 from cbdm_scale.storage.folder import Storage
@@ -301,7 +302,7 @@ class Run:
 def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
     """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
     torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
-    net = network_spec(config, manifest).build().to(device)
+    net = build(network_spec(config, manifest)).to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
