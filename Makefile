@@ -22,8 +22,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -m cbdm_scale.train --dataset digits_lt --data.root $(SHARDS) --cluster.storage $(RUNS)
 
+# Two processes: one for the tests that start Ray and share a cluster, one for the others.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .

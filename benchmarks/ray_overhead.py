@@ -32,7 +32,7 @@ from benchmarks.timing import (
     ratio_of_medians,
     write_raw,
 )
-from cbdm_scale.cluster import ClusterConfig, Published, Say
+from cbdm_scale.cluster import ClusterConfig, Log, ReportCheckpoint
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.metrics.options import EvalConfig
@@ -56,7 +56,7 @@ class Turns:
     folder: Path
     launcher: str
     rank: int
-    published: Published
+    published: ReportCheckpoint
     done: int = 0
     wall: float = 0.0
     cpu: float = 0.0
@@ -82,7 +82,13 @@ def await_file(file: Path, alive: threading.Event | None = None) -> None:
 
 
 def rank_main(
-    world: World, published: Published, say: Say, *, config: Config, folder: str, launcher: str
+    world: World,
+    published: ReportCheckpoint,
+    say: Log,
+    *,
+    config: Config,
+    folder: str,
+    launcher: str,
 ) -> dict[str, Any]:
     """The product's loop, with a turn-taking ``published``."""
     from cbdm_scale.runs.worker import run_rank

@@ -198,7 +198,7 @@ def start(options: ClassifyOptions) -> int:
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(recognise_rank, trial=trial, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
-    outcome = tracking.followed(
+    outcome = tracking.end_run_after(
         uri, run_id, lambda: cluster.launch(on_worker, options.cluster, run)
     )
     say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
@@ -227,7 +227,7 @@ def say_outcome(
         never = "/".join(map(str, outcome["classes_never_predicted"]))
         print(f"note       no image was taken for {never} of the classes: their precision is 0")
     print(f"classifier {run.path('classifier.safetensors')}")
-    print(f"charts     {tracking.charts(uri)}")
+    print(f"charts     {tracking.ui_command(uri)}")
     if outcome["unsent"]:
         print(f"waiting    {outcome['unsent']} records for MLflow; the same command sends them")
     same = f"{PROG} --dataset {options.dataset} --data.root {options.data.root}"

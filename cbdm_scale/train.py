@@ -49,7 +49,7 @@ def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
         print(line)
     grid = f"samples/{progress['images']:012d}.png"
     print(f"samples  {run.path(grid)}")
-    print(f"charts   {tracking.charts(uri)}")
+    print(f"charts   {tracking.ui_command(uri)}")
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")
     if config.dataset == "digits_lt":

@@ -1,4 +1,6 @@
-"""What all tests share: one thread, a cache of their own, the digits as shards."""
+"""What all tests share: one thread, one environment, a cache, the digits as shards."""
+
+import os
 
 import pytest
 import torch
@@ -7,6 +9,23 @@ from hypothesis import settings
 from data_prep.options import Options
 from data_prep.prepare import prepare
 
+# Ray reads its environment when it is loaded, and keeps to it while the process lives: so all
+# of it is set here, before any test loads Ray, and no test depends on those before it.
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted-aws-secret-7b1d",
+    "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password-c02e",
+    "MLFLOW_TRACKING_TOKEN": "planted-mlflow-token-93aa",
+    "GITHUB_TOKEN": "planted-token-of-somebody-4f5c",
+    "RAY_AUTH_TOKEN": "planted-ray-token-e8d6",
+}
+"""In the environment of all tests, clusters, workers and commands: found nowhere else again."""
+os.environ |= SECRETS | {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ADDRESS": "local",  # until the shared cluster runs
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+}
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    os.environ.pop(name, None)
 torch.set_num_threads(1)
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")
@@ -40,6 +59,18 @@ def digits_root(tmp_path_factory):
     options = Options(out=str(root), classifier=False, workers=0)
     prepare("digits-lt", options, say=lambda line: None)
     return str(root)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With pytest-xdist's loadgroup a file is a group, and so are all tests that start Ray.
+
+    Those share a cluster and take longest, so they come first, the others as the files come.
+    """
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 pytest_plugins = ["ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "parted_tools"]

@@ -9,6 +9,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tracking_tools import make_database
+
 
 class Server:
     """A real ``mlflow server`` on a loopback port, with its files in a folder."""
@@ -22,6 +24,8 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        if not (self.folder / "mlflow.db").exists():
+            make_database(self.folder)
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]

@@ -1,6 +1,5 @@
 """The train command as a user types it, for the tests that start Ray: launch, watch, kill."""
 
-import os
 import subprocess
 import sys
 import time
@@ -18,19 +17,11 @@ import sys
 from cbdm_scale.cluster import ClusterConfig, connect
 connect(ClusterConfig(workers=1))
 import ray
-from ray._private.worker import _global_node
-print(ray.get_runtime_context().gcs_address, _global_node.get_session_dir_path(), flush=True)
+session = ray.nodes()[0]["RayletSocketName"].partition("/sockets/")[0]
+print(ray.get_runtime_context().gcs_address, session, flush=True)
 sys.stdin.readline()
 ray.shutdown()
 """
-SECRETS = {
-    "AWS_SECRET_ACCESS_KEY": "planted-aws-secret-7b1d",
-    "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password-c02e",
-    "MLFLOW_TRACKING_TOKEN": "planted-mlflow-token-93aa",
-    "GITHUB_TOKEN": "planted-token-of-somebody-4f5c",
-    "RAY_AUTH_TOKEN": "planted-ray-token-e8d6",
-}
-"""In the environment of the cluster, its workers and all commands: none may be found again."""
 SMALL = (
     *("--model.channels", "16", "--model.dropout", "0.1", "--train.log-every", "48"),
     *("--sample.num-steps", "4", "--eval.num-images", "60", "--train.warmup-images", "480"),
@@ -41,30 +32,25 @@ SMALL = (
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the digits' shards, and one Ray cluster of this machine for all tests."""
-    folder = tmp_path_factory.mktemp("ray")
-    before = dict(os.environ)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
-    os.environ["CBDM_SCALE_CACHE"] = str(folder / "cache")
-    os.environ |= SECRETS | {"RAY_ADDRESS": "local", "RAY_AUTH_MODE": "token"}
     from data_prep.options import Options
     from data_prep.prepare import prepare
 
+    folder = tmp_path_factory.mktemp("ray")
     prepare("digits-lt", Options(out=str(folder / "shards"), workers=0))
-    checkpoints = subprocess.Popen(
+    keeper = subprocess.Popen(
         [sys.executable, "-c", KEEP_CLUSTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
     )
-    assert checkpoints.stdout
-    os.environ["RAY_ADDRESS"], session = checkpoints.stdout.readline().split()
+    assert keeper.stdout
+    address, session = keeper.stdout.readline().split()
     (folder / "session").symlink_to(session)
-    yield folder
-    checkpoints.communicate("over\n", timeout=60)
-    os.environ.clear()
-    os.environ.update(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", address)
+        yield folder
+    keeper.communicate("over\n", timeout=60)
 
 
 def command(work: Path, name: str, workers: int, images: int, *more: str) -> list[str]:

@@ -23,11 +23,11 @@ def test_a_console_whose_process_is_killed_comes_back_under_the_same_handle(
     monkeypatch.setattr(module, "print", lambda text, **_: said.append(text), raising=False)
     join()
     console = Console()
-    say, actor = console.say, console._queue.actor
+    log, actor = console.log, console._queue.actor
 
     def repeat_until_heard(word: str) -> None:
         while word not in said:  # what is said while the process starts may be lost
-            say(word)
+            log(word)
             time.sleep(0.2)
 
     with console.printing():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
 from test_third_party import CONFIGS, random_net, save, to_paper_names
-from tracking_tools import begin, history
+from tracking_tools import begin, history, make_database
 
 from cbdm_scale.data.manifest import parse_manifest
 from cbdm_scale.evaluate import main, parse
@@ -66,7 +66,7 @@ def test_a_run_on_another_data_set_is_not_compared_with(
 def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
     evaluated_copy, random_classifier, capsys
 ):
-    uri = f"sqlite:///{Path(evaluated_copy).parent / 'mlflow.db'}"
+    uri = make_database(Path(evaluated_copy).parent)
     run_id = begin(uri, Storage(evaluated_copy))
     words = ("--guidance", "0,2", *HERE)
     away = ("--tracking-uri", "http://127.0.0.1:9")

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load
 from sampling_tools import make_run
 from test_third_party import CONFIGS, random_net, save, to_paper_names
+from tracking_tools import make_database
 
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import load_pretrained
@@ -75,7 +76,7 @@ def test_a_model_of_mlflow_is_its_average_weights(run, tmp_path, monkeypatch):
     from cbdm_scale.tracking.client import make_client
     from cbdm_scale.tracking.models import register
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = make_database(tmp_path)
     client = make_client(uri)
     home = client.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
     run_id = client.create_run(home).info.run_id

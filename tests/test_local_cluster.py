@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ray_tools import run
 
-from cbdm_scale.cluster.connect import knock
+from cbdm_scale.cluster.connect import wait_for_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 ASK = """
@@ -47,11 +47,11 @@ def test_an_address_where_nobody_listens_is_said_at_once_and_by_name():
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = listening.getsockname()[1]
-        knock(f"127.0.0.1:{port}", 0)
+        wait_for_port(f"127.0.0.1:{port}", 0)
     with pytest.raises(ConnectionError):
-        knock(f"127.0.0.1:{port}", 0)
-    knock("auto", 0)
-    knock("ray://127.0.0.1:1", 0)
+        wait_for_port(f"127.0.0.1:{port}", 0)
+    wait_for_port("auto", 0)
+    wait_for_port("ray://127.0.0.1:1", 0)
 
 
 def test_what_keeps_ray_from_starting_is_a_line_for_the_user(work: Path) -> None:

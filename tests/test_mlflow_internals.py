@@ -8,7 +8,7 @@ import pytest
 from mlflow import environment_variables
 from mlflow.utils import mlflow_tags, validation
 from PIL import Image
-from tracking_tools import make_png
+from tracking_tools import make_database, make_png
 
 from cbdm_scale.tracking import mlflow_internals as ours
 from cbdm_scale.tracking.client import PATIENCE, QUIET, make_client
@@ -47,7 +47,7 @@ def parts(path: Path) -> tuple[str, str]:
 
 
 def test_an_image_has_the_names_sizes_and_the_tag_that_mlflow_gives_it(tmp_path):
-    client = make_client(f"sqlite:///{tmp_path}/mlflow.db")
+    client = make_client(make_database(tmp_path))
     home = client.create_experiment("one", artifact_location=str(tmp_path / "artifacts"))
     run_id = client.create_run(home).info.run_id
     png = make_png()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tracking_tools import make_database
 
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.storage.folder import Storage
@@ -18,7 +19,7 @@ def model(run: str, tmp_path: Path) -> Any:
     """What somebody else loads from the registry."""
     import mlflow
 
-    uri, home = f"sqlite:///{tmp_path}/mlflow.db", Storage(run)
+    uri, home = make_database(tmp_path), Storage(run)
     run_id = start_run(uri, "cbdm_scale", home, "a run", {}, {})
     checkpoint = home.path("checkpoints/000000000048")
     register(make_client(uri), home, run_id, 48, checkpoint, ["best"])

@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from conftest import SECRETS
 from mlflow_server import Server
-from ray_tools import SECRETS, command, run
+from ray_tools import command, run
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
@@ -95,7 +96,8 @@ def test_no_secret_reaches_a_file_a_log_or_a_tracker(work, tmp_path, monkeypatch
     ray.shutdown()
     (tmp_path / "shown.txt").write_text(repr(shown))
 
-    everywhere = work, work / "session" / "", tmp_path
+    cache = Path(os.environ["CBDM_SCALE_CACHE"])
+    everywhere = work, work / "session" / "", cache, tmp_path
     for secret in (*SECRETS.values(), PASSWORD):
         assert not holders(forms(secret), *everywhere), secret
     # What is not secret is found in all of these places: the search can find.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from cbdm_scale.cluster import ClusterConfig, RankMain, Say
+from cbdm_scale.cluster import ClusterConfig, Log, RankMain
 from cbdm_scale.cluster.connect import join
 from cbdm_scale.cluster.launch import launch
 from cbdm_scale.storage.folder import Storage
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 def stops_once(flag: Path) -> RankMain:
     """Rank 0 stops the first time, before it tells Ray of a checkpoint; rank 1 waits for it."""
 
-    def rank_main(device: Any, published: Any, say: Say) -> dict[str, Any]:
+    def rank_main(device: Any, published: Any, say: Log) -> dict[str, Any]:
         rank, size = dist.get_rank(), dist.get_world_size()
         if rank == 0 and not flag.exists():
             flag.touch()

@@ -16,7 +16,7 @@ from cbdm_scale.tracking import (
     Tracker,
     default_tracking_uri,
     end_run,
-    followed,
+    end_run_after,
 )
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.sender import Sender
@@ -85,9 +85,9 @@ def test_how_work_ended_is_the_status_of_its_run(
     run_id = begin(uri, run)
     if "error" in outcome:
         with pytest.raises(ValueError, match="what the user can mend"):
-            followed(uri, run_id, lambda: outcome)
+            end_run_after(uri, run_id, lambda: outcome)
     else:
-        assert followed(uri, run_id, lambda: outcome) is outcome
+        assert end_run_after(uri, run_id, lambda: outcome) is outcome
     assert make_client(uri).get_run(run_id).info.status == status
 
 
@@ -127,8 +127,8 @@ def uri(database: Storage) -> str:
 def test_everything_arrives_in_the_database(uri: str, run: Storage) -> None:
     run_id = begin(uri, run)
     tracker: Tracker = MlflowTracker(run, uri, run_id)
-    for images in 64, 128:
-        tracker.scalars(images, {"loss/total": 1 / images, "bad": math.nan, "fid[many]": 2.0})
+    for step in 64, 128:
+        tracker.scalars(step, {"loss/total": 1 / step, "bad": math.nan, "fid[many]": 2.0})
     tracker.scalars(128, {f"class/{k}": 1.0 for k in range(1100)})
     tracker.image(128, "samples", make_png())
     tracker.tags({"substituted": "{}"})
@@ -145,9 +145,9 @@ def test_sending_twice_is_sending_once(uri: str, run: Storage) -> None:
     run.child("tracking").write_bytes("2.png", make_png())
     checkpoint = make_checkpoint(run, 64)
     records: list[dict[str, Any]] = [
-        {"seq": 1, "time": 7, "images": 64, "scalars": {"a": 0.1, "b": "nan", "c": "inf"}},
-        {"seq": 2, "time": 8, "images": 64, "image": "grid/all", "file": "2.png"},
-        {"seq": 3, "time": 9, "images": 64, "model": checkpoint, "aliases": ["newest"]},
+        {"seq": 1, "time": 7, "step": 64, "scalars": {"a": 0.1, "b": "nan", "c": "inf"}},
+        {"seq": 2, "time": 8, "step": 64, "image": "grid/all", "file": "2.png"},
+        {"seq": 3, "time": 9, "step": 64, "model": checkpoint, "aliases": ["newest"]},
     ]
     for _ in range(2):  # as after a crash between sending and marking
         Sender(run, uri, run_id).send(records, lambda part: None)
@@ -162,9 +162,9 @@ def test_a_refused_record_does_not_stop_the_others(
 ) -> None:
     run_id = begin(uri, run)
     records: list[dict[str, Any]] = [
-        {"seq": 1, "time": 7, "images": 1, "scalars": {"good": 1.0}},
-        {"seq": 2, "time": 7, "images": 1, "scalars": {"not a name!": 1.0}},
-        {"seq": 3, "time": 7, "images": 2, "scalars": {"good": 2.0}},
+        {"seq": 1, "time": 7, "step": 1, "scalars": {"good": 1.0}},
+        {"seq": 2, "time": 7, "step": 1, "scalars": {"not a name!": 1.0}},
+        {"seq": 3, "time": 7, "step": 2, "scalars": {"good": 2.0}},
     ]
     sent: list[int] = []
     Sender(run, uri, run_id).send(records, lambda part: sent.extend(r["seq"] for r in part))
@@ -177,11 +177,11 @@ import sys, time
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
 tracker = MlflowTracker(Storage(sys.argv[1]), sys.argv[2], sys.argv[3])
-for images in range(100_000):
-    tracker.scalars(images, {"loss": images / 7, "norm": float(images)})
+for step in range(100_000):
+    tracker.scalars(step, {"loss": step / 7, "norm": float(step)})
     time.sleep(0.002)
-    if images % 50 == 49:
-        print(images, tracker.spool.sent, flush=True)
+    if step % 50 == 49:
+        print(step, tracker.spool.sent, flush=True)
 """
 
 
@@ -204,8 +204,8 @@ def test_kill_9_and_starting_over_logs_no_metric_twice(uri: str, run: Storage) -
         process.communicate()
     tracker = MlflowTracker(run, uri, run_id)
     last = reached + 100_010
-    for images in range(reached - 100, reached + 10):
-        tracker.scalars(images, {"loss": images / 7, "norm": float(images)})
+    for step in range(reached - 100, reached + 10):
+        tracker.scalars(step, {"loss": step / 7, "norm": float(step)})
     tracker.scalars(last, {"loss": last / 7, "norm": float(last)})
     assert tracker.close(60) == 0
     for name, scale in ("loss", 7), ("norm", 1):

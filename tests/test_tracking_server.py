@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow_server import Server
-from tracking_tools import begin, history, make_checkpoint, make_png
+from tracking_tools import begin, history, make_checkpoint, make_database, make_png
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
@@ -32,7 +32,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    return Storage(str(tmp_path_factory.mktemp("a store")))
+    folder = tmp_path_factory.mktemp("a store")
+    make_database(folder)
+    return Storage(str(folder))
 
 
 @pytest.fixture
@@ -110,20 +112,20 @@ def test_with_the_server_away_training_goes_on_and_nothing_is_lost(
     while tracker.spool.unsent:
         time.sleep(0.05)
     server.signal(signal.SIGSTOP)  # accepts connections, never answers
-    for images in range(1, 300):
-        tracker.scalars(images, {"loss": float(images)})
+    for step in range(1, 300):
+        tracker.scalars(step, {"loss": float(step)})
     assert tracker.spool.unsent == 299  # had a call waited, the test would have timed out
     server.signal(signal.SIGKILL)
     tracker.image(300, "samples", make_png())
-    for images in range(300, 500):
-        tracker.scalars(images, {"loss": float(images)})
+    for step in range(300, 500):
+        tracker.scalars(step, {"loss": float(step)})
     tracker.flush()
     assert tracker.close(0.5) == 500
 
     assert begin(server.uri, run) == run_id  # restarted with the server away
     tracker = MlflowTracker(run, server.uri, run_id)
-    for images in range(450, 600):
-        tracker.scalars(images, {"loss": float(images)})
+    for step in range(450, 600):
+        tracker.scalars(step, {"loss": float(step)})
     server.start()
     assert tracker.close(60) == 0
     assert history(server.uri, run_id, "loss") == [(i, float(i)) for i in range(600)]

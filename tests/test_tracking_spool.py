@@ -28,8 +28,8 @@ def drain(spool: Spool) -> list[dict[str, Any]]:
 
 def test_records_come_out_once_and_in_order(folder: Storage) -> None:
     spool = Spool(folder)
-    for images in range(3):
-        spool.add_scalars(images, {"loss": 0.5 * images})
+    for step in range(3):
+        spool.add_scalars(step, {"loss": 0.5 * step})
     spool.add_tags({"state": "x"})
     assert spool.unsent == 4
     records = drain(spool)
@@ -59,15 +59,15 @@ def test_the_unsent_tail_is_there_in_the_next_process(folder: Storage) -> None:
 
 def test_what_was_logged_up_to_the_mark_is_dropped(folder: Storage) -> None:
     spool = Spool(folder)
-    for images in 1, 2, 3:
-        spool.add_scalars(images, {"loss": float(images)})
+    for step in 1, 2, 3:
+        spool.add_scalars(step, {"loss": float(step)})
     spool.add_image(2, "samples", b"1")
     spool.add_model(2, "a", ["newest"])
     drain(spool)
     spool.close()
     after = Spool(folder)
-    for images in 2, 3, 4:  # redone from the checkpoint at 1
-        after.add_scalars(images, {"loss": float(images), "late": 1.0})
+    for step in 2, 3, 4:  # redone from the checkpoint at 1
+        after.add_scalars(step, {"loss": float(step), "late": 1.0})
     after.add_image(2, "samples", b"1")
     after.add_model(2, "a", ["newest", "best"])
     records = drain(after)
@@ -82,7 +82,7 @@ def test_a_torn_line_is_cut_and_what_follows_is_whole(tmp_path: Path) -> None:
     spool = Spool(folder)
     spool.add_scalars(1, {"loss": 1.0})
     spool.close()
-    folder.append("000000000001.jsonl", b'{"seq":2,"time":1,"images":2,"sca')
+    folder.append("000000000001.jsonl", b'{"seq":2,"time":1,"step":2,"sca')
     after = Spool(folder)
     after.add_scalars(2, {"loss": 2.0})
     assert [r["scalars"]["loss"] for r in drain(after)] == [1.0, 2.0]
@@ -101,9 +101,9 @@ def test_a_spool_that_is_sent_does_not_grow(
 ) -> None:
     monkeypatch.setattr("cbdm_scale.tracking.spool.SEGMENT_BYTES", 200)
     spool = Spool(folder)
-    for images in range(40):
-        spool.add_scalars(images, {"loss": 1.0})
-        spool.add_image(images, "samples", b"png")
+    for step in range(40):
+        spool.add_scalars(step, {"loss": 1.0})
+        spool.add_image(step, "samples", b"png")
     assert len(drain(spool)) == 80
     spool.close()
     Spool(folder)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from record_tools import write_training_record
+from tracking_tools import make_database
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.runs.command_line import parse
@@ -29,7 +30,7 @@ OPTIONS = SearchConfig(trials=6, finalists=1, repeats=2)
 
 def make_search(tmp_path, options=OPTIONS, base=BASE):
     folder = Storage(str(tmp_path / "search" / "s"))
-    uri, steps = f"sqlite:///{tmp_path}/mlflow.db", all_rungs(options, base)
+    uri, steps = make_database(tmp_path), all_rungs(options, base)
     runs = trial_base(options, base, folder, uri, steps)
     plan = Plan(base=runs, name="s", rungs=steps, uri=uri, parent="")
     return Search(options, base, SPACE, folder, plan), folder

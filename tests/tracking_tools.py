@@ -1,12 +1,30 @@
-"""What the tests of tracking share: a run, its history in MLflow, an image, a checkpoint."""
+"""What the tests of tracking share: a database, a run, its history in MLflow, a checkpoint."""
 
 import io
+import tempfile
+from functools import cache
+from pathlib import Path
 
 from PIL import Image
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import start_run
 from cbdm_scale.tracking.client import make_client
+
+
+@cache
+def _empty_database() -> bytes:
+    """Made once a process: MLflow needs a second of the processor for its tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_client(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def make_database(folder: str | Path) -> str:
+    """The URI of a new database ``folder``/mlflow.db whose tables are there already."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder, "mlflow.db").write_bytes(_empty_database())
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 def begin(uri: str, run: Storage, params: dict[str, str] | None = None) -> str:

@@ -8,7 +8,7 @@ from cbdm_scale.config.preset_file import ALSO, PresetFile, preset_text
 from cbdm_scale.config.presets import any_row
 from cbdm_scale.config.schema import Config, is_runtime
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import charts, log_results
+from cbdm_scale.tracking import log_results, ui_command
 from tune.findings import Comparison, Finalist, compare, finalists, statement
 from tune.ledger import Trial
 from tune.objective import best_strength
@@ -152,4 +152,4 @@ def say(search: Search, folder: Storage, lines: list[str]) -> None:
         f"than all to their end; {spent['images_of_repetitions']:,} in repetitions"
     )
     print(f"report   {folder.path(PAGE)}")
-    print(f"charts   {charts(search.plan.uri)}")
+    print(f"charts   {ui_command(search.plan.uri)}")

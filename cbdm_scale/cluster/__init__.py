@@ -1,19 +1,27 @@
 """The only import of ray in the package: the loop on Ray Train workers.
 
 options.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it) -> group.py
-(their process group); console.py brings what they say to the driver, stop.py the request to
-stop to them, notice.py the notice that a node will go. pool.py: independent jobs, such as
-chunks of images, on as many workers as there are. beside.py: one job at a time beside training,
-such as an evaluation. preflight.py: questions to every node.
+(their process group); console.py brings their lines to the driver, stop.py the request to stop
+to them, preemption.py the notice that a node will go. pool.py: independent jobs, such as chunks
+of images, on as many workers as there are. background.py: one job at a time beside training,
+such as an evaluation. preflight.py: questions to every node. ray_internals.py: what is private
+in Ray and used all the same.
 
 What Ray does here: place the processes, and start them again when one dies. Checkpoints are
-ours; Ray is told of them and never copies them. Importing this folder does not import ray.
+ours; they are reported to Ray, which never copies them. Importing this folder does not import
+ray.
 """
 
 from cbdm_scale.cluster.background import BackgroundWorker, Finished
 from cbdm_scale.cluster.connect import alive_nodes, connect, in_cluster
 from cbdm_scale.cluster.launch import launch
-from cbdm_scale.cluster.options import ClusterConfig, PoolConfig, Published, RankMain, Say
+from cbdm_scale.cluster.options import (
+    ClusterConfig,
+    Log,
+    PoolConfig,
+    RankMain,
+    ReportCheckpoint,
+)
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.cluster.preemption import PreemptionMonitor
 from cbdm_scale.cluster.preflight import Nodes, Problem
@@ -27,9 +35,9 @@ __all__ = [
     "PreemptionMonitor",
     "PoolConfig",
     "Problem",
-    "Published",
+    "ReportCheckpoint",
     "RankMain",
-    "Say",
+    "Log",
     "StopFile",
     "alive_nodes",
     "connect",

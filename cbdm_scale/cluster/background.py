@@ -15,24 +15,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cluster.options import Say
+from cbdm_scale.cluster.options import Log
 from cbdm_scale.cluster.progress import clock
 
 if TYPE_CHECKING:
     import torch
 
-Tell = Callable[[float], None]
-"""Told by a job how much of it is done, 0..1."""
-Work = Callable[["torch.device", Any, Tell], Any]
-"""(device, job, tell) -> result; sent to the process that does it."""
+ReportProgress = Callable[[float], None]
+"""Called by a job with the share of it that is done, 0..1."""
+Work = Callable[["torch.device", Any, ReportProgress], Any]
+"""(device, job, report_progress) -> result; sent to the process that does it."""
 
-TRIES = 2
+MAX_TRIES = 2
 NICENESS = 10
 """Of the process: where processors are shared after all, training goes first."""
 
 
 @dataclass(frozen=True)
 class Finished:
+    """How a job ended."""
+
     job: Any
     result: Any
     """None if it failed."""
@@ -40,46 +42,46 @@ class Finished:
     """Why it failed; "" if it did not."""
 
 
-class Doer:
-    """What runs in the process; ``share_done`` answers while ``do`` is at work."""
+class _Actor:
+    """What runs in the process; ``progress`` answers while ``run`` is at work."""
 
     def __init__(self) -> None:
-        self.done = 0.0
+        self.share = 0.0
 
-    def where(self) -> str:
+    def address(self) -> str:
         return f"{socket.gethostname()}:{os.getpid()}"
 
-    def share_done(self) -> float:
-        return self.done
+    def progress(self) -> float:
+        return self.share
 
-    def do(self, work: Work, job: Any, threads: int, on_gpu: bool) -> Any:
+    def run(self, work: Work, job: Any, threads: int, on_gpu: bool) -> Any:
         import torch
 
         os.nice(NICENESS)
         torch.set_num_threads(threads)
         device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
 
-        def tell(share: float) -> None:
-            self.done = share
+        def report_progress(share: float) -> None:
+            self.share = share
 
-        return work(device, job, tell)
+        return work(device, job, report_progress)
 
 
 class BackgroundWorker:
-    """Belongs to one training worker, and ends with it. No method but ``poll`` waits.
+    """Belongs to one training worker, and ends with it. Only ``poll`` and ``progress`` wait.
 
     Its process has the kind of device and the number of threads that a training worker has, on
     which the last bits of a result depend.
     """
 
-    def __init__(self, work: Work, cpus: float, threads: int, on_gpu: bool, say: Say):
-        self.work, self.threads, self.on_gpu, self.say = work, threads, on_gpu, say
-        self.cpus = cpus
+    def __init__(self, work: Work, cpus: float, threads: int, on_gpu: bool, log: Log):
+        self.work, self.cpus, self.threads, self.on_gpu = work, cpus, threads, on_gpu
+        self.log = log
         self.job: Any = None
         self._tries = 0
-        self._doer: Any = None
-        self._place: Any = None
-        self._promise: Any = None
+        self._actor: Any = None
+        self._address: Any = None
+        self._result: Any = None
         self._began = 0.0
 
     def has_room(self) -> bool:
@@ -92,7 +94,8 @@ class BackgroundWorker:
 
     @property
     def is_busy(self) -> bool:
-        return self._promise is not None
+        """Whether a job was started whose end ``poll`` has not given yet."""
+        return self._result is not None
 
     def start(self, job: Any) -> None:
         """Begin a job, as soon as Ray finds a place for it."""
@@ -105,23 +108,23 @@ class BackgroundWorker:
 
         self._tries += 1
         self._began = time.monotonic()
-        make = ray.remote(
+        actor = ray.remote(
             num_cpus=self.cpus,
             num_gpus=int(self.on_gpu),
             max_concurrency=2,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.threads)}},
-        )(Doer)
-        self._doer = make.remote()
-        self._place = self._doer.where.remote()
-        self._promise = self._doer.do.remote(self.work, self.job, self.threads, self.on_gpu)
+        )(_Actor)
+        self._actor = actor.remote()
+        self._address = self._actor.address.remote()
+        self._result = self._actor.run.remote(self.work, self.job, self.threads, self.on_gpu)
 
     def place(self) -> str:
         """host:pid of the process; "" while it has no place yet, or is gone."""
         import ray
 
-        found = ray.wait([self._place], timeout=0)[0]
+        found = ray.wait([self._address], timeout=0)[0]
         try:
-            return str(ray.get(self._place)) if found else ""
+            return str(ray.get(self._address)) if found else ""
         except ray.exceptions.RayError:
             return ""
 
@@ -133,37 +136,36 @@ class BackgroundWorker:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        if not ray.wait([self._promise], timeout=seconds)[0]:
+        if not ray.wait([self._result], timeout=seconds)[0]:
             return None
         try:
-            finished = Finished(self.job, ray.get(self._promise))
+            finished = Finished(self.job, ray.get(self._result))
         except RayTaskError as error:
             finished = Finished(self.job, None, f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:  # the process or its node is gone
             reason = str(error).strip().partition("\n")[0]
-            if self._tries < TRIES:
-                self.say(
+            if self._tries < MAX_TRIES:
+                self.log(
                     f"the process that works beside training died and is replaced: {reason}"
                 )
                 self.close()
                 self._start()
                 return None
-            finished = Finished(
-                self.job, None, f"its process died {self._tries} times: {reason}"
-            )
+            reason = f"its process died {self._tries} times: {reason}"
+            finished = Finished(self.job, None, reason)
         self.close()
         return finished
 
     def progress(self) -> str:
-        """How far the job is and how long it takes still, in words."""
+        """How far the job is and how long it takes still, in words; waits a second at most."""
         import ray
 
         seconds = time.monotonic() - self._began
-        asked = self._doer.share_done.remote()
+        answer = self._actor.progress.remote()
         words = "starting"
-        if self.place() and ray.wait([asked], timeout=1)[0]:
-            with suppress(ray.exceptions.RayError):  # ``poll`` says that it died
-                share = ray.get(asked)
+        if self.place() and ray.wait([answer], timeout=1)[0]:
+            with suppress(ray.exceptions.RayError):  # ``poll`` finds that it died
+                share = ray.get(answer)
                 words = f"{share:.0%}"
                 if share:
                     words += f", {clock(seconds * (1 - share) / share)} left,"
@@ -173,6 +175,6 @@ class BackgroundWorker:
         """End the process, whether or not it is done."""
         import ray
 
-        if self._doer is not None:
-            ray.kill(self._doer)
-        self._doer = self._place = self._promise = None
+        if self._actor is not None:
+            ray.kill(self._actor)
+        self._actor = self._address = self._result = None

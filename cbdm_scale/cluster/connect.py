@@ -44,9 +44,9 @@ def connect(config: ClusterConfig) -> None:
     ValueError if they could never be placed: at once, instead of waiting for ever.
     """
     join()
-    wait_for_nodes(config.min_nodes)
-    check_resources(config, most_resources())
-    say_if_busy(config.fewest * config.cpus_per_worker)
+    _wait_for_nodes(config.min_nodes)
+    check_resources(config, max_resources())
+    log_if_busy(config.fewest * config.cpus_per_worker)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -56,9 +56,9 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def wait_for_nodes(count: int, seconds: float = JOINING_S) -> None:
+def _wait_for_nodes(count: int, seconds: float = JOINING_S) -> None:
     """Wait until so many nodes have joined; ValueError if they do not."""
-    deadline, said = time.monotonic() + seconds, -1
+    deadline, printed = time.monotonic() + seconds, -1
     while (joined := len(alive_nodes())) < count:
         if time.monotonic() > deadline:
             raise ValueError(
@@ -66,13 +66,13 @@ def wait_for_nodes(count: int, seconds: float = JOINING_S) -> None:
                 f"{seconds:.0f} s. Look at the other nodes' logs, or go on with "
                 f"--cluster.min-nodes {joined}."
             )
-        if joined != said:
+        if joined != printed:
             print(f"waiting for nodes: {joined} of {count} are there", flush=True)
-            said = joined
+            printed = joined
         time.sleep(1.0)
 
 
-def most_resources() -> dict[str, float]:
+def max_resources() -> dict[str, float]:
     """What the cluster has, or what its autoscaler could make of it."""
     import ray
 
@@ -90,12 +90,12 @@ def join() -> None:
 
     address = os.environ.get("RAY_ADDRESS", "")
     if address == "local" and not ray.is_initialized():
-        start_local()
+        _start_local()
     elif not ray.is_initialized():
         if (address or newest_local_address()).startswith(LOOPBACK):
             keep_loopback()
         try:
-            knock(address)
+            wait_for_port(address)
             ray.init(address=address or "auto", log_to_driver=False)
         except ConnectionError as error:
             if address:
@@ -103,16 +103,16 @@ def join() -> None:
                     f"RAY_ADDRESS ({address}) does not answer: {error}. Start Ray there, or "
                     "unset it to use this machine."
                 ) from error
-            start_local()
+            _start_local()
         except Exception as error:  # Ray's own have no common kind: another version, no token
             raise ValueError(
                 f"the Ray cluster at {address or newest_local_address()} cannot be joined: "
-                f"{first_line(error)}. Mend that, or start one of this machine alone with "
+                f"{_first_line(error)}. Mend that, or start one of this machine alone with "
                 "RAY_ADDRESS=local."
             ) from error
 
 
-def knock(address: str, seconds: float = ANSWER_S) -> None:
+def wait_for_port(address: str, seconds: float = ANSWER_S) -> None:
     """ConnectionError if nobody listens at host:port; Ray itself would try for two minutes."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "/" in host:
@@ -128,7 +128,7 @@ def knock(address: str, seconds: float = ANSWER_S) -> None:
             time.sleep(0.5)
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """What it says first, without a full stop; its kind where it says nothing."""
     text = str(error).strip() or type(error).__name__
     return text.partition("\n")[0].rstrip(". ")
@@ -140,7 +140,8 @@ def in_cluster() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def say_if_busy(num_cpus: float) -> None:
+def log_if_busy(num_cpus: float) -> None:
+    """Print that so many CPUs are waited for, if fewer are free now."""
     import ray
 
     free = ray.available_resources().get("CPU", 0)
@@ -152,7 +153,7 @@ def say_if_busy(num_cpus: float) -> None:
         )
 
 
-def start_local() -> None:
+def _start_local() -> None:
     """A cluster of this machine alone, which nothing outside can reach.
 
     Its processes are told its address: those that look for a cluster on the machine, as Ray
@@ -160,7 +161,7 @@ def start_local() -> None:
     """
     import ray
 
-    port = free_port()
+    port = _free_port()
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_GCS_SERVER_PORT")}
     os.environ["RAY_ADDRESS"] = f"{LOOPBACK}:{port}"
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
@@ -170,7 +171,7 @@ def start_local() -> None:
         ray.shutdown()
         logs = f"{os.environ.get('RAY_TMPDIR') or '/tmp'}/ray/session_latest/logs"
         raise ValueError(
-            f"Ray did not start on this machine: {first_line(error)}. Its logs are in {logs}; "
+            f"Ray did not start on this machine: {_first_line(error)}. Its logs are in {logs}; "
             "look for memory or space that ran out, or join a running cluster with "
             "RAY_ADDRESS=host:port."
         ) from error
@@ -182,7 +183,7 @@ def start_local() -> None:
                 os.environ[name] = value
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What the workers say, on the driver's console."""
+"""Lines of the workers on the driver's console."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Console:
         # One that dies, with its node or alone, comes back under the handle that workers have.
         options = {"num_cpus": 0, "scheduling_strategy": strategy, "max_restarts": -1}
         self._queue = Queue(actor_options=options)
-        self.say = partial(_put, self._queue)
+        self.log = partial(_put, self._queue)
         self._screen = Screen()
 
     def _print(self, timeout_s: float) -> None:
@@ -41,7 +41,7 @@ class Console:
 
     @contextmanager
     def printing(self) -> Iterator[None]:
-        """While inside, print what the workers say."""
+        """While inside, print what the workers log; what is left of it on the way out."""
         over = threading.Event()
 
         def follow() -> None:

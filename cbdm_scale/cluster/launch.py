@@ -5,10 +5,10 @@ import traceback
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cluster.connect import most_resources
+from cbdm_scale.cluster.connect import max_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
-from cbdm_scale.cluster.options import ClusterConfig, RankMain, Say
+from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
 
@@ -37,7 +37,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
         TrainingFailedError,
     )
 
-    gpus = most_resources().get("GPU", 0)
+    gpus = max_resources().get("GPU", 0)
     use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.fewest)
     elastic = config.fewest < config.workers
     env = {"OMP_NUM_THREADS": str(config.threads)}
@@ -51,7 +51,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     console = Console()
     trainer = data_parallel_trainer()(
         _on_worker,
-        train_loop_config={"rank_main": rank_main, "config": config, "say": console.say},
+        train_loop_config={"rank_main": rank_main, "config": config, "log": console.log},
         scaling_config=ScalingConfig(
             num_workers=(config.min_workers, config.workers) if elastic else config.workers,
             elastic_resize_monitor_interval_s=config.resize_s,
@@ -95,20 +95,20 @@ def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     import torch.distributed as dist
 
     config: ClusterConfig = loop_config["config"]
-    say: Say = loop_config["say"]
+    log: Log = loop_config["log"]
     torch.set_num_threads(config.threads)
     device = join_group(config)
 
-    def published(path: str, metrics: dict[str, float]) -> None:
+    def report_checkpoint(path: str, metrics: dict[str, float]) -> None:
         import ray.train
 
         # A pointer: Ray takes a Checkpoint only from its own folder, or copies it there.
         ray.train.report({**metrics, "checkpoint_path": path})
 
     try:
-        returned: dict[str, Any] = loop_config["rank_main"](device, published, say)
+        returned: dict[str, Any] = loop_config["rank_main"](device, report_checkpoint, log)
     except Exception:
-        say(f"worker {dist.get_rank()} failed:\n{traceback.format_exc()}")
+        log(f"worker {dist.get_rank()} failed:\n{traceback.format_exc()}")
         raise
     finally:
         dist.destroy_process_group()

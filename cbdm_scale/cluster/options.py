@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-Published = Callable[[str, dict[str, float]], None]
-"""Called on every rank when a checkpoint (its path) is whole in storage."""
-Say = Callable[[str], None]
+ReportCheckpoint = Callable[[str, dict[str, float]], None]
+"""Called on every rank when a checkpoint (its path) is whole in storage, with its metrics."""
+Log = Callable[[str], None]
 """Prints a line on the driver's console."""
-RankMain = Callable[["torch.device", Published, Say], dict[str, Any]]
+RankMain = Callable[["torch.device", ReportCheckpoint, Log], dict[str, Any]]
 """Called on every rank once the process group stands; training.distributed.run_in_world."""
 
 
@@ -79,6 +79,7 @@ class ClusterConfig:
 
     @property
     def threads(self) -> int:
+        """Threads of torch in a worker."""
         return max(1, int(self.cpus_per_worker))
 
     @property
@@ -116,4 +117,5 @@ class PoolConfig:
 
     @property
     def threads(self) -> int:
+        """Threads of torch in a worker."""
         return max(1, int(self.cpus_per_worker))

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cbdm_scale.cluster.connect import join, most_resources, say_if_busy
-from cbdm_scale.cluster.options import PoolConfig
-from cbdm_scale.cluster.progress import Log
+from cbdm_scale.cluster.connect import join, log_if_busy, max_resources
+from cbdm_scale.cluster.options import Log, PoolConfig
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +41,9 @@ def run_jobs(
     join()
     import ray  # not before: Ray reads the environment that join sets
 
-    resources = most_resources() if config.workers else ray.cluster_resources()
+    resources = max_resources() if config.workers else ray.cluster_resources()
     workers, on_gpu = place(config, resources, len(jobs))
-    say_if_busy(workers * config.cpus_per_worker)
+    log_if_busy(workers * config.cpus_per_worker)
     pool: Pool[Job, Result] = Pool(setup, jobs, config, on_gpu, log)
     with sigterm_interrupts():
         yield from pool.run(workers)

@@ -1,8 +1,8 @@
 """The notice that a node will be taken away (a drain in Ray, as of spot machines), on a worker.
 
 Ray Train tells every worker within seconds, lets all go on until the deadline, and then starts
-them again on the nodes that are left. So the run saves a checkpoint at once, since deadlines
-are promises of others, and one more shortly before the deadline.
+them again on the nodes that are left. So the run saves a checkpoint at once, because a node may
+go before its deadline, and one more shortly before it.
 """
 
 import sys
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cbdm_scale.cluster.options import Say
+from cbdm_scale.cluster.options import Log
 from cbdm_scale.cluster.ray_internals import preemption_info
 
 LEAST_S = 5.0
@@ -46,8 +46,8 @@ def drain() -> Drain | None:
 class PreemptionMonitor:
     """When a checkpoint is due because a node is about to go."""
 
-    def __init__(self, say: Say, look: Callable[[], Drain | None] = drain):
-        self.say, self.look = say, look
+    def __init__(self, log: Log, get_drain: Callable[[], Drain | None] = drain):
+        self.log, self.get_drain = log, get_drain
         self._answered: Drain | None = None
         self._is_last = False
 
@@ -56,14 +56,14 @@ class PreemptionMonitor:
 
         write_s: seconds that the last checkpoint took.
         """
-        found = self.look()
+        found = self.get_drain()
         if found is None:
             return False
         left = None if found.deadline is None else found.deadline - time.time()
         if self._answered is None or found.nodes != self._answered.nodes:
             when = "soon" if left is None else f"in {max(left, 0):.0f} s"
             workers = " ".join(map(str, found.ranks))
-            self.say(
+            self.log(
                 f"preemption: the node of worker {workers} goes {when}; a checkpoint is saved "
                 "now, and the run goes on elsewhere"
             )

@@ -17,7 +17,7 @@ class Problem:
     reason: str
 
 
-class ProbeActor:
+class _ProbeActor:
     """What runs in the process."""
 
     def answer(self, question: Question) -> Any:
@@ -44,9 +44,9 @@ class Nodes:
         self.names = [
             f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})" for node in nodes
         ]
-        make = ray.remote(num_cpus=0)(ProbeActor)
-        self._lookers = [
-            make.options(
+        actor = ray.remote(num_cpus=0)(_ProbeActor)
+        self._probes = [
+            actor.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote()
             for node in nodes
@@ -56,31 +56,31 @@ class Nodes:
         """One question a node -> its answer, or the ``Problem`` that it has with it."""
         import ray
 
-        promises = [
-            looker.answer.remote(question)
-            for looker, question in zip(self._lookers, questions, strict=True)
+        refs = [
+            probe.answer.remote(question)
+            for probe, question in zip(self._probes, questions, strict=True)
         ]
-        if not promises:
+        if not refs:
             return []
-        ready, _ = ray.wait(promises, num_returns=len(promises), timeout=self.timeout_s)
-        there = set(ready)
-        return [self._get(p) if p in there else self._silent() for p in promises]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=self.timeout_s)
+        return [self._get(ref) if ref in ready else self._silent() for ref in refs]
 
     def _silent(self) -> Problem:
         return Problem(f"no answer within {self.timeout_s:g} s")
 
-    def _get(self, promise: Any) -> Any:
+    def _get(self, ref: Any) -> Any:
         import ray
         from ray.exceptions import RayError
 
         try:
-            return ray.get(promise)
+            return ray.get(ref)
         except RayError as error:  # the node has no such code, or is gone
             lines = [line for line in str(error).strip().splitlines() if line.strip()]
             return Problem(f"cannot run this code: {lines[-1].strip() if lines else error}")
 
     def close(self) -> None:
+        """End the processes."""
         import ray
 
-        for looker in self._lookers:
-            ray.kill(looker)
+        for probe in self._probes:
+            ray.kill(probe)

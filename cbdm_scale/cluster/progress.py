@@ -7,9 +7,10 @@ and once a minute where nothing does: silence means that the process is gone.
 import sys
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+from cbdm_scale.cluster.options import Log
 
 LINE_EVERY_S = 5.0
 """Seconds between two plain lines of work that goes on."""
@@ -17,9 +18,6 @@ BAR_EVERY_S = 0.1
 """Seconds between two moves of a bar."""
 SILENCE_S = 60.0
 """Seconds without a line after which the last state is said again."""
-
-Log = Callable[[str], None]
-"""Prints a line."""
 
 
 class ProgressLine(str):

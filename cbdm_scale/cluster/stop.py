@@ -37,7 +37,10 @@ def stop_on_signal(run: "Storage") -> Iterator[None]:
 
 
 class StopFile:
-    """Looks once a second for a file "stop" in the run folder, off the training thread."""
+    """Looks once a second for a file "stop" in the run folder, off the training thread.
+
+    ``is_set()``: whether it was there.
+    """
 
     def __init__(self, folder: "Storage"):
         self._found, self._closed = threading.Event(), threading.Event()
@@ -53,5 +56,6 @@ class StopFile:
         self.is_set = self._found.is_set
 
     def close(self) -> None:
+        """End the thread."""
         self._closed.set()
         self._thread.join(5)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import nn
 
-from cbdm_scale.cluster import Finished, Say
+from cbdm_scale.cluster import Finished, Log
 from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, tail_warning
@@ -63,7 +63,7 @@ class EvaluationScheduler:
         world: World,
         run: Storage,
         tracker: Tracker,
-        say: Say,
+        say: Log,
         helper: Helper | None,
     ):
         self.config, self.evaluator, self.world, self.run = config, evaluator, world, run

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbdm_scale.cluster import Published, Say, StopFile
+from cbdm_scale.cluster import Log, ReportCheckpoint, StopFile
 from cbdm_scale.cluster.progress import ProgressLine, clock
 from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.data.loader import load_batches
@@ -59,8 +59,8 @@ class Trial:
 
 def recognise_rank(
     world: World,
-    published: Published,
-    say: Say = print,
+    published: ReportCheckpoint,
+    say: Log = print,
     *,
     trial: Trial,
     tracking_uri: str,
@@ -95,7 +95,7 @@ def recognise_rank(
 
 
 def all_seeds(
-    trial: Trial, world: World, tracker: Tracker, stop: Callable[[], bool], say: Say
+    trial: Trial, world: World, tracker: Tracker, stop: Callable[[], bool], say: Log
 ) -> dict[str, Any]:
     """The seeds one after the other; rank 0 writes the files."""
     run = Storage(trial.folder)
@@ -133,7 +133,7 @@ def one_seed(
     world: World,
     tracker: Tracker,
     stop: Callable[[], bool],
-    say: Say,
+    say: Log,
 ) -> Tensor | None:
     """Confusion (K, K) of a network trained under this seed, stored; None if stopped."""
     began, total = time.perf_counter(), trial.images

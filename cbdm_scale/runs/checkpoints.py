@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from cbdm_scale.cluster import Published
+from cbdm_scale.cluster import ReportCheckpoint
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import Tracker
 from cbdm_scale.training.distributed import World
@@ -34,7 +34,7 @@ class CheckpointManager:
         folder: Storage,
         world: World,
         tracker: Tracker,
-        published: Published,
+        published: ReportCheckpoint,
         about: dict[str, Any],
         keep: int,
         needed: Callable[[], Collection[int]],

@@ -139,7 +139,7 @@ def carry_out(
     print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, config.cluster.timeout_s)
-    outcome = tracking.followed(
+    outcome = tracking.end_run_after(
         uri, run_id, lambda: cluster.launch(on_worker, config.cluster, run)
     )
     return outcome | {"uri": uri, "config": config}

@@ -114,7 +114,7 @@ def check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
 
 def check_tracker(nodes: Nodes, uri: str) -> list[str]:
     shown = tracking.hide_password(uri)
-    question = partial(tracking.ask_server, uri)
+    question = partial(tracking.check_server, uri)
     answers = nodes.ask([question] * len(nodes.names))
     return [
         f"node {name} does not reach MLflow, track.uri ({shown}): {there.reason}. Start Ray "

@@ -18,9 +18,9 @@ import torch
 from cbdm_scale import __version__
 from cbdm_scale.cluster import (
     BackgroundWorker,
+    Log,
     PreemptionMonitor,
-    Published,
-    Say,
+    ReportCheckpoint,
     StopFile,
     in_cluster,
 )
@@ -58,8 +58,8 @@ LAST_WORDS_S = 20.0
 
 def run_rank(
     world: World,
-    published: Published,
-    say: Say = print,
+    published: ReportCheckpoint,
+    say: Log = print,
     *,
     config: Config,
     tracking_uri: str,
@@ -90,8 +90,8 @@ class Run:
         world: World,
         run: Storage,
         tracker: Tracker,
-        published: Published,
-        print_line: Say,
+        published: ReportCheckpoint,
+        print_line: Log,
     ):
         self.config, self.world, self.folder = config, world, run
         self.tracker, self.print_line = tracker, print_line

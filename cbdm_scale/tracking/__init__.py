@@ -1,22 +1,23 @@
-"""What a run tells MLflow, by way of a spool that outlives the server and the process.
+"""What a run logs to MLflow, by way of a spool that outlives the server and the process.
 
 tracker.py (what the loop calls) -> spool.py (records on disk) -> sender.py (records to MLflow)
 runs.py: one MLflow run per run folder; models.py: a checkpoint as a model;
-results.py: a finished evaluation.
+results.py: a finished evaluation; client.py: MLflow's client, and the names that it takes;
+mlflow_internals.py: what MLflow does inside and is done here as well.
 ``mlflow`` itself is imported by the functions that need it: importing this folder is free.
 """
 
-from cbdm_scale.tracking.client import ask_server, database_file, hide_password
+from cbdm_scale.tracking.client import check_server, database_file, hide_password
 from cbdm_scale.tracking.models import fetch_model
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.tracking.results import log_results, run_id_of
 from cbdm_scale.tracking.runs import (
-    charts,
     default_tracking_uri,
     end_run,
-    followed,
+    end_run_after,
     start_run,
     tag_run,
+    ui_command,
 )
 from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
@@ -25,16 +26,16 @@ __all__ = [
     "NoTracker",
     "TrackConfig",
     "Tracker",
-    "ask_server",
-    "charts",
+    "check_server",
     "database_file",
     "default_tracking_uri",
     "end_run",
+    "end_run_after",
     "fetch_model",
-    "followed",
     "hide_password",
     "log_results",
     "run_id_of",
     "start_run",
     "tag_run",
+    "ui_command",
 ]

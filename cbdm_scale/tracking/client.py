@@ -1,11 +1,12 @@
-"""How this project talks to MLflow: quietly, without telemetry, never waiting for long."""
+"""MLflow's client: quiet, without telemetry, never waiting for long."""
 
 import importlib
 import logging
 import os
 import re
 import warnings
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from cbdm_scale.tracking.mlflow_internals import LONGEST_NAME
 
@@ -16,7 +17,7 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
-NOISE = (  # what MLflow says of its own types, and of models whose signature we give
+NOISE = (  # warnings of MLflow about its own types, and about models whose signature we give
     "Any type hint is inferred as AnyType",
     "An input example was not provided",
 )
@@ -25,10 +26,11 @@ PATIENCE = {  # one attempt each: the sender repeats it, and start_run wants to 
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 SQLITE = "sqlite:///"
+Item = TypeVar("Item")
 
 
 def import_mlflow() -> None:
-    """Import it (a second or so) with our manners; touches no server and no database."""
+    """Import it (a second or so), quiet and without telemetry; no server, no database."""
     for name, value in QUIET.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
@@ -54,12 +56,17 @@ def database_file(uri: str) -> str | None:
     return uri.removeprefix(SQLITE) if uri.startswith(SQLITE) else None
 
 
-def ask_server(uri: str) -> None:
-    """Let the server at a URI answer one small question; raises if it does not."""
+def check_server(uri: str) -> None:
+    """ValueError (without a password) if the server at a URI does not answer."""
     try:
         make_client(uri).search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
         raise ValueError(hide_password(str(error))) from None
+
+
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Parts of at most ``size`` items, in order."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def clean_name(name: str) -> str:

@@ -24,7 +24,7 @@ def model_name(run: Storage) -> str:
 
 
 def register(
-    client: Any, run: Storage, run_id: str, images: int, checkpoint: str, aliases: Sequence[str]
+    client: Any, run: Storage, run_id: str, step: int, checkpoint: str, aliases: Sequence[str]
 ) -> None:
     """Make the version for this checkpoint, unless it exists, and move the aliases to it."""
     from mlflow.exceptions import MlflowException
@@ -36,13 +36,13 @@ def register(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     known = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
-    number = next((v.version for v in known if v.tags.get("images") == str(images)), None)
+    number = next((v.version for v in known if v.tags.get("images") == str(step)), None)
     if number is None:
         folder = Storage(checkpoint)
         if not folder.exists("ema.safetensors"):
             log.warning("%s is gone: it is not registered as a model", checkpoint)
             return
-        place = f"models/{images:012d}"
+        place = f"models/{step:012d}"
         with tempfile.TemporaryDirectory() as scratch:
             save(run, folder, Path(scratch))
             client.log_artifacts(run_id, str(Path(scratch, "model")), place)
@@ -50,7 +50,7 @@ def register(
             name,
             source=f"{client.get_run(run_id).info.artifact_uri}/{place}",
             run_id=run_id,
-            tags={"images": str(images), "checkpoint": checkpoint},
+            tags={"images": str(step), "checkpoint": checkpoint},
             await_creation_for=0,
         ).version
     for alias in aliases:

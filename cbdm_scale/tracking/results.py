@@ -1,7 +1,7 @@
 """Numbers and files of a finished evaluation into the run's MLflow run, in one go.
 
 They do not pass through the spool, which takes a name once for each number of images: another
-evaluation of the same checkpoint is news.
+evaluation of the same checkpoint is logged as well.
 """
 
 import tempfile
@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.client import SQLITE, clean_name, hide_password, make_client
+from cbdm_scale.tracking.client import (
+    batches,
+    clean_name,
+    database_file,
+    hide_password,
+    make_client,
+)
 from cbdm_scale.tracking.mlflow_internals import METRICS_PER_CALL
 from cbdm_scale.tracking.runs import RUN_ID_FILE, default_tracking_uri
 
@@ -23,20 +29,20 @@ def run_id_of(run: Storage) -> str:
 def log_results(
     run: Storage,
     uri: str,
-    images: int,
+    step: int,
     metrics: Mapping[str, float],
     files: Mapping[str, bytes],
     folder: str,
 ) -> str:
-    """Log metrics at ``images`` and files under ``folder``; why not, or "" if it did.
+    """Log metrics at ``step`` (images seen) and files under ``folder``; "" or why it could not.
 
     ``uri`` "" is the server of MLFLOW_TRACKING_URI, else the database beside the run.
     """
     try:
         uri = uri or default_tracking_uri(Storage(run.url.rpartition("/")[0]))
-        if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        if (file := database_file(uri)) is not None and not Path(file).exists():
             return f"there is no database {uri}: give its place with --tracking-uri"
-        _log(uri, run_id_of(run), images, metrics, files, folder)
+        _log(uri, run_id_of(run), step, metrics, files, folder)
     except Exception as error:  # each kind of store raises its own
         first_line = hide_password(str(error).strip().partition("\n")[0])
         return f"{hide_password(uri)} does not take the results ({first_line})"
@@ -46,7 +52,7 @@ def log_results(
 def _log(
     uri: str,
     run_id: str,
-    images: int,
+    step: int,
     metrics: Mapping[str, float],
     files: Mapping[str, bytes],
     folder: str,
@@ -61,6 +67,6 @@ def _log(
             path.write_bytes(data)
         client.log_artifacts(run_id, scratch, folder)
     now = time.time_ns() // 1_000_000
-    every = [Metric(clean_name(k), v, now, images) for k, v in metrics.items()]
-    for start in range(0, len(every), METRICS_PER_CALL):  # last, so that they say it is whole
-        client.log_batch(run_id, every[start : start + METRICS_PER_CALL])
+    every = [Metric(clean_name(k), v, now, step) for k, v in metrics.items()]
+    for batch in batches(every, METRICS_PER_CALL):  # last: an evaluation with numbers is whole
+        client.log_batch(run_id, batch)

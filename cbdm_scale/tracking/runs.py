@@ -9,6 +9,7 @@ from typing import Any
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import (
     SQLITE,
+    batches,
     clean_name,
     database_file,
     hide_password,
@@ -34,7 +35,7 @@ def default_tracking_uri(storage: Storage) -> str:
     return f"{SQLITE}{storage.path('mlflow.db')}"
 
 
-def charts(uri: str) -> str:
+def ui_command(uri: str) -> str:
     """What to type, or the address to open, to look at the runs."""
     if database_file(uri) is not None:
         return f"mlflow ui --backend-store-uri {uri}"
@@ -101,9 +102,8 @@ def _find_experiment(client: Any, uri: str, name: str) -> str:
 
     if (known := client.get_experiment_by_name(name)) is None:
         artifacts = None
-        if uri.startswith(SQLITE):
-            database = Storage(uri.removeprefix(SQLITE))
-            artifacts = Storage(os.path.dirname(database.url)).path("mlartifacts")
+        if (file := database_file(uri)) is not None:
+            artifacts = Storage(os.path.dirname(Storage(file).url)).path("mlartifacts")
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
         except MlflowException as error:
@@ -120,11 +120,11 @@ def _describe(
     from mlflow.entities import Param, RunTag
 
     every = [Param(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in params.items()]
-    for start in range(0, len(every), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=every[start : start + PARAMS_PER_CALL])
+    for batch in batches(every, PARAMS_PER_CALL):
+        client.log_batch(run_id, params=batch)
     some = [RunTag(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in tags.items()]
-    for start in range(0, len(some), PARAMS_PER_CALL):
-        client.log_batch(run_id, tags=some[start : start + PARAMS_PER_CALL])
+    for batch in batches(some, PARAMS_PER_CALL):
+        client.log_batch(run_id, tags=batch)
 
 
 def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
@@ -153,10 +153,10 @@ def end_run(tracking_uri: str, run_id: str, status: str) -> None:
         )
 
 
-def followed(
+def end_run_after(
     tracking_uri: str, run_id: str, work: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a run's work came to; MLflow hears how it ended, also if it raised.
+    """What ``work()`` returns; its MLflow run then ends as it did, also if it raised.
 
     An outcome {"error": text} is what the user can mend: a ValueError with the text.
     """

@@ -7,12 +7,12 @@ follow from the record, so that they replace themselves; tags replace themselves
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.client import hide_password, is_refusal, make_client
+from cbdm_scale.tracking.client import batches, hide_password, is_refusal, make_client
 from cbdm_scale.tracking.mlflow_internals import (
     IMAGES_FOLDER,
     IMAGES_TAG,
@@ -26,6 +26,22 @@ from cbdm_scale.tracking.spool import Record
 log = logging.getLogger(__name__)
 
 
+def _parts(records: list[Record]) -> Iterator[list[Record]]:
+    """Records that go in one request: some of scalars, or one other; in order."""
+    part: list[Record] = []
+    for record in records:
+        full = sum(len(r["scalars"]) for r in part) >= METRICS_PER_CALL
+        if part and (full or "scalars" not in record):
+            yield part
+            part = []
+        if "scalars" in record:
+            part.append(record)
+        else:
+            yield [record]
+    if part:
+        yield part
+
+
 class Sender:
     """Lives in the tracker's thread; raises whatever the server or the network raises."""
 
@@ -35,30 +51,19 @@ class Sender:
 
     @property
     def client(self) -> Any:
+        """The MlflowClient, made when it is first needed."""
         if self._client is None:
             self._client = make_client(self.uri)
         return self._client
 
     def send(self, records: list[Record], mark: Callable[[list[Record]], None]) -> None:
         """Send in order, calling ``mark`` with every part as soon as it has arrived."""
-        part: list[Record] = []
-        for record in records:
-            full = sum(len(r["scalars"]) for r in part) >= METRICS_PER_CALL
-            if part and (full or "scalars" not in record):
-                self._send_part(part)
-                mark(part)
-                part = []
-            part.append(record)
-            if "scalars" not in record:
-                self._send_part(part)
-                mark(part)
-                part = []
-        if part:
+        for part in _parts(records):
             self._send_part(part)
             mark(part)
 
     def _send_part(self, part: list[Record]) -> None:
-        """Some records of scalars, or one other; what MLflow will never take is named."""
+        """One request's records; one that MLflow will never take is named in a warning."""
         try:
             self._log(part)
         except Exception as error:
@@ -78,10 +83,10 @@ class Sender:
         match part[0]:
             case {"scalars": _}:
                 self._log_scalars(part)
-            case {"image": name, "file": file, "images": images, "time": time}:
-                self._log_image(name, file, images, time)
-            case {"model": checkpoint, "aliases": aliases, "images": images}:
-                register(self.client, self.run, self.run_id, images, checkpoint, aliases)
+            case {"image": name, "file": file, "step": step, "time": time}:
+                self._log_image(name, file, step, time)
+            case {"model": checkpoint, "aliases": aliases, "step": step}:
+                register(self.client, self.run, self.run_id, step, checkpoint, aliases)
             case {"tags": tags}:
                 for key, value in tags.items():
                     self.client.set_tag(self.run_id, key, value[:LONGEST_TAG])
@@ -92,20 +97,20 @@ class Sender:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(name, float(value), record["time"], record["images"])
+            Metric(name, float(value), record["time"], record["step"])
             for record in part
             for name, value in record["scalars"].items()
         ]
-        for start in range(0, len(metrics), METRICS_PER_CALL):
-            self.client.log_batch(self.run_id, metrics[start : start + METRICS_PER_CALL])
+        for batch in batches(metrics, METRICS_PER_CALL):
+            self.client.log_batch(self.run_id, batch)
 
-    def _log_image(self, name: str, file: str, images: int, time_ms: int) -> None:
+    def _log_image(self, name: str, file: str, step: int, time_ms: int) -> None:
         spool = self.run.child("tracking")
         if not spool.exists(file):
             log.warning("%s is gone: it is left out", spool.path(file))
             return
         png = spool.read_bytes(file)
         with tempfile.TemporaryDirectory() as folder:
-            write_image(png, name, images, time_ms, self.run_id, Path(folder))
+            write_image(png, name, step, time_ms, self.run_id, Path(folder))
             self.client.log_artifacts(self.run_id, folder, IMAGES_FOLDER)
         self.client.set_tag(self.run_id, IMAGES_TAG, "true")

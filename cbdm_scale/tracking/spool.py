@@ -2,11 +2,11 @@
 
     <run>/tracking/<first seq>.jsonl   one record a line; local: appended, elsewhere: put whole
     <run>/tracking/<seq>.png           an image that a record names
-    <run>/tracking/sent.json           {"seq": the last one sent, "marks": {key: images}}
+    <run>/tracking/sent.json           {"seq": the last one sent, "marks": {key: step}}
 
 A record carries ``seq`` (1, 2, ...), ``time`` (ms) and what to log. Two rules make every record
 arrive exactly once. Nothing is handed out for sending before it is durable. And nothing is
-taken whose ``images`` is not above the mark of its key, the largest ``images`` that the spool
+taken whose ``step`` is not above the mark of its key, the largest ``step`` that the spool
 ever took for it: a run that restarts from an older checkpoint redoes the same numbers, which
 are dropped.
 """
@@ -28,20 +28,20 @@ SEGMENT_BYTES = 1 << 18
 log = logging.getLogger(__name__)
 
 
-def mark_keys(record: Record) -> list[str]:
-    """What may be logged only once per ``images``: each scalar, image and alias by name."""
+def _mark_keys(record: Record) -> list[str]:
+    """What may be logged only once per ``step``: each scalar, image and alias by name."""
     names = [f"scalar/{name}" for name in record.get("scalars", {})]
     names += [f"alias/{alias}" for alias in record.get("aliases", [])]
     return names + ([f"image/{record['image']}"] if "image" in record else [])
 
 
-def plain(value: float) -> float | str:
+def _json_number(value: float) -> float | str:
     """Strict JSON has no nan or inf: they are written as words that ``float`` reads."""
     value = float(value)
     return value if math.isfinite(value) else str(value)
 
 
-def parse(data: bytes) -> list[Record]:
+def _parse(data: bytes) -> list[Record]:
     """The whole records of a segment; a torn line is skipped."""
     records = []
     for line in data.splitlines():
@@ -80,11 +80,11 @@ class Spool:
         files, needed = self.folder.list(), set()
         for name in (name for name in files if name.endswith(".jsonl")):
             data = self.folder.read_bytes(name)
-            records = parse(data)
+            records = _parse(data)
             if not records or records[-1]["seq"] <= self.sent:
                 self.folder.remove(name)
                 continue
-            whole = b"".join(encode(record) for record in records)
+            whole = b"".join(_encode(record) for record in records)
             if len(whole) != len(data):
                 log.warning("%s: cut a torn record", self.folder.path(name))
                 self.folder.write_bytes(name, whole)
@@ -99,32 +99,36 @@ class Spool:
 
     @staticmethod
     def _raise_marks(marks: dict[str, int], record: Record) -> None:
-        for key in mark_keys(record):
-            marks[key] = max(marks.get(key, -1), record["images"])
+        for key in _mark_keys(record):
+            marks[key] = max(marks.get(key, -1), record["step"])
 
     @property
     def unsent(self) -> int:
         """Records that MLflow does not have yet."""
         return self.last - self.sent
 
-    def is_new(self, key: str, images: int) -> bool:
-        return images > self._marks.get(key, -1)
+    def _is_new(self, key: str, step: int) -> bool:
+        return step > self._marks.get(key, -1)
 
-    def add_scalars(self, images: int, values: Mapping[str, float]) -> None:
-        new = {k: plain(v) for k, v in values.items() if self.is_new(f"scalar/{k}", images)}
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Metrics at ``step``; those that the spool has taken there before are dropped."""
+        new = {k: v for k, v in values.items() if self._is_new(f"scalar/{k}", step)}
         if new:
-            self._add({"images": images, "scalars": new})
+            self._add({"step": step, "scalars": {k: _json_number(v) for k, v in new.items()}})
 
-    def add_image(self, images: int, name: str, png: bytes) -> None:
-        if self.is_new(f"image/{name}", images):
-            self._add({"images": images, "image": name}, png)
+    def add_image(self, step: int, name: str, png: bytes) -> None:
+        """A PNG at ``step``, likewise."""
+        if self._is_new(f"image/{name}", step):
+            self._add({"step": step, "image": name}, png)
 
-    def add_model(self, images: int, checkpoint: str, aliases: list[str]) -> None:
-        new = [alias for alias in aliases if self.is_new(f"alias/{alias}", images)]
+    def add_model(self, step: int, checkpoint: str, aliases: list[str]) -> None:
+        """A checkpoint to register, and aliases to point at it; only if one of them is new."""
+        new = [alias for alias in aliases if self._is_new(f"alias/{alias}", step)]
         if new:
-            self._add({"images": images, "model": checkpoint, "aliases": new})
+            self._add({"step": step, "model": checkpoint, "aliases": new})
 
     def add_tags(self, values: Mapping[str, str]) -> None:
+        """Tags of the run; never dropped."""
         if values:
             self._add({"tags": dict(values)})
 
@@ -150,7 +154,7 @@ class Spool:
             name = f"{record['seq']:012d}.jsonl"
             self._file, self._written = self.folder.open_append(name), 0
             self._segments.append(name)
-        line = encode(record)
+        line = _encode(record)
         try:
             self.folder.write_all(self._file, line)
         except OSError:
@@ -180,7 +184,7 @@ class Spool:
             for record, png in buffer:
                 if png is not None:
                     self.folder.write_bytes(record["file"], png)
-            self.folder.write_bytes(name, b"".join(encode(record) for record, _ in buffer))
+            self.folder.write_bytes(name, b"".join(_encode(record) for record, _ in buffer))
         except BaseException:
             with self._lock:
                 self._buffer = buffer + self._buffer
@@ -198,7 +202,7 @@ class Spool:
         with self._lock:
             names = list(self._segments)
         for name in names:
-            records = parse(self.folder.read_bytes(name))
+            records = _parse(self.folder.read_bytes(name))
             found = [record for record in records if self.sent < record["seq"] <= last]
             if found:
                 return found
@@ -234,5 +238,5 @@ class Spool:
                 self._file = None
 
 
-def encode(record: Record) -> bytes:
+def _encode(record: Record) -> bytes:
     return (json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode()

@@ -18,16 +18,19 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives numbers. ``images`` is the x axis: images seen by all ranks together."""
+    """Receives numbers. ``step`` is the x axis: images seen by all ranks together."""
 
-    def scalars(self, images: int, values: Mapping[str, float]) -> None: ...
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log metrics by name."""
 
-    def image(self, images: int, name: str, png: bytes) -> None: ...
+    def image(self, step: int, name: str, png: bytes) -> None:
+        """Log a PNG; those of one name are one series."""
 
-    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
+    def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
         """Register the checkpoint folder at this URL and point the aliases at it."""
 
-    def tags(self, values: Mapping[str, str]) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run."""
 
     def flush(self) -> None:
         """Make all of the above durable: call it before a checkpoint is published."""
@@ -37,13 +40,15 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    def scalars(self, images: int, values: Mapping[str, float]) -> None:
+    """Keeps nothing: of the other ranks, and of a run without MLflow."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         pass
 
-    def image(self, images: int, name: str, png: bytes) -> None:
+    def image(self, step: int, name: str, png: bytes) -> None:
         pass
 
-    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
+    def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
         pass
 
     def tags(self, values: Mapping[str, str]) -> None:
@@ -74,14 +79,14 @@ class MlflowTracker:
         self._thread = threading.Thread(target=self._send, name="tracking", daemon=True)
         self._thread.start()
 
-    def scalars(self, images: int, values: Mapping[str, float]) -> None:
-        self.spool.add_scalars(images, {clean_name(k): v for k, v in values.items()})
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.spool.add_scalars(step, {clean_name(k): v for k, v in values.items()})
 
-    def image(self, images: int, name: str, png: bytes) -> None:
-        self.spool.add_image(images, clean_name(name), png)
+    def image(self, step: int, name: str, png: bytes) -> None:
+        self.spool.add_image(step, clean_name(name), png)
 
-    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
-        self.spool.add_model(images, checkpoint, list(aliases))
+    def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
+        self.spool.add_model(step, checkpoint, list(aliases))
 
     def tags(self, values: Mapping[str, str]) -> None:
         self.spool.add_tags({clean_name(k): v for k, v in values.items()})
