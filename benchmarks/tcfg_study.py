@@ -22,13 +22,13 @@ from cbdm_scale import train
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.results import Scores
 from cbdm_scale.losses.term import mean_sq
-from cbdm_scale.metrics.features import to_model_range
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode

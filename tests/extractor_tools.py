@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Features, as_levels
 
 
@@ -26,7 +27,6 @@ class TinyExtractor:
 @dataclass(frozen=True)
 class TinyRecipe:
     seed: int = 0
-    has_imagenet_classes: bool = False
 
     @property
     def fingerprint(self):
@@ -34,6 +34,11 @@ class TinyRecipe:
 
     def load(self, device):
         return TinyExtractor(self.fingerprint)
+
+
+def load_extractor(*where, **options):
+    """An extractor by its name, loaded here."""
+    return find_extractor(*where, **options).load("cpu")
 
 
 def write_npz(path, n=23, seed=0, change=None):

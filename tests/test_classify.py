@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from extractor_tools import load_extractor
 from ray_tools import logged_steps, run
 
 from cbdm_scale.classify import ClassifyOptions, identity, main, open_run_dir, parse
-from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.recognition.sets import find_sets
 
 

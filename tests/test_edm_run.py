@@ -12,6 +12,7 @@ from sampling_tools import make_run, only_set
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import from_dict
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.evaluation.evaluator import evaluate_alone
 from cbdm_scale.models.options import BACKBONES
@@ -19,7 +20,7 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.runs.command_line import parse
 from cbdm_scale.sample import main as sample
 from cbdm_scale.sample import parse as parse_sample
-from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.sampling.generate import generate
 from cbdm_scale.storage.folder import Storage
 
 

@@ -10,6 +10,7 @@ import pytest
 import ray_tools
 import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
+from extractor_tools import load_extractor
 from sampling_tools import make_run, only_set
 
 from cbdm_scale.evaluate import main, parse
@@ -17,7 +18,6 @@ from cbdm_scale.evaluation.inputs import find_inputs
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.generation.store import open_set
-from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.metrics.fid import fid
 from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.sample import main as sample

@@ -43,14 +43,12 @@ def images(tmp_path):
     return NpzImages(write_npz(tmp_path / "images.npz"))
 
 
-def test_features_labels_and_moments_are_those_of_the_images(images, tmp_path):
+def test_features_and_labels_are_those_of_the_images(images, tmp_path):
     found = extract(images, TinyRecipe(), tmp_path / "kept", chunk_size=5)
     torch.testing.assert_close(found.pool, pool(images))
     torch.testing.assert_close(found.logits, pool(images)[:, :2])
     assert found.imagenet is None
     assert found.labels.tolist() == [i % 3 for i in range(23)]
-    assert found.moments.count == 23
-    torch.testing.assert_close(found.moments.covariance, found.pool.double().T.cov())
 
 
 def files(folder):
@@ -120,7 +118,7 @@ def test_an_interrupted_extraction_goes_on(images, tmp_path):
     torch.testing.assert_close(found.pool, pool(images))
 
 
-@pytest.mark.parametrize("file", ["pool.npy", "about.json", "moments.npy"])
+@pytest.mark.parametrize("file", ["pool.npy", "about.json", "labels.npy"])
 def test_a_damaged_cache_is_made_again(file, images, tmp_path):
     found = extract(images, TinyRecipe(), tmp_path / "kept")
     damaged = found.folder / file

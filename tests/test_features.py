@@ -2,10 +2,11 @@ import hashlib
 
 import pytest
 import torch
+from extractor_tools import load_extractor
 
+from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
-from cbdm_scale.metrics.extractors import load_extractor
-from cbdm_scale.metrics.features import to_model_range
+from cbdm_scale.metrics.features import label_hits
 
 
 @pytest.fixture
@@ -93,3 +94,13 @@ def test_images_of_another_size_are_refused(folder):
 def test_model_range_is_minus_one_to_one():
     x = to_model_range(torch.tensor([0, 255], dtype=torch.uint8))
     assert x.tolist() == [-1, 1] and x.dtype == torch.float32
+
+
+def test_a_hit_is_the_largest_logit():
+    logits = torch.tensor([[0.1, 2.0], [3.0, 1.0], [0.0, -1.0]])
+    assert label_hits(logits, torch.tensor([1, 1, 0]), 2).tolist() == [True, False, True]
+
+
+def test_a_classifier_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match="knows 3 classes and the data set has 2"):
+        label_hits(torch.zeros(4, 3), torch.zeros(4), 2)

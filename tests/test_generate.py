@@ -4,13 +4,14 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
-from cbdm_scale.sampling.generate import chunks, generate, to_uint8
+from cbdm_scale.sampling.generate import chunks, generate
 from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 

@@ -118,8 +118,8 @@ def test_class_and_group_fids_have_the_interval_of_ten_groups_that_of_all_of_twe
 
 def test_what_is_known_of_all_images_is_not_computed_again(monkeypatch):
     from cbdm_scale.metrics import intervals
+    from cbdm_scale.metrics.fid import Reference
     from cbdm_scale.metrics.per_class import Whole
-    from cbdm_scale.metrics.reference import Reference
 
     real, fake = labelled(0, [60] * 9), labelled(1, [55] * 9)
     plain, prepared = class_table(real, fake, COUNTS), []

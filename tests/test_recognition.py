@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from extractor_tools import load_extractor
 from recognition_tools import stripes
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.metrics.classifier import METADATA, load_classifier
-from cbdm_scale.metrics.extractors import load_extractor
 from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.models.resnet import ResNet32
 from cbdm_scale.recognition.fit import FitConfig

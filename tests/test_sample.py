@@ -18,6 +18,7 @@ from sampling_tools import make_run, only_set
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.generation.generate import make_chunk
@@ -25,7 +26,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import PROG, SampleOptions, main, make_plan, parse, same_command
-from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.sampling.generate import generate
 from cbdm_scale.storage.folder import Storage
 
 ROOT = Path(__file__).parents[1]

@@ -8,14 +8,13 @@ from feature_tools import normal
 from torch import Tensor
 
 from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out, held_out_copies
-from cbdm_scale.metrics.fid import FrechetTo, fid
+from cbdm_scale.metrics.fid import FrechetTo, Reference, fid
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.kid import kid
 from cbdm_scale.metrics.memorisation import memorisation
 from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
 from cbdm_scale.metrics.prd import prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
-from cbdm_scale.metrics.reference import Reference
 
 COUNTS = [200, 30, 10]
 

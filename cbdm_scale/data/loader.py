@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cbdm_scale.data.augment import Augmentation
 from cbdm_scale.data.options import DataConfig
+from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.plan import Plan, slots
 from cbdm_scale.data.processes import batches_of_processes, leave_with_parent
 from cbdm_scale.data.shards import BadSample, ShardReader
@@ -42,11 +43,6 @@ class Batch:
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
 
 
-def to_range(pixels: Tensor) -> Tensor:
-    """uint8 to float32 in [-1, 1]."""
-    return pixels.float().div_(127.5).sub_(1)
-
-
 @dataclass(frozen=True)
 class Packed:
     """A batch as it comes from a loader process: as few bytes and tensors as there can be.
@@ -62,7 +58,7 @@ class Packed:
     augment: Tensor | None
 
     def unpack(self) -> Batch:
-        x0 = to_range(self.x) if self.x.dtype == torch.uint8 else self.x
+        x0 = to_model_range(self.x) if self.x.dtype == torch.uint8 else self.x
         y, images = torch.from_numpy(self.y), torch.from_numpy(self.images)
         return Batch(x0, y, images, self.keys, self.substitutions, self.augment)
 
@@ -107,7 +103,7 @@ class PlannedImages:
         pixels[chosen] = pixels[chosen, ..., ::-1]
         x, augment = torch.from_numpy(pixels), None
         if self.augmentation.name != "none":
-            x, augment = self.augmentation.after_mirror(to_range(x), images, mirrored)
+            x, augment = self.augmentation.after_mirror(to_model_range(x), images, mirrored)
         y = index.labels[rows].astype(np.int64)
         return Packed(x, y, images.numpy(), index.keys(rows), tuple(substitutions), augment)
 

@@ -11,7 +11,7 @@ from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out_copies
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
-from cbdm_scale.metrics.reference import Reference
+from cbdm_scale.metrics.fid import Reference
 from cbdm_scale.metrics.sources import Images
 
 

@@ -20,6 +20,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
+from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
@@ -34,7 +35,7 @@ from cbdm_scale.evaluation.records import (
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import group_result
 from cbdm_scale.metrics.extractors import recipe_of
-from cbdm_scale.metrics.features import Extractor, to_model_range
+from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores, spread_rows
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
@@ -108,15 +109,15 @@ class Evaluator:
         if self._real is None:
             root, name = self.config.data.root, self.config.dataset
             index = open_index(root, name, "eval")
-            keep = min(index.num_samples, self.config.eval.recall_images)
+            num_stored = min(index.num_samples, self.config.eval.recall_images)
             stem = f"real-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
-            file = f"{FOLDER}/{stem}{f'-{keep}' if keep else ''}.bin"
-            self._real = GroupScores(self.manifest.groups, self.extractor.dim, keep)
+            file = f"{FOLDER}/{stem}{f'-{num_stored}' if num_stored else ''}.bin"
+            self._real = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
             known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
                 self._real = self.total(
-                    lambda share: self.real_scores(reader, index, share, keep), keep
+                    lambda share: self.real_scores(reader, index, share, num_stored), num_stored
                 )
                 if self.world.rank == 0:
                     self.run.write_bytes(file, self._real.state().numpy().tobytes())
@@ -127,25 +128,25 @@ class Evaluator:
         return self._real
 
     def real_scores(
-        self, reader: ShardReader, index: Index, share: int, keep: int
+        self, reader: ShardReader, index: Index, share: int, num_stored: int
     ) -> GroupScores:
         """Scores of a share of the real images that metrics compare against.
 
-        keep: real images whose features are kept, spread over the split; at most its size.
+        num_stored: real images whose features are stored, spread over the split.
         """
         assert self.extractor is not None
-        scores = GroupScores(self.manifest.groups, self.extractor.dim, keep)
+        scores = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
         for rows in chunks(index.num_samples, REAL_CHUNK, share, self.num_shares):
             pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())
-            place = spread_rows(rows, index.num_samples, keep)
+            place = spread_rows(rows, index.num_samples, num_stored)
             scores.add(self.extractor(to_model_range(pixels)), labels, place)
         return scores
 
-    def total(self, count: Callable[[int], GroupScores], keep: int) -> GroupScores:
+    def total(self, count: Callable[[int], GroupScores], num_stored: int) -> GroupScores:
         """The sum of all shares' scores, the first with the second, then with the third, ...
 
-        keep: features that they keep.
+        num_stored: features in each.
         """
         world = self.world
         with world.monitored_barrier():
@@ -154,7 +155,7 @@ class Evaluator:
                 for share in range(1, self.num_shares):
                     mine = mine + count(share).state()
         assert self.extractor is not None
-        summed = GroupScores(self.manifest.groups, self.extractor.dim, keep)
+        summed = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
         summed.load(sum_in_order(world, mine))
         return summed
 
@@ -205,7 +206,7 @@ class Evaluator:
             extractor=self.config.eval.extractor,
             extractor_fingerprint=self.extractor.fingerprint if self.extractor else "",
             resize=self.config.eval.resize,
-            num_real=int(self.real().images.sum()),
+            num_real=int(self.real().num_images.sum()),
             held_out_copies=(),
             sets=tuple(sets[omega] for omega in sorted(sets)),
             key=self.key,
@@ -218,7 +219,7 @@ class Evaluator:
 
     def set_result(self, net: nn.Module, omega: float) -> SetResult:
         """What is computed at one strength, by all ranks together."""
-        keep = self.config.eval.recall_images
+        num_stored = self.config.eval.recall_images
 
         def count(share: int) -> GroupScores:
             with self._autocast():
@@ -226,12 +227,12 @@ class Evaluator:
 
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
-        return group_result(self.real(), self.total(count, keep), counts, omega, mode)
+        return group_result(self.real(), self.total(count, num_stored), counts, omega, mode)
 
     def fake_scores(self, net: nn.Module, omega: float, share: int) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
 
-        The features of the first eval.recall_images are kept.
+        The features of the first eval.recall_images are stored.
         """
         assert self.extractor is not None
         options = self.config.eval

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
-from cbdm_scale.sampling.generate import chunks, generate, to_uint8
+from cbdm_scale.sampling.generate import chunks, generate
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 
 

@@ -14,8 +14,9 @@ from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.evaluation.examples import class_examples
 from cbdm_scale.evaluation.results import Missing, SetResult
 from cbdm_scale.metrics.extract import FeatureSet
-from cbdm_scale.metrics.fidelity import label_hits
-from cbdm_scale.metrics.groups import GroupScores, fid_by_group, kept_recall
+from cbdm_scale.metrics.features import label_hits
+from cbdm_scale.metrics.fid import Reference
+from cbdm_scale.metrics.groups import GroupScores, fid_by_group, stored_recall
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.intervals import (
     Interval,
@@ -33,7 +34,6 @@ from cbdm_scale.metrics.per_class import (
 )
 from cbdm_scale.metrics.prd import PRD, prd
 from cbdm_scale.metrics.precision_recall import ManifoldScores, manifold_scores
-from cbdm_scale.metrics.reference import Reference
 
 VERSION = 1
 """Goes up when any number changes: what was computed before is then computed again."""
@@ -244,15 +244,15 @@ def group_result(
     guidance_mode: str,
 ) -> SetResult:
     """FID and label fidelity, overall and by group, without intervals; precision and recall
-    of the features that were kept. counts (K,) are those of the training set."""
+    of the features that were stored. counts (K,) are those of the training set."""
     fid, fidelity = fid_by_group(real, fake), fake.label_fidelity()
-    kept = kept_recall(real, fake)
+    stored = stored_recall(real, fake)
     gaps = _Gaps()
     gaps.note(
         ("kid", "inception_score", "density", "coverage", "f8", "f_eighth", "memorisation"),
         NOT_IN_TRAINING,
     )
-    if not kept:
+    if not stored:
         gaps.note(("precision", "recall"), "eval.recall_images is 0")
     if not fidelity:
         gaps.note(("fidelity",), NO_CLASSIFIER)
@@ -265,7 +265,7 @@ def group_result(
         members = torch.tensor([group in (None, g) for g in real.groups])
         ending = f"_{group}" if group else ""
         distance = interval(fid, f"fid{ending}")
-        num_real, num_fake = (int(side.images[members].sum()) for side in (real, fake))
+        num_real, num_fake = (int(side.num_images[members].sum()) for side in (real, fake))
         pooled.append(
             ClassScore(
                 label=None,
@@ -284,12 +284,12 @@ def group_result(
         images="",
         omega=omega,
         guidance_mode=guidance_mode,
-        num_images=int(fake.images.sum()),
+        num_images=int(fake.num_images.sum()),
         fid=pooled[0].fid,
         kid=None,
         inception_score=None,
-        precision=kept.get("precision"),
-        recall=kept.get("recall"),
+        precision=stored.get("precision"),
+        recall=stored.get("recall"),
         density=None,
         coverage=None,
         f8=None,

@@ -13,12 +13,13 @@ from safetensors.torch import load
 
 from cbdm_scale.cluster import PoolConfig, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.models.build import build
-from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.sampling.generate import generate
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,6 @@ class DinoRecipe:
     def fingerprint(self) -> str:
         return self.weights.fingerprint("dinov2", self.rule)
 
-    @property
-    def has_imagenet_classes(self) -> bool:
-        return False
-
     def load(self, device: torch.device | str) -> DinoExtractor:
         device, path = torch.device(device), self.weights.path
         try:

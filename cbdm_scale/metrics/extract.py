@@ -1,8 +1,8 @@
 """Features of a set of images: extracted once, on any number of workers, kept by content.
 
 Images are read once, a chunk at a time, and never held; features go to a file that is mapped
-into memory. The chunks do not depend on the workers and are summed in their order, so one
-worker and a hundred give the same bits. What is there is not computed again, and an extraction
+into memory. The chunks do not depend on the workers, so one worker and a hundred give the same
+bits. What is there is not computed again, and an extraction
 that was interrupted goes on. A folder is named after everything that decides its content:
 
     <folder>/<key>/about.json      what it is
@@ -11,7 +11,6 @@ that was interrupted goes on. A folder is named after everything that decides it
     <folder>/<key>/logits.npy      (N, K) float32, of a classifier
     <folder>/<key>/hashes.npy      (N,) int64, equal for equal pixels
     <folder>/<key>/imagenet.npy    (N, 1008) float32, of an Inception with classes
-    <folder>/<key>/moments.npy     ``Moments.state``, float64
 
 Shapes: N = images, n = images of a chunk, D = features, K = classes.
 """
@@ -32,14 +31,11 @@ from torch import Tensor
 
 from cbdm_scale.data.index import one_at_a_time
 from cbdm_scale.metrics.features import Recipe
-from cbdm_scale.metrics.moments import Moments
 from cbdm_scale.metrics.sources import Images
 
 FORMAT = 2
 CHUNK_SIZE = 64
 """Images a job, and a forward pass."""
-SUM_SIZE = 1024
-"""Images summed at once."""
 
 Chunk = tuple[int, int]
 """Numbers of its first image and of the one after its last."""
@@ -120,10 +116,6 @@ class FeatureSet:
         """(N, 1008) scores for the Inception Score"""
         return self._read("imagenet") if (self.folder / "imagenet.npy").exists() else None
 
-    @property
-    def moments(self) -> Moments:
-        return Moments.from_state(self._read("moments"))
-
 
 def feature_key(images: Images, recipe: Recipe) -> str:
     """Sixteen hex digits of data, selection, number, extractor, weights and resize rule."""
@@ -191,8 +183,6 @@ def _compute(
             count += stop - start
             reached(count, before)
     np.save(draft / "labels.npy", images.labels)
-    moments = _sum(np.load(draft / "pool.npy", mmap_mode="c"))
-    np.save(draft / "moments.npy", moments.state().numpy())
     done.unlink()
     about: dict[str, Any] = {
         "images": images.fingerprint,
@@ -211,11 +201,3 @@ def _store(path: Path, total: int, start: int, part: NDArray[Any]) -> None:
         del fresh
     whole = np.load(path, mmap_mode="r+")
     whole[start : start + len(part)] = part
-
-
-def _sum(pool: NDArray[np.float32]) -> Moments:
-    """Moments of features (N, D), always in the same pieces and order."""
-    moments = Moments(pool.shape[1])
-    for start in range(0, len(pool), SUM_SIZE):
-        moments.add(torch.from_numpy(pool[start : start + SUM_SIZE]))
-    return moments

@@ -7,10 +7,8 @@ are three of them.
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from cbdm_scale.metrics.classifier import missing_classifier
-from cbdm_scale.metrics.features import ClassifierRecipe, Extractor, Recipe
+from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
 from cbdm_scale.metrics.options import EvalConfig, Resize, check_rule
 
 Read = Callable[[str], bytes]
@@ -70,20 +68,3 @@ def recipe_of(options: EvalConfig, folder: str, read: Read) -> Recipe:
         allow_weights=options.allow_weights,
         resize=options.resize,
     )
-
-
-def load_extractor(
-    name: str,
-    folder: str,
-    read: Read = read_local,
-    device: torch.device | str = "cpu",
-    *,
-    weights: str = "",
-    allow_weights: bool = False,
-    resize: Resize = "bilinear",
-) -> Extractor:
-    """The same, loaded here."""
-    recipe = find_extractor(
-        name, folder, read, weights=weights, allow_weights=allow_weights, resize=resize
-    )
-    return recipe.load(device)

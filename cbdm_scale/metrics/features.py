@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cbdm_scale.data.pixels import to_levels, to_model_range
 from cbdm_scale.metrics.classifier import NUM_FEATURES, Classifier, load_classifier
 
 
@@ -53,11 +54,6 @@ class Recipe(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    @property
-    def has_imagenet_classes(self) -> bool:
-        """Whether an Inception Score can be had."""
-        ...
-
     def load(self, device: torch.device | str) -> Extractor: ...
 
 
@@ -95,25 +91,16 @@ class ClassifierRecipe:
     def fingerprint(self) -> str:
         return hashlib.sha256(self.data).hexdigest()[:16]
 
-    @property
-    def has_imagenet_classes(self) -> bool:
-        return False
-
     def load(self, device: torch.device | str) -> Extractor:
         net = load_classifier(self.data, name=self.path).to(device)
         return ClassifierExtractor(net, self.fingerprint)
-
-
-def to_model_range(images: Tensor) -> Tensor:
-    """uint8 images in 0..255 -> float32 in [-1, 1]."""
-    return images.to(torch.float32) / 127.5 - 1
 
 
 def as_levels(x: Tensor) -> Tensor:
     """Images as a file holds them: float32 whole numbers in 0..255."""
     if x.dtype == torch.uint8:
         return x.to(torch.float32)
-    return ((x.to(torch.float32) + 1) * 127.5).round().clamp(0, 255)
+    return to_levels(x.to(torch.float32))
 
 
 @contextmanager
@@ -121,3 +108,13 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """Features are float32, also where a network is being evaluated under bf16 autocast."""
     with torch.autocast(device.type, enabled=False):
         yield
+
+
+def label_hits(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Whether the largest logit (N, K) is that of the label (N,): (N,) bool, on the CPU."""
+    if logits.shape[1] != num_classes:
+        raise ValueError(
+            f"the extractor knows {logits.shape[1]} classes and the data set has "
+            f"{num_classes}. Use the classifier.safetensors of this data set."
+        )
+    return logits.argmax(dim=1).cpu() == labels.cpu()

@@ -1,16 +1,15 @@
 """Scores over all classes and over the many, medium and few classes (Figure 1's question).
 
 Shapes: N = images in a piece, D = feature dimensions, K = classes, R = images whose features
-are kept.
+are stored.
 """
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group
-from cbdm_scale.metrics.features import Features
+from cbdm_scale.metrics.features import Features, label_hits
 from cbdm_scale.metrics.fid import frechet_distance
-from cbdm_scale.metrics.fidelity import label_hits
 from cbdm_scale.metrics.moments import Moments
 from cbdm_scale.metrics.precision_recall import manifold_scores
 
@@ -19,22 +18,22 @@ class GroupScores:
     """Feature moments by group, and per class how many images there are and look the part.
 
     All of it sums: over pieces, and (``state``) over workers. "All classes" is the sum of the
-    groups. Features that are kept have a row each, which is 0 until its image comes.
+    groups. Features that are stored have a row each, which is 0 until its image comes.
     """
 
-    def __init__(self, groups: tuple[Group, ...], dim: int, keep: int = 0):
-        """groups: the group of each of the K classes; dim: D; keep: R."""
+    def __init__(self, groups: tuple[Group, ...], dim: int, num_stored: int = 0):
+        """groups: the group of each of the K classes; dim: D; num_stored: R."""
         self.groups = groups
         self.dim = dim
         self.moments = {group: Moments(dim) for group in GROUPS}
-        self.images = torch.zeros(len(groups), dtype=torch.float64)  # (K,) seen
-        self.judged = torch.zeros(len(groups), dtype=torch.float64)  # (K,) with logits
+        self.num_images = torch.zeros(len(groups), dtype=torch.float64)  # (K,) seen
+        self.classified = torch.zeros(len(groups), dtype=torch.float64)  # (K,) with logits
         self.hits = torch.zeros(len(groups), dtype=torch.float64)  # (K,) argmax = label
-        self.kept = torch.zeros(keep, dim, dtype=torch.float64)  # (R, D)
+        self.stored = torch.zeros(num_stored, dim, dtype=torch.float64)  # (R, D)
 
     def add(self, features: Features, labels: Tensor, rows: Tensor | None = None) -> None:
-        """Count N more images with their labels (N,). rows (N,): where to keep their features;
-        rows below 0 or from R on are not kept."""
+        """Count N more images with their labels (N,). rows (N,): where to store their
+        features; rows below 0 or from R on are not stored."""
         num_classes = len(self.groups)
         y = labels.detach().to("cpu", torch.int64)
         if len(y) != len(features.pool):
@@ -46,39 +45,33 @@ class GroupScores:
         for group in GROUPS:
             members = torch.tensor([g == group for g in self.groups])  # (K,)
             self.moments[group].add(features.pool[members[y].to(features.pool.device)])
-        self.images += torch.bincount(y, minlength=num_classes)
+        self.num_images += torch.bincount(y, minlength=num_classes)
         if rows is not None:
-            here = (rows >= 0) & (rows < len(self.kept))
-            self.kept[rows[here]] = features.pool[here.to(features.pool.device)].cpu().double()
+            here = (rows >= 0) & (rows < len(self.stored))
+            self.stored[rows[here]] = (
+                features.pool[here.to(features.pool.device)].cpu().double()
+            )
         if features.logits is None:
             return
         hit = label_hits(features.logits, y, num_classes)
-        self.judged += torch.bincount(y, minlength=num_classes)
+        self.classified += torch.bincount(y, minlength=num_classes)
         self.hits += torch.bincount(y[hit], minlength=num_classes)
-
-    def __add__(self, other: "GroupScores") -> "GroupScores":
-        assert self.groups == other.groups, "scores of the same classes"
-        both = GroupScores(self.groups, self.dim, len(self.kept))
-        both.moments = {g: self.moments[g] + other.moments[g] for g in GROUPS}
-        both.images = self.images + other.images
-        both.judged = self.judged + other.judged
-        both.hits = self.hits + other.hits
-        both.kept = self.kept + other.kept
-        return both
 
     def state(self) -> Tensor:
         """Everything as one float64 vector, to be added over workers."""
         moments = [self.moments[group].state() for group in GROUPS]
-        return torch.cat([self.images, self.judged, self.hits, *moments, self.kept.flatten()])
+        return torch.cat(
+            [self.num_images, self.classified, self.hits, *moments, self.stored.flatten()]
+        )
 
     def load(self, state: Tensor) -> None:
         """Take over a ``state``, such as the sum of those of all workers."""
         num_classes, size = len(self.groups), 1 + self.dim + self.dim**2
-        sizes = [num_classes] * 3 + [size] * len(GROUPS) + [self.kept.numel()]
+        sizes = [num_classes] * 3 + [size] * len(GROUPS) + [self.stored.numel()]
         assert state.shape == (sum(sizes),), "a state of the same classes and dimensions"
         flat = state.detach().to("cpu", torch.float64, copy=True)
-        self.images, self.judged, self.hits, *moments, kept = flat.split(sizes)
-        self.kept = kept.view_as(self.kept)
+        self.num_images, self.classified, self.hits, *moments, stored = flat.split(sizes)
+        self.stored = stored.view_as(self.stored)
         self.moments = {g: Moments.from_state(m) for g, m in zip(GROUPS, moments, strict=True)}
 
     def total(self) -> Moments:
@@ -86,19 +79,15 @@ class GroupScores:
         return sum(self.moments.values(), Moments(self.dim))
 
     def label_fidelity(self) -> dict[str, float]:
-        """Share of images whose largest logit is their label; no key where none was judged."""
+        """Share of images whose largest logit is their label; no key where none has logits."""
         scores = {}
         for group in (None, *GROUPS):
             members = torch.tensor([group in (None, g) for g in self.groups])
-            judged = self.judged[members].sum().item()
-            if judged:
+            classified = self.classified[members].sum().item()
+            if classified:
                 key = f"fidelity_{group}" if group else "fidelity"
-                scores[key] = self.hits[members].sum().item() / judged
+                scores[key] = self.hits[members].sum().item() / classified
         return scores
-
-    def class_fidelity(self) -> Tensor:
-        """Share of each class's images whose largest logit is their label, (K,), or nan."""
-        return self.hits / self.judged
 
 
 def fid_by_group(real: GroupScores, fake: GroupScores) -> dict[str, float]:
@@ -112,15 +101,15 @@ def fid_by_group(real: GroupScores, fake: GroupScores) -> dict[str, float]:
     return scores
 
 
-def kept_recall(real: GroupScores, fake: GroupScores) -> dict[str, float]:
-    """Improved precision and recall of the features that both sides kept; else no key."""
-    if not (len(real.kept) and len(fake.kept)):
+def stored_recall(real: GroupScores, fake: GroupScores) -> dict[str, float]:
+    """Improved precision and recall of the features that both sides stored; else no key."""
+    if not (len(real.stored) and len(fake.stored)):
         return {}
-    scores = manifold_scores(real.kept.float(), fake.kept.float())
+    scores = manifold_scores(real.stored.float(), fake.stored.float())
     return {"precision": scores.precision, "recall": scores.recall}
 
 
-def spread_rows(numbers: Tensor, num_images: int, keep: int) -> Tensor:
-    """The row of each image (N,) when ``keep`` of ``num_images`` are kept, evenly; else -1."""
-    row, before = numbers * keep // num_images, (numbers - 1) * keep // num_images
+def spread_rows(numbers: Tensor, num_images: int, num_stored: int) -> Tensor:
+    """The row of each image (N,) when some of ``num_images`` are stored, evenly; else -1."""
+    row, before = (n * num_stored // num_images for n in (numbers, numbers - 1))
     return torch.where(row != before, row, -1)

@@ -92,13 +92,9 @@ class InceptionRecipe:
     def fingerprint(self) -> str:
         return self.weights.fingerprint("inception", self.rule)
 
-    @property
-    def has_imagenet_classes(self) -> bool:
-        return not _is_script(self.weights.data)
-
     def load(self, device: torch.device | str) -> InceptionExtractor:
         device = torch.device(device)
-        build = _state if self.has_imagenet_classes else _script
+        build = _script if _is_script(self.weights.data) else _state
         net, head = build(self.weights, device)
         return InceptionExtractor(net, head, device, self.rule, self.fingerprint)
 

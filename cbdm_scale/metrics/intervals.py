@@ -19,7 +19,6 @@ from cbdm_scale.metrics.kid import weighted_kid
 from cbdm_scale.metrics.moments import moments_of
 
 LEVEL = 0.95
-NORMAL = 1.959964  # two-sided 95 % quantile
 
 
 @dataclass(frozen=True)
@@ -92,10 +91,10 @@ def fidelity_interval(
 
 def wilson(share: float, n: int) -> Interval:
     """Wilson's score interval of a share of n images."""
-    z = NORMAL**2 / n
-    middle = (share + z / 2) / (1 + z)
-    half = (z * share * (1 - share) + z**2 / 4) ** 0.5 / (1 + z)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    from scipy.stats import binomtest
+
+    low, high = binomtest(round(share * n), n).proportion_ci(LEVEL, method="wilson")
+    return Interval(share, float(low), float(high))
 
 
 def student(freedom: int) -> float:

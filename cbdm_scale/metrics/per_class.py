@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group, class_groups
-from cbdm_scale.metrics.fid import FrechetTo
+from cbdm_scale.metrics.fid import FrechetTo, Reference
 from cbdm_scale.metrics.intervals import (
     Interval,
     fid_interval,
     fidelity_interval,
     kid_interval,
 )
-from cbdm_scale.metrics.reference import Reference
 
 MIN_FID_IMAGES = 50
 NUM_GROUPS, NUM_GROUPS_OF_ALL = 10, 20

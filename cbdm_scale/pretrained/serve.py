@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sampling.generate import generate, to_uint8
+from cbdm_scale.sampling.generate import generate
 from cbdm_scale.sampling.options import check_trained
 
 

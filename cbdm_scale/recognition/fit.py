@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.data.loader import Batch
+from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.recognition.mixture import LabelledImages
 from cbdm_scale.recognition.recognise import confusion
 from cbdm_scale.training.distributed import World
@@ -177,7 +178,7 @@ def count_confusion(
     with world.monitored_barrier():  # if a rank cannot read, all of them raise
         for numbers in mine.split(TEST_AT_ONCE):
             x = torch.from_numpy(images.read(numbers.tolist())).to(world.device)
-            x = (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            x = to_model_range(x).contiguous(memory_format=torch.channels_last)
             _, logits = net(x)
             table += confusion(labels[numbers], logits.argmax(dim=1), num_classes)
     return world.sum(table)

@@ -140,8 +140,3 @@ def _of_edm(
         num_steps=config.num_steps,
         draw=draw,
     )
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Round images in [-1, 1] to the nearest of 0..255; what lies outside is clipped."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

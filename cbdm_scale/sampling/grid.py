@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -25,17 +26,18 @@ def class_grid(
             f"images must be (n, 1 or 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}"
         )
     assert order and columns >= 1 and scale >= 1, "at least one class, column and pixel"
-    _, channels, height, width = images.shape
-    cell_h, cell_w = height + GAP, width + GAP
-    canvas = torch.full(
-        (len(order) * cell_h + GAP, columns * cell_w + GAP, channels), 255, dtype=torch.uint8
-    )
-    pixels, y = images.cpu().permute(0, 2, 3, 1), labels.cpu()  # (n, H, W, C)
-    for row, label in enumerate(order):
-        for column, image in enumerate(pixels[y == label][:columns]):
-            top, left = row * cell_h + GAP, column * cell_w + GAP
-            canvas[top : top + height, left : left + width] = image
-    picture = Image.fromarray(canvas.squeeze(2).numpy())  # (H, W) grey or (H, W, 3)
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
+
+    y, channels = labels.cpu(), images.shape[1]
+    cells = torch.full((len(order), columns, *images.shape[1:]), 255, dtype=torch.uint8)
+    for row, label in zip(cells, order, strict=True):
+        first = images.cpu()[y == label][:columns]
+        row[: len(first)] = first
+    grid = make_grid(cells.flatten(0, 1), nrow=columns, padding=GAP, pad_value=255)
+    if len(order) * columns == 1:  # which make_grid gives back as it is
+        grid = F.pad(grid, (GAP, GAP, GAP, GAP), value=255)
+    picture: Image.Image = to_pil_image(grid[:channels])  # grey comes out with 3 channels
     size = picture.width * scale, picture.height * scale
     return picture.resize(size, Image.Resampling.NEAREST)
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
-from cbdm_scale.metrics.features import to_model_range
 from cbdm_scale.models.resnet import init_he
 
 BATCH_SIZE = 128
