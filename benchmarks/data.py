@@ -10,7 +10,7 @@ more so the shorter the turns (--turn 128 is long enough).
 """
 
 import argparse
-import json
+import math
 import os
 import subprocess
 import sys
@@ -20,16 +20,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.loaders import BATCH, LOADERS, Batches, photos, procedural, write_data
-from benchmarks.timing import (
-    Samples,
-    interleave,
-    median,
-    processor,
-    ratio_of_means,
-    ratio_of_medians,
-    write_raw,
-)
+from benchmarks.loaders import BATCH, LOADERS, Batches, write_data
+from benchmarks.timing import Bench, arguments, table
 
 AHEAD = 10
 """Batches thrown away before a turn: more than any loader but Ray Data reads ahead."""
@@ -55,80 +47,52 @@ class Turn:
             next(self.batches)
 
 
-def measure(options: argparse.Namespace, size: int, cores: int) -> None:
-    """All loaders at one size on so many cores; prints the rows of a table."""
+def measure(args: argparse.Namespace, size: int, cores: int) -> None:
+    """All loaders at one size on so many cores; prints a table."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     torch.set_num_threads(1)
+    args.raw = f"{args.raw}-{size}px-{cores}-{len(args.loaders)}.json" if args.raw else ""
+    bench = Bench(args, size=size, cores=cores, batch=BATCH, turn=args.turn)
     processes = 0 if cores == 1 else cores
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CBDM_SCALE_CACHE"] = f"{folder}/index"
-        source = photos(options.photos, size) if options.photos else procedural(size)
-        write_data(Path(folder), size, source)
+        write_data(Path(folder), size, args.photos)
         turns = {}
-        for name in options.loaders:
-            turns[name] = Turn(LOADERS[name](Path(folder), processes), options.turn, size)
-        about = {"size": size, "cores": cores, "batch": BATCH, "processor": processor()}
-        raw = f"{options.raw}-{size}px-{cores}-{len(turns)}.json" if options.raw else ""
-        samples = interleave(
-            turns,
-            options.repetitions,
-            lambda found: write_raw(raw, about, found) if raw else None,
-            prepare=lambda name: turns[name].prepare(),
-        )
-    about_row = f"{size} px, {cores} core{'s' * (cores > 1)}, {options.repetitions} turns"
-    print_table(about_row, samples, options.turn * BATCH, in_this_process=not processes)
-    if "Ray Data" in options.loaders:
+        for name in args.loaders:
+            turns[name] = Turn(LOADERS[name](Path(folder), processes), args.turn, size)
+        samples = bench.compare(turns, prepare=lambda name: turns[name].prepare())
+    if processes:  # the work is done by others
+        for one in samples.values():
+            one.cpu = [math.nan] * len(one.cpu)
+    ours = [name for name in samples if name.startswith("ours")]
+    bench.finish(table(samples, over=ours, items=args.turn * BATCH))
+    if "Ray Data" in args.loaders:
         import ray
 
         ray.shutdown()
+    sys.stdout.flush()
     os._exit(0)  # the loaders' processes go with this one
-
-
-def print_table(
-    what: str, samples: dict[str, Samples], images: int, *, in_this_process: bool
-) -> None:
-    """Images per second, and how many times as many ours gives; means of CPU time on one core.
-
-    The mean, because a plain WebDataset's work differs from turn to turn with its shuffle.
-    """
-    ours = [name for name in samples if name.startswith("ours")]
-    print(f"RESULT | {what} | images/s | {' | '.join(ours)} | CPU us an image | {ours} |")
-    for name, found in samples.items():
-        speed = images / float(median(torch.tensor(found.wall).double()))
-        row = [f"{speed:,.0f}"]
-        row += [str(ratio_of_medians(found.wall, samples[mine].wall)) for mine in ours]
-        if in_this_process:
-            row.append(f"{sum(found.cpu) / len(found.cpu) / images * 1e6:.0f}")
-            row += [str(ratio_of_means(found.cpu, samples[mine].cpu)) for mine in ours]
-        print(f"RESULT | {name} | {' | '.join(row)} |", flush=True)
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, help="folder of .JPEG files, any depth")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repetitions", type=int, default=30)
-    parser.add_argument("--turn", type=int, default=8, help="batches of 64 a repetition")
-    parser.add_argument("--loaders", nargs="+", default=[], choices=LOADERS)
-    parser.add_argument("--raw", default="", help="beginning of a file name for all figures")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> None:
     """Each size and number of cores in a process of its own: affinity is inherited."""
-    options = parse(argv)
-    if options.one:
-        measure(options, options.sizes[0], options.cores[0])
+    parser = arguments(__doc__)
+    parser.add_argument("--photos", type=Path, help="folder of .JPEG files, any depth")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--turn", type=int, default=8, help="batches of 64 a repetition")
+    parser.add_argument("--loaders", nargs="+", default=[], choices=LOADERS)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.one:
+        measure(args, args.sizes[0], args.cores[0])
     without_ray = [name for name in LOADERS if name != "Ray Data"]
-    for size in options.sizes:
-        for cores in options.cores:
-            for loaders in [options.loaders] if options.loaders else [without_ray, RAY]:
+    for size in args.sizes:
+        for cores in args.cores:
+            for loaders in [args.loaders] if args.loaders else [without_ray, RAY]:
                 where = ["--one", "--sizes", str(size), "--cores", str(cores)]
                 command = [sys.executable, "-m", "benchmarks.data", *argv, *where, "--loaders"]
                 subprocess.run([*command, *loaders], check=True)
-    print(json.dumps({"processor": processor(), "load": os.getloadavg()}))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ all threads; on a machine that others use too they are the steadier ones.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.timing import processor
+from benchmarks.timing import Bench, arguments, in_new_process, markdown, memory_mb, timed
 
 DIM, LATENT = 2048, 128
 PARTS = ("FID", "PRD", "precision / recall")
@@ -121,48 +118,33 @@ def textbook_parts(num_clusters: int) -> dict[str, Callable[[Tensor, Tensor], li
     return dict(zip(PARTS, found, strict=True))
 
 
-def memory_gb(field: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [kb] = [line.split()[1] for line in lines if line.startswith(field + ":")]
-    return int(kb) / 1e6
-
-
 def run_case(code: str, n: int, num_classes: int) -> Case:
     """All parts on n real and n generated images, in this process."""
     real, fake = features(1, n, num_classes), features(2, n, num_classes)
     fake.mul_(0.97)
     parts = our_parts(num_classes) if code == "ours" else textbook_parts(20 * num_classes)
-    start = memory_gb("VmRSS")
-    seconds: dict[str, float] = {}
-    cpu: dict[str, float] = {}
-    scores: dict[str, list[float]] = {}
+    case = Case(code, n, {}, {}, {}, 0, memory_mb("VmRSS") / 1024)
     for name, part in parts.items():
-        wall, busy = time.perf_counter(), time.process_time()
-        scores[name] = part(real, fake)
-        seconds[name] = time.perf_counter() - wall
-        cpu[name] = time.process_time() - busy
-        shown = (
-            f"{seconds[name]:.1f} s, CPU {cpu[name]:.1f} s, peak {memory_gb('VmHWM'):.2f} GB"
-        )
+        cost = timed(lambda name=name, part=part: case.scores.update({name: part(real, fake)}))
+        case.seconds[name], case.cpu[name] = cost.wall, cost.cpu
+        case.peak_gb = memory_mb("VmHWM") / 1024
+        shown = f"{cost.wall:.1f} s, CPU {cost.cpu:.1f} s, peak {case.peak_gb:.2f} GB"
         print(f"{code} {n:,} {name}: {shown}", file=sys.stderr, flush=True)
-    return Case(code, n, seconds, cpu, scores, memory_gb("VmHWM"), start)
+    return case
 
 
 def fresh(code: str, n: int, args: argparse.Namespace) -> Case:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.evaluation", "--case", f"{code}:{n}"]
-    command += ["--threads", str(args.threads), "--classes", str(args.classes)]
-    env = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
-    return Case(**json.loads(done.stdout))
+    words = ["--case", f"{code}:{n}", "--threads", args.threads, "--classes", args.classes]
+    env = {"OMP_NUM_THREADS": str(args.threads)}
+    return Case(**in_new_process("benchmarks.evaluation", words, env))
 
 
 def read_raw(path: str) -> list[Case]:
     """The cases of a run that was broken off."""
     if not path or not Path(path).exists():
         return []
-    return [Case(**case) for case in json.loads(Path(path).read_text())]
+    return [Case(**case) for case in json.loads(Path(path).read_text())["samples"]["cases"]]
 
 
 def extrapolate(small: Case, large: Case, n: int) -> Case:
@@ -182,66 +164,53 @@ def extrapolate(small: Case, large: Case, n: int) -> Case:
 
 def table(cases: list[Case], ours: Case) -> str:
     """Markdown: wall (CPU) seconds of each part, their sum, peak memory; ratios to ours."""
-    lines = [
-        "| | images a side | FID s | PRD s | precision / recall s | sum s | peak GB |",
-        "|---" * 7 + "|",
-    ]
+    rows = []
     for c in cases:
         cells = [f"{c.seconds[p]:.1f} ({c.cpu[p]:.1f})" for p in PARTS]
         cells += [f"{sum(c.seconds.values()):.0f} ({sum(c.cpu.values()):.0f})"]
-        lines.append(
-            f"| {c.code} | {c.num_images:,} | " + " | ".join(cells) + f" | {c.peak_gb:.2f} |"
-        )
+        rows.append([c.code, f"{c.num_images:,}", *cells, f"{c.peak_gb:.2f}"])
     theirs = cases[-1]
-    ratios = [
-        f"{theirs.seconds[p] / ours.seconds[p]:.1f} ({theirs.cpu[p] / ours.cpu[p]:.1f})"
-        for p in PARTS
-    ]
+    pairs = [(theirs.seconds[p] / ours.seconds[p], theirs.cpu[p] / ours.cpu[p]) for p in PARTS]
     wall, busy = (
         sum(getattr(theirs, kind).values()) / sum(getattr(ours, kind).values())
         for kind in ("seconds", "cpu")
     )
-    ratios += [f"**{wall:.1f} ({busy:.1f})**", f"**{theirs.peak_gb / ours.peak_gb:.1f}**"]
-    lines.append("| textbook / ours | | " + " | ".join(ratios) + " |")
-    return "\n".join(lines)
+    ratios = [f"{a:.1f} ({b:.1f})" for a, b in [*pairs, (wall, busy)]]
+    rows.append(["textbook / ours", "", *ratios, f"{theirs.peak_gb / ours.peak_gb:.1f}"])
+    parts = [f"{p} s" for p in PARTS]
+    return markdown(["", "images a side", *parts, "sum s", "peak GB"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__, repetitions=0)
     parser.add_argument("--images", type=int, default=50_000, help="a side, for ours")
     parser.add_argument("--textbook", default="10000,20000", help="a side, two cases")
     parser.add_argument("--classes", type=int, default=10, help="20 clusters for each")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--raw", default="", help="JSON file of every figure; continues it")
     parser.add_argument("--case", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
-
     torch.set_num_threads(args.threads)
     if args.case:
         code, n = args.case.split(":")
         print(json.dumps(asdict(run_case(code, int(n), args.classes))))
         return
     small, large = (int(n) for n in args.textbook.split(","))
-    load = os.getloadavg()[0]
     wanted = [("ours", n) for n in (small, large, args.images)]
     wanted += [("textbook", n) for n in (small, large)]
-    before = read_raw(args.raw)
-    cases: list[Case] = []
+    known = {(c.code, c.num_images): c for c in read_raw(args.raw)}
+    bench, cases = Bench(args, threads=args.threads, classes=args.classes), []
     for code, n in wanted:
-        known = [c for c in before if (c.code, c.num_images) == (code, n)]
-        cases.append(known[0] if known else fresh(code, n, args))
-        if args.raw:
-            Path(args.raw).write_text(json.dumps([asdict(c) for c in cases], indent=1) + "\n")
+        cases.append(known.get((code, n)) or fresh(code, n, args))
+        bench.keep({"cases": [asdict(c) for c in cases]})
     ours, theirs = cases[:3], cases[3:]
     cases.append(extrapolate(theirs[0], theirs[1], args.images))
-    print(f"processor: {processor()}\nthreads: {args.threads}\ntorch: {torch.__version__}")
-    print(f"classes: {args.classes}\nload average before: {load}\n")
-    print(table(cases, ours[-1]) + "\n\nThe same numbers, up to the seeds of the clusters:\n")
+    lines = ["The same numbers, up to the seeds of the clusters:\n"]
     for a, b in zip(ours, theirs, strict=False):
         for name in PARTS:
             pairs = zip(a.scores[name], b.scores[name], strict=True)
             shown = ", ".join(f"{x:.5f} / {y:.5f}" for x, y in pairs)
-            print(f"{a.num_images:,} {name}, ours / textbook: {shown}")
+            lines.append(f"{a.num_images:,} {name}, ours / textbook: {shown}")
+    bench.finish(table(cases, ours[-1]), "\n".join(lines))
 
 
 if __name__ == "__main__":

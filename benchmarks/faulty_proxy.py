@@ -1,15 +1,23 @@
 """A web proxy that answers as bad networks and bad stores do.
 
 It forwards every request to one server, except where a rule says otherwise, and counts them.
+
+    python -m benchmarks.faulty_proxy LISTEN PORT UPSTREAM_PORT FOLDER
+
+takes its rules from FOLDER/rules.json, which may change at any time; how many answers they have
+spoilt since then is kept in FOLDER/spoilt.
 """
 
 import http.client
+import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -142,3 +150,20 @@ def faulty_proxy(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def main(listen: str, port: str, upstream: str, folder: str) -> None:
+    text, total = "", 0
+    with faulty_proxy(listen, int(upstream), listen, int(port)) as proxy:
+        while True:
+            time.sleep(0.05)
+            if (now := Path(folder, "rules.json").read_text()) != text:
+                text = now
+                proxy.rules = [Rule(**rule) for rule in json.loads(text)]
+                total = sum(rule.times for rule in proxy.rules)
+            left = sum(rule.times for rule in proxy.rules)
+            Path(folder, "spoilt").write_text(str(total - left))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -126,35 +126,25 @@ class Hosts:
 
         hidden: host -> folder that its processes find empty, as where a disk is not mounted.
         """
-        ray = str(Path(sys.executable).with_name("ray"))
+        ray, head = str(Path(sys.executable).with_name("ray")), f"{self.address(0)}:{PORT}"
         for host in range(self.number) if hosts is None else hosts:
-            where = (
-                [f"--address={self.address(0)}:{PORT}", f"--num-cpus={CPUS}"]
-                if host
-                else ["--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=true"]
-            )
-            hide = (hidden or {}).get(host)
-            mount = [
-                *("sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"'),
-                str(hide),
-            ]
-            self.run(
-                host,
-                [
-                    *(mount if hide else []),
-                    *(ray, "start", *where),
-                    f"--node-ip-address={self.address(host)}",
-                    *(f"--temp-dir={self.folder}/ray{host}", "--disable-usage-stats"),
-                    f"--object-store-memory={MEMORY}",
-                ],
-            )
+            words = [ray, "start", f"--node-ip-address={self.address(host)}"]
+            words += [f"--temp-dir={self.folder}/ray{host}", "--disable-usage-stats"]
+            words += [f"--object-store-memory={MEMORY}"]
+            if host:
+                words += [f"--address={head}", f"--num-cpus={CPUS}"]
+            else:
+                words += ["--head", f"--port={PORT}", "--num-cpus=0"]
+                words += ["--include-dashboard=true"]
+            if hide := (hidden or {}).get(host):
+                mount = 'mount -t tmpfs none "$0" && exec "$@"'
+                words = ["sh", "-c", mount, str(hide), *words]
+            self.run(host, words)
 
     def kill(self, host: int) -> list[int]:
         """SIGKILL for every process of a host, as if its plug were pulled; their numbers."""
         found = processes(host)
-        for process in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        _kill(found)
         return found
 
     def cut_off(self, host: int) -> None:
@@ -170,10 +160,19 @@ def namespace(host: int) -> str:
 
 
 def processes(host: int) -> list[int]:
-    told = subprocess.run(
-        ["ip", "netns", "pids", namespace(host)], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in told.stdout.split()]
+    """Of one host."""
+    return _processes(namespace(host))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For every process on every host: this checkout, a cache, a Ray that wants a token."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "c0ffee" * 11,
+        "RAY_worker_niceness": "0",
+        "CBDM_SCALE_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
 
 
 def wait_for(what: Callable[[], bool], seconds: float, why: str) -> None:
@@ -187,22 +186,23 @@ def wait_for(what: Callable[[], bool], seconds: float, why: str) -> None:
 
 def clear() -> None:
     """End every process of every host, and take the network down."""
-    told = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    ours = [line.split()[0] for line in told.stdout.splitlines() if line]
-    ours = [name for name in ours if name.startswith(f"{NAME}-")]
-    for name in ours:
+    lines = subprocess.check_output(["ip", "netns", "list"], text=True).splitlines()
+    for name in [line.split()[0] for line in lines if line.startswith(f"{NAME}-")]:
         for _ in range(3):  # the first may start others before they die
-            pids = subprocess.run(
-                ["ip", "netns", "pids", name], capture_output=True, text=True, check=True
-            ).stdout.split()
-            for process in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(process), signal.SIGKILL)
-            if not pids:
-                break
+            _kill(_processes(name))
             time.sleep(0.2)
-    for name in ours:
         _ip(f"netns del {name}")
+
+
+def _processes(name: str) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    return [int(word) for word in found.stdout.split()]
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _ip(words: str) -> None:

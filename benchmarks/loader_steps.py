@@ -1,16 +1,14 @@
 """Where the loader's time goes: CPU microseconds an image of each step, one thread.
 
-    python -m benchmarks.loader_steps [--photos DIR] [--size 64] [--images 1024] [--passes 5]
+    python -m benchmarks.loader_steps [--photos DIR] [--size 64] [--images 1024]
 
-Each step is timed by itself over all images, passes of all steps interleaved; the best pass of
+Each step is timed by itself over all images, all steps in turn; the best turn of
 each, so less than a busy machine's mean in ``benchmarks.data``. The rows "all of a batch" are
 the loader's own call.
 """
 
-import argparse
 import io
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.loaders import BATCH, NAME, photos, procedural, write_data
-from benchmarks.timing import processor
+from benchmarks.loaders import BATCH, NAME, write_data
+from benchmarks.timing import Bench, arguments, markdown
 from cbdm_scale.data.augment import Augmentation
 from cbdm_scale.data.cache import GB, CacheFolder
 from cbdm_scale.data.images import decode
@@ -86,26 +84,18 @@ def steps(folder: Path, num_images: int) -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__, repetitions=5)
     parser.add_argument("--photos", type=Path, help="folder of .JPEG files, any depth")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--passes", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    bench = Bench(args, size=args.size, images=args.images)
     with tempfile.TemporaryDirectory() as folder:
-        source = photos(args.photos, args.size) if args.photos else procedural(args.size)
-        write_data(Path(folder), args.size, source)
-        work = steps(Path(folder), args.images)
-        best = dict.fromkeys(work, float("inf"))
-        for _ in range(args.passes):
-            for name, step in work.items():
-                began = time.process_time()
-                step()
-                best[name] = min(best[name], time.process_time() - began)
-    print(f"{processor()}, {args.size} px, {args.images:,} images, {args.passes} passes")
-    for name, seconds in best.items():
-        print(f"| {name} | {seconds / args.images * 1e6:.1f} |")
+        write_data(Path(folder), args.size, args.photos)
+        samples = bench.compare(steps(Path(folder), args.images))
+    rows = [(n, f"{min(s.cpu) / args.images * 1e6:.1f}") for n, s in samples.items()]
+    bench.finish(markdown(("step", "CPU us an image"), rows))
 
 
 if __name__ == "__main__":

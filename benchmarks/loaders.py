@@ -57,14 +57,18 @@ def procedural(size: int) -> Iterator[np.ndarray]:
         yield image.clip(0, 255).astype(np.uint8)
 
 
-def write_data(folder: Path, size: int, images: Iterator[np.ndarray]) -> None:
-    """Shards below folder/shards and the very same PNG files below folder/files/<class>/."""
+def write_data(folder: Path, size: int, source: Path | None = None) -> None:
+    """Shards below folder/shards and the very same PNG files below folder/files/<class>/.
+
+    source: a folder of photos; procedural images without.
+    """
     from PIL import Image
 
+    images = photos(source, size) if source else procedural(size)
     pixels = np.stack([next(images) for _ in range(NUM_IMAGES)])
     labels = np.arange(NUM_IMAGES) % NUM_CLASSES
     (folder / "shards" / NAME).mkdir(parents=True)
-    source = Source(
+    made = Source(
         name=NAME,
         class_names=tuple(map(str, range(NUM_CLASSES))),
         image_size=size,
@@ -74,7 +78,7 @@ def write_data(folder: Path, size: int, images: Iterator[np.ndarray]) -> None:
         mirrors=True,
     )
     out = folder / "shards" / NAME
-    write_dataset(source, out, samples_per_shard=SHARD, seed=0, say=lambda line: None)
+    write_dataset(made, out, samples_per_shard=SHARD, seed=0, say=lambda line: None)
     for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         path = folder / "files" / str(label) / f"{i:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,8 +49,8 @@ def weights(hosts: Hosts, run: str, images: int) -> dict[str, str]:
 
 def losses(hosts: Hosts, uri: str, run: str) -> list[tuple[int, float]]:
     """(images, loss) of every step, as MLflow has them."""
-    told = json.loads(hosts.run(0, [sys.executable, "-c", LOSSES, uri, run]))
-    return [(int(step), float(value)) for step, value in told]
+    points = json.loads(hosts.run(0, [sys.executable, "-c", LOSSES, uri, run]))
+    return [(int(step), float(value)) for step, value in points]
 
 
 def alone(hosts: Hosts, host: int, words: list[str], folder: Path) -> None:
@@ -75,14 +75,16 @@ def start_s3(hosts: Hosts, folder: Path) -> "subprocess.Popen[bytes]":
 
 def start_mlflow(hosts: Hosts, folder: Path) -> str:
     """MLflow's server on the head, from when it answers; its address."""
-    here, quiet = hosts.address(0), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    words = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/server.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-        *("--host", here, "--port", str(MLFLOW_PORT)),
+    here = hosts.address(0)
+    words = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", here]
+    words += [
+        "--port",
+        str(MLFLOW_PORT),
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
     ]
-    quiet["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    words += ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     hosts.start(0, words, folder / "mlflow.log", quiet)
     wait_for(lambda: answers(hosts, MLFLOW_PORT), 90, f"{folder}/mlflow.log: nothing answers")
     return f"http://{here}:{MLFLOW_PORT}"

@@ -12,31 +12,22 @@ processes are not.
 import argparse
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import (
-    Samples,
-    median,
-    processor,
-    ratio_of_means,
-    ratio_of_medians,
-    write_raw,
-)
-from cbdm_scale.cluster import ClusterConfig, Log, ReportCheckpoint
+from benchmarks.timing import Bench, Cost, arguments, mean, table
+from cbdm_scale.cluster import Log, ReportCheckpoint
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config, from_dict
-from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.training.distributed import DistributedWorld, World, run_in_world
 
 WORKERS, PATIENCE_S = 2, 600.0
@@ -56,7 +47,7 @@ class Turns:
     folder: Path
     launcher: str
     rank: int
-    published: ReportCheckpoint
+    report: ReportCheckpoint
     done: int = 0
     wall: float = 0.0
     cpu: float = 0.0
@@ -70,7 +61,7 @@ class Turns:
         self.done += 1
         await_file(self.folder / f"{self.launcher} {self.done} go")
         self.wall, self.cpu = time.perf_counter(), cpu_seconds()
-        self.published(path, metrics)  # what Ray does with it counts
+        self.report(path, metrics)  # what Ray does with it counts
 
 
 def await_file(file: Path, alive: threading.Event | None = None) -> None:
@@ -83,18 +74,18 @@ def await_file(file: Path, alive: threading.Event | None = None) -> None:
 
 def rank_main(
     world: World,
-    published: ReportCheckpoint,
-    say: Log,
+    report: ReportCheckpoint,
+    log: Log,
     *,
     config: Config,
     folder: str,
     launcher: str,
 ) -> dict[str, Any]:
-    """The product's loop, with a turn-taking ``published``."""
+    """The product's loop, with a report that takes turns."""
     from cbdm_scale.runs.worker import run_rank
 
-    turns = Turns(Path(folder), launcher, world.rank, published)
-    return run_rank(world, turns, say, config=config, tracking_uri="", run_id="")
+    turns = Turns(Path(folder), launcher, world.rank, report)
+    return run_rank(world, turns, log, config=config, tracking_uri="", run_id="")
 
 
 def under_torchrun(folder: Path) -> None:
@@ -117,48 +108,66 @@ def make_config(args: argparse.Namespace, folder: Path, name: str) -> Config:
     """The digits' preset, with a checkpoint after every stretch and nothing else in between."""
     base = preset("digits_lt")
     stretch = args.steps * base.train.batch_size
-    return replace(
-        base,
-        name=name.lower().replace(" ", "-"),
-        data=replace(base.data, root=str(folder / "shards")),
-        train=replace(
-            base.train,
-            total_images=stretch * (args.repetitions + 1),
-            log_every=stretch,
-            save_every=stretch,
-            sample_every=0,
-            eval_every=0,
-            keep=1,
-        ),
-        sample=SamplerConfig(num_steps=1),
-        eval=EvalConfig(extractor="none"),
-        cluster=ClusterConfig(
-            workers=WORKERS,
-            storage=str(folder / "runs"),
-            max_failures=0,
-            timeout_s=PATIENCE_S,
-            device="cpu",
-        ),
-    )
+    options = {
+        "name": name.lower().replace(" ", "-"),
+        "data.root": str(folder / "shards"),
+        "train.total_images": stretch * (args.repetitions + 1),
+        "train.log_every": stretch,
+        "train.save_every": stretch,
+        "train.sample_every": 0,
+        "train.eval_every": 0,
+        "train.keep": 1,
+        "sample.num_steps": 1,
+        "eval.extractor": "none",
+        "cluster.workers": WORKERS,
+        "cluster.storage": str(folder / "runs"),
+        "cluster.max_failures": 0,
+        "cluster.timeout_s": PATIENCE_S,
+        "cluster.device": "cpu",
+    }
+    return with_options(base, options)
 
 
-def take_turns(args: argparse.Namespace, folder: Path, alive: threading.Event) -> None:
-    """Give each launcher its stretches in shuffled order; the first stretch is a warm-up."""
-    order = random.Random(0)
-    for launcher in (RAY, TORCHRUN):
-        for rank in range(WORKERS):
-            await_file(folder / f"{launcher} 0 {rank}.json", alive)
-    for repetition in range(1, args.repetitions + 1):
-        for launcher in order.sample([RAY, TORCHRUN], 2):
-            (folder / f"{launcher} {repetition} go").touch()
-            for rank in range(WORKERS):
-                await_file(folder / f"{launcher} {repetition} {rank}.json", alive)
-        print(f"{repetition}/{args.repetitions}", flush=True)
-    for launcher in (RAY, TORCHRUN):  # the checkpoint at the end waits as well
-        (folder / f"{launcher} {args.repetitions + 1} go").touch()
+@dataclass
+class Group:
+    """The workers of one launcher, as the benchmark sees them: called, they train a stretch."""
+
+    folder: Path
+    launcher: str
+    steps: int
+    alive: threading.Event
+    done: int = 0
+
+    def figures(self) -> list[dict[str, float]]:
+        """What each worker wrote after its newest stretch, once all have."""
+        files = [self.folder / f"{self.launcher} {self.done} {r}.json" for r in range(WORKERS)]
+        for file in files:
+            await_file(file, self.alive)
+        return [json.loads(file.read_text()) for file in files]
+
+    def __call__(self) -> Cost:
+        """Of a step: wall time of the slower worker, CPU time as the mean of the workers."""
+        self.done += 1
+        self.go()
+        found = self.figures()
+        cpu = mean([one["cpu"] for one in found])
+        return Cost(max(one["wall"] for one in found) / self.steps, cpu / self.steps)
+
+    def go(self) -> None:
+        (self.folder / f"{self.launcher} {self.done} go").touch()
 
 
-def run_both(args: argparse.Namespace, folder: Path) -> None:
+def take_turns(bench: Bench, groups: dict[str, Group]) -> None:
+    """The first stretch of each is a warm-up; the checkpoint at the end waits as well."""
+    for group in groups.values():
+        group.figures()
+    bench.finish(table(bench.compare(groups), over=[TORCHRUN], unit="ms"))
+    for group in groups.values():
+        group.done += 1
+        group.go()
+
+
+def run_both(args: argparse.Namespace, folder: Path, bench: Bench) -> None:
     from cbdm_scale import cluster
     from cbdm_scale.storage.folder import Storage
     from data_prep.prepare import prepare_digits
@@ -179,7 +188,8 @@ def run_both(args: argparse.Namespace, folder: Path) -> None:
     torchrun = subprocess.Popen(command, env=env)
     alive = threading.Event()
     alive.set()
-    referee = threading.Thread(target=take_turns, args=(args, folder, alive), daemon=True)
+    groups = {n: Group(folder, n, args.steps, alive) for n in (TORCHRUN, RAY)}
+    referee = threading.Thread(target=take_turns, args=(bench, groups), daemon=True)
     referee.start()
     try:
         main_of_ranks = partial(rank_main, config=ray_config, folder=str(folder), launcher=RAY)
@@ -194,57 +204,17 @@ def run_both(args: argparse.Namespace, folder: Path) -> None:
         torchrun.wait()
 
 
-def read_samples(args: argparse.Namespace, folder: Path, launcher: str) -> Samples:
-    """Per step: wall time of the slower worker, CPU time as the mean of the workers."""
-    samples = Samples()
-    for repetition in range(1, args.repetitions + 1):
-        files = [folder / f"{launcher} {repetition} {rank}.json" for rank in range(WORKERS)]
-        figures = [json.loads(file.read_text()) for file in files]
-        samples.wall.append(max(f["wall"] for f in figures) / args.steps)
-        samples.cpu.append(sum(f["cpu"] for f in figures) / WORKERS / args.steps)
-    return samples
-
-
 def main() -> None:
-    import torch
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--repetitions", type=int, default=30)
+    parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=100, help="steps a stretch")
-    parser.add_argument("--raw", default="", help="JSON file for every single figure")
     parser.add_argument("--rank-in", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rank_in:
         under_torchrun(Path(args.rank_in))
         return
-
-    about: dict[str, object] = {
-        "processor": processor(),
-        "workers": WORKERS,
-        "threads a worker": 1,
-        "torch": torch.__version__,
-        "repetitions": args.repetitions,
-        "steps a repetition": args.steps,
-        "load average before": os.getloadavg()[0],
-    }
+    about = {"workers": WORKERS, "threads a worker": 1, "steps a repetition": args.steps}
     with tempfile.TemporaryDirectory(prefix="ray-overhead-") as name:
-        run_both(args, Path(name))
-        samples = {x: read_samples(args, Path(name), x) for x in (TORCHRUN, RAY)}
-    about["load average after"] = os.getloadavg()[0]
-    if args.raw:
-        write_raw(args.raw, about, samples)
-    for key, value in about.items():
-        print(f"{key}: {value}")
-    print("\n| per step | wall ms (median) | worker CPU ms (mean) |\n|---|---|---|")
-    for launcher, s in samples.items():
-        wall, cpu = median(torch.tensor(s.wall)).item(), sum(s.cpu) / len(s.cpu)
-        print(f"| {launcher} | {wall * 1e3:.2f} | {cpu * 1e3:.3f} |")
-    ray, plain = samples[RAY], samples[TORCHRUN]
-    cpu_ratio, wall_ratio = (
-        ratio_of_means(ray.cpu, plain.cpu),
-        ratio_of_medians(ray.wall, plain.wall),
-    )
-    print(f"| Ray Train / torchrun | {wall_ratio} | {cpu_ratio} |")
+        run_both(args, Path(name), Bench(args, **about))
 
 
 if __name__ == "__main__":

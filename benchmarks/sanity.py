@@ -9,8 +9,6 @@ missing, five classes only, and half of each class (its features' nearer half to
 centres: modes are missing although every class is there).
 """
 
-import argparse
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.timing import Bench, arguments, markdown
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import find_extractor
@@ -120,13 +119,7 @@ def scores(real: Tensor, other: Tensor, num_classes: int) -> list[float]:
     ]
 
 
-def row(name: str, real: Tensor, other: Tensor, num_classes: int) -> str:
-    values = " | ".join(f"{value:.3g}" for value in scores(real, other, num_classes))
-    return f"| {name} | {len(real):,} | {len(other):,} | {values} |"
-
-
 def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> FeatureSet:
-    began = time.perf_counter()
     with ProgressBar(images.count, f"images of {name}") as progress:
 
         def reached(done: int, kept: int) -> None:
@@ -134,13 +127,11 @@ def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> Featur
             progress.reach(done)
 
         found = extract(images, recipe, cache, chunk_size=25, reached=reached)
-    print(f"{name}: {images.count:,} images, {time.perf_counter() - began:.1f} s", flush=True)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = arguments(__doc__, repetitions=0)
     parser.add_argument("--train", required=True, metavar="SET")
     parser.add_argument("--test", required=True, metavar="SET")
     parser.add_argument("--cache", required=True, metavar="DIR")
@@ -150,20 +141,24 @@ def main() -> None:
     parser.add_argument("--resize", default="bilinear")
     args = parser.parse_args()
     recipe = find_extractor(args.extractor, "", weights=args.weights, resize=args.resize)
+    about = f"{args.extractor} {recipe.fingerprint}, {args.resize}"
+    bench = Bench(args, extractor=about, real="train")
     sides = {s: balanced(open_images(getattr(args, s)), args.number) for s in ("test", "train")}
     test, train = (features_of(s, sides[s], recipe, args.cache) for s in ("test", "train"))
     some = balanced(sides["test"], args.number // 2)
     blurred = features_of("blurred test", Blurred(some), recipe, args.cache)
     num_classes = len(test.labels.unique())
-    print(f"\n{args.extractor} {recipe.fingerprint}, {args.resize}; real side: train")
-    print("| other side | real | other | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (3 + len(COLUMNS)) + "|")
     order = torch.randperm(len(train.pool), generator=torch.Generator().manual_seed(1))
     first, second = train.pool[order].chunk(2)
-    print(row("train, the other half", first, second, num_classes))
-    print(row("test", train.pool, test.pool, num_classes))
+    pairs = {"train, the other half": (first, second), "test": (train.pool, test.pool)}
     for name, other in versions(test, blurred).items():
-        print(row(f"test, {name}", train.pool, other, num_classes), flush=True)
+        pairs[f"test, {name}"] = train.pool, other
+    rows = []
+    for name, (real, other) in pairs.items():
+        values = [f"{value:.3g}" for value in scores(real, other, num_classes)]
+        rows.append([name, f"{len(real):,}", f"{len(other):,}", *values])
+        bench.keep({name: values})
+    bench.finish(markdown(["other side", "real", "other", *COLUMNS], rows))
 
 
 if __name__ == "__main__":

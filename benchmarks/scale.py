@@ -9,19 +9,22 @@ is subtracted. Mapped files count where the process has touched them.
 import argparse
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
-from benchmarks.timing import processor
+from benchmarks.timing import (
+    Bench,
+    arguments,
+    in_new_process,
+    markdown,
+    median,
+    memory_mb,
+    timed,
+)
 from cbdm_scale.data import index_files
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import SIZES_LOOKED_AT, Manifest, read_manifest
@@ -34,25 +37,6 @@ SHARDS_A_PART = index_files.ROWS_A_PART // SAMPLES
 SEED = 0
 STEPS = {256: 200, 4096: 20}
 """Steps that are timed, by batch size, one after the other from image 0 on."""
-
-
-@dataclass
-class Figures:
-    """CPU seconds, and megabytes above what the imports take."""
-
-    shards: int
-    manifest_s: float
-    index_cold_s: float
-    index_warm_s: float
-    plan_s: float
-    first_step_s: float
-    step_256_s: float
-    step_4096_s: float
-    far_step_s: float
-    row_us: float
-    start_peak_mb: float
-    start_mb: float
-    end_mb: float
 
 
 def far(num_samples: int) -> int:
@@ -156,57 +140,54 @@ def write_index(path: Path, shards: range) -> None:
 # What is measured, in a process of its own.
 
 
-def measure(root: str, num_shards: int) -> Figures:
+def measure(root: str) -> dict[str, str]:
+    """CPU seconds, and megabytes above what the imports take, by row of the table."""
     with tempfile.TemporaryDirectory() as small:  # imports, first calls
         write(Path(small), 25)
         SamplePlan(open_index(small, "synthetic", "train").shard_sizes, SEED).rows(np.arange(9))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = memory_mb("VmRSS")
-    manifest = timed(lambda: read_manifest(root, "synthetic"))
-    cold = timed(lambda: open_index(root, "synthetic", "train"))
-    began = time.process_time()
+    manifest = cpu(lambda: read_manifest(root, "synthetic"))
+    cold = cpu(lambda: open_index(root, "synthetic", "train"))
+    warm = cpu(lambda: open_index(root, "synthetic", "train"))
     index = open_index(root, "synthetic", "train")
-    warm = time.process_time() - began
-    began = time.process_time()
+    first_image = slots(0, 1, 0, 1).numpy()
+    planned = cpu(lambda: SamplePlan(index.shard_sizes, SEED).rows(first_image))
     plan = SamplePlan(index.shard_sizes, SEED)
-    plan.rows(slots(0, 1, 0, 1).numpy())  # the order of the shards
-    planned = time.process_time() - began
-    start_peak, at_start = memory_mb("VmHWM"), memory_mb("VmRSS")
+    start_peak, start_mb = memory_mb("VmHWM"), memory_mb("VmRSS")
 
     def step(first: int, size: int) -> None:
         rows = plan.rows(slots(first, size, 0, 1).numpy())
         for column in (index.labels, index.shard_of, index.offsets, index.lengths, index.crc32):
             column[rows]
 
-    first_step = timed(lambda: step(0, 256))
+    first_step = cpu(lambda: step(0, 256))
     times: dict[int, list[float]] = {size: [] for size in STEPS}
     for first, size in steps():
-        times[size].append(timed(lambda first=first, size=size: step(first, size)))
+        times[size].append(cpu(lambda first=first, size=size: step(first, size)))
     some = plan.rows(np.arange(1000)).tolist()
-    row = timed(lambda: [read_one(index, row) for row in some]) / len(some)
-    far_step = timed(lambda: step(far(plan.num_samples), 256))
-    return Figures(
-        shards=num_shards,
-        manifest_s=manifest,
-        index_cold_s=cold,
-        index_warm_s=warm,
-        plan_s=planned,
-        first_step_s=first_step,
-        step_256_s=median(times[256]),
-        step_4096_s=median(times[4096]),
-        far_step_s=far_step,
-        row_us=row,
-        start_peak_mb=start_peak - before,
-        start_mb=at_start - before,
-        end_mb=memory_mb("VmRSS") - before,
-    )
+    row = cpu(lambda: [read_one(index, row) for row in some]) / len(some)
+    far_step = cpu(lambda: step(far(plan.num_samples), 256))
+    at_start, at_end = start_mb - before, memory_mb("VmRSS") - before
+    return {
+        "check of the manifest, s": f"{manifest:.2f}",
+        "index opened (and checked again), nothing kept on the node, s": f"{cold:.2f}",
+        "index opened (and checked again), kept on the node, s": f"{warm:.2f}",
+        "plan, with the order of the shards, s": f"{planned:.2f}",
+        "memory of the start at its peak, MB": f"{start_peak - before:.0f}",
+        "memory after the start, MB": f"{at_start:.0f}",
+        "first step of 256, which fetches its parts, s": f"{first_step:.2f}",
+        "a step of 256 of the third epoch, at once, s": f"{far_step:.2f}",
+        "step of 256: rows and look-up, ms": f"{median(times[256]) * 1e3:.2f}",
+        "step of 4,096: rows and look-up, ms": f"{median(times[4096]) * 1e3:.2f}",
+        "look-up of one image, microseconds": f"{row * 1e6:.1f}",
+        "memory after all steps, MB": f"{at_end:.0f}",
+    }
 
 
-def timed(call: Callable[[], object]) -> float:
+def cpu(call: Callable[[], object]) -> float:
     """CPU seconds of this process: others use the machine too."""
-    began = time.process_time()
-    call()
-    return time.process_time() - began
+    return timed(call).cpu
 
 
 def read_one(index: Index, row: int) -> None:
@@ -215,65 +196,26 @@ def read_one(index: Index, row: int) -> None:
     int(index.offsets[row]), int(index.lengths[row]), int(index.crc32[row])
 
 
-def memory_mb(kind: str) -> float:
-    """VmRSS, resident now, or VmHWM, its peak, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(kind))) / 1024
-
-
-# ----------------------------------------------------------------------------
-
-ROWS = {
-    "manifest_s": ("check of the manifest, s", 1, 2),
-    "index_cold_s": ("index opened (and checked again), nothing kept on the node, s", 1, 2),
-    "index_warm_s": ("index opened (and checked again), kept on the node, s", 1, 2),
-    "plan_s": ("plan, with the order of the shards, s", 1, 2),
-    "start_peak_mb": ("memory of the start at its peak, MB", 1, 0),
-    "start_mb": ("memory after the start, MB", 1, 0),
-    "first_step_s": ("first step of 256, which fetches its parts, s", 1, 2),
-    "far_step_s": ("a step of 256 of the third epoch, at once, s", 1, 2),
-    "step_256_s": ("step of 256: rows and look-up, ms", 1e3, 2),
-    "step_4096_s": ("step of 4,096: rows and look-up, ms", 1e3, 2),
-    "row_us": ("look-up of one image, microseconds", 1e6, 1),
-    "end_mb": ("memory after all steps, MB", 1, 0),
-}
-
-
-def table(figures: list[Figures]) -> str:
-    lines = [
-        "| shards | " + " | ".join(f"{f.shards:,}" for f in figures) + " |",
-        "|---" * (len(figures) + 1) + "|",
-        "| samples | " + " | ".join(f"{f.shards * SAMPLES:,}" for f in figures) + " |",
-    ]
-    for name, (words, factor, digits) in ROWS.items():
-        cells = [f"{asdict(f)[name] * factor:.{digits}f}" for f in figures]
-        lines.append(f"| {words} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, repetitions=0)
     parser.add_argument("--shards", type=int, nargs="+", default=[10**3, 10**5, 10**6])
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(asdict(measure(options.measure, options.shards[0]))))
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.measure)))
         return
-    figures = []
-    for num_shards in options.shards:
+    bench, figures = Bench(args), {}
+    for num_shards in args.shards:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), num_shards)
-            command = [sys.executable, "-m", "benchmarks.scale", "--measure", folder]
-            done = subprocess.run(
-                [*command, "--shards", str(num_shards)],
-                env=os.environ | {"CBDM_SCALE_CACHE": f"{folder}/cache"},
-                stdout=subprocess.PIPE,
-                check=True,
-            )
-        figures.append(Figures(**json.loads(done.stdout)))
-        print(figures[-1], file=sys.stderr, flush=True)
-    print(processor())
-    print(table(figures))
+            words, cache = ["--measure", folder], {"CBDM_SCALE_CACHE": f"{folder}/cache"}
+            figures[num_shards] = in_new_process("benchmarks.scale", words, cache)
+        bench.keep({f"{num_shards} shards": figures[num_shards]})
+        print(num_shards, figures[num_shards], file=sys.stderr, flush=True)
+    head = ["shards", *(f"{n:,}" for n in figures)]
+    rows = [["samples", *(f"{n * SAMPLES:,}" for n in figures)]]
+    rows += [[name, *(f[name] for f in figures.values())] for name in figures[args.shards[0]]]
+    bench.finish(markdown(head, rows))
 
 
 if __name__ == "__main__":

@@ -10,28 +10,23 @@ counts; a run's from the start of its process to its end.
 
 import argparse
 import json
+import math
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.timing import processor, ratio_of_means
+from benchmarks.commands import run_quietly
+from benchmarks.timing import Bench, Samples, arguments, ratio_of_means, table, timed
 from cbdm_scale.cluster.connect import join
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import from_dict
+from cbdm_scale.runs.launch import carry_out
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.train import start
 from tune.ledger import Ledger, Trial
 
-
-@dataclass(frozen=True)
-class Pair:
-    """Seconds of the same run, twice."""
-
-    as_trial: float
-    alone: float
+TRIAL, ALONE = "as a trial", "the run alone"
 
 
 def search(args: argparse.Namespace, name: str) -> list[Trial]:
@@ -42,61 +37,64 @@ def search(args: argparse.Namespace, name: str) -> list[Trial]:
         *("--at-once", "1", "--train.total-images", str(args.images)),
         *("--cluster.storage", args.storage, "--cluster.workers", str(args.workers)),
     ]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run_quietly(words)
     ledger = Ledger(Storage(args.storage).child(f"search/{name}"))
     return sorted(ledger.of_kind("control", "search"), key=lambda t: t.rungs[-1].at)
 
 
-def run_alone(file: Path, storage: str, name: str) -> float:
-    """Seconds of the run of a trial, by a process of its own."""
-    before = time.monotonic()
-    words = [sys.executable, "-m", "benchmarks.search_overhead", "--alone", str(file)]
-    words += ["--storage", storage, "--name", name]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - before
-
-
-def repetition(args: argparse.Namespace, number: int) -> list[Pair]:
-    """The trials but the first, before which there is none, each beside its run alone."""
-    name, found = f"overhead-{number}", []
+def repetition(args: argparse.Namespace, number: int) -> Iterator[tuple[float, float]]:
+    """Seconds of each trial but the first, before which there is none, and of its run alone."""
+    name = f"overhead-{number}"
     trials = search(args, name)
-    runs = Path(args.storage, "search", name, "trials")
+    runs, module = Path(args.storage, "search", name, "trials"), "benchmarks.search_overhead"
     for before, trial in zip(trials, trials[1:], strict=False):
         seconds = trial.rungs[-1].at - before.rungs[-1].at
-        config = runs / f"{name}-{trial.id}" / "config.json"
-        alone = run_alone(config, f"{args.storage}/alone", f"{name}-{trial.id}")
-        found.append(Pair(seconds, alone))
-        print(f"{trial.id}: {seconds:.1f} s as a trial, {alone:.1f} s alone", flush=True)
-    return found
+        config = str(runs / f"{name}-{trial.id}" / "config.json")
+        words = [
+            sys.executable,
+            "-m",
+            module,
+            "--alone",
+            config,
+            "--name",
+            f"{name}-{trial.id}",
+        ]
+        alone = timed(lambda w=words: run_quietly([*w, "--storage", f"{args.storage}/alone"]))
+        print(f"{trial.id}: {seconds:.1f} s as a trial, {alone.wall:.1f} s alone", flush=True)
+        yield seconds, alone.wall
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    parser = arguments(__doc__, repetitions=2)
     parser.add_argument("--storage", default="", help="a new folder if not given")
     parser.add_argument("--images", type=int, default=24_000)
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     parser.add_argument("--name", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
         config = from_dict(json.loads(Path(args.alone).read_text()))
-        cluster = replace(config.cluster, storage=args.storage)
-        return start(replace(config, name=args.name, cluster=cluster), None, [])
+        options = {"name": args.name, "cluster.storage": args.storage}
+        carry_out(with_options(config, options))
+        return
     args.storage = args.storage or tempfile.mkdtemp()
     os.environ["RAY_ADDRESS"] = "local"
     join()
     import ray
 
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    print(f"{processor()}; load average before: {os.getloadavg()[0]:.1f}", flush=True)
-    pairs = [pair for number in range(args.repetitions) for pair in repetition(args, number)]
-    print(f"load average after: {os.getloadavg()[0]:.1f}")
-    ratio = ratio_of_means([p.as_trial for p in pairs], [p.alone for p in pairs])
-    print(f"trial / run alone: {ratio} over {len(pairs)} pairs")
-    return 0
+    bench, samples = Bench(args), {TRIAL: Samples(), ALONE: Samples()}
+    for number in range(args.repetitions):
+        for pair in repetition(args, number):
+            for one, seconds in zip(samples.values(), pair, strict=True):
+                one.wall.append(seconds)
+                one.cpu.append(math.nan)
+        bench.keep({name: one.wall for name, one in samples.items()})
+    ratio = ratio_of_means(samples[TRIAL].wall, samples[ALONE].wall)
+    pairs = len(samples[TRIAL].wall)
+    bench.finish(table(samples, over=[ALONE]), f"means: {ratio} over {pairs} pairs")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

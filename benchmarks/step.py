@@ -9,23 +9,13 @@ label, fp32, one loop over the parameters each for clipping, Adam and the EMA.
 """
 
 import argparse
-import os
-import time
 from collections.abc import Callable
 from itertools import count
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.timing import (
-    Samples,
-    interleave,
-    median,
-    processor,
-    ratio_of_means,
-    ratio_of_medians,
-    write_raw,
-)
+from benchmarks.timing import Bench, arguments, table
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
@@ -142,30 +132,8 @@ def obvious_step(args: argparse.Namespace) -> Callable[[], None]:
     return step
 
 
-def table(samples: dict[str, Samples]) -> str:
-    """Markdown: medians of wall time, means of CPU time, both as ratios with intervals."""
-    lines = [
-        "| | wall s (median) | / DDPM | obvious / it | CPU s (mean) | / DDPM | obvious / it |",
-        "|---" * 7 + "|",
-    ]
-    ddpm, obvious = samples[DDPM], samples[OBVIOUS]
-    for name, s in samples.items():
-        cpu = sum(s.cpu) / len(s.cpu)
-        cells = [
-            f"{median(torch.tensor(s.wall)):.2f}",
-            str(ratio_of_medians(s.wall, ddpm.wall)),
-            str(ratio_of_medians(obvious.wall, s.wall)),
-            f"{cpu:.2f}",
-            str(ratio_of_means(s.cpu, ddpm.cpu)),
-            str(ratio_of_means(obvious.cpu, s.cpu)),
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repetitions", type=int, default=30)
+    parser = arguments(__doc__)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
@@ -175,40 +143,18 @@ def main() -> None:
         default=TrainConfig().channels_last,
         help="layout of our steps; the default is the product's",
     )
-    parser.add_argument("--raw", default="", help="JSON file for every single figure")
     args = parser.parse_args()
-
     torch.set_num_threads(args.threads)
-    about = {
-        "processor": processor(),
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "batch_size": args.batch_size,
-        "precision of ours": args.precision,
-        "channels_last of ours": args.channels_last,
-        "repetitions": args.repetitions,
-        "load average before": os.getloadavg()[0],
-    }
+    bench = Bench(
+        args,
+        threads=args.threads,
+        batch_size=args.batch_size,
+        **{"precision of ours": args.precision, "channels_last of ours": args.channels_last},
+    )
     variants = {**our_steps(args), OBVIOUS: obvious_step(args)}
     for step in [*variants.values()] * 2:  # first steps allocate
         step()
-    begin = time.perf_counter()
-
-    def keep(samples: dict[str, Samples]) -> None:
-        if args.raw:
-            write_raw(args.raw, about, samples)
-
-    samples = interleave(variants, args.repetitions, keep)
-    about |= {
-        "minutes": round((time.perf_counter() - begin) / 60, 1),
-        "load average after": os.getloadavg()[0],
-    }
-    if args.raw:
-        write_raw(args.raw, about, samples)
-    print()
-    for key, value in about.items():
-        print(f"{key}: {value}")
-    print("\n" + table(samples))
+    bench.finish(table(bench.compare(variants), over=[DDPM], under=[OBVIOUS]))
 
 
 if __name__ == "__main__":

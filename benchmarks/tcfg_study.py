@@ -4,21 +4,22 @@
     python -m benchmarks.tcfg_study --storage FOLDER --process edm
 
 Trains the digits' preset tcfg by the train command, one worker; under EDM its preset edm with a
-small DDPM++ and trainable guidance. Then FID over omega, by two
+small DDPM++ and trainable guidance. Then, for each seed, FID over omega, by two
 predictions a step (CFG) and by one (TCFG), and how far one call is from two at the same noisy
 image: ||one - two||^2 as a share of ||two - unguided||^2, over omega and t / T. Started
 again, it goes on where it was. Prints two Markdown tables.
 """
 
 import argparse
-import sys
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.digits_study import COLUMNS
-from cbdm_scale import train
+from benchmarks.curves import Panel, save_png
+from benchmarks.study import COLUMNS, Study, arguments, cells
+from benchmarks.timing import markdown
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
@@ -34,39 +35,19 @@ from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.state import list_checkpoints
 
-OMEGAS = 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0
+STRENGTHS = 0.1, 0.2, 0.4, 0.6, 0.8, 1.0
+OMEGAS = 0.0, *STRENGTHS
 SHARES = 0.0205, 0.1005, 0.2505, 0.5005, 0.7505, 0.9505
 """t / T, the middle of a step of DDPM."""
 ROWS = {
-    "ddpm": ("--preset", "tcfg"),
-    "edm": (
-        *("--preset", "edm", "--loss.tcfg", "--loss.omega-max", "1.0"),
-        *("--backbone", "ddpmpp", "--model.channels", "16", "--model.multipliers", "1", "2"),
-        *("--model.num-blocks", "1"),
-    ),
+    "ddpm": "--preset tcfg",
+    "edm": "--preset edm --loss.tcfg --loss.omega-max 1.0 --backbone ddpmpp --model.channels 16"
+    " --model.multipliers 1 2 --model.num-blocks 1",
 }
-KIND = {"ddpm": "tcfg", "edm": "edm-tcfg"}
 MODES: dict[str, GuidanceMode] = {"CFG, two calls": "cfg", "TCFG, one call": "tcfg"}
-
-
-def train_one(run: Storage, args: argparse.Namespace) -> None:
-    last = f"checkpoints/{args.images:012d}"
-    if last in list_checkpoints(run):
-        return
-    words = [
-        *("--dataset", "digits_lt", *ROWS[args.process]),
-        *("--name", run.url.rpartition("/")[2], "--seed", str(args.seed)),
-        *("--data.root", args.shards, "--cluster.storage", args.storage),
-        *("--cluster.workers", "1", "--train.total-images", str(args.images)),
-        *("--train.save-every", "24000", "--train.sample-every", "0"),
-        *("--track.experiment", "tcfg study", "--eval.omegas", "0.0"),
-    ]
-    print("python -m cbdm_scale.train", *words, flush=True)
-    status = train.main(words)
-    if status or last not in list_checkpoints(run):
-        sys.exit(status or "stopped: the same command goes on from here")
+Distances = dict[float, list[tuple[float, float]]]
+"""t / T -> for each omega above 0, means of ||one - two||^2 and ||two - unguided||^2."""
 
 
 def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
@@ -98,15 +79,15 @@ def scores_of(
 @torch.no_grad()
 def distances(
     net: nn.Module, config: Config, manifest: Manifest, count: int = 600
-) -> dict[float, list[tuple[float, float]]]:
-    """By t / T and omega > 0: means over images of ||one - two||^2 and ||two - unguided||^2."""
+) -> Distances:
+    """Means over images of the test split."""
     index = open_index(config.data.root, config.dataset, "eval")
     reader = ShardReader(config.data.root, config.dataset, index)
     rows = rng.permutation(0, "study", index.num_samples)[:count]
     x0 = to_model_range(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
     y = torch.from_numpy(index.labels[rows.numpy()].copy())
     process, null = build_process(config.noise), manifest.num_classes
-    found: dict[float, list[tuple[float, float]]] = {}
+    found: Distances = {}
     for share in SHARES:
         name = f"study {int(1000 * share)}"
         eps = rng.normal(0, name, rows, x0[0].numel()).view_as(x0)
@@ -114,88 +95,71 @@ def distances(
         x_t, t = noisy.x, noisy.level
         plain, none = net(x_t, t, y), net(x_t, t, torch.full_like(y, null))
 
-        def pair(
-            omega: float,
-            x_t: Tensor = x_t,
-            t: Tensor = t,
-            plain: Tensor = plain,
-            none: Tensor = none,
-        ) -> tuple[float, float]:
+        pairs = []
+        for omega in STRENGTHS:
             push = omega * (plain - none)
             one = trained(net, omega, null)(x_t, t, y)
-            return mean_sq(one - plain - push).mean().item(), mean_sq(push).mean().item()
-
-        found[round(share, 3)] = [pair(omega) for omega in OMEGAS if omega]
+            error = mean_sq(one - plain - push).mean().item()
+            pairs.append((error, mean_sq(push).mean().item()))
+        found[round(share, 3)] = pairs
     return found
 
 
 def fid_table(scores: dict[str, Scores]) -> str:
-    lines = ["| | omega | " + " | ".join(COLUMNS.values()) + " |"]
-    lines.append("|---" * (len(COLUMNS) + 2) + "|")
+    """The best FID of each way is marked."""
+    rows = []
     for name, by_omega in scores.items():
         best = min(OMEGAS, key=lambda omega: by_omega[str(omega)]["fid"])
         for omega in OMEGAS:
-            values = by_omega[str(omega)]
-            cells = [
-                f"{100 * values[c]:.0f}" if c.startswith("fidelity") else f"{values[c]:.2f}"
-                for c in COLUMNS
-            ]
-            if omega == best:
-                cells[0] = f"**{cells[0]}**"
-            lines.append(f"| {name} | {omega:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            fid, *others = cells([by_omega[str(omega)]])
+            rows.append([name, f"{omega:g}", f"**{fid}**" if omega == best else fid, *others])
+    return markdown(["", "omega", *COLUMNS.values()], rows)
 
 
-def distance_table(found: dict[float, list[tuple[float, float]]]) -> str:
-    strengths = [omega for omega in OMEGAS if omega]
-    lines = ["| t / T | " + " | ".join(f"omega {omega:g}" for omega in strengths) + " |"]
-    lines.append("|---" * (len(strengths) + 1) + "|")
-    for share, pairs in found.items():
-        cells = [f"{error:.1e} ({error / size:.0%})" for error, size in pairs]
-        lines.append(f"| {share:.2f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def distance_table(found: Distances) -> str:
+    rows = [
+        [f"{share:.2f}", *(f"{error:.1e} ({error / size:.0%})" for error, size in pairs)]
+        for share, pairs in found.items()
+    ]
+    return markdown(["t / T", *(f"omega {omega:g}" for omega in STRENGTHS)], rows)
 
 
-def draw(
-    scores: dict[str, Scores], found: dict[float, list[tuple[float, float]]], file: str
-) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, by_omega in scores.items():
-        left.plot(OMEGAS, [by_omega[str(o)]["fid"] for o in OMEGAS], "o-", label=name)
-    left.set(xlabel="omega", ylabel="FID")
-    left.legend()
-    for i, omega in enumerate(o for o in OMEGAS if o):
-        shares = [pairs[i][0] / pairs[i][1] for pairs in found.values()]
-        right.plot(list(found), shares, "o-", label=f"omega {omega:g}")
-    right.set(xlabel="t / T", ylabel="||one - two||² / ||two - unguided||²", yscale="log")
-    right.legend()
-    figure.savefig(file, dpi=150)
+def draw(scores: dict[str, Scores], found: Distances, file: Path) -> None:
+    fids = {n: [(o, by[str(o)]["fid"]) for o in OMEGAS] for n, by in scores.items()}
+    shares = {
+        f"omega {omega:g}": [(t, pairs[i][0] / pairs[i][1]) for t, pairs in found.items()]
+        for i, omega in enumerate(STRENGTHS)
+    }
+    left = Panel(title="", x="omega", y="FID", series=fids)
+    size = "||one - two||² / ||two - unguided||²"
+    right = Panel(title="", x="t / T", y=size, series=shares, log_y=True)
+    save_png([left, right], 2, file)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--storage", required=True)
-    parser.add_argument("--shards", default="shards")
-    parser.add_argument("--images", type=int, default=72_000)
-    parser.add_argument("--num-images", type=int, default=1_000, help="generated, for each FID")
+    parser = arguments(__doc__, images=72_000)
     parser.add_argument("--process", choices=list(ROWS), default="ddpm")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="", help="PNG file for both curves")
+    parser.add_argument("--picture", type=Path, help="PNG file for both curves")
     args = parser.parse_args()
-    run = Storage(args.storage).child(f"{KIND[args.process]}-seed{args.seed}")
-    train_one(run, args)
-    net, config, manifest = open_network(run)
-    found = distances(net, config, manifest)
-    print(distance_table(found), flush=True)
-    scores = {
-        name: scores_of(mode, net, config, manifest, run, args) for name, mode in MODES.items()
-    }
-    print("\n" + fid_table(scores))
-    if args.picture:
-        draw(scores, found, args.picture)
+    study = Study(
+        name="tcfg study",
+        args=args,
+        rows=ROWS,
+        omegas=(0.0,),
+        images=lambda row: int(args.images),
+    )
+    for seed in args.seeds:
+        study.train(args.process, seed)
+        run = study.run(args.process, seed)
+        net, config, manifest = open_network(run)
+        found = distances(net, config, manifest)
+        print(distance_table(found), flush=True)
+        scores = {
+            n: scores_of(mode, net, config, manifest, run, args) for n, mode in MODES.items()
+        }
+        print("\n" + fid_table(scores))
+        if args.picture:
+            draw(scores, found, args.picture)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from benchmarks import loaders
-from benchmarks.loaders import BATCH, LOADERS, procedural, write_data
+from benchmarks.loaders import BATCH, LOADERS, write_data
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(loaders, "NUM_IMAGES", 2 * BATCH)
-    write_data(tmp_path, 8, procedural(8))
+    write_data(tmp_path, 8)
     return tmp_path
 
 

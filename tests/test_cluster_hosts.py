@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 from ray_tools import SMALL
 
-from benchmarks.hosts import Hosts, processes, wait_for, why_not
+from benchmarks.hosts import Hosts, environment, processes, wait_for, why_not
 from benchmarks.on_hosts import ACCOUNT, BUCKET, S3_PORT, alone, losses, start_servers, weights
 from cbdm_scale.storage.folder import Storage
 from tune.ledger import Ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
-ROOT = Path(__file__).parents[1]
 IMAGES = 1_920
-TOKEN = "c0ffee" * 11
 EVERY = ("--train.save-every", "480", "--train.keep", "9")
 
 
@@ -38,16 +36,8 @@ def hosts(folder: Path) -> Iterator[Hosts]:
     """A head and three hosts that take a worker each."""
     if problem := why_not():
         pytest.skip(problem)
-    environment = {
-        **ACCOUNT,
-        "AWS_ENDPOINT_URL": f"http://{Hosts.address(0)}:{S3_PORT}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": TOKEN,
-        "RAY_worker_niceness": "0",
-        "CBDM_SCALE_CACHE": str(folder / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }
-    with Hosts(4, environment) as hosts:
+    bucket = {**ACCOUNT, "AWS_ENDPOINT_URL": f"http://{Hosts.address(0)}:{S3_PORT}"}
+    with Hosts(4, environment(folder) | bucket) as hosts:
         hosts.start_ray()
         yield hosts
 

@@ -1,4 +1,4 @@
-"""Files from strangers: a few of every kind, and that the judge sees what a bad reader does."""
+"""Files from strangers: a few of every kind, and what the sandbox sees of a bad reader."""
 
 import subprocess
 import sys
@@ -15,13 +15,13 @@ KINDS = (
 READERS = """
 import os, pickle, sys, tempfile, time
 from pathlib import Path
-from benchmarks.fuzz import jail
+from benchmarks.fuzz import sandbox
 from benchmarks.fuzz.attacks import Code
 from cbdm_scale.storage.json import parse_json
 
-jail.SECONDS, folder = 2, Path(tempfile.mkdtemp())
-(folder / jail.CANARY).mkdir()
-(folder / jail.CANARY / "secret").write_text("")
+sandbox.SECONDS, folder = 2, Path(tempfile.mkdtemp())
+(folder / sandbox.CANARY).mkdir()
+(folder / sandbox.CANARY / "secret").write_text("")
 
 def look(folder, way):
     return (folder / "sent" / ".." / way).resolve().read_text()
@@ -32,9 +32,9 @@ READERS = {
     "names the file": lambda f: (f / "absent").read_bytes(),
     "trips": lambda f: {}["key"],
     "runs a pickle": lambda f: pickle.loads(pickle.dumps(Code())),
-    "looks outside": lambda f: (f.parent / jail.CANARY / "secret").read_text(),
+    "looks outside": lambda f: (f.parent / sandbox.CANARY / "secret").read_text(),
     "writes outside": lambda f: (f.parent / "escaped").write_text(""),
-    "removes outside": lambda f: (f.parent / jail.CANARY / "secret").unlink(),
+    "removes outside": lambda f: (f.parent / sandbox.CANARY / "secret").unlink(),
     "fills memory": lambda f: bytearray(1 << 42),
     "grows": lambda f: len(bytearray(1 << 30) + bytearray(1 << 20)),
     "never ends": lambda f: time.sleep(60),
@@ -42,7 +42,7 @@ READERS = {
 }
 make = lambda f: (f / "sent").write_text("no JSON")
 for name, read in READERS.items():
-    for number, (outcome, words) in jail.run([(0, make)], read, folder):
+    for number, (outcome, words) in sandbox.run([(0, make)], read, folder):
         print(f"{name}: {outcome}", flush=True)
 """
 
@@ -61,7 +61,7 @@ def test_no_file_of_a_stranger_runs_reaches_fills_hangs_or_trips(seed: int) -> N
     assert "ran code" in done.stdout and f"| all | {4 * len(KINDS):,}" not in done.stdout
 
 
-def test_the_judge_sees_what_a_bad_reader_does() -> None:
+def test_the_sandbox_sees_what_a_bad_reader_does() -> None:
     done = python("-c", READERS)
     assert dict(line.split(": ") for line in done.stdout.splitlines()) == {
         "good": "read",

@@ -216,11 +216,11 @@ def test_a_thousand_ranks_report_through_ray_s_actor():
 def test_two_ranks_send_the_ring_bound_and_bf16_half_of_it():
     from benchmarks.scaling.ranks import Job, run
 
-    names = [variants.LOCAL, variants.PRODUCT, variants.BF16, variants.ONE]
+    names = [variants.LOCAL, variants.PRODUCT, variants.BF16, variants.SMALL]
     measured = run(Job(2, names, repetitions=2, channels=32, images=1))
     bound = ring_bytes(measured.gradient_bytes, 2)
     assert measured.sent[variants.LOCAL] == [0, 0]
-    for name, size in ((variants.PRODUCT, 1), (variants.ONE, 1), (variants.BF16, 0.5)):
+    for name, size in ((variants.PRODUCT, 1), (variants.SMALL, 1), (variants.BF16, 0.5)):
         for sent in measured.sent[name]:
             assert sent == pytest.approx(size * bound, rel=2e-3) and sent >= size * bound
     assert all(len(wall) == 2 for wall in measured.wall_s.values())

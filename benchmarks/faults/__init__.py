@@ -5,8 +5,11 @@
     python -m benchmarks.faults --storage FOLDER --soak 30 --elastic --workers 3
 
 Linux, root and iproute2: the run is spread over hosts with addresses of their own
-(benchmarks.hosts). watched.py (the train command, and what it said when), places.py (an object
-store, a disk and a tracker that fail on request) -> kinds.py (what a fault is), processes.py,
-machines.py and stores.py (the faults; each proves that it was injected) -> suffer.py (one run
-and its faults) -> measure.py (what a fault cost), table.py.
+(benchmarks.hosts). The files, in the order of their imports:
+
+observed.py    the train command, and what it said when
+backends.py    an object store, a disk and a tracker that fail on request
+kinds.py       what a fault is; processes.py, machines.py and stores.py have them all
+inject.py      one run and its faults, each of which proves that it was injected
+cost.py        what a fault cost, and table.py
 """

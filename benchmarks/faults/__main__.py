@@ -3,20 +3,21 @@
 import argparse
 import json
 import random
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import prepare_data
+from benchmarks.faults.backends import PROXY_PORT, Backend, open_backend, small_disk
+from benchmarks.faults.inject import run_with_faults
 from benchmarks.faults.kinds import Kind, Scene
 from benchmarks.faults.machines import MACHINES
-from benchmarks.faults.places import PROXY_PORT, Place, place, small_disk
+from benchmarks.faults.observed import BATCH, SAVE_EVERY, ObservedRun
 from benchmarks.faults.processes import PROCESSES
 from benchmarks.faults.stores import STORES
-from benchmarks.faults.suffer import suffer
 from benchmarks.faults.table import table
-from benchmarks.faults.watched import BATCH, SAVE_EVERY, Watched
-from benchmarks.hosts import Hosts, why_not
+from benchmarks.hosts import Hosts, environment, why_not
 from benchmarks.on_hosts import ACCOUNT, losses, weights
 
 KINDS = PROCESSES | MACHINES | STORES
@@ -28,65 +29,70 @@ FIXED = "worker", "driver", "raylet", "stopped", "notice", "corrupt", "host", "c
 ELASTIC = "worker", "driver", "raylet", "host", "notice"
 
 
-def watched(
-    args: argparse.Namespace, hosts: Hosts, name: str, images: int, where: Place
-) -> Watched:
-    fewest = ("--cluster.min-workers", "1", "--cluster.resize-s", "5") if args.elastic else ()
-    plain = ("--model.dropout", "0") if args.elastic else ()
-    return Watched(
-        hosts=hosts,
-        name=name,
-        storage=where.storage,
-        shards=f"{args.storage}/shards",
-        workers=args.workers,
-        images=images,
-        log=Path(args.storage) / f"{name}.log",
-        more=("--cluster.timeout-s", str(args.timeout_s), *fewest, *plain, *where.options),
-    )
+@dataclass(frozen=True)
+class Trials:
+    """Runs that suffer faults, each beside the run that does not."""
 
+    args: argparse.Namespace
+    hosts: Hosts
+    folder: Path
 
-def undisturbed(args: argparse.Namespace, hosts: Hosts, images: int) -> Watched:
-    """The run that nothing happens to."""
-    kind = "elastic" if args.elastic else "fixed"
-    with place("folder", hosts, Path(args.storage)) as where:
-        run = watched(args, hosts, f"undisturbed-{kind}-{args.workers}-{images}", images, where)
-    if not Path(run.folder, f"checkpoints/{images:012d}/state.json").exists():
-        run.start()
-        if run.finish(1800):
-            raise RuntimeError(f"the undisturbed run failed: {run.tail()}")
-    return run
+    def run(self, name: str, images: int, backend: Backend) -> ObservedRun:
+        name = f"{name}-{self.args.workers}-{images}"
+        more = f"--cluster.timeout-s {self.args.timeout_s}"
+        if self.args.elastic:
+            more += " --cluster.min-workers 1 --cluster.resize-s 5 --model.dropout 0"
+        return ObservedRun(
+            hosts=self.hosts,
+            name=name,
+            storage=backend.storage,
+            tracker=backend.tracker,
+            shards=f"{self.folder}/shards",
+            workers=self.args.workers,
+            images=images,
+            log=self.folder / f"{name}.log",
+            more=more,
+        )
 
+    def undisturbed(self, images: int) -> ObservedRun:
+        """The run that nothing happens to."""
+        kind = "elastic" if self.args.elastic else "fixed"
+        with open_backend("folder", self.hosts, self.folder) as backend:
+            run = self.run(f"undisturbed-{kind}", images, backend)
+        if not Path(run.folder, f"checkpoints/{images:012d}/state.json").exists():
+            run.start()
+            if run.finish(1800):
+                raise RuntimeError(f"the undisturbed run failed: {run.tail()}")
+        return run
 
-def trial(
-    args: argparse.Namespace, hosts: Hosts, name: str, faults: list[tuple[str, Kind]]
-) -> dict[str, Any]:
-    """A run that suffers faults, beside the one that does not."""
-    long = BAD_STORE if faults[0][1].place != "folder" else 1
-    images = round(PER_FAULT * (len(faults) + 1) * long * args.length)
-    alone, folder = undisturbed(args, hosts, images), Path(args.storage)
-    with place(faults[0][1].place, hosts, folder) as where:
-        run = watched(args, hosts, f"{name}-{args.workers}-{images}", images, where)
-        journal = folder / f"{run.name}.jsonl"
-        try:
-            records = suffer(Scene(run, hosts, folder), faults, args.seed, journal)
-            if run.said("the same command sends them"):  # MLflow was away at the end
-                run.start()
-                run.finish(300)
-        finally:
-            run.kill()
-        found = {"faults": records, "workers": args.workers, "images": images}
-        expected = weights(hosts, alone.folder, images)
-        found["identical"] = weights(hosts, run.folder, images) == expected
-        told = [losses(hosts, tracker(r), r.folder) for r in (alone, run)]
-    found["numbers"] = [step for step, _ in told[1]] == list(range(BATCH, images + 1, BATCH))
-    pairs = zip(told[0], told[1], strict=False)
-    found["largest"] = max(abs(b - a) / abs(a) for (_, a), (_, b) in pairs)
-    return found
-
-
-def tracker(run: Watched) -> str:
-    words = list(run.more)
-    return words[words.index("--track.uri") + 1]
+    def trial(self, name: str, faults: list[tuple[str, Kind]]) -> dict[str, Any]:
+        """What came of one run."""
+        kind = faults[0][1].backend
+        long = self.args.length * (BAD_STORE if kind != "folder" else 1)
+        images = round(PER_FAULT * (len(faults) + 1) * long)
+        alone = self.undisturbed(images)
+        with open_backend(kind, self.hosts, self.folder) as backend:
+            run = self.run(name, images, backend)
+            journal = self.folder / f"{run.name}.jsonl"
+            try:
+                scene = Scene(run, self.hosts, self.folder)
+                records = run_with_faults(scene, faults, self.args.seed, journal)
+                if run.said("the same command sends them"):  # MLflow was away at the end
+                    run.start()
+                    run.finish(300)
+            finally:
+                run.kill()
+            a, b = (weights(self.hosts, r.folder, images) for r in (alone, run))
+            before, after = (losses(self.hosts, r.tracker, r.folder) for r in (alone, run))
+        pairs = zip(before, after, strict=False)
+        return {
+            "faults": records,
+            "workers": self.args.workers,
+            "images": images,
+            "identical": a == b,
+            "numbers": [step for step, _ in after] == list(range(BATCH, images + 1, BATCH)),
+            "largest": max(abs(y - x) / abs(x) for (_, x), (_, y) in pairs),
+        }
 
 
 def wanted(args: argparse.Namespace) -> dict[str, list[tuple[str, Kind]]]:
@@ -101,7 +107,8 @@ def wanted(args: argparse.Namespace) -> dict[str, list[tuple[str, Kind]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--storage", required=True)
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--repeats", type=int, default=4, help="of each fault, in one run")
@@ -115,19 +122,23 @@ def main() -> None:
     if problem := why_not():
         sys.exit(f"error: no hosts here: {problem}")
     folder = Path(args.storage).absolute()
-    args.storage = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.json"
     found = json.loads(results.read_text()) if results.exists() else {}
     missing = {name: faults for name, faults in wanted(args).items() if name not in found}
     if missing:
-        make_shards(folder)
+        if not (folder / "shards").exists():
+            prepare_data(f"digits-lt --out {folder}/shards")
         number = args.workers + 1 + (not args.elastic)  # a spare one where none may be missing
-        with small_disk(folder), Hosts(number, environment(folder)) as hosts:
+        proxy = {"AWS_ENDPOINT_URL": f"http://{Hosts.address(0)}:{PROXY_PORT}"}
+        quick = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+        about = environment(folder) | ACCOUNT | proxy | quick
+        with small_disk(folder), Hosts(number, about) as hosts:
             hosts.start_ray()
+            trials = Trials(args, hosts, folder)
             for name, faults in missing.items():
                 try:
-                    found[name] = trial(args, hosts, name, faults)
+                    found[name] = trials.trial(name, faults)
                 except Exception as error:  # the others are still worth knowing
                     print(f"{name}: {type(error).__name__}: {error}", flush=True)
                     continue
@@ -135,24 +146,5 @@ def main() -> None:
     print(table(found, {name: kind.says for name, kind in KINDS.items()}))
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Of every process on every host."""
-    return {
-        **ACCOUNT,
-        "AWS_ENDPOINT_URL": f"http://{Hosts.address(0)}:{PROXY_PORT}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "c0ffee" * 11,
-        "RAY_worker_niceness": "0",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "CBDM_SCALE_CACHE": str(folder / "cache"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-
-
-def make_shards(folder: Path) -> None:
-    if not (folder / "shards").exists():
-        words = ["-m", "data_prep", "digits-lt", "--out", str(folder / "shards")]
-        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
-
-
-main()
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.faults.watched import Watched
+from benchmarks.faults.observed import ObservedRun
 from benchmarks.hosts import Hosts, processes
 
 PATIENCE_S = 15.0
@@ -32,7 +32,7 @@ class Failed(Exception):
 class Scene:
     """What there is to break."""
 
-    run: Watched
+    run: ObservedRun
     hosts: Hosts
     folder: Path
     """Of the files by which stores and servers are told to fail."""
@@ -60,8 +60,8 @@ class Kind:
     inject: Fault
     restarts: bool = True
     """Whether new workers have to begin before the run has recovered."""
-    place: str = "folder"
-    """Where the run keeps its files: a folder, a small disk, or a bucket (places.py)."""
+    backend: str = "folder"
+    """Where the run keeps its files and numbers (backends.py)."""
 
 
 def until(what: Callable[[], bool], seconds: float, words: str) -> None:

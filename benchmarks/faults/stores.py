@@ -5,8 +5,8 @@ import random
 import signal
 import time
 
+from benchmarks.faults.backends import num_spoilt, set_rules
 from benchmarks.faults.kinds import Fault, Injection, Kind, Scene, until
-from benchmarks.faults.places import spoil, spoilt
 from benchmarks.hosts import processes
 from benchmarks.on_hosts import start_mlflow
 
@@ -20,13 +20,13 @@ PART = "/runs/"
 
 def bucket(answer: str, methods: tuple[str, ...]) -> Fault:
     def inject(scene: Scene, chance: random.Random) -> Injection:
-        spoil(scene.folder, {"part": PART, "kind": answer, "methods": methods})
+        set_rules(scene.folder, {"part": PART, "kind": answer, "methods": methods})
         try:
-            until(lambda: spoilt(scene.folder) > 0, 120, f"nothing was asked of {PART}")
+            until(lambda: num_spoilt(scene.folder) > 0, 120, f"nothing was asked of {PART}")
             time.sleep(BAD_S)
-            count = spoilt(scene.folder)
+            count = num_spoilt(scene.folder)
         finally:
-            spoil(scene.folder)
+            set_rules(scene.folder)
         yield f"{count} answers: {answer}"
 
     return inject

@@ -4,8 +4,8 @@
 
 Every kind of file that the project takes from strangers: a valid example, damaged by seed (half
 of the time with its checksums made right again) or evil by hand, and read by the project's own
-reader in a child process with limits (jail.py). Counts what came of it. "raw error" is a bug:
-a reader that fails in another way than by saying what is wrong.
+reader in a child process with limits (sandbox.py). Counts what came of it. "raw error" is a
+bug: a reader that fails in another way than by saying what is wrong.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +22,10 @@ import pyarrow as pa
 import torch
 
 from benchmarks.fuzz.attacks import attacks
-from benchmarks.fuzz.jail import CANARY, OUTCOMES, Result, run
+from benchmarks.fuzz.formats import FORMATS, Files, example
 from benchmarks.fuzz.mutate import mutate
-from benchmarks.fuzz.subjects import SUBJECTS, Files, example
+from benchmarks.fuzz.sandbox import CANARY, OUTCOMES, Case, Result, run
+from benchmarks.timing import markdown
 
 GOOD = {"read", "refused"}
 BATCH = 500
@@ -42,47 +43,31 @@ def damaged(name: str, files: Files, seed: int, number: int) -> Files:
     """Case ``number``, a function of the seed; the first is the example as it is."""
     chance = random.Random(f"{seed}/{name}/{number}")
     found = mutate(files, chance) if number else files
-    return SUBJECTS[name].seal(found) if chance.random() < 0.5 else found
-
-
-def cases(
-    name: str, files: Files, seed: int, count: int
-) -> Iterator[tuple[int, Callable[[Path], None]]]:
-    for number in range(count):
-        yield number, partial(put_damaged, name, files, seed, number)
-    evil = [attack for attack in attacks(name, files) if attack(files) != files]
-    for number, attack in enumerate(evil):
-        yield -1 - number, partial(put_evil, name, files, attack)
-
-
-def put_damaged(name: str, files: Files, seed: int, number: int, folder: Path) -> None:
-    write(damaged(name, files, seed, number), folder)
-
-
-def put_evil(name: str, files: Files, attack: Callable[[Files], Files], folder: Path) -> None:
-    write(SUBJECTS[name].seal(attack(files)), folder)
+    return FORMATS[name].seal(found) if chance.random() < 0.5 else found
 
 
 def fuzz(name: str, seed: int, count: int, folder: Path) -> Iterator[tuple[int, Result]]:
     """Number of each case (attacks by hand below 0) and its result."""
-    files = example(name, folder)
-    every = list(cases(name, files, seed, count))
-    for begin in range(0, len(every), BATCH):
-        yield from run(every[begin : begin + BATCH], SUBJECTS[name].read, folder)
+    files, seal = example(name, folder), FORMATS[name].seal
+    cases: list[Case] = []
+    for number in range(count):
+        make = partial(damaged, name, files, seed, number)
+        cases.append((number, lambda where, make=make: write(make(), where)))
+    evil = [attack for attack in attacks(name, files) if attack(files) != files]
+    for number, attack in enumerate(evil):
+        cases.append((-1 - number, lambda where, evil=attack: write(seal(evil(files)), where)))
+    for begin in range(0, len(cases), BATCH):
+        yield from run(cases[begin : begin + BATCH], FORMATS[name].read, folder)
 
 
 def table(counts: dict[str, Counter[str]]) -> str:
-    lines = ["| file | cases | " + " | ".join(OUTCOMES) + " |"]
-    lines.append("|---" * (len(OUTCOMES) + 2) + "|")
-    for name, count in counts.items():
-        cells = [f"{count[outcome]:,}" for outcome in OUTCOMES]
-        lines.append(
-            f"| {SUBJECTS[name].says} | {count.total():,} | " + " | ".join(cells) + " |"
-        )
-    total = sum(counts.values(), Counter())
-    cells = [f"{total[outcome]:,}" for outcome in OUTCOMES]
-    lines.append(f"| all | {total.total():,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = {FORMATS[name].says: count for name, count in counts.items()}
+    rows["all"] = sum(counts.values(), Counter())
+    cells = [
+        [says, f"{count.total():,}", *(f"{count[outcome]:,}" for outcome in OUTCOMES)]
+        for says, count in rows.items()
+    ]
+    return markdown(["file", "cases", *OUTCOMES], cells)
 
 
 def main() -> int:
@@ -91,7 +76,7 @@ def main() -> int:
         "--cases", type=int, default=2_000, help="of each kind, and the attacks"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("--only", nargs="*", default=list(FORMATS), choices=list(FORMATS))
     parser.add_argument("--out", default="", help="the table as Markdown")
     args = parser.parse_args()
     torch.set_num_threads(1)

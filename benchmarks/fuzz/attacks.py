@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz.jail import CANARY
+from benchmarks.fuzz.sandbox import CANARY
 
 Files = dict[str, bytes]
 

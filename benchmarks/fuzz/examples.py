@@ -3,18 +3,20 @@
 import io
 import pickle
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.preset_file import PresetFile, preset_text
 from cbdm_scale.config.presets import preset
-from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.export import export
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
@@ -47,67 +49,53 @@ def shards(folder: Path) -> None:
     prepare("synthetic", options, say=QUIET)
 
 
-def config_in(folder: Path) -> Config:
-    base = preset("digits_lt", "tcfg")
-    return replace(
-        base,
-        dataset=NAME,
-        name="run",
-        model=MODEL,
-        data=replace(base.data, root=str(folder / "data")),
-        sample=replace(base.sample, num_steps=2),
-        cluster=replace(base.cluster, storage=str(folder / "runs")),
-    )
-
-
-def run(folder: Path) -> None:
-    """A run folder with a checkpoint."""
+def run(folder: Path) -> Path:
+    """A run folder with a checkpoint, somewhere below the folder."""
     shards(folder / "data")
-    config = config_in(folder)
+    options = {
+        "name": "run",
+        "dataset": NAME,
+        "data.root": str(folder / "data"),
+        "sample.num_steps": 2,
+        "cluster.storage": str(folder / "runs"),
+    }
+    config = replace(with_options(preset("digits_lt", "tcfg"), options), model=MODEL)
     manifest = read_manifest(config.data.root, NAME)
-    claimed = open_run_dir(config, manifest)
+    opened = open_run_dir(config, manifest)
     state = build_state(config, manifest, torch.device("cpu"))
     state.progress.images = 48
-    save_checkpoint(claimed, state, {})
+    save_checkpoint(opened, state, {})
+    return folder / "runs" / "run"
 
 
 def checkpoint(folder: Path) -> None:
-    made = folder.with_name(f"{folder.name}-made")
-    run(made)
-    shutil.copytree(made / "runs" / "run", folder, dirs_exist_ok=True)
-    shutil.rmtree(made)
+    with TemporaryDirectory() as made:
+        shutil.copytree(run(Path(made)), folder, dirs_exist_ok=True)
 
 
 def exported(folder: Path) -> None:
-    made = folder.with_name(f"{folder.name}-made")
-    run(made)
-    export(load_pretrained(str(made / "runs" / "run")), None, None, folder)
-    shutil.rmtree(made)
+    with TemporaryDirectory() as made:
+        export(load_pretrained(str(run(Path(made)))), None, None, folder)
 
 
 def diffusers(folder: Path) -> None:
-    whole = folder.with_name(f"{folder.name}-whole")
-    exported(whole)
-    shutil.copytree(whole / "diffusers", folder, dirs_exist_ok=True)
-    shutil.rmtree(whole)
+    with TemporaryDirectory() as whole:
+        exported(Path(whole))
+        shutil.copytree(Path(whole) / "diffusers", folder, dirs_exist_ok=True)
 
 
 def served(folder: Path) -> None:
     """What a registered model holds."""
-    made = folder.with_name(f"{folder.name}-made")
-    checkpoint(made)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(made / "config.json", folder)
-    shutil.copy(made / "checkpoints" / f"{48:012d}" / "ema.safetensors", folder)
-    shutil.rmtree(made)
+    with TemporaryDirectory() as made:
+        found = run(Path(made))
+        shutil.copy(found / "config.json", folder)
+        shutil.copy(found / "checkpoints" / f"{48:012d}" / "ema.safetensors", folder)
 
 
 def paper(folder: Path) -> None:
     """A checkpoint in the format of the paper's code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    net = build(
-        NetworkSpec(model=FOREIGN, channels=1, image_size=8, num_classes=3, num_steps=20)
-    )
+    spec = NetworkSpec(model=FOREIGN, channels=1, image_size=8, num_classes=3, num_steps=20)
+    net = build(spec)
     state, weights = net.state_dict(), {TABLE: sinusoid(torch.arange(20), FOREIGN.channels)}
     for ours, theirs in paper_names(FOREIGN, list(state)).items():
         tensor = state[ours][:3] if ours == "label.weight" else state[ours]
@@ -119,18 +107,15 @@ def paper(folder: Path) -> None:
 
 def network_file(folder: Path) -> None:
     """A state dict such as Inception's, too small to be it."""
-    folder.mkdir(parents=True, exist_ok=True)
     torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(2, 3, 3, 3)}, folder / "weights.pth")
 
 
 def classifier(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     net = SmallClassifier(image_channels=1, image_size=8, num_classes=3)
     (folder / "net.safetensors").write_bytes(save_classifier(net))
 
 
 def samples(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     pixels = np.arange(6 * 8 * 8 * 3, dtype=np.uint32).reshape(6, 8, 8, 3).astype(np.uint8)
     np.savez(folder / "images.npz", pixels, np.arange(6) % 3)
 
@@ -154,17 +139,12 @@ def pictures(folder: Path) -> None:
 
 def tars(folder: Path) -> None:
     """WebDataset shards from elsewhere."""
-    import tarfile
-
-    home = folder / "tars"
-    home.mkdir(parents=True)
+    (folder / "tars").mkdir()
     for shard in range(2):
-        with tarfile.open(home / f"{shard:06d}.tar", "w") as out:
+        with tarfile.open(folder / "tars" / f"{shard:06d}.tar", "w") as out:
             for i in range(4):
-                for ending, data in (
-                    ("png", png(np.full((8, 8, 3), 10 * i, np.uint8))),
-                    ("cls", str(i % 2).encode()),
-                ):
+                pixels = np.full((8, 8, 3), 10 * i, np.uint8)
+                for ending, data in (("png", png(pixels)), ("cls", str(i % 2).encode())):
                     info = tarfile.TarInfo(f"{shard}{i}.{ending}")
                     info.size = len(data)
                     out.addfile(info, io.BytesIO(data))
@@ -172,13 +152,11 @@ def tars(folder: Path) -> None:
 
 def pickled(folder: Path) -> None:
     """A batch as CIFAR's authors publish it."""
-    folder.mkdir(parents=True, exist_ok=True)
     batch = {b"data": np.zeros((2, 12), np.uint8), b"labels": [0, 1], b"batch_label": b"x"}
     (folder / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=2))
 
 
 def preset_file(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     made = PresetFile(
         dataset="digits_lt",
         preset="cbdm",
@@ -190,18 +168,16 @@ def preset_file(folder: Path) -> None:
 
 def search(folder: Path) -> None:
     """What a search of tune/ remembers."""
-    ledger = Ledger(Storage(str(folder)))
     scores = {"1.0": {"fid": 3.0, "fid_few": 9.0}}
-    ledger.put(
-        Trial(
-            id="t000",
-            kind="control",
-            params={"loss.tau": 0.0},
-            seed=0,
-            status="finished",
-            rungs=(Rung(480, scores, 1.0, 2.0),),
-        )
+    trial = Trial(
+        id="t000",
+        kind="control",
+        params={"loss.tau": 0.0},
+        seed=0,
+        status="finished",
+        rungs=(Rung(480, scores, 1.0, 2.0),),
     )
+    Ledger(Storage(str(folder))).put(trial)
 
 
 EXAMPLES: dict[str, Callable[[Path], None]] = {

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.fuzz.jail import CANARY
+from benchmarks.fuzz.sandbox import CANARY
 
 Mutation = Callable[[bytes, random.Random], bytes]
 VALUES: tuple[Any, ...] = (

@@ -71,10 +71,9 @@ def shape_of(dataset: str) -> tuple[int, int]:
 
 def network_of(config: Config) -> nn.Module:
     channels, size = shape_of(config.dataset)
-    image = SimpleNamespace(
-        channels=channels, image_size=size, num_classes=CLASSES[config.dataset]
-    )
-    return build(network_spec(config, image))
+    classes = CLASSES[config.dataset]
+    images = SimpleNamespace(channels=channels, image_size=size, num_classes=classes)
+    return build(network_spec(config, images))
 
 
 def predictions(config: Config) -> float:
@@ -121,17 +120,8 @@ def count(config: Config) -> tuple[int, float, Work]:
 
 def alike(config: Config) -> tuple[object, ...]:
     """Presets of which this is the same compute, reduce and batch alike."""
-    loss, size = config.loss, shape_of(config.dataset)
-    told = config.data.tells_augmentation
-    return (
-        config.model,
-        config.process,
-        size,
-        loss.name,
-        loss.tcfg,
-        told,
-        config.train.batch_size,
-    )
+    loss, data = config.loss, (shape_of(config.dataset), config.data.tells_augmentation)
+    return config.model, config.process, loss.name, loss.tcfg, config.train.batch_size, data
 
 
 def count_presets(wanted: Iterable[tuple[str, str]] = PRESETS) -> list[Counted]:

@@ -4,39 +4,20 @@ Hosts are network namespaces of this machine (benchmarks.hosts): what they share
 of which each may use one, so no more hosts are faster than there are cores.
 """
 
-import random
+import argparse
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
-from benchmarks.hosts import NAME, Hosts, namespace, why_not
-from benchmarks.timing import median, ratio_of_medians
+from benchmarks.commands import prepare_data, train_command
+from benchmarks.hosts import NAME, Hosts, environment, namespace, why_not
+from benchmarks.timing import Bench, Cost, median, table
 
 BATCH, STEPS, LEFT_OUT = 48, 24, 4
 """Images and steps of a run; the first few warm up."""
 SPEED = re.compile(r"[\d,]+/[\d,]+ images \| ([\d,.]+)/s")
-
-
-def words(folder: Path, name: str, hosts: int, channels: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "cbdm_scale.train", "--name", name),
-        *("--data.root", f"{folder}/shards", "--cluster.storage", f"{folder}/runs"),
-        *("--track.uri", f"sqlite:///{folder}/numbers.db", "--cluster.workers", str(hosts)),
-        *("--model.channels", str(channels), "--train.batch-size", str(BATCH)),
-        *("--train.total-images", str(STEPS * BATCH), "--train.log-every", str(BATCH)),
-        *("--train.sample-every", "0", "--train.eval-every", "0", "--eval.extractor", "none"),
-        *("--train.save-every", str(1 << 30), "--sample.num-steps", "2"),
-    ]
-
-
-def speeds_of(hosts: Hosts, folder: Path, name: str, number: int, channels: int) -> list[float]:
-    """Images a second in every step of a run."""
-    said = hosts.run(0, words(folder, name, number, channels), 900)
-    return [float(speed.replace(",", "")) for speed in SPEED.findall(said)][LEFT_OUT:]
 
 
 def set_rate(hosts: Hosts, rate: str) -> None:
@@ -47,45 +28,39 @@ def set_rate(hosts: Hosts, rate: str) -> None:
             subprocess.run([*shape.split(), "burst", "256k", "latency", "200ms"], check=True)
 
 
-def run(numbers: list[int], repetitions: int, channels: int, rate: str, seed: int = 0) -> str:
-    """Markdown: images a second by number of hosts."""
+def measure(args: argparse.Namespace) -> None:
+    """Images a second by number of hosts: of a run the median over its steps."""
     if problem := why_not():
         sys.exit(f"error: no hosts here: {problem}")
-    speeds: dict[int, list[float]] = {number: [] for number in numbers}
+    bench, runs = Bench(args, channels=args.channels, rate=args.rate), 0
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        prepare = [sys.executable, "-m", "data_prep", "digits-lt", "--out", f"{folder}/shards"]
-        subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
-        about = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "c0ffee" * 11,
-            "RAY_worker_niceness": "0",
-            "CBDM_SCALE_CACHE": f"{folder}/cache",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
-        with Hosts(max(numbers) + 1, about) as hosts:
+        options = f"""
+            --dataset digits_lt --track.uri sqlite:///{place}/numbers.db
+            --model.channels {args.channels} --train.batch-size {BATCH}
+            --train.total-images {STEPS * BATCH} --train.log-every {BATCH}
+            --train.sample-every 0 --train.eval-every 0 --train.save-every {1 << 30}
+            --eval.extractor none --sample.num-steps 2
+        """
+        shards, storage = f"{place}/shards", f"{place}/runs"
+        prepare_data(f"digits-lt --out {shards}")
+        with Hosts(max(args.hosts) + 1, environment(Path(place))) as hosts:
             hosts.start_ray()
-            if rate != "free":
-                set_rate(hosts, rate)
-            for number in numbers:  # not counted: files are read for the first time
-                speeds_of(hosts, folder, f"warm-{number}", number, channels)
-            chance = random.Random(seed)
-            for repetition in range(repetitions):
-                for number in chance.sample(numbers, len(numbers)):
-                    name = f"{number}-{repetition}"
-                    speeds[number] += speeds_of(hosts, folder, name, number, channels)
-                    print(f"{name}: {middle(speeds[number]):.0f} images/s", flush=True)
-    return table(speeds)
+            if args.rate != "free":
+                set_rate(hosts, args.rate)
 
+            def turn(number: int) -> Cost:
+                nonlocal runs
+                runs += 1
+                wanted = f"{options} --cluster.workers {number}"
+                name = f"{number}-{runs}"
+                words = train_command(wanted, shards=shards, storage=storage, name=name)
+                speeds = [
+                    float(s.replace(",", "")) for s in SPEED.findall(hosts.run(0, words, 900))
+                ]
+                return Cost(BATCH / median(speeds[LEFT_OUT:]))
 
-def middle(values: list[float]) -> float:
-    return float(median(torch.tensor(values).double()))
-
-
-def table(speeds: dict[int, list[float]]) -> str:
-    base = speeds[min(speeds)]
-    lines = [f"| hosts | images/s | / {min(speeds)} |", "|---|---|---|"]
-    for number, found in speeds.items():
-        ratio = ratio_of_medians(found, base) if found is not base else 1
-        lines.append(f"| {number} | {middle(found):.0f} | {ratio} |")
-    return "\n".join(lines)
+            variants = {f"{n} hosts": lambda n=n: turn(n) for n in args.hosts}
+            for warm_up in variants.values():  # files are read for the first time
+                warm_up()
+            samples = bench.compare(variants)
+    bench.finish(table(samples, under=[f"{min(args.hosts)} hosts"], items=BATCH))

@@ -1,10 +1,11 @@
 """Predicted efficiency of every preset on 8 to 512 GPUs, as tables and as a picture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.scaling.counts import Counted
+from benchmarks.curves import Panel, save_png
+from benchmarks.scaling.counts import Counted, count_presets
 from benchmarks.scaling.model import (
     compute_seconds,
     divides,
@@ -14,6 +15,7 @@ from benchmarks.scaling.model import (
     speedup,
 )
 from benchmarks.scaling.published import LAUNCH_S, PLACES, REACHED, UTILISATION, Place
+from benchmarks.timing import markdown
 
 GPUS = (8, 16, 32, 64, 128, 256, 512)
 SHOWN = (
@@ -25,6 +27,7 @@ SHOWN = (
     "cifar100_lt cbdm_edm",
 )
 """Presets of the picture."""
+RECIPES = "cifar100_lt cbdm", "imagenet_lt cbdm", "cifar100_lt cbdm_edm"
 
 
 def assumptions(hidden: float) -> str:
@@ -40,123 +43,95 @@ def assumptions(hidden: float) -> str:
 
 def presets_table(counted: Iterable[Counted]) -> str:
     """What was counted."""
-    lines = [
-        "| presets | parameters M | predictions an image | GFLOP an image | kernels | "
-        "gradients MB | buckets |",
-        "|---" * 7 + "|",
-    ]
-    for c in counted:
-        w = c.work
-        cells = [
+    head = "presets", "parameters M", "predictions an image", "GFLOP an image", "kernels"
+    rows = [
+        (
+            ", ".join(c.names),
             f"{c.parameters / 1e6:.2f}",
             f"{c.predictions:.2f}",
-            f"{w.flops_per_image / 1e9:.3g}",
-            str(w.kernels),
-            f"{w.gradient_bytes / 1e6:.1f}",
-            str(w.buckets),
-        ]
-        lines.append(f"| {', '.join(c.names)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def with_hidden(counted: Counted, hidden: float) -> Counted:
-    """The same with the measured share of what can hide."""
-    return replace(counted, work=replace(counted.work, hidden=hidden * counted.work.hidden))
-
-
-def fixed_table(counted: Iterable[Counted], place: Place) -> str:
-    """The paper's batch shared out: speed-up over one GPU (efficiency), "-" if it cannot be."""
-    lines = [
-        "| preset | batch | one GPU ms | " + " | ".join(map(str, GPUS)) + " |",
-        "|---" * (3 + len(GPUS)) + "|",
+            f"{c.work.flops_per_image / 1e9:.3g}",
+            c.work.kernels,
+            f"{c.work.gradient_bytes / 1e6:.1f}",
+            c.work.buckets,
+        )
+        for c in counted
     ]
-    device = place.device(UTILISATION)
+    return markdown([*head, "gradients MB", "buckets"], rows)
+
+
+def shared_table(counted: Iterable[Counted], place: Place) -> str:
+    """The paper's batch shared out: speed-up over one GPU (efficiency), "-" if it cannot be."""
+    rows = []
     for c in counted:
-        batch = c.config.train.batch_size
-        cells = [str(batch), f"{compute_seconds(c.work, device, batch) * 1e3:.1f}"]
+        batch, cells = c.config.train.batch_size, []
         for gpus in GPUS:
-            if not divides(batch, gpus):
-                cells.append("-")
-                continue
-            s = speedup(c.work, device, place.network, gpus, batch, grown=False)
-            cells.append(f"{s:.1f}x ({s / gpus:.0%})")
-        lines.append(f"| {c.names[0]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            s = speedup(c.work, place.device, place.network, gpus, batch, grown=False)
+            cells.append(f"{s:.1f}x ({s / gpus:.0%})" if divides(batch, gpus) else "-")
+        alone = compute_seconds(c.work, place.device, batch)
+        rows.append([c.names[0], batch, f"{alone * 1e3:.1f}", *cells])
+    return markdown(["preset", "batch", "one GPU ms", *GPUS], rows)
 
 
 def grown_table(counted: Iterable[Counted], place: Place) -> str:
     """The paper's batch on every GPU: efficiency."""
-    lines = [
-        "| preset | images a GPU | all-reduce of 512 ms | " + " | ".join(map(str, GPUS)) + " |",
-        "|---" * (3 + len(GPUS)) + "|",
-    ]
-    device = place.device(UTILISATION)
+    rows = []
     for c in counted:
-        batch = c.config.train.batch_size
-        cells = [str(batch), f"{reduce_seconds(c.work, place.network, 512) * 1e3:.1f}"]
-        for gpus in GPUS:
-            e = efficiency(c.work, device, place.network, gpus, batch, grown=True)
-            cells.append(f"{e:.1%}")
-        lines.append(f"| {c.names[0]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        work, batch = c.work, c.config.train.batch_size
+        found = [
+            efficiency(work, place.device, place.network, gpus, batch, grown=True)
+            for gpus in GPUS
+        ]
+        reduce = reduce_seconds(work, place.network, 512)
+        rows.append([c.names[0], batch, f"{reduce * 1e3:.1f}", *(f"{e:.1%}" for e in found)])
+    return markdown(["preset", "images a GPU", "all-reduce of 512 ms", *GPUS], rows)
 
 
 def recipe_table(counted: Counted) -> str:
     """What a batch that grows with the GPUs asks of the recipe of one preset."""
-    train = counted.config.train
-    lines = [
-        f"| {counted.names[0]}: GPUs | batch | steps of the same images | lr, square root | "
-        "lr, linear | warm-up steps |",
-        "|---" * 6 + "|",
-    ]
+    train, rows = counted.config.train, []
     for gpus in (1, *GPUS):
         batch = train.batch_size * gpus
-        cells = [
-            f"{batch:,}",
-            f"{train.total_images // batch:,}",
-            f"{grown_lr(train.lr, gpus, 'sqrt'):.2g}",
-            f"{grown_lr(train.lr, gpus, 'linear'):.2g}",
-            f"{train.warmup_images // batch:,}",
-        ]
-        lines.append(f"| {gpus} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rates = [f"{grown_lr(train.lr, gpus, rule):.2g}" for rule in ("sqrt", "linear")]
+        steps = [f"{images // batch:,}" for images in (train.total_images, train.warmup_images)]
+        rows.append([gpus, f"{batch:,}", steps[0], *rates, steps[1]])
+    head = "batch", "steps of the same images", "lr, square root", "lr, linear", "warm-up steps"
+    return markdown([f"{counted.names[0]}: GPUs", *head], rows)
 
 
-def draw(counted: Iterable[Counted], folder: str) -> Path:
+def draw(counted: Sequence[Counted], folder: str) -> Path:
     """Efficiency over GPUs, one panel a network, written to <folder>/scaling.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    shown = list(counted)
-    figure, rows = plt.subplots(
-        2, len(PLACES), figsize=(4 * len(PLACES), 7), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, grown in zip(rows, (False, True), strict=True):
-        for axis, place in zip(axes, PLACES, strict=True):
-            device = place.device(UTILISATION)
-            for c in shown:
+    panels = []
+    for grown in (False, True):
+        for place in PLACES:
+            series = {}
+            for c in counted:
                 batch = c.config.train.batch_size
-                gpus = [g for g in (1, 2, 4, *GPUS) if grown or divides(batch, g)]
-                values = [
-                    efficiency(c.work, device, place.network, g, batch, grown=grown)
-                    for g in gpus
+                series[f"{c.names[0]} (batch {batch})"] = [
+                    (g, efficiency(c.work, place.device, place.network, g, batch, grown=grown))
+                    for g in (1, 2, 4, *GPUS)
+                    if grown or divides(batch, g)
                 ]
-                axis.plot(gpus, values, marker=".", label=f"{c.names[0]} (batch {batch})")
-            axis.set_xscale("log", base=2)
-            axis.set_ylim(0, 1.05)
-            axis.grid(alpha=0.3)
-            axis.set_title(place.name, fontsize=9)
-        axes[0].set_ylabel(
-            "efficiency, " + ("batch on every GPU" if grown else "batch shared out")
-        )
-    for axis in rows[1]:
-        axis.set_xlabel("GPUs")
-    rows[0][0].legend(fontsize=6)
-    figure.tight_layout()
-    target = Path(folder).expanduser()
-    target.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target / "scaling.png", dpi=110)
-    plt.close(figure)
-    return target / "scaling.png"
+            y = "efficiency, " + ("batch on every GPU" if grown else "batch shared out")
+            panels.append(Panel(title=place.name, x="GPUs", y=y, series=series, log_x=True))
+    target = Path(folder).expanduser() / "scaling.png"
+    save_png(panels, len(PLACES), target)
+    return target
+
+
+def run(hidden: float, picture: str) -> None:
+    """Print all tables; hidden: measured share of the communication that can hide."""
+    counted = [
+        replace(c, work=replace(c.work, hidden=hidden * c.work.hidden)) for c in count_presets()
+    ]
+    print(assumptions(hidden), "\n")
+    print(presets_table(counted))
+    for place in PLACES:
+        print(f"\n{place.name}: the preset's batch shared out\n")
+        print(shared_table(counted, place))
+        print(f"\n{place.name}: the preset's batch on every GPU\n")
+        print(grown_table(counted, place))
+    by_name = {name: c for c in counted for name in c.names}
+    for name in RECIPES:
+        print("\n" + recipe_table(by_name[name]))
+    if picture:
+        print(f"\n{draw([by_name[name] for name in SHOWN], picture)}")

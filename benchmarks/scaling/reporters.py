@@ -10,20 +10,18 @@ its cache, and each rank the shards of its own images.
 
 import asyncio
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.timing import markdown, timed
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config
-from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.runs import worker as product
-from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import OneProcess
@@ -76,40 +74,37 @@ def counted(counts: Counter[str], folder: str) -> Iterator[None]:
 
         return call
 
-    kinds = [(name, "reads") for name in READS] + [(name, "writes") for name in WRITES]
-    patches = [patch.object(Storage, name, counting(name, kind)) for name, kind in kinds]
-    patches.append(
-        patch.object(product, "MlflowTracker", lambda *about: CountingTracker(counts, *about))
-    )
-    for one in patches:
-        one.start()
-    try:
+    kinds = dict.fromkeys(READS, "reads") | dict.fromkeys(WRITES, "writes")
+    tracker = partial(CountingTracker, counts)
+    with ExitStack() as stack:
+        for name, kind in kinds.items():
+            stack.enter_context(patch.object(Storage, name, counting(name, kind)))
+        stack.enter_context(patch.object(product, "MlflowTracker", tracker))
         yield
-    finally:
-        for one in patches:
-            one.stop()
 
 
 def tiny(root: str, storage: str, workers: int, steps: int) -> Config:
     """A run of a few steps, one image a worker in each."""
-    base = preset("digits_lt", "ddpm")
-    return replace(
-        base,
-        name=f"of-{workers}",
-        data=replace(base.data, root=root, prefetch=1),
-        model=UNetConfig(channels=8, multipliers=(1,), num_blocks=1, attention=(), groups=4),
-        train=replace(
-            base.train,
-            batch_size=workers,
-            total_images=steps * workers,
-            log_every=workers,
-            save_every=SAVE_STEPS * workers,
-            sample_every=0,
-        ),
-        sample=SamplerConfig(num_steps=1),
-        eval=EvalConfig(extractor="none"),
-        cluster=replace(base.cluster, storage=storage, workers=workers),
-    )
+    options = {
+        "name": f"of-{workers}",
+        "data.root": root,
+        "data.prefetch": 1,
+        "model.channels": 8,
+        "model.multipliers": [1],
+        "model.num_blocks": 1,
+        "model.attention": [],
+        "model.groups": 4,
+        "train.batch_size": workers,
+        "train.total_images": steps * workers,
+        "train.log_every": workers,
+        "train.save_every": SAVE_STEPS * workers,
+        "train.sample_every": 0,
+        "sample.num_steps": 1,
+        "eval.extractor": "none",
+        "cluster.storage": storage,
+        "cluster.workers": workers,
+    }
+    return with_options(preset("digits_lt", "ddpm"), options)
 
 
 def simulate(
@@ -153,9 +148,7 @@ def report_seconds(workers: int, times: int = 20) -> float:
             ]
             await asyncio.gather(*calls)
 
-    began = time.process_time()
-    asyncio.run(reports())
-    return (time.process_time() - began) / times
+    return timed(lambda: asyncio.run(reports())).cpu / times
 
 
 KINDS = "reads", "bytes read", "writes", "tracker", "lines", "Ray reports"
@@ -165,12 +158,7 @@ def table(workers: Sequence[int]) -> str:
     """Calls of a whole run by rank 0 and by all others together; driver's time of a report."""
     from data_prep.prepare import prepare_digits
 
-    lines = [
-        "| workers | run | who | storage reads | bytes read | storage writes | tracker calls | "
-        "lines to the driver | Ray reports |",
-        "|---" * 9 + "|",
-    ]
-    seconds = []
+    rows, seconds = [], []
     with tempfile.TemporaryDirectory(prefix="reporters-") as folder:
         root, storage = f"{folder}/shards", f"{folder}/runs"
         prepare_digits(root)
@@ -181,8 +169,10 @@ def table(workers: Sequence[int]) -> str:
                 for who, counts in (("rank 0", found[0]), (f"{size - 1} others", others)):
                     # In "resumed" the others, who hear nothing, began anew and report more.
                     skipped = "Ray reports" if run == "resumed" else ""
-                    cells = " | ".join(f"{counts[k]:,}" if k != skipped else "" for k in KINDS)
-                    lines.append(f"| {size:,} | {run} | {who} | {cells} |")
-            seconds.append(f"| {size:,} | {report_seconds(size) * 1e3:.2f} |")
-    driver = ["| workers | driver CPU ms a report |", "|---|---|", *seconds]
-    return "\n".join([*lines, "", *driver])
+                    cells = [f"{counts[k]:,}" if k != skipped else "" for k in KINDS]
+                    rows.append([f"{size:,}", run, who, *cells])
+            seconds.append([f"{size:,}", f"{report_seconds(size) * 1e3:.2f}"])
+    kinds = "storage reads", "bytes read", "storage writes", "tracker calls"
+    head = ["workers", "run", "who", *kinds, "lines to the driver", "Ray reports"]
+    driver = markdown(["workers", "driver CPU ms a report"], seconds)
+    return f"{markdown(head, rows)}\n\n{driver}"

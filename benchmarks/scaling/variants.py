@@ -24,13 +24,9 @@ from cbdm_scale.training.gradients import backward
 
 Step = Callable[[], None]
 MIB = 2**20
-PRODUCT, LOCAL, AFTER = (
-    "DDP as the product sets it up",
-    "no communication",
-    "one after the other",
-)
+PRODUCT, LOCAL = "DDP as the product sets it up", "no communication"
 ALONE, ALONE_1 = "communication alone", "communication alone, buckets of 1 MiB"
-SMALL, ONE, BF16 = "buckets of 1 MiB", "one bucket", "bf16 gradients"
+SMALL, BF16 = "buckets of 1 MiB", "bf16 gradients"
 MANY, MANY_LOCAL = "4 micro-batches", "4 micro-batches, no communication"
 
 
@@ -90,7 +86,7 @@ def buckets_of(net: nn.Module, cap_mib: float = 25) -> list[int]:
     return bucketed([4 * p.numel() for p in reversed(list(net.parameters()))], cap_mib * MIB)
 
 
-def settle(step: Step) -> None:
+def fix_buckets(step: Step) -> None:
     """DDP orders its buckets after the first backward pass, at the next forward pass."""
     step()
     step()
@@ -129,27 +125,18 @@ def make_variants(
         return gradient_step(net, world, images, reduce=reduce, parts=parts)
 
     product = world.wrap(new_net(channels).to(memory_format=torch.channels_last))
-    local = step(product, reduce=False)
-    made = {LOCAL: local, MANY_LOCAL: step(product, reduce=False, parts=4)}
+    made = {LOCAL: step(product, reduce=False)}
+    made[MANY_LOCAL] = step(product, reduce=False, parts=4)
     if not isinstance(product, DistributedDataParallel):  # one rank
         return {name: made[name] for name in names if name in made}
     made |= {PRODUCT: step(product), MANY: step(product, parts=4)}
-    settle(made[PRODUCT])
-    buckets = buckets_of(product)
-    made[ALONE] = alone = reduce_alone(buckets)
-
-    def after() -> None:
-        local()
-        alone()
-
-    made[AFTER] = after
+    fix_buckets(made[PRODUCT])
+    made[ALONE] = reduce_alone(buckets_of(product))
     if SMALL in names:
         small = wrapped(1)
         made[SMALL] = step(small)
-        settle(made[SMALL])
+        fix_buckets(made[SMALL])
         made[ALONE_1] = reduce_alone(buckets_of(small, 1))
-    if ONE in names:
-        made[ONE] = step(wrapped(sum(buckets) / MIB + 1))
     if BF16 in names:
         half = wrapped(25)
         half.register_comm_hook(None, bf16_compress_hook)

@@ -4,7 +4,7 @@ What a reader does is told by Python's audit events: opening, moving or removing
 the case's folder, starting a process, connecting, naming a class of a pickle.
 """
 
-import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,8 @@ SECONDS = 20
 OUTCOMES = "read", "refused", "raw error", "memory", "time", "crash", "reached out", "ran code"
 RUNS = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.fork"}
 CONNECTS = {"socket.connect", "socket.bind", "socket.sendto"}
-MOVES = {
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.mkdir",
-    "os.symlink",
-    "os.link",
-    "os.truncate",
-}
+CHANGES = {"os.truncate", "os.mkdir", "os.symlink", "os.link"}
+MOVES = CHANGES | {"os.remove", "os.rename", "os.rmdir"}
 PLAIN = {("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict")}
 """Names in pickles that we wrote ourselves a moment ago, for a library that wants them."""
 CANARY = "canary-of-the-fuzz-run"
@@ -41,6 +35,8 @@ CANARY = "canary-of-the-fuzz-run"
 
 Result = tuple[str, str]
 """Outcome, and words on it."""
+Case = tuple[int, Callable[[Path], None]]
+"""Its number, and what puts its files into a folder."""
 
 
 class Watch:
@@ -60,9 +56,7 @@ class Watch:
             self.found = "ran code: compile"
         elif event == "open" and isinstance(arguments[0], str | bytes):
             path, mode, flags = os.fsdecode(arguments[0]), arguments[1] or "", arguments[2] or 0
-            writes = bool(set(str(mode)) & set("wax+")) or bool(
-                flags & (os.O_WRONLY | os.O_RDWR)
-            )
+            writes = set(str(mode)) & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR)
             if (writes and self.is_outside(path)) or CANARY in path:
                 self.found = f"reached out: open {path} {mode}"
         elif event in MOVES:
@@ -80,7 +74,7 @@ class Watch:
         return not where.startswith((self.home, "/dev/null", "/dev/shm"))
 
 
-def judge(read: Callable[[Path], object], folder: Path, watch: Watch) -> Result:
+def observe(read: Callable[[Path], object], folder: Path, watch: Watch) -> Result:
     """What a reader makes of a folder, in this process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     watch.home, watch.found = os.path.realpath(folder), ""
@@ -91,9 +85,9 @@ def judge(read: Callable[[Path], object], folder: Path, watch: Watch) -> Result:
     except MemoryError as error:
         outcome, words = "memory", repr(error)
     except TimeoutError:
-        outcome, words = "time", ""
+        outcome = "time"
     except Exception as error:
-        outcome, words = verdict(error)
+        outcome, words = classify(error)
     finally:
         signal.alarm(0)
         watch.home = ""
@@ -106,18 +100,17 @@ def judge(read: Callable[[Path], object], folder: Path, watch: Watch) -> Result:
     return outcome, words
 
 
-def verdict(error: Exception) -> Result:
+def classify(error: Exception) -> Result:
     """Refused, where our code raised it or the system named the file; else a raw error."""
     frames = traceback.extract_tb(error.__traceback__)
     last, text = frames[-1], f"{type(error).__name__}: {error}"
     if "memory" in str(error) and "alloc" in str(error):
         return "memory", text
-    if last.filename.startswith(OURS) and not isinstance(
-        error, KeyError | IndexError | TypeError
-    ):
-        said_so = (last.line or "").startswith(("raise", ")", 'f"', '"'))
-        if said_so or isinstance(error, ValueError):
-            return "refused", text
+    in_ours = last.filename.startswith(OURS)
+    said_so = (last.line or "").startswith(("raise", ")", 'f"', '"'))
+    tripped = isinstance(error, KeyError | IndexError | TypeError)
+    if in_ours and not tripped and (said_so or isinstance(error, ValueError)):
+        return "refused", text
     if isinstance(error, OSError) and error.filename:
         return "refused", text
     ours = [f for f in frames if f.filename.startswith(OURS)]
@@ -129,67 +122,48 @@ def too_late(number: int, frame: object) -> None:
     raise TimeoutError
 
 
-def child(
-    cases: Sequence[tuple[int, Callable[[Path], None]]],
-    read: Callable[[Path], object],
-    out: int,
-    limit: int,
-) -> None:
-    """Make and judge cases; a JSON line each, before and after."""
+def child(cases: Sequence[Case], read: Callable[[Path], object], out: Any, home: Path) -> None:
+    """Make and read cases; the number of each goes out before, its result after."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
     watch = Watch()
     signal.signal(signal.SIGALRM, too_late)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + limit
+    most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, make in cases:
-        os.write(out, f"{json.dumps([number])}\n".encode())
-        with tempfile.TemporaryDirectory(dir=os.environ["FUZZ_FOLDER"]) as name:
-            folder = Path(name)
-            os.environ["TMPDIR"] = os.environ["CBDM_SCALE_CACHE"] = name
-            tempfile.tempdir = name
-            make(folder)
-            found = judge(read, folder, watch)
+        out.send((number, None))
+        with tempfile.TemporaryDirectory(dir=home) as name:
+            os.environ["TMPDIR"] = os.environ["CBDM_SCALE_CACHE"] = tempfile.tempdir = name
+            make(Path(name))
+            found = observe(read, Path(name), watch)
             tempfile.tempdir = None
-        os.write(out, f"{json.dumps([number, *found])}\n".encode())
+        out.send((number, found))
 
 
 def run(
-    cases: Sequence[tuple[int, Callable[[Path], None]]],
-    read: Callable[[Path], object],
-    folder: Path,
-    limit: int = MEMORY,
+    cases: Sequence[Case], read: Callable[[Path], object], folder: Path
 ) -> Iterator[tuple[int, Result]]:
     """Number of each case and its result; a case that ends its process is a crash."""
-    left = list(cases)
+    fork, left = multiprocessing.get_context("fork"), list(cases)
     while left:
-        ours, theirs = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(ours)
-            os.environ["FUZZ_FOLDER"] = str(folder)
-            devnull = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(devnull, 1)
-            os.dup2(devnull, 2)
-            status = 1
-            try:
-                child(left, read, theirs, limit)
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(theirs)
+        ours, theirs = fork.Pipe(duplex=False)
+        process = fork.Process(target=child, args=(left, read, theirs, folder))
+        process.start()
+        theirs.close()
         begun, done = None, set()
-        with os.fdopen(ours) as lines:
-            for line in lines:
-                number, *found = json.loads(line)
-                begun = number
+        with suppress(EOFError):
+            while True:
+                begun, found = ours.recv()
                 if found:
-                    done.add(number)
-                    yield number, (found[0], found[1])
-        _, status = os.waitpid(pid, 0)
+                    done.add(begun)
+                    yield begun, found
+        process.join()
         if begun is not None and begun not in done:
             done.add(begun)
-            yield begun, ("crash", f"the process ended with {status}")
+            yield begun, ("crash", f"the process ended with {process.exitcode}")
         elif not done:
-            raise RuntimeError(f"the child could not begin (status {status})")
+            raise RuntimeError(f"the child could not begin (status {process.exitcode})")
         left = [case for case in left if case[0] not in done]

@@ -1,22 +1,22 @@
-"""How soon a network hears its label: the loss with a wrong label over that with the right one.
+"""How soon a network follows its label: the loss with a wrong label over the right one's.
 
-    python -m benchmarks.labels_heard [--steps 4000] [--seeds 0 1]
+    python -m benchmarks.label_study [--steps 4000] [--seeds 0 1]
 
 Plain torch on scikit-learn's digits (1,797 images of 8 x 8), DDPM's loss, batches of 48, Adam
 1e-3 after 100 steps, labels dropped with probability 0.1: the train command's loss without its
 cluster. Every so many steps it measures the mean loss of fixed noise on fixed images with
-their label and with the next one; a network that does not listen has a ratio of 1. Prints a
+their label and with the next one; a network that ignores it has a ratio of 1. Prints a
 Markdown table, a line a network.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from benchmarks.timing import markdown
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
@@ -59,7 +59,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def heard(
+def label_ratio(
     net: nn.Module, schedule: LinearSchedule, x0: Tensor, y: Tensor
 ) -> tuple[float, float]:
     """The mean loss with the right label, and the wrong one's over it."""
@@ -73,8 +73,8 @@ def heard(
     return right.item(), (wrong / right).item()
 
 
-def learn(name: str, seed: int, steps: int, looks: Sequence[int]) -> list[tuple[float, float]]:
-    """``heard`` after each number of steps."""
+def learn(name: str, seed: int, steps: int, at: Sequence[int]) -> list[tuple[float, float]]:
+    """``label_ratio`` after each number of steps."""
     torch.manual_seed(seed)
     net, (x0, y) = NETWORKS[name](), digits()
     schedule = LinearSchedule(ScheduleConfig())
@@ -90,8 +90,8 @@ def learn(name: str, seed: int, steps: int, looks: Sequence[int]) -> list[tuple[
         loss(net, x0[rows], y[rows], draws)["total"].mean().backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         adam.step()
-        if step + 1 in looks:
-            found.append(heard(net, schedule, x0, y))
+        if step + 1 in at:
+            found.append(label_ratio(net, schedule, x0, y))
     return found
 
 
@@ -102,16 +102,15 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    looks = [n for n in (250, 500, 1_000, 1_500, 2_000, 4_000, 8_000) if n <= args.steps]
-    print("| wrong / right (right) | " + " | ".join(f"{n:,}" for n in looks) + " | s |")
-    print("|---" * (len(looks) + 2) + "|")
+    measured = [n for n in (250, 500, 1_000, 1_500, 2_000, 4_000, 8_000) if n <= args.steps]
+    rows = []
     for name in args.networks:
         for seed in args.seeds:
-            began = time.process_time()
-            found = learn(name, seed, args.steps, looks)
+            found = learn(name, seed, args.steps, measured)
             cells = [f"{ratio:.3f} ({right:.4f})" for right, ratio in found]
-            seconds = time.process_time() - began
-            print(f"| {name}, seed {seed} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
+            rows.append([f"{name}, seed {seed}", *cells])
+            print(*rows[-1], flush=True)
+    print(markdown(["wrong / right (right)", *(f"{n:,}" for n in measured)], rows))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ BUCKET = 'import boto3; boto3.client("s3").create_bucket(Bucket="bucket")'
 
 
 @dataclass
-class Place:
+class Backend:
     storage: str
-    options: tuple[str, ...] = ()
+    tracker: str
 
 
 @contextmanager
@@ -39,43 +39,41 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def place(kind: str, hosts: Hosts, folder: Path) -> Iterator[Place]:
+def open_backend(kind: str, hosts: Hosts, folder: Path) -> Iterator[Backend]:
     """One of them, with the servers that it needs, on the head."""
-    tracker = ("--track.uri", f"sqlite:///{folder}/numbers.db")
-    if kind == "disk":
-        yield Place(str(folder / DISK), tracker)
-    elif kind == "bucket":
+    database = f"sqlite:///{folder}/numbers.db"
+    if kind == "bucket":
         servers = [start_s3(hosts, folder), start_proxy(hosts, folder)]
         hosts.run(0, [sys.executable, "-c", BUCKET])
         try:
-            yield Place("s3://bucket/runs", tracker)
+            yield Backend("s3://bucket/runs", database)
         finally:
             for server in servers:
                 server.kill()
     elif kind == "tracker":
-        yield Place(str(folder / "runs"), ("--track.uri", start_mlflow(hosts, folder)))
+        yield Backend(str(folder / "runs"), start_mlflow(hosts, folder))
     else:
-        yield Place(str(folder / "runs"), tracker)
+        yield Backend(str(folder / (DISK if kind == "disk" else "runs")), database)
 
 
 def start_proxy(hosts: Hosts, folder: Path) -> "subprocess.Popen[bytes]":
     here = hosts.address(0)
-    spoil(folder)
+    set_rules(folder)
     words = [here, str(PROXY_PORT), str(S3_PORT), str(folder)]
-    module = [sys.executable, "-m", "benchmarks.faults.proxy"]
+    module = [sys.executable, "-m", "benchmarks.faulty_proxy"]
     process = hosts.start(0, [*module, *words], folder / "proxy.log")
     wait_for(lambda: answers(hosts, PROXY_PORT), 60, f"a proxy at {here}:{PROXY_PORT}")
     return process
 
 
-def spoil(folder: Path, *rules: dict[str, object]) -> None:
+def set_rules(folder: Path, *rules: dict[str, object]) -> None:
     """What the proxy does from now on."""
     new = folder / "rules.new"
     new.write_text(json.dumps(rules))
     new.replace(folder / "rules.json")
 
 
-def spoilt(folder: Path) -> int:
+def num_spoilt(folder: Path) -> int:
     """Answers that the present rules have spoilt."""
     while not (text := (folder / "spoilt").read_text()):  # it is being written
         time.sleep(0.01)

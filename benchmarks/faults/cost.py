@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.faults.watched import Event
+from benchmarks.faults.observed import Event
 
 
 @dataclass(frozen=True)

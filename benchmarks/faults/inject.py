@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults.cost import cost
 from benchmarks.faults.kinds import Failed, Kind, NotInjected, Scene
-from benchmarks.faults.measure import cost
-from benchmarks.faults.watched import SAVE_EVERY, Event, Watched
+from benchmarks.faults.observed import SAVE_EVERY, Event, ObservedRun
 
 RECOVERY_S = 420.0
 """Seconds after which a run is said not to have recovered."""
@@ -26,7 +26,7 @@ def moments(count: int, images: int, chance: random.Random) -> list[int]:
     return [int(first + part * (i + chance.random())) for i in range(count)]
 
 
-def recovered(run: Watched, since: float, reached: int, *, restarts: bool) -> bool:
+def recovered(run: ObservedRun, since: float, reached: int, *, restarts: bool) -> bool:
     """A step beyond all that was reached before, by new workers where there have to be.
 
     Where there need not be, the end of the run is as good.
@@ -71,7 +71,7 @@ def strike(scene: Scene, name: str, kind: Kind, chance: random.Random) -> dict[s
     return record | asdict(cost(events, since, time.monotonic()))
 
 
-def suffer(
+def run_with_faults(
     scene: Scene, faults: Sequence[tuple[str, Kind]], seed: int, journal: Path
 ) -> list[dict[str, Any]]:
     """All the faults, each recorded in the journal as it is over; what is there is not redone.
@@ -103,7 +103,7 @@ def suffer(
     return done
 
 
-def fresh(run: Watched, moment: int) -> bool:
+def fresh(run: ObservedRun, moment: int) -> bool:
     """Whether the workers that run now have come to a number of images."""
     steps = [e for e in list(run.events) if e.kind == "step"]
     groups = run.of_kind("workers")

@@ -33,14 +33,12 @@ def as_it_is(files: Files) -> Files:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Format:
     says: str
     """Row of the table."""
     read: Callable[[Path], object]
     seal: Callable[[Files], Files] = as_it_is
     """Make checksums right again, as somebody with intent would."""
-
-    example: str = ""
 
 
 def read_shards(folder: Path) -> None:
@@ -56,12 +54,10 @@ def read_shards(folder: Path) -> None:
 def seal_shards(files: Files) -> Files:
     """dataset.json names the hash of shards.parquet."""
     out, name = dict(files), f"{NAME}/dataset.json"
-    try:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         about = json.loads(out[name])
         about["shards_sha256"] = hashlib.sha256(out[f"{NAME}/shards.parquet"]).hexdigest()
         out[name] = json.dumps(about).encode()
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
     return out
 
 
@@ -74,16 +70,13 @@ def seal_checkpoint(files: Files) -> Files:
     """state.json names size and hash of every file."""
     out = dict(files)
     for name in [n for n in out if n.endswith("/state.json")]:
-        home = name.rpartition("/")[0]
-        try:
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             about = json.loads(out[name])
             for file in about["files"]:
-                data = out[f"{home}/{file}"]
+                data = out[f"{name.rpartition('/')[0]}/{file}"]
                 hashed = hashlib.sha256(data).hexdigest()
                 about["files"][file] = {"bytes": len(data), "sha256": hashed}
             out[name] = json.dumps(about).encode()
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
     return out
 
 
@@ -113,32 +106,33 @@ def read_classifier(folder: Path) -> None:
         net(torch.zeros(1, 1, 8, 8))
 
 
-SUBJECTS: dict[str, Subject] = {
-    "shards": Subject("shards, index, dataset.json", read_shards, seal_shards),
-    "checkpoint": Subject("run folder with a checkpoint", read_network, seal_checkpoint),
-    "exported": Subject("exported folder", read_network),
-    "diffusers": Subject("folder of diffusers", lambda f: read_network(f, "unet")),
-    "served": Subject("registered model", lambda f: generate_from_checkpoint(str(f), [0])),
-    "paper": Subject("checkpoint of the paper's code", lambda f: read_network(f, "ckpt.pt")),
-    "network": Subject(
+FORMATS: dict[str, Format] = {
+    "shards": Format("shards, index, dataset.json", read_shards, seal_shards),
+    "checkpoint": Format("run folder with a checkpoint", read_network, seal_checkpoint),
+    "exported": Format("exported folder", read_network),
+    "diffusers": Format("folder of diffusers", lambda f: read_network(f, "unet")),
+    "served": Format("registered model", lambda f: generate_from_checkpoint(str(f), [0])),
+    "paper": Format("checkpoint of the paper's code", lambda f: read_network(f, "ckpt.pt")),
+    "network": Format(
         "weights of an extractor",
         lambda f: find_inception(str(f / "weights.pth"), True).load(torch.device("cpu")),
     ),
-    "classifier": Subject("classifier", read_classifier),
-    "samples": Subject(".npz of images", read_samples),
-    "pictures": Subject("images for data_prep", lambda f: prepared("folder", "images", f)),
-    "tars": Subject("foreign tars for data_prep", lambda f: prepared("webdataset", "tars", f)),
-    "pickled": Subject(
+    "classifier": Format("classifier", read_classifier),
+    "samples": Format(".npz of images", read_samples),
+    "pictures": Format("images for data_prep", lambda f: prepared("folder", "images", f)),
+    "tars": Format("foreign tars for data_prep", lambda f: prepared("webdataset", "tars", f)),
+    "pickled": Format(
         "CIFAR's pickles", lambda f: load_batch((f / "data_batch_1").read_bytes())
     ),
-    "preset": Subject("preset file", read_preset),
-    "search": Subject("ledger of a search", lambda f: Ledger(Storage(str(f)))),
+    "preset": Format("preset file", read_preset),
+    "search": Format("ledger of a search", lambda f: Ledger(Storage(str(f)))),
 }
 
 
 def example(name: str, folder: Path) -> Files:
     """The files of a valid example by their paths in a folder."""
     home = folder / name
+    home.mkdir(parents=True, exist_ok=True)
     EXAMPLES[name](home)
     return {
         str(file.relative_to(home)): file.read_bytes()

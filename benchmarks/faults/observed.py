@@ -5,13 +5,13 @@ Nothing of the product is asked to cooperate: its lines are read as a user reads
 
 import re
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.commands import train_command
 from benchmarks.hosts import Hosts, namespace
 
 ROOT = Path(__file__).parents[2]
@@ -19,12 +19,12 @@ BATCH = 48
 SAVE_EVERY = 480
 STEP = re.compile(r"^\s*([\d,]+)/[\d,]+ images \|")
 RESUMED = re.compile(r"^resumed from .*checkpoints/(\d+)")
-SMALL = (
-    *("--model.channels", "16", "--model.dropout", "0.1", "--train.batch-size", str(BATCH)),
-    *("--train.warmup-images", "480", "--sample.num-steps", "2", "--train.sample-every", "0"),
-    *("--train.eval-every", "0", "--eval.extractor", "none", "--train.log-every", str(BATCH)),
-    *("--train.save-every", str(SAVE_EVERY), "--cluster.max-failures", "1000"),
-)
+SMALL = f"""
+    --dataset digits_lt --model.channels 16 --model.dropout 0.1 --train.batch-size {BATCH}
+    --train.warmup-images 480 --sample.num-steps 2 --train.sample-every 0 --train.eval-every 0
+    --eval.extractor none --train.log-every {BATCH} --train.save-every {SAVE_EVERY}
+    --cluster.max-failures 1000
+"""
 """A tiny network, a line for every step, a checkpoint every ten."""
 
 
@@ -39,7 +39,7 @@ class Event:
 
 
 @dataclass
-class Watched:
+class ObservedRun:
     """One run, through every start of its command on the head of some hosts."""
 
     hosts: Hosts
@@ -49,7 +49,9 @@ class Watched:
     workers: int
     images: int
     log: Path
-    more: Sequence[str] = ()
+    tracker: str = ""
+    more: str = ""
+    """Further options."""
     events: list[Event] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
@@ -57,12 +59,10 @@ class Watched:
     started: float = 0
 
     def words(self) -> list[str]:
-        return [
-            *(sys.executable, "-m", "cbdm_scale.train", "--name", self.name, *SMALL),
-            *("--data.root", self.shards, "--cluster.storage", self.storage),
-            *("--cluster.workers", str(self.workers)),
-            *("--train.total-images", str(self.images), *self.more),
-        ]
+        length = f"--cluster.workers {self.workers} --train.total-images {self.images}"
+        options = f"{SMALL} {length} --track.uri {self.tracker} {self.more}"
+        where = {"shards": self.shards, "storage": self.storage}
+        return train_command(options, name=self.name, **where)
 
     def start(self) -> None:
         """Type the command; in a session of its own, as a terminal gives it one."""

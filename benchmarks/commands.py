@@ -1,0 +1,25 @@
+"""The project's commands as a user types them."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+
+def train_command(
+    options: str, *, shards: Path | str, storage: Path | str, name: str
+) -> list[str]:
+    """Words of a train command, its options written as in a shell."""
+    where = ["--data.root", str(shards), "--cluster.storage", str(storage), "--name", name]
+    return [sys.executable, "-m", "cbdm_scale.train", *where, *shlex.split(options)]
+
+
+def run_quietly(words: list[str]) -> None:
+    """To its end; what it says is shown only if it fails."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}")
+
+
+def prepare_data(options: str) -> None:
+    run_quietly([sys.executable, "-m", "data_prep", *shlex.split(options)])
