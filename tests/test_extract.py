@@ -142,7 +142,7 @@ def by_pool(images, folder, workers):
     run = partial(
         run_jobs,
         config=PoolConfig(workers=workers, cpus_per_worker=0.5, device="cpu"),
-        say=lambda s: None,
+        log=lambda s: None,
     )
     here = extract(images, recipe, folder / "here", chunk_size=5)
     return files(here.folder), files(extract(images, recipe, folder, run, chunk_size=5).folder)

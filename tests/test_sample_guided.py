@@ -15,7 +15,6 @@ from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.evaluator import Evaluator
-from cbdm_scale.evaluation.generator import Generator
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
@@ -54,9 +53,12 @@ def network(run):
 
 def expected(net, config, omega, mode="cfg"):
     """What evaluation generates: 30 images, 8 at a time."""
-    schedule, cpu = LinearSchedule(config.diffusion), torch.device("cpu")
-    generator = Generator(config.sample, schedule, (1, 8, 8), 10, 0, cpu, 8, mode)
-    made = [x for _, _, x in generator.share(net, 30, omega, 0, 1)]
+    asked = replace(config.eval, extractor="none", seed=0, chunk_size=8, guidance_mode=mode)
+    config = replace(config, eval=asked)
+    manifest = read_manifest(config.data.root, "digits_lt")
+    schedule = LinearSchedule(config.diffusion)
+    evaluator = Evaluator(config, manifest, schedule, OneProcess(), Storage("unused"))
+    made = [x for _, _, x in evaluator.generate(net, 30, omega, 0, 1)]
     return torch.cat(made).permute(0, 2, 3, 1).numpy()
 
 
@@ -97,7 +99,7 @@ def test_training_looks_at_the_network_in_the_mode_of_the_run(run):
     loaded = evaluator.load(48)
     for name, tensor in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    [made] = evaluator.generator.share(loaded, 8, 1.0, 0, 1)
+    [made] = evaluator.generate(loaded, 8, 1.0, 0, 1)
     assert np.array_equal(
         made[2].permute(0, 2, 3, 1).numpy(), expected(net, config, 1.0, "tcfg")[:8]
     )

@@ -134,8 +134,8 @@ def write(run, scheduler, scores):
 
 
 def finish(scheduler):
-    scheduler.helper.ready = True
-    scheduler.look()
+    scheduler.background.ready = True
+    scheduler.poll()
 
 
 def test_a_process_alone_writes_the_bytes_that_the_training_workers_write(run):
@@ -159,10 +159,10 @@ def test_one_at_a_time_in_order_while_training_goes_on(run):
     scheduler, book, _ = make_scheduler(run, Table(scores))
     for images in SEEN[:3]:
         scheduler.due(images, None)
-    assert scheduler.helper.began == [480] and not book.by_images and not judged(run)
+    assert scheduler.background.began == [480] and not book.by_images and not judged(run)
     for _ in range(3):
         finish(scheduler)
-    assert scheduler.helper.began == [480, 960, 1440]
+    assert scheduler.background.began == [480, 960, 1440]
     assert [book.by_images[i]["eval/guidance_1/fid"] for i in SEEN[:3]] == [9, 8, 7]
     assert [images for images, _ in book.best] == [480, 960, 1440]
 
@@ -184,10 +184,10 @@ def test_what_waits_is_evaluated_or_is_best_is_not_dropped(run):
 def test_without_room_the_training_workers_evaluate_and_always_does_not_ask(run):
     scheduler, _, _ = make_scheduler(run, Table({}, room=False))
     scheduler.due(480, scheduler.evaluator.load(480))
-    assert judged(run) == {480} and not scheduler.helper.began
+    assert judged(run) == {480} and not scheduler.background.began
     scheduler, _, _ = make_scheduler(run, Table({}, room=False), background="always")
     scheduler.due(960, None)
-    assert judged(run) == {480} and scheduler.helper.began == [960]
+    assert judged(run) == {480} and scheduler.background.began == [960]
 
 
 def test_after_a_failure_the_training_workers_make_that_one_and_all_that_follow(run):
@@ -196,7 +196,7 @@ def test_after_a_failure_the_training_workers_make_that_one_and_all_that_follow(
     )
     scheduler.due(480, None)
     scheduler.due(960, None)
-    scheduler.helper.ready = True
+    scheduler.background.ready = True
     scheduler.due(1440, scheduler.evaluator.load(1440))
     assert "evaluation of 480 images beside training failed: its process died 2 t" in said[0]
     assert judged(run) == {480, 960, 1440} and list(book.by_images) == [480, 960, 1440]
@@ -217,10 +217,10 @@ def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
     scheduler.due(480, None)
     scheduler.due(960, None)
     asked = iter([False, True, True])
-    scheduler.helper.poll = lambda seconds=0.0: None  # never done
+    scheduler.background.poll = lambda seconds=0.0: None  # never done
     assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
     scheduler.close()
-    assert not judged(run) and not book.by_images and not scheduler.helper.is_busy
+    assert not judged(run) and not book.by_images and not scheduler.background.is_busy
     scheduler, _, _ = make_scheduler(run)
     scheduler.begin(1919)
     assert scheduler.end(1920, scheduler.evaluator.load(1920)) and judged(run) >= {
@@ -243,9 +243,11 @@ def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):
 def test_the_end_does_not_wait_for_a_place(run):
     scheduler, book, _ = make_scheduler(run, Table({}, room=False), background="always")
     scheduler.due(480, None)
-    helper = scheduler.helper
+    background = scheduler.background
     scheduler.end(1920, scheduler.evaluator.load(1920))
-    assert helper.closed and judged(run) == {480, 1920} and list(book.by_images) == [480, 1920]
+    assert (
+        background.closed and judged(run) == {480, 1920} and list(book.by_images) == [480, 1920]
+    )
 
 
 def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):
@@ -254,7 +256,7 @@ def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):
     write(run, scheduler, {1920: {"fid": 1.0}})
     scheduler, book, said = make_scheduler(run, Table({}))
     scheduler.begin(1440)
-    assert scheduler.helper.began == [1440], "and 1,920 is not reached yet"
+    assert scheduler.background.began == [1440], "and 1,920 is not reached yet"
     assert scheduler.best.num_seen == 480 and book.best == [(480, ("newest", "best"))]
     assert list(book.by_images) == [480, 960], "logged again: the tracker drops what it has"
     assert said == []

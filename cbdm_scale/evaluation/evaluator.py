@@ -20,11 +20,12 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
-from cbdm_scale.data.pixels import to_model_range
+from cbdm_scale.data.pixels import to_model_range, to_uint8
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.denoiser import Net
+from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
-from cbdm_scale.evaluation.generator import Generator
 from cbdm_scale.evaluation.records import (
     FOLDER,
     read_evaluation,
@@ -39,7 +40,7 @@ from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores, spread_rows
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
-from cbdm_scale.sampling.generate import chunks
+from cbdm_scale.sampling.generate import chunks, generate
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess, World
@@ -47,7 +48,7 @@ from cbdm_scale.training.state import checkpoint_name, load_average
 
 BLOCK = 1 << 20
 """Numbers that all ranks tell each other at once."""
-REAL_CHUNK = 250
+_REAL_CHUNK = 250
 """Real images that are read and looked at together."""
 
 
@@ -67,16 +68,10 @@ class Evaluator:
         self.num_shares = num_shares or world.size
         assert world.size in (1, self.num_shares), "a share a rank, or all on one"
         self.config, self.manifest, self.world, self.run = config, manifest, world, run
-        self.generator = Generator(
-            config.sample,
-            process,
-            (manifest.channels, manifest.image_size, manifest.image_size),
-            manifest.num_classes,
-            config.seed if config.eval.seed is None else config.eval.seed,
-            world.device,
-            config.eval.chunk_size,
-            config.eval.guidance_mode,
-        )
+        self.process = process
+        self.on_chunk: Callable[[int], None] = lambda num_images: None
+        """Called with the number of images of every chunk that is made."""
+
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
             folder = Storage(dataset_folder(config.data.root, config.dataset))
@@ -89,14 +84,39 @@ class Evaluator:
         device = self.world.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
 
+    def generate(
+        self, net: Net, num_images: int, omega: float, share: int, num_shares: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """(numbers (n,), labels (n,), images (n, C, H, W) uint8) of every chunk of a share.
+
+        The images are the same whatever the number of shares.
+        """
+        options, manifest, made = self.config.eval, self.manifest, []
+        y = class_cyclic(num_images, manifest.num_classes)
+        for numbers in chunks(num_images, options.chunk_size, share, num_shares):
+            x = generate(
+                net,
+                numbers.to(self.world.device),
+                y[numbers].to(self.world.device),
+                config=self.config.sample,
+                process=self.process,
+                shape=(manifest.channels, manifest.image_size, manifest.image_size),
+                omega=omega,
+                null_label=manifest.num_classes,
+                seed=self.config.seed if options.seed is None else options.seed,
+                chunk_size=options.chunk_size,
+                guidance_mode=options.guidance_mode,
+            )
+            made.append((numbers, y[numbers], to_uint8(x).cpu()))
+            self.on_chunk(len(numbers))
+        return made
+
     def grid(self, net: nn.Module) -> bytes | None:
         """The PNG of ten images a class, rows by class frequency (rank 0; None elsewhere)."""
         world, counts = self.world, self.manifest.counts["train"]
-        num_images = GRID_COLUMNS * self.manifest.num_classes
+        num_images, omega = GRID_COLUMNS * len(counts), self.config.eval.omegas[0]
         with world.monitored_barrier(), self._autocast():
-            made = self.generator.share(
-                net, num_images, self.config.eval.omegas[0], world.rank, world.size
-            )
+            made = self.generate(net, num_images, omega, world.rank, world.size)
         everybody = [chunk for rank in world.gather(made) for chunk in rank]
         if world.rank:
             return None
@@ -116,8 +136,9 @@ class Evaluator:
             known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
-                self._real = self.total(
-                    lambda share: self.real_scores(reader, index, share, num_stored), num_stored
+                self._real = self._total(
+                    lambda share: self._real_scores(reader, index, share, num_stored),
+                    num_stored,
                 )
                 if self.world.rank == 0:
                     self.run.write_bytes(file, self._real.state().numpy().tobytes())
@@ -127,7 +148,7 @@ class Evaluator:
                 self._real.load(flat)
         return self._real
 
-    def real_scores(
+    def _real_scores(
         self, reader: ShardReader, index: Index, share: int, num_stored: int
     ) -> GroupScores:
         """Scores of a share of the real images that metrics compare against.
@@ -136,14 +157,14 @@ class Evaluator:
         """
         assert self.extractor is not None
         scores = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
-        for rows in chunks(index.num_samples, REAL_CHUNK, share, self.num_shares):
+        for rows in chunks(index.num_samples, _REAL_CHUNK, share, self.num_shares):
             pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())
             place = spread_rows(rows, index.num_samples, num_stored)
             scores.add(self.extractor(to_model_range(pixels)), labels, place)
         return scores
 
-    def total(self, count: Callable[[int], GroupScores], num_stored: int) -> GroupScores:
+    def _total(self, count: Callable[[int], GroupScores], num_stored: int) -> GroupScores:
         """The sum of all shares' scores, the first with the second, then with the third, ...
 
         num_stored: features in each.
@@ -194,7 +215,7 @@ class Evaluator:
             sets = {found.omega: found for found in known.sets}
         for omega in omegas:
             if omega not in sets:
-                sets[omega] = self.set_result(net, omega)
+                sets[omega] = self._set_result(net, omega)
         found = Evaluation(
             id=home.url.rpartition("/")[2],
             run=self.config.run_name,
@@ -217,19 +238,19 @@ class Evaluator:
         asked = tuple(one for one in found.sets if one.omega in omegas)
         return replace(found, sets=asked)
 
-    def set_result(self, net: nn.Module, omega: float) -> SetResult:
+    def _set_result(self, net: nn.Module, omega: float) -> SetResult:
         """What is computed at one strength, by all ranks together."""
         num_stored = self.config.eval.recall_images
 
         def count(share: int) -> GroupScores:
             with self._autocast():
-                return self.fake_scores(net, omega, share)
+                return self._fake_scores(net, omega, share)
 
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
-        return group_result(self.real(), self.total(count, num_stored), counts, omega, mode)
+        return group_result(self.real(), self._total(count, num_stored), counts, omega, mode)
 
-    def fake_scores(self, net: nn.Module, omega: float, share: int) -> GroupScores:
+    def _fake_scores(self, net: nn.Module, omega: float, share: int) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
 
         The features of the first eval.recall_images are stored.
@@ -237,9 +258,8 @@ class Evaluator:
         assert self.extractor is not None
         options = self.config.eval
         scores = GroupScores(self.manifest.groups, self.extractor.dim, options.recall_images)
-        for numbers, labels, images in self.generator.share(
-            net, options.num_images, omega, share, self.num_shares
-        ):
+        made = self.generate(net, options.num_images, omega, share, self.num_shares)
+        for numbers, labels, images in made:
             scores.add(self.extractor(to_model_range(images)), labels, numbers)
         return scores
 
@@ -291,5 +311,5 @@ def evaluate_alone(
 
     place = f"{socket.gethostname()}:{os.getpid()}"
     log(f"evaluating {num_seen:,} images beside training on {place}")
-    evaluator.generator = replace(evaluator.generator, on_chunk=count)
+    evaluator.on_chunk = count
     return evaluator.evaluate(evaluator.load(num_seen), num_seen, config.eval.at_intervals)

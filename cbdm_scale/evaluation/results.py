@@ -55,30 +55,30 @@ class SetResult:
 
     num_images: int
 
-    fid: Interval | None
-    kid: Interval | None
-    inception_score: Interval | None
+    fid: Interval | None = None
+    kid: Interval | None = None
+    inception_score: Interval | None = None
     """low and high: its mean plus and minus the standard deviation over 10 splits."""
 
-    precision: float | None
-    recall: float | None
-    density: float | None
-    coverage: float | None
-    f8: float | None
-    f_eighth: float | None
-    prd_note: str
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    f8: float | None = None
+    f_eighth: float | None = None
+    prd_note: str = ""
     """The clusters of the PRD curve, and a cap that makes it incomparable."""
 
-    prd_precision: tuple[float, ...]
+    prd_precision: tuple[float, ...] = ()
     """The PRD curve at 1,001 angles; empty where there is none."""
 
-    prd_recall: tuple[float, ...]
+    prd_recall: tuple[float, ...] = ()
 
-    fidelity: Interval | None
-    table: ClassTable
+    fidelity: Interval | None = None
+    table: ClassTable = ClassTable((), ())
     """A row a class, and all, many, medium, few."""
 
-    memorisation: tuple[GroupMemorisation, ...]
+    memorisation: tuple[GroupMemorisation, ...] = ()
     """All, many, medium, few; empty where training images are not at hand."""
 
     missing: tuple[Missing, ...] = ()

@@ -10,11 +10,10 @@ files, so neither a kill nor a late arrival changes them.
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import nn
 
-from cbdm_scale.cluster import Finished, Log
+from cbdm_scale.cluster import BackgroundWorker, Finished, Log
 from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, tail_warning
@@ -26,31 +25,10 @@ from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import examined
 from cbdm_scale.training.state import checkpoint_name, list_checkpoints
 
-WORD_EVERY_S = 10.0
-"""Seconds between two words on how far the evaluation is that the end of a run waits for."""
-LOOK_EVERY_S = 1.0
-"""Seconds between two looks at it, and at whether the run is asked to stop."""
-
-
-class Helper(Protocol):
-    """Does a job at a time beside training (``cluster.Beside``). Jobs are numbers of images."""
-
-    job: int
-
-    @property
-    def is_busy(self) -> bool: ...
-
-    def has_room(self) -> bool: ...
-
-    def start(self, job: int) -> None: ...
-
-    def place(self) -> str: ...
-
-    def poll(self, seconds: float = 0.0) -> Finished | None: ...
-
-    def progress(self) -> str: ...
-
-    def close(self) -> None: ...
+_LOG_EVERY_S = 10.0
+"""Seconds between two lines on how far the evaluation is that the end of a run waits for."""
+_POLL_EVERY_S = 1.0
+"""Seconds between two polls of it, and of whether the run is asked to stop."""
 
 
 class EvaluationScheduler:
@@ -63,12 +41,12 @@ class EvaluationScheduler:
         world: World,
         run: Storage,
         tracker: Tracker,
-        say: Log,
-        helper: Helper | None,
+        log: Log,
+        background: BackgroundWorker | None,
     ):
         self.config, self.evaluator, self.world, self.run = config, evaluator, world, run
-        self.tracker, self.say = tracker, say
-        self.helper = helper
+        self.tracker, self.log = tracker, log
+        self.background = background
         """None: the training workers evaluate."""
         self.omega = config.eval.omegas[0]
         self.points: list[ScorePoint] = []
@@ -78,115 +56,118 @@ class EvaluationScheduler:
         self.scores: Scores = {}
 
     @property
-    def is_on(self) -> bool:
+    def _is_on(self) -> bool:
         return self.evaluator.extractor is not None
 
-    def begin(self, images: int) -> None:
+    def begin(self, num_seen: int) -> None:
         """Take up what a run found before, and what it was about to find, at its start."""
-        if not self.is_on:
+        if not self._is_on:
             return
         if self.world.rank == 0:
-            for num_seen, found in self.evaluator.history(self.omega).items():
-                if num_seen <= images:
-                    self.log(num_seen, found)
-            self.choose()
-            self.waiting.extend(self.unjudged(images))
-        self.share_out()
+            for one, found in self.evaluator.history(self.omega).items():
+                if one <= num_seen:
+                    self._log_metrics(one, found)
+            self._choose_best()
+            self.waiting.extend(self._unevaluated(num_seen))
+        self._dispatch()
 
-    def unjudged(self, images: int) -> list[int]:
+    def _unevaluated(self, num_seen: int) -> list[int]:
         """Checkpoints that were to be evaluated and never were."""
         train, found = self.config.train, []
         for name in list_checkpoints(self.run):
             number = int(name.rpartition("/")[2])
-            on_the_way = number <= images and number < train.total_images
             if (
-                on_the_way
+                number <= num_seen
+                and number < train.total_images
                 and examined(number, train)
                 and not training_home(self.run, number).exists(METRICS)
             ):
                 found.append(number)
         return found
 
-    def due(self, images: int, net: nn.Module) -> None:
+    def due(self, num_seen: int, net: nn.Module) -> None:
         """Evaluate the checkpoint that was just saved, now or beside what comes."""
-        if not self.is_on or images >= self.config.train.total_images:
+        if not self._is_on or num_seen >= self.config.train.total_images:
             return  # ``end`` does that
         if self.world.rank == 0:
-            self.look()
-            self.waiting.append(images)
-        self.share_out(images, net)
+            self.poll()
+            self.waiting.append(num_seen)
+        self._dispatch(num_seen, net)
 
-    def share_out(self, images: int = -1, net: nn.Module | None = None) -> None:
-        """Hand what waits to the helper, or evaluate it here; ``net`` is that at ``images``."""
+    def _dispatch(self, num_seen: int = -1, net: nn.Module | None = None) -> None:
+        """Hand what waits to the background worker, or evaluate it here.
+
+        ``net``: the network after ``num_seen`` images, where it is at hand.
+        """
         mine: list[int] = []
-        if self.world.rank == 0 and not self.go_on():
+        if self.world.rank == 0 and not self._start_next():
             mine = list(self.waiting)
             self.waiting.clear()
         for number in self.world.gather(mine)[0]:
-            self.evaluate_here(number, net if number == images else None)
+            self._evaluate_now(number, net if number == num_seen else None)
 
-    def go_on(self) -> bool:
-        """Whether the helper has the first one that waits, or another, in hand."""
-        helper = self.helper
-        if helper is None or not self.waiting:
+    def _start_next(self) -> bool:
+        """Whether the background worker has the first one that waits, or another, in hand."""
+        background = self.background
+        if background is None or not self.waiting:
             return not self.waiting
-        if not helper.is_busy:
-            if self.config.eval.background == "auto" and not helper.has_room():
+        if not background.is_busy:
+            if self.config.eval.background == "auto" and not background.has_room():
                 return False
-            helper.start(self.waiting.popleft())
+            background.start(self.waiting.popleft())
         return True
 
-    def evaluate_here(self, images: int, net: nn.Module | None = None) -> None:
+    def _evaluate_now(self, num_seen: int, net: nn.Module | None = None) -> None:
         """All ranks evaluate; training waits. Damaged checkpoints are named and left out."""
         problem = ""
         if net is None:
             try:
-                net = self.evaluator.load(images)
+                net = self.evaluator.load(num_seen)
             except ValueError as error:
                 problem = str(error)
         problems = sorted(set(self.world.gather(problem)) - {""})
         if problems or net is None:
             if self.world.rank == 0:
-                self.say(f"not evaluated: {' '.join(problems)}")
+                self.log(f"not evaluated: {' '.join(problems)}")
             return
-        evaluation = self.evaluator.evaluate(net, images, self.config.eval.at_intervals)
+        evaluation = self.evaluator.evaluate(net, num_seen, self.config.eval.at_intervals)
         if self.world.rank == 0:
-            self.record(images, evaluation)
+            self._record(num_seen, evaluation)
 
-    def look(self) -> None:
-        """Record what the helper has found, and hand it the next."""
-        helper = self.helper
-        if helper is None or not helper.is_busy:
+    def poll(self) -> None:
+        """Record what the background worker has found, and hand it the next."""
+        background = self.background
+        if background is None or not background.is_busy:
             return
-        finished = helper.poll()
+        finished = background.poll()
         if finished is not None:
-            self.record_finished(finished)
-            self.go_on()
+            self._record_finished(finished)
+            self._start_next()
 
-    def record_finished(self, finished: Finished) -> None:
+    def _record_finished(self, finished: Finished) -> None:
         if finished.reason:
-            self.say(
+            self.log(
                 f"the evaluation of {finished.job:,} images beside training failed: "
                 f"{finished.reason}. The training workers make it, and those that follow."
             )
             self.waiting.appendleft(finished.job)
-            self.helper = None
+            self.background = None
         else:
-            self.record(finished.job, finished.result)
+            self._record(finished.job, finished.result)
 
-    def record(self, num_seen: int, evaluation: Evaluation) -> None:
+    def _record(self, num_seen: int, evaluation: Evaluation) -> None:
         """One more evaluation: log it, print it, and see which checkpoint is the best now."""
-        before, scores = self.warning, self.log(num_seen, evaluation).scores
+        before, scores = self.warning, self._log_metrics(num_seen, evaluation).scores
         rest = " ".join(f"{k} {v:.2f}" for k, v in scores.items() if k != "fid")
-        self.say(
+        self.log(
             f"{num_seen:>9,} images | FID {scores['fid']:.2f} at omega {self.omega:g} | {rest}"
         )
         if self.warning and not before:
-            self.say(f"warning: {self.warning}")
+            self.log(f"warning: {self.warning}")
             self.tracker.tags({"tail_warning": str(self.warning)})
-        self.choose()
+        self._choose_best()
 
-    def log(self, num_seen: int, evaluation: Evaluation) -> ScorePoint:
+    def _log_metrics(self, num_seen: int, evaluation: Evaluation) -> ScorePoint:
         """Bring an evaluation to the tracker, which drops what it had before."""
         point = ScorePoint(num_seen, evaluation.scores[str(float(self.omega))])
         others = [p for p in self.points if p.num_seen != num_seen]
@@ -198,7 +179,7 @@ class EvaluationScheduler:
         self.tracker.scalars(num_seen, metrics)
         return point
 
-    def choose(self) -> None:
+    def _choose_best(self) -> None:
         """The best checkpoint of those that are there, and its name in the tracker."""
         names = set(list_checkpoints(self.run))
         there = [p for p in self.points if checkpoint_name(p.num_seen) in names]
@@ -217,14 +198,12 @@ class EvaluationScheduler:
         if self.warning:
             lowest = self.warning.lowest.num_seen
             name = checkpoint_name(lowest)
-            kept = name in list_checkpoints(self.run)
-            words = (
-                f"is {self.run.path(name)}"
-                if kept
-                else (
+            if name in list_checkpoints(self.run):
+                words = f"is {self.run.path(name)}"
+            else:
+                words = (
                     f"was that of {lowest:,} images; --eval.best-by fid_few would have kept it"
                 )
-            )
             lines.append(f"tail     {self.warning}; the best checkpoint for them {words}")
         return lines
 
@@ -232,54 +211,56 @@ class EvaluationScheduler:
     def needed(self) -> set[int]:
         """Checkpoints that must stay: the best, and those that wait or are being evaluated."""
         needed = set(self.waiting)
-        if self.helper and self.helper.is_busy:
-            needed.add(self.helper.job)
+        if self.background and self.background.is_busy:
+            needed.add(self.background.job)
         return needed | ({self.best.num_seen} if self.best else set())
 
     def end(
-        self, images: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False
+        self, num_seen: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False
     ) -> bool:
         """Evaluate all that waits, and the run's last network at every strength.
 
         stopped: whether the run is asked to stop (told to rank 0). Then False, after the
         strength that is under way; what is missing is made when the run is started again.
         """
-        if not self.is_on:
+        if not self._is_on:
             return True
         with self.world.monitored_barrier():
             if self.world.rank == 0:
-                self.wait(stopped)
+                self._wait(stopped)
         omegas = self.config.eval.omegas
         for count in range(len(omegas) + 1):
             if any(self.world.gather(stopped())):
                 return False
             if count == 0:
-                self.helper = None
-                self.share_out()
+                self.background = None
+                self._dispatch()
             else:
-                final = self.evaluator.evaluate(net, images, omegas[:count])
+                final = self.evaluator.evaluate(net, num_seen, omegas[:count])
         self.scores = final.scores
         if self.world.rank == 0:
-            self.record(images, final)
+            self._record(num_seen, final)
         return True
 
-    def wait(self, stopped: Callable[[], bool]) -> None:
+    def _wait(self, stopped: Callable[[], bool]) -> None:
         """Wait for the evaluation under way; one that has found no place comes back."""
-        helper, said = self.helper, time.monotonic()
-        while helper and helper.is_busy and not stopped():
-            if not helper.place():
-                self.waiting.appendleft(helper.job)
-                helper.close()
+        background, logged = self.background, time.monotonic()
+        while background and background.is_busy and not stopped():
+            if not background.place():
+                self.waiting.appendleft(background.job)
+                background.close()
                 return
-            finished = helper.poll(LOOK_EVERY_S)
+            finished = background.poll(_POLL_EVERY_S)
             if finished is not None:
-                self.record_finished(finished)
-            elif time.monotonic() - said > WORD_EVERY_S:
-                said = time.monotonic()
-                self.say(
-                    f"waiting for the evaluation of {helper.job:,} images ({helper.progress()})"
+                self._record_finished(finished)
+            elif time.monotonic() - logged > _LOG_EVERY_S:
+                logged = time.monotonic()
+                progress = background.progress()
+                self.log(
+                    f"waiting for the evaluation of {background.job:,} images ({progress})"
                 )
 
     def close(self) -> None:
-        if self.helper and self.helper.is_busy:
-            self.helper.close()
+        """End the evaluation under way in the background."""
+        if self.background and self.background.is_busy:
+            self.background.close()

@@ -244,7 +244,7 @@ class Run:
         progress, total = state.progress, self.config.train.total_images
         if self.world.rank:
             return
-        self.scheduler.look()
+        self.scheduler.poll()
         extra = {
             "skipped_steps": float(progress.skipped_steps),
             "substitutions": float(sum(progress.substitutions)),
