@@ -10,6 +10,7 @@ import pytest
 import torch
 from gloo_tools import tiny_config
 from loader_tools import BATCH, load, open_images, write_digits
+from network_tools import num_parameters
 from process_tools import sent
 from safetensors.torch import load_file
 from training_tools import TinyNet, make_batch, make_task
@@ -20,7 +21,7 @@ from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.build import build, num_parameters
+from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint

@@ -7,13 +7,14 @@ import copy
 
 import pytest
 import torch
+from network_tools import num_parameters
 from torch import Tensor, nn
 
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.build import build, num_parameters
+from cbdm_scale.models.build import build
 from cbdm_scale.models.dit import DiT
 from cbdm_scale.models.options import BACKBONES, DiTConfig, backbone_config
 from cbdm_scale.models.spec import NetworkSpec

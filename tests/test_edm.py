@@ -5,21 +5,24 @@ import pytest
 import torch
 
 from cbdm_scale.diffusion.build import build_process
-from cbdm_scale.diffusion.edm import (
-    EDM,
-    add_noise,
-    loss_weight,
-    relative_step,
-    relative_step_of_levels,
-    scaling,
-    target,
-    training_sigma,
-)
+from cbdm_scale.diffusion.edm import EDM, scaling
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 
-CONFIG = EDMConfig()
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
+
+
+def column(v):
+    return v.view(-1, 1, 1, 1)
+
+
+def target(x0, x, c):
+    """Equation 8, literally: what F should give."""
+    return (x0 - column(c.c_skip).to(x0) * x) / column(c.c_out).to(x0)
+
+
+def relative_step(sigma):
+    return EDM().relative(sigma.log() / 4)
 
 
 def test_the_scalings_are_those_of_table_1():
@@ -37,7 +40,7 @@ def test_input_and_target_have_unit_variance_at_every_level():
     eps = torch.randn(20_000, 1, 1, 1, generator=rng, dtype=torch.float64)
     for s in SIGMA:
         sigma = s.expand(len(x0))
-        x, c = add_noise(x0, sigma, eps), scaling(sigma, 0.5)
+        x, c = x0 + column(sigma) * eps, scaling(sigma, 0.5)
         assert (c.c_in[0] * x).var().item() == pytest.approx(1, rel=0.03)
         assert target(x0, x, c).var().item() == pytest.approx(1, rel=0.03)
 
@@ -45,49 +48,46 @@ def test_input_and_target_have_unit_variance_at_every_level():
 def test_the_weighted_error_of_the_denoiser_is_the_error_of_the_raw_output():
     rng = torch.Generator().manual_seed(0)
     x0, eps, raw = torch.randn(3, 5, 2, 4, 4, generator=rng, dtype=torch.float64)
-    x, c = add_noise(x0, SIGMA, eps), scaling(SIGMA, 0.5)
-
-    def column(v):
-        return v.view(-1, 1, 1, 1)
-
+    x, c = x0 + column(SIGMA) * eps, scaling(SIGMA, 0.5)
     denoised = column(c.c_skip) * x + column(c.c_out) * raw
-    theirs = loss_weight(SIGMA, 0.5) * (denoised - x0).square().flatten(1).mean(1)
+    weight = (SIGMA.square() + 0.25) / (SIGMA * 0.5).square()  # lambda(sigma)
+    theirs = weight * (denoised - x0).square().flatten(1).mean(1)
     ours = (raw - target(x0, x, c)).square().flatten(1).mean(1)
     torch.testing.assert_close(ours, theirs)
 
 
+def drawn_sigma():
+    u = torch.rand(50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return EDM().sigma(EDM().step(u))
+
+
 def test_the_training_law_is_log_normal():
-    normal = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
-    log = training_sigma(normal, CONFIG).log()
+    log = drawn_sigma().log()
     assert log.mean().item() == pytest.approx(-1.2, abs=0.02)
     assert log.std().item() == pytest.approx(1.2, abs=0.02)
 
 
 def test_the_relative_step_is_the_share_of_levels_below():
-    normal = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
-    drawn = training_sigma(normal, CONFIG)
+    drawn = drawn_sigma()
     for s in (0.05, 0.3, 1.0, 3.44):
         share = (drawn < s).double().mean().item()
-        found = relative_step(torch.tensor([s]), CONFIG).item()
-        assert found == pytest.approx(share, abs=0.01)
+        assert relative_step(torch.tensor([s])).item() == pytest.approx(share, abs=0.01)
     # The page on the method: sigma 3.44 is quantile 0.98 here.
-    assert relative_step(torch.tensor([3.44]), CONFIG).item() == pytest.approx(0.98, abs=0.005)
+    assert relative_step(torch.tensor([3.44])).item() == pytest.approx(0.98, abs=0.005)
 
 
 def test_the_relative_step_rises_from_0_to_1():
-    q = relative_step(torch.logspace(-8, 8, 200, dtype=torch.float64), CONFIG)
+    q = relative_step(torch.logspace(-8, 8, 200, dtype=torch.float64))
     assert (q.diff() >= 0).all() and q[0] < 1e-9 and q[-1] > 1 - 1e-9
 
 
 def test_at_the_levels_of_ddpm_the_relative_step_is_t_over_T_exactly():
     alpha_bar = LinearSchedule().alpha_bar
     levels = ((1 - alpha_bar) / alpha_bar).sqrt()
-    t = torch.arange(1000)
-    assert torch.equal(relative_step_of_levels(levels, levels), t.double() / 1000)
+    below = torch.searchsorted(levels, levels, side="left").double() / 1000
+    assert torch.equal(LinearSchedule().relative(torch.arange(1000)), below)
     # ... where sigma 3.44 is the middle
-    assert relative_step_of_levels(torch.tensor([3.44]).double(), levels).item() == (
-        pytest.approx(0.5, abs=0.005)
-    )
+    assert (levels < 3.44).double().mean().item() == pytest.approx(0.5, abs=0.005)
 
 
 def some_noise(n, dtype=torch.float64):
@@ -119,7 +119,8 @@ def test_the_target_keeps_fp32_where_noise_is_small():
     found = EDM().noisy(x0.float(), t, eps.float()).target
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-6)
     sigma = EDM().sigma(t).float()
-    literal = target(x0.float(), add_noise(x0.float(), sigma, eps.float()), scaling(sigma, 0.5))
+    x = x0.float() + column(sigma) * eps.float()
+    literal = target(x0.float(), x, scaling(sigma, 0.5))
     assert (literal - exact).abs().max() > 100 * (found - exact).abs().max()
 
 
@@ -130,7 +131,7 @@ def test_a_step_is_the_share_of_training_with_less_noise():
     x0, eps = some_noise(1001)
     found = process.relative(process.noisy(x0, t, eps).level)
     torch.testing.assert_close(found, u, rtol=0, atol=1e-9)
-    torch.testing.assert_close(relative_step(process.sigma(t), CONFIG), u)
+    torch.testing.assert_close(relative_step(process.sigma(t)), u)
     single = process.relative(process.noisy(x0.float(), t, eps.float()).level)
     assert single.dtype == torch.float64 and (single.diff() >= 0).all()
     torch.testing.assert_close(single, u, rtol=0, atol=1e-6)

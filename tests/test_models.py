@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from network_tools import num_parameters
 from torch import nn
 
-from cbdm_scale.models.build import build, num_parameters
+from cbdm_scale.models.build import build
 from cbdm_scale.models.dit import DiT
 from cbdm_scale.models.options import UNetConfig, backbone_config
 from cbdm_scale.models.songunet import SongUNet

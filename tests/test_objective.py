@@ -27,7 +27,7 @@ from objective_tools import (
     with_drawn,
 )
 
-from cbdm_scale.diffusion.edm import EDM, loss_weight, scaling
+from cbdm_scale.diffusion.edm import EDM, scaling
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.tcfg import tcfg_terms
@@ -51,7 +51,8 @@ def naive_image(process, x0, draws, i, weights):
             raw = fake_net(column(c.c_in) * x, c.c_noise, label, omega, weights=weights)
             return column(c.c_skip) * x + column(c.c_out) * raw
 
-        return denoise, image, float(loss_weight(sigma, own.sigma_data)), float(u)
+        weight = (sigma**2 + own.sigma_data**2) / (sigma * own.sigma_data) ** 2
+        return denoise, image, float(weight), float(u)
 
     t, alpha_bar = int(draws.t[i]), 1.0
     for s in range(t + 1):

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from network_tools import num_parameters
 
 from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
-from cbdm_scale.models.build import build, num_parameters
+from cbdm_scale.models.build import build
 from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.ema import EMA

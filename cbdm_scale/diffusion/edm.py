@@ -42,42 +42,6 @@ def scaling(sigma: Tensor, sigma_data: float) -> Scaling:
     )
 
 
-def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 = 1 / c_out^2."""
-    sigma = sigma.double()
-    return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
-
-
-def training_sigma(normal: Tensor, config: EDMConfig) -> Tensor:
-    """ln(sigma) ~ N(p_mean, p_std^2): standard normal numbers (N,) -> sigma (N,) float64."""
-    return (config.p_mean + config.p_std * normal.double()).exp()
-
-
-def add_noise(x0: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
-    """x = x_0 + sigma eps."""
-    return x0 + expand_as(sigma, x0) * eps
-
-
-def target(x0: Tensor, x: Tensor, scale: Scaling) -> Tensor:
-    """What F should give: (x_0 - c_skip x) / c_out (Equation 8)."""
-    return (x0 - expand_as(scale.c_skip, x0) * x) / expand_as(scale.c_out, x0)
-
-
-def relative_step(sigma: Tensor, config: EDMConfig) -> Tensor:
-    """P(sigma' < sigma) under the training law, (N,) in [0, 1]: what t / T is for DDPM.
-
-    The weight of the class-balancing loss is tau times this, so that tau keeps its meaning.
-    """
-    z = (sigma.double().log() - config.p_mean) / config.p_std
-    share: Tensor = torch.special.ndtr(z)
-    return share
-
-
-def relative_step_of_levels(sigma: Tensor, levels: Tensor) -> Tensor:
-    """The same where the law is uniform over T ascending levels (T,): t / T at the t-th."""
-    return torch.searchsorted(levels, sigma, side="left").double() / len(levels)
-
-
 class EDM:
     """The process as losses and samplers know it (process.py)."""
 
@@ -91,21 +55,28 @@ class EDM:
         return u.double()
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The noise at quantiles t (N,) of the training law: (N,) float64."""
-        return training_sigma(torch.special.ndtri(t), self.config)
+        """The noise at quantiles t (N,) of ln(sigma) ~ N(p_mean, p_std^2): (N,) float64."""
+        normal = torch.special.ndtri(t).double()
+        return (self.config.p_mean + self.config.p_std * normal).exp()
 
     def noisy(self, x0: Tensor, t: Tensor, eps: Tensor) -> Noisy:
-        """c_in x, told c_noise, to be answered by (x_0 - c_skip x) / c_out (Equation 8).
+        """c_in x with x = x_0 + sigma eps, c_noise, and the target (x_0 - c_skip x) / c_out.
 
-        The target is (sigma / sigma_data x_0 - sigma_data eps) c_in: the same, but without the
-        small difference of large numbers that it is for small sigma.
+        The target (Equation 8) is computed as (sigma / sigma_data x_0 - sigma_data eps) c_in:
+        the same, without the small difference of large numbers that it is for small sigma.
         """
         sigma, c = self.sigma(t), scaling(self.sigma(t), self.config.sigma_data)
-        x = expand_as(c.c_in, x0) * add_noise(x0, sigma, eps)
+        x = expand_as(c.c_in, x0) * (x0 + expand_as(sigma, x0) * eps)
         of_image = expand_as(c.c_in * sigma / self.config.sigma_data, x0)
         of_noise = expand_as(c.c_in * self.config.sigma_data, x0)
         return Noisy(x, c.c_noise.to(x0.dtype), of_image * x0 - of_noise * eps)
 
     def relative(self, level: Tensor) -> Tensor:
-        """The quantile of c_noise (N,): (N,) float64 in [0, 1]."""
-        return relative_step((4 * level.double()).exp(), self.config)
+        """P(sigma' < sigma) under the training law, of c_noise (N,): (N,) float64 in [0, 1].
+
+        It is what t / T is for DDPM, so that the weight of the class-balancing loss, tau times
+        this, keeps its meaning.
+        """
+        z = (4 * level.double() - self.config.p_mean) / self.config.p_std
+        share: Tensor = torch.special.ndtr(z)
+        return share

@@ -62,6 +62,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=1e-6, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> same shape and dtype."""
         with torch.autocast(x.device.type, enabled=False):
             return F.layer_norm(x.float(), self.normalized_shape, eps=self.eps).to(x.dtype)
 
@@ -76,6 +77,7 @@ class Attention(nn.Module):
         self.out = init_xavier(nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, L, D) -> what each token takes from all: (N, L, D)."""
         parts = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = parts.unbind(0)  # 3 x (N, heads, L, D / heads)
         mixed = F.scaled_dot_product_attention(q, k, v)
@@ -94,7 +96,7 @@ class Block(nn.Module):
         self.hidden = init_xavier(nn.Linear(width, 4 * width))
         self.out = init_xavier(nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
-        self.modulation = zeros(nn.Linear(width, 6 * width))
+        self.modulation = _zeros(nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (N, L, D), emb (N, D) already through its SiLU."""
@@ -107,7 +109,7 @@ class Block(nn.Module):
         return out
 
 
-def zeros(layer: nn.Linear) -> nn.Linear:
+def _zeros(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
@@ -139,8 +141,8 @@ class DiT(nn.Module):
             self.label.weight[: spec.num_classes].mul_(0.02)
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
         self.tail_norm = LayerNorm(width)
-        self.tail_modulation = zeros(nn.Linear(width, 2 * width))
-        self.tail = zeros(nn.Linear(width, config.patch**2 * (out_channels or spec.channels)))
+        self.tail_modulation = _zeros(nn.Linear(width, 2 * width))
+        self.tail = _zeros(nn.Linear(width, config.patch**2 * (out_channels or spec.channels)))
         self.augment, self.omega = extra_embeddings(spec, FREQUENCIES, width)
 
     def embed(

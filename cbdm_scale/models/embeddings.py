@@ -51,6 +51,7 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = init_xavier(nn.Linear(width, width))
 
     def forward(self, level: Tensor) -> Tensor:
+        """IndexError for a whole step outside 0..T-1."""
         if level.is_floating_point():
             waves = sinusoid(level, self.table.shape[1])
         else:
@@ -92,6 +93,7 @@ class OmegaEmbedding(nn.Module):
         nn.init.zeros_(self.linear_2.weight)
 
     def forward(self, omega: Tensor) -> Tensor:
+        """omega (N,), 0 and above -> (N, D)."""
         channels = self.linear_1.in_features
         waves = sinusoid(OMEGA_SCALE * omega, channels) - sinusoid(omega.new_zeros(1), channels)
         hidden = F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype)))

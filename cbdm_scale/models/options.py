@@ -20,7 +20,7 @@ SIZES: dict[str, tuple[int, int, int]] = {
 """Table 1: blocks, width, heads."""
 
 
-MOST_BLOCKS, MOST_LEVELS = 256, 16
+_MOST_BLOCKS, _MOST_LEVELS = 256, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +53,16 @@ class UNetConfig:
                 f"model.channels ({self.channels}) must be even and divisible by model.groups "
                 f"({self.groups}). Try --model.channels {2 * self.groups}, or --model.groups 8."
             )
-        check_blocks(self.multipliers, self.num_blocks, self.attention)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0.1."
-            )
+        _check_blocks(self.multipliers, self.num_blocks, self.attention)
+        _check_dropout(self.dropout, "The paper has 0.1")
 
 
-def check_blocks(
+def _check_dropout(dropout: float, way_out: str) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}. {way_out}.")
+
+
+def _check_blocks(
     multipliers: tuple[int, ...], num_blocks: int, attention: tuple[int, ...]
 ) -> None:
     """ValueError unless there are levels, blocks on them, and attention on some of them."""
@@ -70,14 +72,14 @@ def check_blocks(
             f"model.multipliers {multipliers} must hold one level or more, each a whole number "
             "from 1. Try 1 2 2 2."
         )
-    if not 1 <= num_blocks <= MOST_BLOCKS:
+    if not 1 <= num_blocks <= _MOST_BLOCKS:
         raise ValueError(
-            f"model.num_blocks must be from 1 to {MOST_BLOCKS}, got {num_blocks}. Try 2."
+            f"model.num_blocks must be from 1 to {_MOST_BLOCKS}, got {num_blocks}. Try 2."
         )
-    if levels > MOST_LEVELS:
+    if levels > _MOST_LEVELS:
         raise ValueError(
-            f"model.multipliers has {levels:,} levels: {MOST_LEVELS} halvings leave nothing of "
-            "any image. Try 1 2 2 2."
+            f"model.multipliers has {levels:,} levels: {_MOST_LEVELS} halvings leave nothing "
+            "of any image. Try 1 2 2 2."
         )
     if len(set(attention)) < len(attention) or not all(0 <= i < levels for i in attention):
         raise ValueError(
@@ -118,11 +120,8 @@ class SongConfig:
                 f"model.channels ({self.channels}) must be a multiple of 4. Try "
                 f"--model.channels {max(4, self.channels // 4 * 4)}."
             )
-        check_blocks(self.multipliers, self.num_blocks, self.attention)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"model.dropout must lie in [0, 1), got {self.dropout}. EDM has 0.13."
-            )
+        _check_blocks(self.multipliers, self.num_blocks, self.attention)
+        _check_dropout(self.dropout, "EDM has 0.13")
         for name, choices in (("embedding", ("positional", "fourier")), ("filter", TAPS)):
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -177,16 +176,13 @@ class DiTConfig:
                     "--model.size."
                 )
         _, width, heads = self.shape
-        check_heads(width, heads)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"model.dropout must lie in [0, 1), got {self.dropout}. The paper has 0."
-            )
+        _check_heads(width, heads)
+        _check_dropout(self.dropout, "The paper has 0")
         if self.step_shift not in (0, 1):
             raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
 
 
-def check_heads(width: int, heads: int) -> None:
+def _check_heads(width: int, heads: int) -> None:
     """ValueError unless every head gets as many numbers, and every coordinate its waves."""
     if width % heads or width % 4:
         raise ValueError(
@@ -216,18 +212,14 @@ class ViTConfig:
     """Probability with which a block drops an activation of its perceptron."""
 
     def __post_init__(self) -> None:
-        for name, usual in (("patch", 4), ("depth", 9), ("width", 384), ("heads", 12)):
+        usual = {"patch": 4, "depth": 9, "width": 384, "heads": 12, "expansion": 2}
+        for name, value in usual.items():
             if getattr(self, name) < 1:
                 raise ValueError(
-                    f"model.{name} must be at least 1, got {getattr(self, name)}. Try {usual}."
+                    f"model.{name} must be at least 1, got {getattr(self, name)}. Try {value}."
                 )
-        if self.expansion < 1:
-            raise ValueError(
-                f"model.expansion must be at least 1, got {self.expansion}. Try 2."
-            )
-        check_heads(self.width, self.heads)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must lie in [0, 1), got {self.dropout}. Try 0.")
+        _check_heads(self.width, self.heads)
+        _check_dropout(self.dropout, "Try 0")
 
 
 BackboneName = Literal["unet", "ddpmpp", "ncsnpp", "dit", "vit"]

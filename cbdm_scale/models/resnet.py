@@ -31,6 +31,7 @@ class Block(nn.Module):
         self.second_norm = nn.BatchNorm2d(num_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_out, H, W), or half the size where channels are added."""
         residual = F.relu(self.first_norm(self.first(x)))
         residual = self.second_norm(self.second(residual))
         shortcut = x[:, :, :: self.stride, :: self.stride]

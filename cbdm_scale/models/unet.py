@@ -29,6 +29,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation in the precision of its weights: float32 under bf16 autocast too."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) -> same shape, in the dtype of the weights."""
         x = x.to(self.weight.dtype)
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
@@ -36,6 +37,7 @@ class GroupNorm(nn.GroupNorm):
 def conv(
     in_channels: int, out_channels: int, size: int, stride: int = 1, gain: float = 1.0
 ) -> nn.Conv2d:
+    """A convolution that keeps the size of the image, but for its stride."""
     layer = nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2)
     return init_xavier(layer, gain)
 
@@ -52,6 +54,7 @@ class Attention(nn.Module):
         self.out = conv(channels, channels, 1, gain=NEAR_ZERO)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) -> x plus what each pixel takes from all."""
         tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (N, HW, 3C)
         q, k, v = tokens.unsqueeze(1).chunk(3, dim=-1)  # 3 x (N, 1, HW, C)
         mixed = F.scaled_dot_product_attention(q, k, v)
@@ -87,16 +90,14 @@ class ResidualBlock(nn.Module):
 
 
 class DownLevel(nn.Module):
-    """The blocks at one resolution, then a strided convolution to the next (but for the last).
-
-    Returns every activation, (N, C, H, W) each: the way up takes them again.
-    """
+    """The blocks at one resolution, then, but for the last, a strided convolution."""
 
     def __init__(self, blocks: list[ResidualBlock], resample: nn.Conv2d | None):
         super().__init__()
         self.blocks, self.resample = nn.ModuleList(blocks), resample
 
     def forward(self, h: Tensor, emb: Tensor) -> list[Tensor]:
+        """h (N, C, H, W), emb (N, D) -> every activation: the way up takes them again."""
         skips = []
         for block in self.blocks:
             h = block(h, emb)
@@ -107,16 +108,14 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """The blocks at one resolution, then nearest neighbours and a convolution to the next.
-
-    Each block takes the newest of the ``skips`` off the list, beside what comes from below.
-    """
+    """The blocks at one resolution, then nearest neighbours and a convolution to the next."""
 
     def __init__(self, blocks: list[ResidualBlock], resample: nn.Conv2d | None):
         super().__init__()
         self.blocks, self.resample = nn.ModuleList(blocks), resample
 
     def forward(self, h: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        """Each block takes the newest skip off the list, beside what comes from below."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
         if self.resample is not None:
