@@ -56,7 +56,7 @@ class EDM:
 
     def sigma(self, t: Tensor) -> Tensor:
         """The noise at quantiles t (N,) of ln(sigma) ~ N(p_mean, p_std^2): (N,) float64."""
-        normal = torch.special.ndtri(t).double()
+        normal: Tensor = torch.special.ndtri(t).double()
         return (self.config.p_mean + self.config.p_std * normal).exp()
 
     def noisy(self, x0: Tensor, t: Tensor, eps: Tensor) -> Noisy:

@@ -6,6 +6,7 @@ give the same bits. Shapes: n = images, C = channels, H = height, W = width.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -74,12 +75,8 @@ def _generate_chunk(
         numbers = rng.normal(seed, purpose, samples, math.prod(shape), stream=stream)
         return numbers.view(-1, *shape)  # (n, C, H, W)
 
-    noise, draw = normal("sample", 0), partial(normal, "sample step")
-    if isinstance(process, EDM):
-        x = _of_edm(net, noise, y, config, process, draw)
-    else:
-        assert isinstance(process, LinearSchedule), "a process without sampler"
-        x = _of_ddpm(net, noise, y, config, process, draw)
+    sampler = _sampler(config, process, partial(normal, "sample step"))
+    x = sampler(net, normal("sample", 0), y)
     bad = int((~x.isfinite()).flatten(1).any(dim=1).sum())  # syncs, once a chunk
     if bad:
         raise ValueError(
@@ -89,54 +86,25 @@ def _generate_chunk(
     return x
 
 
-def _of_ddpm(
-    net: Net,
-    noise: Tensor,
-    y: Tensor,
-    config: SamplerConfig,
-    schedule: LinearSchedule,
-    draw: Draw,
-) -> Tensor:
-    n, space = config.num_steps, config.steps
+def _sampler(
+    config: SamplerConfig, process: Process, draw: Draw
+) -> Callable[[Net, Tensor, Tensor], Tensor]:
+    """The sampler that the options name, (net, noise, y) -> images, with all its options."""
+    n, spacing = config.num_steps, config.steps
+    if isinstance(process, EDM):
+        assert config.name == "heun", f"{config.name} does not sample from edm"
+        data = process.config.sigma_data
+        return partial(heun, sigma_data=data, config=config.heun, num_steps=n, draw=draw)
+    assert isinstance(process, LinearSchedule), "a process without sampler"
     match config.name:
         case "ddpm":
-            return ancestral(
-                net,
-                noise,
-                y,
-                schedule=schedule,
-                num_steps=n,
-                variance=config.variance,
-                spacing=space,
-                draw=draw,
+            sampler: Callable[..., Tensor] = partial(
+                ancestral, variance=config.variance, draw=draw
             )
         case "ddim":
-            return ddim(
-                net,
-                noise,
-                y,
-                schedule=schedule,
-                num_steps=n,
-                eta=config.eta,
-                spacing=space,
-                draw=draw,
-            )
+            sampler = partial(ddim, eta=config.eta, draw=draw)
         case "dpm":
-            return dpm_solver(net, noise, y, schedule=schedule, num_steps=n, spacing=space)
+            sampler = dpm_solver
         case "heun":
             raise AssertionError("heun samples from edm")
-
-
-def _of_edm(
-    net: Net, noise: Tensor, y: Tensor, config: SamplerConfig, process: EDM, draw: Draw
-) -> Tensor:
-    assert config.name == "heun", f"{config.name} does not sample from edm"
-    return heun(
-        net,
-        noise,
-        y,
-        sigma_data=process.config.sigma_data,
-        config=config.heun,
-        num_steps=config.num_steps,
-        draw=draw,
-    )
+    return partial(sampler, schedule=process, num_steps=n, spacing=spacing)

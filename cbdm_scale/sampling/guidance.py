@@ -23,16 +23,13 @@ class Interval:
 
     @property
     def is_everything(self) -> bool:
+        """Whether it holds at all levels."""
         return self.low <= 0 and self.high >= 1
 
     def holds(self, level: Tensor) -> Tensor:
         """Levels as the network is told them, (N,) -> (N,) bool."""
         share = self.process.relative(level)
         return (share >= self.low) & (share <= self.high)
-
-
-def _twice(v: Tensor | None) -> Tensor | None:
-    return None if v is None else torch.cat([v, v])
 
 
 def classifier_free(
@@ -55,26 +52,9 @@ def classifier_free(
         omega: Tensor | None = None,
         augment: Tensor | None = None,
     ) -> Tensor:
-        y_null = torch.full_like(y, null_label)
-        out = net(
-            torch.cat([x, x]),
-            torch.cat([level, level]),
-            torch.cat([y, y_null]),
-            _twice(omega),
-            _twice(augment),
-        )
-        e, e_null = out.chunk(2)  # 2 x (N, C, H, W)
-        return e + strength * (e - e_null)
-
-    def guided_inside(
-        x: Tensor,
-        level: Tensor,
-        y: Tensor,
-        omega: Tensor | None = None,
-        augment: Tensor | None = None,
-    ) -> Tensor:
-        assert interval is not None
-        inside = interval.holds(level)  # (N,); indexing by it syncs, once a step
+        inside: slice | Tensor = slice(None)
+        if interval is not None and not interval.is_everything:
+            inside = interval.holds(level)  # (N,); indexing by it syncs, once a step
         out = net(  # everybody, then the guided ones again without their label
             torch.cat([x, x[inside]]),
             torch.cat([level, level[inside]]),
@@ -86,9 +66,7 @@ def classifier_free(
         e[inside] += strength * (e[inside] - e_null)
         return e
 
-    if not strength:
-        return net
-    return guided if interval is None or interval.is_everything else guided_inside
+    return guided if strength else net
 
 
 def trained(net: Net, omega: float, null_label: int, interval: Interval | None = None) -> Net:

@@ -57,7 +57,6 @@ def heun(
     num_steps: int = 18,
     draw: Draw | None = None,
     second_order: bool = True,
-    clip: bool = False,
 ) -> Tensor:
     """Solve dx / dsigma = (x - D(x; sigma)) / sigma from sigma_max to 0 (Algorithm 2).
 
@@ -70,8 +69,7 @@ def heun(
     x = noise * sigmas[0]  # (N, C, H, W)
 
     def slope(x: Tensor, sigma: float) -> Tensor:
-        x0 = denoise(net, x, sigma, y, sigma_data)
-        return (x - (x0.clamp(-1, 1) if clip else x0)) / sigma
+        return (x - denoise(net, x, sigma, y, sigma_data)) / sigma
 
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         gamma = churn_gamma(config, sigma, num_steps)

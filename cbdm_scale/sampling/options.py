@@ -12,6 +12,8 @@ SamplerName = Literal["ddpm", "ddim", "dpm", "heun"]
 
 Spacing = Literal["uniform", "log_snr"]
 
+SpacingOption = Literal["auto", "uniform", "log_snr"]
+
 Variance = Literal["fixed_large", "fixed_small"]
 
 
@@ -105,7 +107,7 @@ class SamplerConfig:
     variance: Variance = "fixed_large"
     """Variance of ddpm's steps: beta_t, or that of the posterior. ddpm only."""
 
-    spacing: Literal["auto", "uniform", "log_snr"] = "auto"
+    spacing: SpacingOption = "auto"
     """Which steps are taken: evenly spaced in t (uniform), or in the logarithm of signal over
     noise, which dpm needs to be second order. auto is log_snr for dpm, uniform otherwise."""
 
@@ -120,8 +122,14 @@ class SamplerConfig:
     """Levels and churn of heun."""
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(SamplerName):
-            raise ValueError(f"sample.name must be ddpm, ddim, dpm or heun, got {self.name!r}.")
+        choices = {"name": SamplerName, "variance": Variance, "spacing": SpacingOption}
+        for option, kind in choices.items():
+            *others, last = get_args(kind)
+            if getattr(self, option) not in (*others, last):
+                raise ValueError(
+                    f"sample.{option} must be {', '.join(others)} or {last}, got "
+                    f"{getattr(self, option)!r}."
+                )
         if self.num_steps < 1:
             raise ValueError(
                 f"sample.num_steps must be at least 1, got {self.num_steps}. Try 100."
@@ -132,14 +140,6 @@ class SamplerConfig:
             raise ValueError(
                 f"sample.eta ({self.eta}) acts with sample.name ddim only, not with "
                 f"{self.name}. Leave it at 0 or try --sample.name ddim."
-            )
-        if self.variance not in ("fixed_large", "fixed_small"):
-            raise ValueError(
-                f"sample.variance must be fixed_large or fixed_small, got {self.variance!r}."
-            )
-        if self.spacing not in ("auto", "uniform", "log_snr"):
-            raise ValueError(
-                f"sample.spacing must be auto, uniform or log_snr, got {self.spacing!r}."
             )
         if not 0 <= self.guidance_from <= self.guidance_to <= 1:
             raise ValueError(
@@ -194,6 +194,7 @@ def usual_sampler(process: ProcessName) -> SamplerConfig:
 
 
 def check_num_steps(num_levels: int, num_steps: int) -> None:
+    """ValueError unless so many different steps can be taken out of the levels."""
     if not 1 <= num_steps <= num_levels:
         raise ValueError(
             f"sample.num_steps ({num_steps}) must be between 1 and diffusion.num_steps "
