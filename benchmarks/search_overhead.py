@@ -24,7 +24,7 @@ from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.runs.launch import carry_out
 from cbdm_scale.storage.folder import Storage
-from tune.ledger import Ledger, Trial
+from tune.trials import Trial, TrialStore
 
 TRIAL, ALONE = "as a trial", "the run alone"
 
@@ -38,7 +38,7 @@ def search(args: argparse.Namespace, name: str) -> list[Trial]:
         *("--cluster.storage", args.storage, "--cluster.workers", str(args.workers)),
     ]
     run_quietly(words)
-    ledger = Ledger(Storage(args.storage).child(f"search/{name}"))
+    ledger = TrialStore(Storage(args.storage).child(f"search/{name}"))
     return sorted(ledger.of_kind("control", "search"), key=lambda t: t.rungs[-1].at)
 
 

@@ -14,7 +14,7 @@ from ray_tools import SMALL
 from benchmarks.hosts import Hosts, environment, processes, wait_for, why_not
 from benchmarks.on_hosts import ACCOUNT, BUCKET, S3_PORT, alone, losses, start_servers, weights
 from cbdm_scale.storage.folder import Storage
-from tune.ledger import Ledger
+from tune.trials import TrialStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 IMAGES = 1_920
@@ -145,7 +145,7 @@ def search(folder: Path, name: str) -> list[str]:
 
 def outcomes(folder: Path, name: str) -> dict[str, tuple[object, ...]]:
     """Of every trial by its id: parameters, how it ended, and each evaluation's scores."""
-    trials = Ledger(Storage(f"{folder}/runs/search/{name}")).trials
+    trials = TrialStore(Storage(f"{folder}/runs/search/{name}")).trials
     return {
         name: (trial.params, trial.status, [(r.images, r.scores) for r in trial.rungs])
         for name, trial in trials.items()

@@ -1,3 +1,6 @@
+import base64
+import hashlib
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -5,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from report_tools import around, example, pictures
 
+from cbdm_scale.evaluation.report.formatting import interval
 from cbdm_scale.evaluation.report.page import write_report
-from cbdm_scale.evaluation.report.words import interval
 from cbdm_scale.evaluation.results import Missing
 
 STRANGE = (
@@ -21,7 +24,7 @@ STRANGE = (
     "\\frac",
     "nine",
 )
-VOID = {"meta", "img", "path", "use", "rect", "br", "stop"}
+VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
@@ -30,6 +33,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.scripts = []
         self.feed(text)
         self.close()
         assert not self.open, f"not closed: {self.open}"
@@ -49,12 +53,19 @@ class Page(HTMLParser):
             assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif self.open and self.open[-1] != "style":
             self.words.append(data)
 
     @property
     def text(self):
         return " ".join(" ".join(self.words).split())
+
+    @property
+    def specs(self):
+        """The specification of each chart, by its name."""
+        return json.loads(self.scripts[0])["specs"] if self.scripts else {}
 
 
 def written(tmp_path, evaluation, images=None, against=None):
@@ -83,9 +94,14 @@ def strange(tmp_path_factory):
     return written(folder, evaluation, pictures(evaluation, side=8, channels=1), against)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(strange):
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(strange):
     page, paths = strange
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert page.tags.count("script") == 2, "the charts as data, and what draws them"
+    assert [pair for pair in page.attributes if pair[0] == "script"] == [
+        ("script", "type", "application/json"),
+        ("script", "id", "charts"),
+    ]
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), f"{tag} {name}"
         if name in ("src", "href", "xlink:href", "srcset", "data"):
@@ -93,12 +109,21 @@ def test_the_page_loads_nothing_and_runs_nothing(strange):
     text = paths[0].read_text("utf-8")
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style and "@import" not in style
-    assert "w3.org" not in text and "matplotlib" not in text
-    assert all(found.startswith("url(#") for found in re.findall(r"url\([^)]*\)", text))
-    ids = [value for _, name, value in page.attributes if name == "id"]
-    assert ids and len(set(ids)) == len(ids)
+    for spec in page.specs.values():
+        assert '"url"' not in json.dumps(spec), "data of a chart that is not on the page"
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
     policy = [value for tag, name, value in page.attributes if value and "default-src" in value]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert policy == [
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    ]
+
+
+def test_every_chart_of_the_page_has_its_specification_and_tooltips(strange):
+    page, _ = strange
+    shown = [value for _, name, value in page.attributes if name == "data-chart"]
+    assert sorted(shown) == sorted(page.specs) and len(shown) == 3 + 8 + 1 + 1
+    assert all('"tooltip"' in json.dumps(spec) for spec in page.specs.values())
 
 
 def test_names_from_strangers_are_text(strange):
@@ -108,6 +133,7 @@ def test_names_from_strangers_are_text(strange):
     assert "<i>run</i>" in page.text and "other & run" in page.text
     assert "class 5" in page.text  # where the name is empty
     assert "x" * 79 + "…" in page.text and "x" * 81 not in page.text
+    assert ("bdi", "title", "x" * 300) in page.attributes, "told in full as a title"
 
 
 def test_no_text_of_an_evaluation_can_become_an_element(tmp_path):
@@ -133,8 +159,9 @@ def test_no_text_of_an_evaluation_can_become_an_element(tmp_path):
     )
     ours = replace(whole, **told, sets=(found,))
     for number, theirs in enumerate((ours, replace(ours, resize=f"{evil}2"))):
-        page, _ = written(tmp_path / str(number), ours, None, theirs)
-        assert not [value for _, name, value in page.attributes if name == "id"]
+        page, paths = written(tmp_path / str(number), ours, None, theirs)
+        assert ("id", "evil") not in [pair[1:] for pair in page.attributes]
+        assert evil not in paths[0].read_text("utf-8")
         assert page.text.count(evil) > 15
 
 
@@ -171,8 +198,11 @@ def test_both_modes_of_colour_have_every_variable_that_is_used(strange):
     used = set(re.findall(r"var\((--[a-z]+)\)", text)) - {"--n", "--w"}
     light, dark = re.findall(r":root\{([^}]*)\}", text)
     assert all(f"{name}:#" in light and f"{name}:#" in dark for name in used)
-    drawn = text[text.index("</style>") :]
-    assert not re.findall(r"(?:fill|stroke): #", drawn), "a colour that dark mode cannot change"
+    page, _ = strange
+    night = json.loads(page.scripts[0])["night"]
+    drawn = set(re.findall(r'"(#[0-9a-f]{6})"', json.dumps(page.specs)))
+    assert drawn and drawn <= night.keys(), "a colour that dark mode cannot change"
+    assert not night.keys() & set(night.values())
 
 
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path):
@@ -227,7 +257,10 @@ def test_another_run_that_does_not_compare_is_named_and_not_drawn(tmp_path):
     )
     page, _ = written(tmp_path, evaluation, None, against)
     assert "another resize rule (bilinear here, tf1 there)" in page.text
-    assert "other run" not in page.text and "Compared with: that one" in page.text
+    assert (
+        "other run" not in page.text + json.dumps(page.specs)
+        and "Compared with: that one" in page.text
+    )
 
 
 def test_numbers_of_odd_sizes_can_be_drawn(tmp_path):

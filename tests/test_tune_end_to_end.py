@@ -12,7 +12,7 @@ from ray_tools import ROOT, SMALL, run, start, wait_for
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
-from tune.ledger import Ledger
+from tune.trials import TrialStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -25,8 +25,8 @@ def words(work: Path, name: str, *more: str) -> list[str]:
     ]
 
 
-def ledger(work: Path, name: str) -> Ledger:
-    return Ledger(Storage(str(work / "runs" / "search" / name)))
+def ledger(work: Path, name: str) -> TrialStore:
+    return TrialStore(Storage(str(work / "runs" / "search" / name)))
 
 
 def train_workers(work: Path) -> list[int]:

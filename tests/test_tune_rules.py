@@ -9,8 +9,7 @@ import pytest
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import PRESETS, preset
 from cbdm_scale.storage.folder import Storage
-from tune.ask import importance, next_values, random_values
-from tune.findings import (
+from tune.analysis import (
     Finalist,
     choose_finalists,
     compare,
@@ -18,11 +17,12 @@ from tune.findings import (
     mean_interval,
     statement,
 )
-from tune.ledger import Ledger, Rung, Trial
 from tune.objective import best_strength, front, scalar, values_at
 from tune.options import SearchConfig, all_rungs, searched_row, with_recall
+from tune.sampler import importance, next_values, random_values
 from tune.schedule import even_rungs, expected_images, rungs
 from tune.space import SPACE, Choice, Range, fixed, make_space
+from tune.trials import Rung, Trial, TrialStore
 
 DIGITS = preset("digits_lt", "cbdm")
 
@@ -42,8 +42,8 @@ def trial(number, fid, kind="search", status="finished", images=1200, **more):
     )
 
 
-def ledger(tmp_path, *trials):
-    made = Ledger(Storage(str(tmp_path)))
+def make_store(tmp_path, *trials):
+    made = TrialStore(Storage(str(tmp_path)))
     for one in trials:
         made.put(one)
     return made
@@ -200,10 +200,10 @@ def test_importance_finds_the_parameter_that_matters():
 
 def test_the_ledger_is_read_as_it_was_written(tmp_path):
     took_over = ({"before": 600, "of": "t001", "params": {"loss.tau": 1.0}},)
-    wrote = ledger(tmp_path, trial(0, 5.0), trial(1, 6.0, status="failed", reason="why"))
+    wrote = make_store(tmp_path, trial(0, 5.0), trial(1, 6.0, status="failed", reason="why"))
     wrote.put(trial(2, 7.0, exploits=took_over, run="other"))
     wrote.add_rung("t001", 2400, scores(3.0), 9.0, "running")
-    read = Ledger(Storage(str(tmp_path)))
+    read = TrialStore(Storage(str(tmp_path)))
     assert read.trials == wrote.trials
     assert read.trials["t001"].images == 2400
 
@@ -218,15 +218,15 @@ def test_the_ledger_is_read_as_it_was_written(tmp_path):
     ],
 )
 def test_a_damaged_file_of_a_ledger_is_named(tmp_path, change, words):
-    ledger(tmp_path, trial(0, 5.0))
+    make_store(tmp_path, trial(0, 5.0))
     (file,) = tmp_path.rglob("t000.json")
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
     with pytest.raises(ValueError, match=f"t000.json {words}"):
-        Ledger(Storage(str(tmp_path)))
+        TrialStore(Storage(str(tmp_path)))
 
 
 def test_finalists_came_to_their_end_and_the_best_control_is_with_them(tmp_path):
-    kept = ledger(
+    kept = make_store(
         tmp_path,
         trial(0, 9.0, "control", params={"loss.tau": 0.0}),
         trial(1, 8.0, "control", params={"loss.tau": 0.0}),
@@ -240,7 +240,7 @@ def test_finalists_came_to_their_end_and_the_best_control_is_with_them(tmp_path)
 
 
 def test_where_only_controls_came_to_their_end_the_best_of_the_furthest_are_repeated(tmp_path):
-    kept = ledger(
+    kept = make_store(
         tmp_path,
         trial(0, 6.0, "control", params={"loss.tau": 0.0}),
         trial(1, 1.0, status="stopped", images=200),
@@ -275,7 +275,7 @@ def repeated(tmp_path, mine, control):
                     rungs=rung,
                 )
             )
-    return finalists(ledger(tmp_path, *trials), "fid")
+    return finalists(make_store(tmp_path, *trials), "fid")
 
 
 def told(found):

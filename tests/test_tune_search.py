@@ -11,18 +11,18 @@ from cbdm_scale.config.presets import preset
 from cbdm_scale.runs.command_line import parse
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
-from tune.carry_out import trial_base
-from tune.conclude import conclude, winner
-from tune.findings import choose_finalists, finalists
-from tune.identity import claim_search, identity, search_name
-from tune.ledger import Rung, Trial
-from tune.on_ray import Racing, first_values, race
+from tune.analysis import choose_finalists, finalists
+from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs, searched_row
-from tune.population import Place, take_over
+from tune.pbt import Pointer, fork_run
+from tune.ray_trials import TuneSettings, initial_config, make_scheduler
+from tune.results import winner_preset, write_results
+from tune.run import trial_base
 from tune.search import Search
 from tune.search_tau import parse as parse_search
 from tune.space import SPACE
-from tune.trial import Plan, evaluations, share_reference
+from tune.trainable import TrialTemplate, evaluations, share_reference
+from tune.trials import Rung, Trial
 
 BASE = searched_row(preset("digits_lt", "cbdm"))
 OPTIONS = SearchConfig(trials=6, finalists=1, repeats=2)
@@ -32,8 +32,8 @@ def make_search(tmp_path, options=OPTIONS, base=BASE):
     folder = Storage(str(tmp_path / "search" / "s"))
     uri, steps = make_database(tmp_path), all_rungs(options, base)
     runs = trial_base(options, base, folder, uri, steps)
-    plan = Plan(base=runs, name="s", rungs=steps, uri=uri, parent="")
-    return Search(options, base, SPACE, folder, plan), folder
+    template = TrialTemplate(base=runs, name="s", rungs=steps, uri=uri, parent="")
+    return Search(options, base, SPACE, folder, template), folder
 
 
 def scores(fid):
@@ -65,9 +65,9 @@ def no_mlflow(monkeypatch):
 def run_all(search):
     """Every trial to its end; FID grows with tau's distance from 0.1."""
     while (trial := search.next_trial()) is not None:
-        for images in search.plan.rungs:
+        for images in search.template.rungs:
             fid = 5 + abs(trial.params["loss.tau"] - 0.1) + trial.seed / 10
-            search.took(trial.id, images, scores(fid), info(trial))
+            search.record(trial.id, images, scores(fid), info(trial))
 
 
 def test_the_first_trial_is_the_control_with_the_rows_own_values(tmp_path):
@@ -75,38 +75,38 @@ def test_the_first_trial_is_the_control_with_the_rows_own_values(tmp_path):
     first = search.next_trial()
     assert (first.id, first.kind) == ("t000", "control")
     assert first.params == {"loss.tau": 0, "loss.p_uncond": 0.1, "loss.label_power": 1.0}
-    config = search.plan.config(first.id, first.kind, first.params, 0)
+    config = search.template.config(first.id, first.kind, first.params, 0)
     assert config.loss.name == "ddpm", "which costs one prediction a step"
 
 
 def test_all_trials_are_judged_on_the_same_noise_whatever_their_seed(tmp_path):
     search, _ = make_search(tmp_path)
-    one = search.plan.config("a", "search", {"loss.tau": 1.0}, 0)
-    other = search.plan.config("b", "final", {"loss.tau": 1.0}, 7)
+    one = search.template.config("a", "search", {"loss.tau": 1.0}, 0)
+    other = search.template.config("b", "final", {"loss.tau": 1.0}, 7)
     assert (one.seed, other.seed) == (0, 7)
     assert one.eval.seed == other.eval.seed == 0
     assert one.eval.scan and one.eval.background == "never"
-    assert one.train.eval_at == search.plan.rungs[:-1] and other.train.eval_at == ()
+    assert one.train.eval_at == search.template.rungs[:-1] and other.train.eval_at == ()
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path, no_mlflow):
     search, _ = make_search(tmp_path)
     first, second = search.next_trial(), search.next_trial()
-    search.took(first.id, search.plan.rungs[0], scores(9.0), info(first))
-    search.took(second.id, search.plan.rungs[0], scores(9.0), info(second, stopped=True))
+    search.record(first.id, search.template.rungs[0], scores(9.0), info(first))
+    search.record(second.id, search.template.rungs[0], scores(9.0), info(second, stopped=True))
 
     again, _ = make_search(tmp_path)
     resumed = again.next_trial()
-    assert (resumed.id, resumed.images) == (first.id, again.plan.rungs[0])
-    assert first_values(resumed)["known"] == again.plan.rungs[0], "it is not told twice"
-    assert again.ledger.trials[second.id].status == "stopped"
+    assert (resumed.id, resumed.images) == (first.id, again.template.rungs[0])
+    assert initial_config(resumed)["known"] == again.template.rungs[0], "it is not told twice"
+    assert again.store.trials[second.id].status == "stopped"
     assert again.next_trial().params == search.next_trial().params, "and asks the same"
 
 
 def test_a_search_ends_after_its_trials_and_goes_on_with_more(tmp_path, no_mlflow):
     search, _ = make_search(tmp_path)
     run_all(search)
-    assert len(search.ledger.trials) == 6 and not search.has_more
+    assert len(search.store.trials) == 6 and not search.has_more
     more, _ = make_search(tmp_path, replace(OPTIONS, trials=8))
     assert more.has_more and more.next_trial().id == "t006"
 
@@ -114,8 +114,8 @@ def test_a_search_ends_after_its_trials_and_goes_on_with_more(tmp_path, no_mlflo
 def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path, no_mlflow):
     search, _ = make_search(tmp_path)
     trial = search.next_trial()
-    search.failed(trial.id, "ValueError: the disk is full")
-    assert search.ledger.trials[trial.id].reason == "ValueError: the disk is full"
+    search.fail(trial.id, "ValueError: the disk is full")
+    assert search.store.trials[trial.id].reason == "ValueError: the disk is full"
     tags = [call[2] for call in no_mlflow if isinstance(call[2], dict)]
     assert tags[0]["error"] == "ValueError: the disk is full"
     assert no_mlflow[-1][2] == "FAILED"
@@ -125,16 +125,16 @@ def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path, no_mlflow):
 def test_a_trial_that_failed_before_its_run_began_has_a_run_in_mlflow(tmp_path):
     search, folder = make_search(tmp_path)
     trial = search.next_trial()
-    search.failed(trial.id, "ValueError: nothing fits")
-    run_id = search.plan.run_folder(trial).read_text("mlflow_run_id").strip()
-    run = make_client(search.plan.uri).get_run(run_id)
+    search.fail(trial.id, "ValueError: nothing fits")
+    run_id = search.template.run_folder(trial).read_text("mlflow_run_id").strip()
+    run = make_client(search.template.uri).get_run(run_id)
     assert run.data.tags["error"] == "ValueError: nothing fits"
     assert run.info.status == "FAILED"
 
 
 def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
     search, _ = make_search(tmp_path)
-    rungs = search.plan.rungs
+    rungs = search.template.rungs
     told = [
         Trial(
             id=f"t{i:03d}",
@@ -145,7 +145,7 @@ def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
         )
         for i, fid in enumerate((3.0, 4.0, 5.0), 1)
     ]
-    racing = Racing(
+    settings = TuneSettings(
         objective="fid", rungs=rungs, eta=3, scheduler="asha", space=SPACE, at_once=1
     )
 
@@ -154,7 +154,7 @@ def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
             self.trial_id, self.config = f"other{number}", {"id": number}
 
     def decide(fid, number="t009", images=rungs[0], told=told):
-        asha, stub = race(racing, told), Stub(number)
+        asha, stub = make_scheduler(settings, told), Stub(number)
         asha.on_trial_add(None, stub)
         return asha.on_trial_result(None, stub, {"images": images, "value": fid})
 
@@ -167,27 +167,28 @@ def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
 def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
     search, folder = make_search(tmp_path)
     run_all(search)
-    best = choose_finalists(search.ledger, "fid", 1)
+    best = choose_finalists(search.store, "fid", 1)
     search.begin(search.repetitions(best), "final")
     run_all(search)
-    found = finalists(search.ledger, "fid")
+    found = finalists(search.store, "fid")
     assert [len(f.repetitions) for f in found] == [2, 2]
-    conclude(search, folder)
+    write_results(search, folder)
 
     config, _ = parse(["--preset", folder.path("winner.json")])
     assert config.loss.tau == found[0].trial.params["loss.tau"]
     assert config.eval.omegas == (1.0,) and config.train.ema_ramp == BASE.train.ema_ramp
     assert config.science() == winner_science(search, found[0])
     page = folder.read_text("report.html")
-    assert "<script" not in page and "http://" not in page and page.count("<svg") >= 5
+    assert page.count("data-chart") >= 6 and "script-src &#39;sha256-" in page
+    assert page.count("<script") == 2 and " src=" not in page[: page.index("<script")]
     findings = json.loads(folder.read_text("findings.json"))
     assert findings["cost"]["trials"] == 6
-    assert {"front.png", "parameters.png", "race.png"} <= set(folder.list())
+    assert {"front.png", "parameters.png", "curves.png"} <= set(folder.list())
 
 
 def winner_science(search, best):
-    made = winner(search, best, [])
-    config = search.plan.config("x", "search", made.options | best.trial.params, 0)
+    made = winner_preset(search, best, [])
+    config = search.template.config("x", "search", made.options | best.trial.params, 0)
     return config.science()
 
 
@@ -198,14 +199,14 @@ def test_a_search_is_known_by_its_options_and_not_by_its_length(tmp_path):
     other = replace(BASE, loss=replace(BASE.loss, gamma=1.0))
     assert name != search_name(OPTIONS, other, SPACE)
     folder = Storage(str(tmp_path / "s"))
-    claim_search(folder, identity(OPTIONS, BASE, SPACE))
-    claim_search(folder, identity(OPTIONS, BASE, SPACE))
+    open_search_dir(folder, identity(OPTIONS, BASE, SPACE))
+    open_search_dir(folder, identity(OPTIONS, BASE, SPACE))
     older = identity(OPTIONS, BASE, SPACE)
     del older["runs"]["backbone"]
     folder.write_json("search.json", older)
-    claim_search(folder, identity(OPTIONS, BASE, SPACE))  # the option did not exist then
+    open_search_dir(folder, identity(OPTIONS, BASE, SPACE))  # the option did not exist then
     with pytest.raises(ValueError, match="is a search with other options: runs.loss.gamma"):
-        claim_search(folder, identity(OPTIONS, other, SPACE))
+        open_search_dir(folder, identity(OPTIONS, other, SPACE))
 
 
 def test_the_command_takes_options_of_the_search_and_of_its_runs():
@@ -239,13 +240,13 @@ def test_reference_features_are_computed_once(tmp_path):
 
 def test_taking_over_weights_makes_a_run_of_its_own_from_a_copy(tmp_path):
     search, _ = make_search(tmp_path)
-    home = Storage(search.plan.base.cluster.storage)
+    home = Storage(search.template.base.cluster.storage)
     donor, params = home.child("s-t001"), {"loss.tau": 1.0}
     donor.write_json("config.json", {"loss": {"tau": 1.0}})
     donor.write_json("checkpoints/000000000480/state.json", {"format_version": 1, "files": {}})
-    place = Place("t001", "s-t001", 480)
-    assert take_over(search.plan, "t001", params, place) == "s-t001", "its own goes on"
-    other = take_over(search.plan, "t002", {"loss.tau": 0.8}, place)
+    pointer = Pointer("t001", "s-t001", 480)
+    assert fork_run(search.template, "t001", params, pointer) == "s-t001", "its own goes on"
+    other = fork_run(search.template, "t002", {"loss.tau": 0.8}, pointer)
     assert other.startswith("s-t002-")
     assert home.child(other).exists("checkpoints/000000000480/state.json")
-    assert take_over(search.plan, "t002", {"loss.tau": 0.8}, place) == other
+    assert fork_run(search.template, "t002", {"loss.tau": 0.8}, pointer) == other

@@ -1,14 +1,19 @@
 """The search for tau, the probability of dropped labels and the label distribution.
 
-search_tau.py (the command) -> carry_out.py (a search from its first check to its report)
-What is searched: options.py, space.py (options and their ranges), ask.py (the next values),
-identity.py (what makes a search this one and no other).
-The trials: search.py (which comes next, what became of it), ledger.py (what is known of each,
-on disk), trial.py (one run of the train command), on_ray.py (trials on Ray Tune; the only
-import of ray here). Rules: objective.py (what is compared), schedule.py (the rungs).
-What came out: findings.py (finalists, intervals, sentences), conclude.py (preset file, page,
-MLflow), page.py and charts.py (the page).
+search_tau.py    the command
+run.py           a search from its first check to its results
+options.py       options; space.py: what is searched, in which ranges
+identity.py      what makes a search this one and no other, and its folder
+sampler.py       the values of the next trial (Optuna's TPE), importance of parameters
+search.py        which trial comes next, and what became of it
+trials.py        what is known of each trial, on disk
+trainable.py     one trial: a run of the train command, reported rung by rung
+ray_trials.py    trials on Ray Tune; pbt.py: population based training there
+objective.py     what is compared; schedule.py: the rungs, after how many images
+analysis.py      finalists, intervals, sentences
+results.py       preset file, page, MLflow
+page.py          the page, from templates/; figures.py: its charts
 
 ``tune`` here is this folder; Ray's is ``ray.tune``. Importing it imports neither ray nor mlflow
-(on_ray.py does inside its functions).
+(ray_trials.py and pbt.py do inside their functions).
 """

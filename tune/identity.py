@@ -40,6 +40,7 @@ def identity(options: SearchConfig, base: Config, space: Space) -> dict[str, Any
 
 
 def search_name(options: SearchConfig, base: Config, space: Space) -> str:
+    """--name, or a name made of the data set, the objective and a hash of the identity."""
     if base.name:
         return base.name
     mine, usual = identity(options, base, space), Config().flat()
@@ -49,7 +50,7 @@ def search_name(options: SearchConfig, base: Config, space: Space) -> str:
     return f"{base.dataset}-{options.objective}-{digest}"
 
 
-def claim_search(folder: Storage, mine: dict[str, Any]) -> None:
+def open_search_dir(folder: Storage, mine: dict[str, Any]) -> None:
     """The folder with its header; ValueError if it is another search's."""
     if folder.exists(HEADER):
         usual = {f"runs.{option}": value for option, value in Config().flat().items()}

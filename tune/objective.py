@@ -31,7 +31,7 @@ NAMES = {
     "fid_few": "FID of the few classes",
     "recall": "1 - recall",
 }
-"""The metrics that a finding tells of, lower is better."""
+"""The metrics that results are given in, lower is better."""
 
 
 def scalar(values: Sequence[float]) -> float:
@@ -46,6 +46,7 @@ def best_strength(scores: Scores, objective: ObjectiveName) -> str:
 
 
 def values_at(scores: Scores, omega: str, objective: ObjectiveName) -> tuple[float, ...]:
+    """The objective's metrics at one strength, lower is better."""
     return tuple(cost_of(scores[omega], metric) for metric in METRICS[objective])
 
 

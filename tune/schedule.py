@@ -16,19 +16,19 @@ def rungs(total: int, batch: int, eta: int, first: int = 0) -> tuple[int, ...]:
     """
     at = float(first or total / eta**2)
     found = []
-    while round_up(at, batch) < total:
-        found.append(round_up(at, batch))
+    while _round_up(at, batch) < total:
+        found.append(_round_up(at, batch))
         at *= eta
-    return (*found, round_up(total, batch))
+    return (*found, _round_up(total, batch))
 
 
-def round_up(images: float, batch: int) -> int:
+def _round_up(images: float, batch: int) -> int:
     return -(-int(-(-images // 1)) // batch) * batch
 
 
 def even_rungs(total: int, batch: int, every: int) -> tuple[int, ...]:
     """For a population: equal steps, the last of them to ``total``."""
-    step, end = round_up(every, batch), round_up(total, batch)
+    step, end = _round_up(every, batch), _round_up(total, batch)
     return (*range(step, end, step), end)
 
 

@@ -69,14 +69,14 @@ def main(argv: Sequence[str]) -> int:
                 "weights. Leave it out, and fine-tune with the winner's preset."
             )
         space = make_space(command.search.space, base)
-        from tune.carry_out import carry_out
         from tune.identity import describe_search
+        from tune.run import run_search
 
         if command.dry_run:
             for name, words in describe_search(command.search, base, space).items():
                 print(f"{name}: {words}")
             return 0
-        return carry_out(command.search, base, space)
+        return run_search(command.search, base, space)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -32,7 +32,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import save_checkpoint
 from data_prep.options import Options
 from data_prep.prepare import prepare
-from tune.ledger import Ledger, Rung, Trial
+from tune.trials import Rung, Trial, TrialStore
 
 NAME = "shapes"
 MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
@@ -177,7 +177,7 @@ def search(folder: Path) -> None:
         status="finished",
         rungs=(Rung(480, scores, 1.0, 2.0),),
     )
-    Ledger(Storage(str(folder))).put(trial)
+    TrialStore(Storage(str(folder))).put(trial)
 
 
 EXAMPLES: dict[str, Callable[[Path], None]] = {

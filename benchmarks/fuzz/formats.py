@@ -23,7 +23,7 @@ from cbdm_scale.storage.folder import Storage
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.readers.pickles import load_batch
-from tune.ledger import Ledger
+from tune.trials import TrialStore
 
 Files = dict[str, bytes]
 
@@ -125,7 +125,7 @@ FORMATS: dict[str, Format] = {
         "CIFAR's pickles", lambda f: load_batch((f / "data_batch_1").read_bytes())
     ),
     "preset": Format("preset file", read_preset),
-    "search": Format("ledger of a search", lambda f: Ledger(Storage(str(f)))),
+    "search": Format("records of a search", lambda f: TrialStore(Storage(str(f)))),
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.data.groups import Group
-from cbdm_scale.evaluation.report.words import (
+from cbdm_scale.evaluation.report.formatting import (
     KID_SCALE,
     apart,
     number,

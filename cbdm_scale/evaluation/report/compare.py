@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from cbdm_scale.data.groups import Group
 from cbdm_scale.evaluation.report.claims import Claim, pooled_row
-from cbdm_scale.evaluation.report.words import (
-    KID_SCALE,
+from cbdm_scale.evaluation.report.formatting import (
     apart,
     interval,
+    kid_1000,
     percent_interval,
-    scaled,
 )
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
@@ -38,10 +37,10 @@ def comparison(evaluation: Evaluation, against: Evaluation) -> tuple[Claim, ...]
                 f"{ours.num_images:,} here, {theirs.num_images:,} there.",
             )
         )
-    claims.append(_verdict("KID × 1000", _kid(ours.kid), _kid(theirs.kid), lower=True))
+    claims.append(_verdict("KID × 1000", kid_1000(ours.kid), kid_1000(theirs.kid), lower=True))
     rare = [row.kid if (row := pooled_row(s, "few")) else None for s in (ours, theirs)]
     claims.append(
-        _verdict("KID × 1000 of rare classes", _kid(rare[0]), _kid(rare[1]), lower=True)
+        _verdict("KID × 1000 of rare classes", kid_1000(rare[0]), kid_1000(rare[1]), lower=True)
     )
     shares = ours.fidelity, theirs.fidelity
     claims.append(_verdict("Label fidelity", *shares, lower=False, share=True))
@@ -66,10 +65,6 @@ def incomparable(evaluation: Evaluation, against: Evaluation) -> tuple[str, ...]
         ),
     }
     return tuple(f"{what} ({a} here, {b} there)" for what, (a, b) in same.items() if a != b)
-
-
-def _kid(found: Interval | None) -> Interval | None:
-    return scaled(found, KID_SCALE) if found else None
 
 
 def _verdict(

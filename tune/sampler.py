@@ -1,7 +1,7 @@
 """The values of the next trial, as a function of what is known and of the seed alone.
 
 TPE is Optuna's: Bergstra et al. 2011, for several objectives Ozaki et al. 2020. The study is
-made anew from the ledger each time, so a search that was killed asks what it would have asked.
+made anew from the records each time, so a search that was killed asks what it would have asked.
 """
 
 import math
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.diffusion import rng
-from tune.ledger import Trial
 from tune.objective import METRICS, ObjectiveName, best_values, scalar
 from tune.options import SearcherName
 from tune.space import Choice, Space
+from tune.trials import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +71,7 @@ def _distributions(space: Space) -> Mapping[str, Any]:
 def _study(
     space: Space, known: Sequence[Trial], objective: ObjectiveName, seed: int
 ) -> "optuna.Study":
-    """A study in memory that has seen what the ledger holds."""
+    """A study in memory that has seen what is recorded."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,11 +82,13 @@ def _study(
             n_startup_trials=START_AT_RANDOM, multivariate=True, constant_liar=True, seed=seed
         )
     study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(metrics))
-    study.add_trials([_told(space, trial, objective) for trial in known])
+    study.add_trials([_frozen_trial(space, trial, objective) for trial in known])
     return study
 
 
-def _told(space: Space, trial: Trial, objective: ObjectiveName) -> "optuna.trial.FrozenTrial":
+def _frozen_trial(
+    space: Space, trial: Trial, objective: ObjectiveName
+) -> "optuna.trial.FrozenTrial":
     """A trial as Optuna has it.
 
     One that was stopped is pruned at its last rung: TPE ranks those by how far they came. With
@@ -95,23 +97,23 @@ def _told(space: Space, trial: Trial, objective: ObjectiveName) -> "optuna.trial
     import optuna
     from optuna.trial import TrialState, create_trial
 
-    told: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "params": {option: trial.params[option] for option in space},
         "distributions": dict(_distributions(space)),
     }
     if trial.status == "failed" or not trial.rungs:
         state = TrialState.FAIL if trial.status == "failed" else TrialState.RUNNING
-        return create_trial(state=state, **told)
+        return create_trial(state=state, **parts)
     values = [list(best_values(rung.scores, objective)) for rung in trial.rungs]
     if len(METRICS[objective]) > 1:
-        return create_trial(state=TrialState.COMPLETE, values=values[0], **told)
+        return create_trial(state=TrialState.COMPLETE, values=values[0], **parts)
     if not math.isfinite(values[-1][0]):
-        return create_trial(state=TrialState.FAIL, **told)
+        return create_trial(state=TrialState.FAIL, **parts)
     if trial.status == "finished":
-        return create_trial(state=TrialState.COMPLETE, values=values[-1], **told)
+        return create_trial(state=TrialState.COMPLETE, values=values[-1], **parts)
     steps = {rung.images: v[0] for rung, v in zip(trial.rungs, values, strict=True)}
     state = optuna.trial.TrialState.PRUNED
-    return create_trial(state=state, value=values[-1][0], intermediate_values=steps, **told)
+    return create_trial(state=state, value=values[-1][0], intermediate_values=steps, **parts)
 
 
 def importance(

@@ -1,8 +1,8 @@
 """Trials on Ray Tune: a process each, which drives the training workers of its trial.
 
-With population.py the only import of ray in this folder. Tune places trials, restarts one whose
-process died, and asks a scheduler of its own at every rung. What it knows is told to it anew
-from the ledger each time: nothing is read from the files that Tune keeps for itself.
+With pbt.py the only import of ray in this folder. Tune places trials, restarts one whose
+process died, and asks a scheduler of its own at every rung. What it knows is replayed from the
+records of the trials each time: nothing is read from the files that Tune keeps for itself.
 """
 
 import json
@@ -17,34 +17,36 @@ from typing import Any, Protocol
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.storage.folder import Storage
-from tune.ledger import Trial
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 from tune.options import SchedulerName
-from tune.population import Place, members, population, report, take_over, told_place
+from tune.pbt import Pointer, fork_run, last_pointer, make_pbt, param_space, report_with_pointer
 from tune.space import Space
-from tune.trial import Plan, carry_out_trial
+from tune.trainable import TrialTemplate, train_trial
+from tune.trials import Trial
 
 DRIVER_BYTES = 200 * 2**20
 """Memory reserved for the process of a trial. It needs no CPU: it waits for its workers."""
+FIRST = "t000"
+"""The first trial, a control."""
 RESTARTS = 3
 """How often the process of a trial may die."""
 
 
-class Host(Protocol):
-    """What a search wants of its trials (``search.Search``); all in the driver's process."""
+class TrialQueue(Protocol):
+    """Where trials come from and go to (``search.Search``); all in the driver's process."""
 
     def next_trial(self) -> Trial | None:
         """The next to begin or to go on with; None when there are no more."""
 
-    def took(self, trial_id: str, images: int, scores: Scores, info: dict[str, Any]) -> None:
-        """An evaluation; ``info`` says its seconds, and whether it was the trial's last."""
+    def record(self, trial_id: str, images: int, scores: Scores, info: dict[str, Any]) -> None:
+        """An evaluation; ``info`` has its seconds, and whether it was the trial's last."""
 
-    def failed(self, trial_id: str, reason: str) -> None:
+    def fail(self, trial_id: str, reason: str) -> None:
         """A trial that ends without its last evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Racing:
+class TuneSettings:
     """How trials are run against each other."""
 
     objective: ObjectiveName
@@ -55,7 +57,7 @@ class Racing:
     at_once: int
 
 
-def room(config: ClusterConfig, at_once: int) -> int:
+def max_concurrent(config: ClusterConfig, at_once: int) -> int:
     """How many trials the cluster has room for; ValueError if not for one, or not for those."""
     import ray
 
@@ -74,27 +76,26 @@ def room(config: ClusterConfig, at_once: int) -> int:
     return at_once or fitting
 
 
-def run_trials(host: Host, plan: Plan, racing: Racing, told: Sequence[Trial]) -> None:
-    """Run what the host hands out until it has no more. ``told``: trials of before."""
-    quiet()
+def run_trials(
+    queue: TrialQueue, template: TrialTemplate, settings: TuneSettings, known: Sequence[Trial]
+) -> None:
+    """Run what the queue hands out until it has no more. ``known``: trials of before."""
+    _silence_tune()
     from ray import tune
 
-    def trial(values: dict[str, Any]) -> None:
-        run_trial(values, plan, racing)
-
-    in_turn: dict[str, Any] = {"num_samples": -1, "max_concurrent_trials": racing.at_once}
+    in_turn: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    if racing.scheduler == "pbt":
-        in_turn = {}
-        values = members([first_values(t) for t in iter(host.next_trial, None)])
+    if settings.scheduler == "pbt":
+        values = param_space([initial_config(t) for t in iter(queue.next_trial, None)])
     else:
-        in_turn["search_alg"] = asker(host)
+        in_turn = {"num_samples": -1, "max_concurrent_trials": settings.at_once}
+        in_turn["search_alg"] = _make_searcher(queue)
     bundle = tune.PlacementGroupFactory([{"CPU": 0, "memory": DRIVER_BYTES}])
-    filesystem, path = Storage(plan.base.cluster.storage).child(".ray").pyarrow_filesystem()
+    filesystem, path = Storage(template.base.cluster.storage).child(".ray").pyarrow_filesystem()
     tuner = tune.Tuner(
-        tune.with_resources(trial, bundle),
+        tune.with_resources(lambda values: _trainable(values, template, settings), bundle),
         tune_config=tune.TuneConfig(
-            scheduler=race(racing, told),
+            scheduler=make_scheduler(settings, known),
             trial_name_creator=lambda t: str(t.config["id"]),
             trial_dirname_creator=lambda t: str(t.config["id"]),
             **in_turn,
@@ -105,14 +106,14 @@ def run_trials(host: Host, plan: Plan, racing: Racing, told: Sequence[Trial]) ->
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            callbacks=[teller(host)],
+            callbacks=[_make_callback(queue)],
             verbose=0,
         ),
     )
     tuner.fit()
 
 
-def quiet() -> None:
+def _silence_tune() -> None:
     """Tune's own tables and files are not wanted, nor its tracing of ended workers."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -121,48 +122,44 @@ def quiet() -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 
-def run_trial(values: dict[str, Any], plan: Plan, racing: Racing) -> None:
+def _trainable(values: dict[str, Any], template: TrialTemplate, settings: TuneSettings) -> None:
     """What Tune calls in the process of a trial. The id is the name: pbt copies values."""
     from ray import tune
 
     trial_id, kind = tune.get_context().get_trial_name(), values["kind"]
     params = {option: values[option] for option in values["options"]}
-    place = Place(trial_id, values["run"], values["known"])
-    if racing.scheduler == "pbt":
-        place = told_place() or place
-    told = {"of": place.trial, "params": params}
+    pointer = Pointer(trial_id, values["run"], values["known"])
+    if settings.scheduler == "pbt":
+        pointer = last_pointer() or pointer
 
-    def tell(images: int, scores: Scores, seconds: float, trained: float) -> None:
-        found = {
-            "images": images,
-            "value": scalar(best_values(scores, racing.objective)),
-            "told": json.dumps(
-                {
-                    "scores": scores,
-                    "seconds": values["seconds"] + seconds,
-                    "train_seconds": trained,
-                    "run": run,
-                    **told,
-                }
-            ),
+    def report(images: int, scores: Scores, seconds: float, trained: float) -> None:
+        evaluation = {
+            "scores": scores,
+            "seconds": values["seconds"] + seconds,
+            "train_seconds": trained,
+            "run": run,
+            "of": pointer.trial,
+            "params": params,
         }
-        if racing.scheduler == "pbt":
-            report(found, Place(trial_id, run, images))
+        value = scalar(best_values(scores, settings.objective))
+        found = {"images": images, "value": value, "evaluation": json.dumps(evaluation)}
+        if settings.scheduler == "pbt":
+            report_with_pointer(found, Pointer(trial_id, run, images))
         else:
             tune.report(found)
 
     try:
-        run = place.run or plan.run_name(trial_id)
-        if racing.scheduler == "pbt" and place.images:
-            run = take_over(plan, trial_id, params, place)
-        config = plan.config(trial_id, kind, params, values["seed"], run)
-        carry_out_trial(config, plan.tags(trial_id, kind, params), place.images, tell)
+        run = pointer.run or template.run_name(trial_id)
+        if settings.scheduler == "pbt" and pointer.images:
+            run = fork_run(template, trial_id, params, pointer)
+        config = template.config(trial_id, kind, params, values["seed"], run)
+        train_trial(config, template.tags(trial_id, kind, params), pointer.images, report)
     except (ValueError, RuntimeError, OSError) as error:
         reason = f"{type(error).__name__}: {error}"
         tune.report({"images": 0, "value": float("inf"), "error": reason})
 
 
-def first_values(trial: Trial) -> dict[str, Any]:
+def initial_config(trial: Trial) -> dict[str, Any]:
     """What the process of a trial is begun with."""
     return {
         "id": trial.id,
@@ -176,93 +173,86 @@ def first_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def asker(host: Host) -> Any:
-    """The host as what Tune asks for the next trial."""
+def _make_searcher(queue: TrialQueue) -> Any:
+    """The queue as what Tune asks for the next trial."""
     from ray.tune.search import Searcher
 
-    class Asker(Searcher):  # type: ignore[misc]
+    class TrialSearcher(Searcher):  # type: ignore[misc]
         def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
             return True
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str:
-            trial = host.next_trial()
+            trial = queue.next_trial()
             if trial is None:
                 return str(Searcher.FINISHED)
-            return first_values(trial)
+            return initial_config(trial)
 
         def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
             pass
 
         def save(self, checkpoint_path: str) -> None:
-            pass  # the ledger remembers
+            pass  # the records of the trials are the memory
 
-    return Asker(metric="value", mode="min")
+    return TrialSearcher(metric="value", mode="min")
 
 
-def race(racing: Racing, told: Sequence[Trial]) -> Any:
-    """The scheduler, with what was reported before.
+def make_scheduler(settings: TuneSettings, known: Sequence[Trial]) -> Any:
+    """Tune's scheduler, with what was reported before.
 
     The first control goes to its end whatever ASHA says: without it nothing is known of tau.
     """
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    if racing.scheduler == "pbt":
-        return population(racing.space, racing.rungs)
-    if racing.scheduler != "asha":
+    if settings.scheduler == "pbt":
+        return make_pbt(settings.space, settings.rungs)
+    if settings.scheduler != "asha":
         return FIFOScheduler()
 
-    class Race(ASHAScheduler):  # type: ignore[misc]
+    class SparingASHA(ASHAScheduler):  # type: ignore[misc]
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
             action = str(super().on_trial_result(controller, trial, result))
-            goes_on = result["images"] < racing.rungs[-1] and spared(trial.config)
+            goes_on = result["images"] < settings.rungs[-1] and trial.config["id"] == FIRST
             return str(self.CONTINUE) if goes_on else action
 
-    race = Race(
+    asha = SparingASHA(
         time_attr="images",
         metric="value",
         mode="min",
-        grace_period=racing.rungs[0],
-        max_t=racing.rungs[-1],
-        reduction_factor=racing.eta,
+        grace_period=settings.rungs[0],
+        max_t=settings.rungs[-1],
+        reduction_factor=settings.eta,
     )
-    return_to = sorted(
-        ((rung.at, rung.images, trial) for trial in told for rung in trial.rungs),
+    replayed = sorted(
+        ((rung.at, rung.images, trial) for trial in known for rung in trial.rungs),
         key=lambda found: found[:2],
     )
-    stubs = {t.id: SimpleNamespace(trial_id=t.id, config={"id": t.id}) for t in told}
+    stubs = {t.id: SimpleNamespace(trial_id=t.id, config={"id": t.id}) for t in known}
     for stub in stubs.values():
-        race.on_trial_add(None, stub)
-    for _, images, trial in return_to:
-        value = trial.value(racing.objective, images)
-        race.on_trial_result(None, stubs[trial.id], {"images": images, "value": value})
-    return race
+        asha.on_trial_add(None, stub)
+    for _, images, trial in replayed:
+        value = trial.value(settings.objective, images)
+        asha.on_trial_result(None, stubs[trial.id], {"images": images, "value": value})
+    return asha
 
 
-def spared(values: dict[str, Any]) -> bool:
-    return str(values["id"]) == FIRST
-
-
-FIRST = "t000"
-
-
-def teller(host: Host) -> Any:
-    """What Tune tells, told to the host."""
+def _make_callback(queue: TrialQueue) -> Any:
+    """What Tune reports, recorded in the queue."""
     from ray.tune import Callback
 
-    class Teller(Callback):  # type: ignore[misc]
+    class Recorder(Callback):  # type: ignore[misc]
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "error" in result:
-                host.failed(str(trial), result["error"])
-            elif "told" in result:
-                info = json.loads(result["told"]) | {"stopped": bool(result.get("done"))}
-                host.took(str(trial), result["images"], info.pop("scores"), info)
+                queue.fail(str(trial), result["error"])
+            elif "evaluation" in result:
+                info = json.loads(result["evaluation"]) | {"stopped": bool(result.get("done"))}
+                queue.record(str(trial), result["images"], info.pop("scores"), info)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             error = trial.get_error()
             first = str(error).strip().splitlines() if error else []
             reason = first[-1] if first else "no reason was given"
-            host.failed(str(trial), f"its process died {RESTARTS + 1} times: {reason}")
+            queue.fail(str(trial), f"its process died {RESTARTS + 1} times: {reason}")
 
-    return Teller()
+    return Recorder()

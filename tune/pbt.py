@@ -1,7 +1,7 @@
 """Population based training (Jaderberg et al. 2017) on Ray Tune.
 
 Tune moves a checkpoint from the better trial to the worse one. Ours stay where they are: Tune
-is handed a small file that says where, without which it would silently exploit nothing. A trial
+moves a small file that points to them, without which it would silently exploit nothing. A trial
 that takes over another's weights goes on as a run of its own, from a copy of its checkpoint.
 """
 
@@ -15,15 +15,15 @@ from typing import Any
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import checkpoint_name, read_checkpoint
-from tune.ask import round_to
+from tune.sampler import round_to
 from tune.space import Range, Space
-from tune.trial import Plan
+from tune.trainable import TrialTemplate
 
 POINTER = "pointer.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class Pointer:
     """Where the weights of a trial are."""
 
     trial: str
@@ -33,39 +33,41 @@ class Place:
     images: int
 
 
-def told_place() -> Place | None:
-    """What Tune hands this process: its own place, or after an exploit another trial's."""
+def last_pointer() -> Pointer | None:
+    """What Tune hands this process: its own pointer, or after an exploit another trial's."""
     from ray import tune
 
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        return Place(**json.loads(Path(folder, POINTER).read_text("utf-8")))
+        return Pointer(**json.loads(Path(folder, POINTER).read_text("utf-8")))
 
 
-def report(told: dict[str, Any], place: Place) -> None:
-    """Tell Tune an evaluation together with the place."""
+def report_with_pointer(found: dict[str, Any], pointer: Pointer) -> None:
+    """Report an evaluation to Tune together with the pointer."""
     from ray import tune
 
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, POINTER).write_text(json.dumps(place.__dict__), "utf-8")
-        tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+        Path(folder, POINTER).write_text(json.dumps(pointer.__dict__), "utf-8")
+        tune.report(found, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def take_over(plan: Plan, trial_id: str, params: dict[str, float], place: Place) -> str:
-    """Name of the run that goes on from a place with these values; a copy where need be.
+def fork_run(
+    template: TrialTemplate, trial_id: str, params: dict[str, float], pointer: Pointer
+) -> str:
+    """Name of the run that goes on from a pointer with these values; a copy where need be.
 
     A trial's own run goes on as it is. Other values or weights make a run of their own, because
     the options of a run do not change.
     """
-    home = Storage(plan.base.cluster.storage)
-    before = home.child(place.run)
-    if place.trial == trial_id and _values(before, params) == params:
-        return place.run
-    text = json.dumps([place.__dict__, params], sort_keys=True)
-    name = f"{plan.run_name(trial_id)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    run, checkpoint = home.child(name), checkpoint_name(place.images)
+    home = Storage(template.base.cluster.storage)
+    before = home.child(pointer.run)
+    if pointer.trial == trial_id and _values(before, params) == params:
+        return pointer.run
+    text = json.dumps([pointer.__dict__, params], sort_keys=True)
+    name = f"{template.run_name(trial_id)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    run, checkpoint = home.child(name), checkpoint_name(pointer.images)
     if not run.exists(f"{checkpoint}/state.json"):
         about, files = read_checkpoint(before, checkpoint)
         for file, data in files.items():
@@ -82,7 +84,7 @@ def _values(run: Storage, params: dict[str, float]) -> dict[str, float]:
     return {option: found[option] for option in params}
 
 
-def population(space: Space, rungs: tuple[int, ...]) -> Any:
+def make_pbt(space: Space, rungs: tuple[int, ...]) -> Any:
     """Ray's scheduler: at every rung the worst quarter take over from the best."""
     from ray import tune
     from ray.tune.schedulers import PopulationBasedTraining
@@ -117,7 +119,7 @@ def population(space: Space, rungs: tuple[int, ...]) -> Any:
     )
 
 
-def members(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def param_space(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The values of each trial as the space that Tune walks through, one after the other."""
     from ray import tune
 
@@ -130,7 +132,7 @@ def members(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"id": tune.grid_search(list(table)), **others}
 
 
-def check_room(population: int, at_once: int) -> None:
+def check_population_fits(population: int, at_once: int) -> None:
     """ValueError if a population cannot be trained at the same time."""
     if population > at_once:
         raise ValueError(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.metrics.intervals import Interval
-from tune.ledger import Ledger, Trial
 from tune.objective import (
     METRICS,
     NAMES,
@@ -25,6 +24,7 @@ from tune.objective import (
     scalar,
     values_at,
 )
+from tune.trials import Trial, TrialStore
 
 Verdict = Literal["better", "worse", "even"]
 
@@ -112,19 +112,19 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def choose_finalists(ledger: Ledger, objective: ObjectiveName, number: int) -> list[Trial]:
+def choose_finalists(store: TrialStore, objective: ObjectiveName, number: int) -> list[Trial]:
     """The best trials that came to their end, and the best control; [] for ``number`` 0.
 
     Where none came to its end but controls, as in a small search, the best of those that came
     furthest: a repetition is not stopped. With several objectives the best are those of the
     front, and then those nearest to it.
     """
-    judged = [t for t in ledger.of_kind("control", "search") if t.rungs]
-    ended = [t for t in judged if t.status == "finished"]
+    evaluated = [t for t in store.of_kind("control", "search") if t.rungs]
+    ended = [t for t in evaluated if t.status == "finished"]
     controls = sorted((t for t in ended if t.is_control), key=lambda t: t.value(objective))
     searched = [t for t in ended if not t.is_control]
     if not searched:
-        others = [t for t in judged if not t.is_control]
+        others = [t for t in evaluated if not t.is_control]
         furthest = max((t.images for t in others), default=0)
         searched = [t for t in others if t.images == furthest]
     if not number or not searched:
@@ -142,12 +142,12 @@ def order(trials: Sequence[Trial], objective: ObjectiveName) -> list[int]:
     return sorted(range(len(trials)), key=lambda i: (i not in first, scalar(points[i]), i))
 
 
-def finalists(ledger: Ledger, objective: ObjectiveName) -> list[Finalist]:
+def finalists(store: TrialStore, objective: ObjectiveName) -> list[Finalist]:
     """Those that were repeated, the best first."""
     found = []
-    for number in sorted({t.of for t in ledger.of_kind("final")}):
-        trial = ledger.trials[number]
-        again = [t for t in ledger.of_kind("final") if t.of == number]
+    for number in sorted({t.of for t in store.of_kind("final")}):
+        trial = store.trials[number]
+        again = [t for t in store.of_kind("final") if t.of == number]
         ended = tuple(t for t in again if t.status == "finished")
         found.append(Finalist(trial, ended, objective))
     return sorted(found, key=lambda f: (f.mean, f.trial.id))

@@ -1,7 +1,7 @@
-"""One trial: a run of the train command in this process, told on rung by rung.
+"""One trial: a run of the train command in this process, reported rung by rung.
 
-The process drives training workers of its own and never trains itself. What it tells is read
-from the run folder, so a trial that goes on after a kill tells what was found before, too.
+The process drives training workers of its own and never trains itself. What it reports is read
+from the run folder, so a trial that goes on after a kill reports what was found before, too.
 """
 
 import threading
@@ -13,18 +13,18 @@ from typing import Any
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.storage.folder import Storage
-from tune.ledger import Kind, Trial
 from tune.objective import Scores
+from tune.trials import Kind, Trial
 
 WATCH_EVERY_S = 0.25
 REFERENCE = ".reference"
 """Folder beside the trials' runs."""
-Tell = Callable[[int, Scores, float, float], None]
+Report = Callable[[int, Scores, float, float], None]
 """(images, scores, seconds of this process so far, seconds of the workers if it is the end)"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrialTemplate:
     """What all trials of a search share."""
 
     base: Config
@@ -39,9 +39,11 @@ class Plan:
     """MLflow run of the search."""
 
     def run_name(self, trial_id: str) -> str:
+        """What the run of a trial is called."""
         return f"{self.name}-{trial_id}"
 
     def run_folder(self, trial: Trial) -> Storage:
+        """Folder of the run that a trial is at."""
         return Storage(self.base.cluster.storage).child(trial.run or self.run_name(trial.id))
 
     def config(
@@ -60,7 +62,7 @@ class Plan:
         return replace(config, name=run or self.run_name(trial_id), seed=seed)
 
     def tags(self, trial_id: str, kind: Kind, params: Mapping[str, float]) -> dict[str, str]:
-        """What MLflow is told besides what it is told of every run."""
+        """Tags of a trial's MLflow run, besides those of every run."""
         given = {f"search.{option}": f"{value:g}" for option, value in params.items()}
         return {
             "mlflow.parentRunId": self.parent,
@@ -71,8 +73,8 @@ class Plan:
         }
 
 
-def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: Tell) -> None:
-    """Train to the end, telling every evaluation after ``known`` images; raises what fails."""
+def train_trial(config: Config, tags: Mapping[str, str], known: int, report: Report) -> None:
+    """Train to the end, reporting each evaluation after ``known`` images; raises what fails."""
     from cbdm_scale.runs.launch import carry_out
 
     began = time.monotonic()
@@ -81,7 +83,7 @@ def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: T
     def work() -> None:
         try:
             ended["outcome"] = carry_out(config, tags)
-        except BaseException as error:  # raised again where the trial is told of
+        except BaseException as error:  # raised again in the trial's own thread
             ended["error"] = error
 
     run = Storage(config.cluster.storage).child(config.run_name)
@@ -97,7 +99,7 @@ def carry_out_trial(config: Config, tags: Mapping[str, str], known: int, tell: T
                 known = images
                 trained = ended["outcome"]["seconds"] if "outcome" in ended else 0.0
                 share_reference(config, run)
-                tell(images, scores, time.monotonic() - began, trained)
+                report(images, scores, time.monotonic() - began, trained)
     if "error" in ended:
         raise ended["error"]
 

@@ -9,8 +9,7 @@ from cbdm_scale.config.presets import any_row
 from cbdm_scale.config.schema import Config, is_runtime
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results, ui_command
-from tune.findings import Comparison, Finalist, compare, finalists, statement
-from tune.ledger import Trial
+from tune.analysis import Comparison, Finalist, compare, finalists, statement
 from tune.objective import best_strength
 from tune.page import make_page
 from tune.search import Search
@@ -18,49 +17,50 @@ from tune.search import Search
 PRESET, PAGE, FINDINGS = "winner.json", "report.html", "findings.json"
 
 
-def conclude(search: Search, folder: Storage) -> None:
-    """Write what was found and say it."""
+def write_results(search: Search, folder: Storage) -> None:
+    """Write what was found into the search's folder and MLflow, and print it."""
     objective = search.options.objective
-    found = finalists(search.ledger, objective)
+    found = finalists(search.store, objective)
     control = next((f for f in found if f.trial.is_control), None)
     compared = compare(found[0], control) if found and control else []
     if found and found[0].trial.is_control:
         compared = []
     lines = statement(found, compared)
     files = make_page(search, found, compared, lines)
-    files[FINDINGS] = findings_json(search, found, compared, lines)
+    files[FINDINGS] = _findings_json(search, found, compared, lines)
     if found and found[0].repetitions:
-        made = winner(search, found[0], lines)
-        files[PRESET] = preset_text(made).encode()
+        files[PRESET] = preset_text(winner_preset(search, found[0], lines)).encode()
     for name, data in files.items():
         folder.write_bytes(name, data)
     why_not = log_results(
         folder,
-        search.plan.uri,
-        search.plan.rungs[-1],
-        metrics(found, compared),
+        search.template.uri,
+        search.template.rungs[-1],
+        _metrics(found, compared),
         files,
         "search",
     )
-    say(search, folder, lines)
+    _print(search, folder, lines)
     if found and found[0].repetitions:
         print(f"next     python -m cbdm_scale.train --preset {folder.path(PRESET)}")
     if why_not:
         print(f"MLflow   {why_not}")
 
 
-def winner(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
+def winner_preset(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
     """The winner as a file for --preset: what differs from the row that it began with."""
-    config = search.plan.config(best.trial.id, "search", best.trial.params, search.base.seed)
+    config = search.template.config(
+        best.trial.id, "search", best.trial.params, search.base.seed
+    )
     return PresetFile(
         dataset=config.dataset,
         preset=config.preset,
-        options=differing(config, best.omega),
-        about=f"Search {search.plan.name}, trial {best.trial.id}. {' '.join(lines)}",
+        options=_changed_options(config, best.omega),
+        about=f"Search {search.template.name}, trial {best.trial.id}. {' '.join(lines)}",
     )
 
 
-def differing(config: Config, omega: str) -> dict[str, Any]:
+def _changed_options(config: Config, omega: str) -> dict[str, Any]:
     """The options that a preset file may hold and that the row has otherwise."""
     usual = any_row(config.dataset, config.preset, config.data.root)
     row = any_row(config.dataset, config.preset, config.data.root, config.backbone).flat()
@@ -75,22 +75,22 @@ def differing(config: Config, omega: str) -> dict[str, Any]:
     return {**found, "eval.omegas": [float(omega)]}
 
 
-def metrics(found: list[Finalist], compared: list[Comparison]) -> dict[str, float]:
-    """What MLflow's run of the search is told as numbers."""
-    told = {f"finalist/{f.trial.id}/objective": f.mean for f in found if f.repetitions}
+def _metrics(found: list[Finalist], compared: list[Comparison]) -> dict[str, float]:
+    """Metrics of the search's MLflow run."""
+    metrics = {f"finalist/{f.trial.id}/objective": f.mean for f in found if f.repetitions}
     for c in compared:
-        told[f"winner/{c.metric}"] = c.winner.value
-        told[f"control/{c.metric}"] = c.control.value
-        told[f"difference/{c.metric}"] = c.difference.value
-    return told
+        metrics[f"winner/{c.metric}"] = c.winner.value
+        metrics[f"control/{c.metric}"] = c.control.value
+        metrics[f"difference/{c.metric}"] = c.difference.value
+    return metrics
 
 
-def findings_json(
+def _findings_json(
     search: Search, found: list[Finalist], compared: list[Comparison], lines: list[str]
 ) -> bytes:
     """The numbers of the page, for programs; an interval of one seed has no ends."""
     content = {
-        "search": search.plan.name,
+        "search": search.template.name,
         "statement": lines,
         "finalists": [
             {
@@ -103,7 +103,7 @@ def findings_json(
             for f in found
         ],
         "winner_against_control": [asdict(c) | {"verdict": c.verdict} for c in compared],
-        "cost": cost(search),
+        "cost": _cost(search),
     }
     plain = (
         json.dumps(content, indent=2).replace("-Infinity", "null").replace("Infinity", "null")
@@ -111,16 +111,16 @@ def findings_json(
     return f"{plain}\n".encode()
 
 
-def cost(search: Search) -> dict[str, float]:
+def _cost(search: Search) -> dict[str, float]:
     """What the trials cost, and what all of them to their end would have cost."""
-    trials = search.ledger.of_kind("control", "search")
-    again = search.ledger.of_kind("final")
+    trials = search.store.of_kind("control", "search")
+    again = search.store.of_kind("final")
     ended = [t for t in trials if t.train_seconds]
     spent = {
         "trials": len(trials),
         "failed": sum(t.status == "failed" for t in trials),
         "images": sum(t.images for t in trials),
-        "images_without_stopping": len(trials) * search.plan.rungs[-1],
+        "images_without_stopping": len(trials) * search.template.rungs[-1],
         "images_of_repetitions": sum(t.images for t in again),
         "seconds": sum(t.seconds for t in (*trials, *again)),
     }
@@ -130,19 +130,15 @@ def cost(search: Search) -> dict[str, float]:
     return spent
 
 
-def say(search: Search, folder: Storage, lines: list[str]) -> None:
-    objective, spent = search.options.objective, cost(search)
-    done = [t for t in search.ledger.of_kind("control", "search") if t.rungs]
-
-    def place(trial: Trial) -> tuple[int, float]:
-        return -trial.images, trial.value(objective)
+def _print(search: Search, folder: Storage, lines: list[str]) -> None:
+    objective, spent = search.options.objective, _cost(search)
+    done = [t for t in search.store.of_kind("control", "search") if t.rungs]
 
     print()
-    for trial in sorted(done, key=place)[:8]:
+    for trial in sorted(done, key=lambda t: (-t.images, t.value(objective)))[:8]:
         omega = best_strength(trial.rungs[-1].scores, objective)
-        words = ", ".join(f"{k} {v}" for k, v in search.words(trial).items())
-        value = trial.value(objective)
-        print(f"{trial.id} {trial.images:>9,} images  {value:8.2f}  omega {omega}  {words}")
+        value, params = trial.value(objective), search.values_text(trial)
+        print(f"{trial.id} {trial.images:>9,} images  {value:8.2f}  omega {omega}  {params}")
     print()
     for line in lines:
         print(line)
@@ -152,4 +148,4 @@ def say(search: Search, folder: Storage, lines: list[str]) -> None:
         f"than all to their end; {spent['images_of_repetitions']:,} in repetitions"
     )
     print(f"report   {folder.path(PAGE)}")
-    print(f"charts   {ui_command(search.plan.uri)}")
+    print(f"charts   {ui_command(search.template.uri)}")

@@ -1,10 +1,8 @@
 """Numbers as a reader wants them: as many digits as the interval lets one believe."""
 
 from collections.abc import Sequence
-from html import escape
 from math import floor, log10
 
-from cbdm_scale.data.groups import Group
 from cbdm_scale.metrics.intervals import Interval
 
 KID_SCALE = 1000
@@ -43,6 +41,11 @@ def scaled(found: Interval, factor: float) -> Interval:
     return Interval(found.value * factor, found.low * factor, found.high * factor)
 
 
+def kid_1000(found: Interval | None) -> Interval | None:
+    """KID as it is written, times 1,000; None stays None."""
+    return scaled(found, KID_SCALE) if found else None
+
+
 def percent(share: float) -> str:
     """A share as 82 %, with a decimal near the ends; 0 % and 100 % only where it is exact."""
     hundred = 100 * share
@@ -66,24 +69,17 @@ def apart(a: Interval, b: Interval) -> bool:
     return a.high < b.low or b.high < a.low
 
 
-def _fixed(x: float, decimals: int) -> str:
-    text = f"{x:,.{decimals}f}"
-    return text.removeprefix("-") if not any(d in text for d in "123456789") else text
-
-
 def class_name(names: Sequence[str], label: int) -> str:
     """The name of a class, or its number where it has none."""
     name = names[label] if 0 <= label < len(names) else ""
     return name.strip() or f"class {label}"
 
 
-def name_html(name: str) -> str:
-    """A name from a stranger, safe inside a page and not longer than it can be read."""
-    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-    full = f' title="{escape(name)}"' if short != name else ""
-    return f"<bdi{full}>{escape(short)}</bdi>"
+def short_name(name: str) -> str:
+    """A name not longer than it can be read; the cut is an ellipsis."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def badge(group: Group | None) -> str:
-    """The group of a class as a coloured word."""
-    return f'<span class="badge {group or "all"}">{group or "all"}</span>'
+def _fixed(x: float, decimals: int) -> str:
+    text = f"{x:,.{decimals}f}"
+    return text.removeprefix("-") if not any(d in text for d in "123456789") else text

@@ -1,4 +1,4 @@
-"""A search from its first check to its report."""
+"""A search from its first check to its results."""
 
 from dataclasses import replace
 
@@ -7,19 +7,19 @@ from cbdm_scale.config.schema import Config, flatten
 from cbdm_scale.runs.launch import check_extractor, find_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
-from tune.conclude import conclude
-from tune.findings import choose_finalists
-from tune.identity import claim_search, identity, search_name
-from tune.on_ray import Racing, room, run_trials
+from tune.analysis import choose_finalists
+from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs
-from tune.population import check_room
+from tune.pbt import check_population_fits
+from tune.ray_trials import TuneSettings, max_concurrent, run_trials
+from tune.results import write_results
 from tune.search import Search
 from tune.space import Space
-from tune.trial import Plan
+from tune.trainable import TrialTemplate
 
 
-def carry_out(options: SearchConfig, base: Config, space: Space) -> int:
-    """Check, run all trials, and say what was found. The exit status."""
+def run_search(options: SearchConfig, base: Config, space: Space) -> int:
+    """Check, run all trials, and write what was found; gives the exit status."""
     storage = Storage(base.cluster.storage)
     name = search_name(options, base, space)
     folder = storage.child("search").child(name)
@@ -29,52 +29,52 @@ def carry_out(options: SearchConfig, base: Config, space: Space) -> int:
     steps = all_rungs(options, base)
     check_extractor(base, find_data(base))
     connect(base.cluster)
-    at_once = room(base.cluster, options.at_once)
+    at_once = max_concurrent(base.cluster, options.at_once)
     storage.check_writable()
-    claim_search(folder, identity(options, base, space))
+    open_search_dir(folder, identity(options, base, space))
     uri = base.track.uri or default_tracking_uri(storage)
-    told = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}
+    params = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}
     tags = {"search": name, "kind": "search", "run_folder": folder.url}
-    parent = start_run(uri, base.track.experiment, folder, name, told, tags)
+    parent = start_run(uri, base.track.experiment, folder, name, params, tags)
     runs = trial_base(options, base, folder, uri, steps)
-    plan = Plan(base=runs, name=name, rungs=steps, uri=uri, parent=parent)
-    search = Search(options, base, space, folder, plan)
+    template = TrialTemplate(base=runs, name=name, rungs=steps, uri=uri, parent=parent)
+    search = Search(options, base, space, folder, template)
     print(
         f"search {name} in {folder.url}, {options.trials} trials, {at_once} at once", flush=True
     )
     status = "FAILED"
     try:
-        with search.shown:
-            run_all(search, at_once)
-        conclude(search, folder)
+        with search.progress:
+            _run_all(search, at_once)
+        write_results(search, folder)
         status = "FINISHED"
     finally:
         end_run(uri, parent, status)
     return 0
 
 
-def run_all(search: Search, at_once: int) -> None:
+def _run_all(search: Search, at_once: int) -> None:
     """The trials, and then the best of them with other seeds."""
-    options, plan, ledger = search.options, search.plan, search.ledger
-    racing = Racing(
+    options, template, store = search.options, search.template, search.store
+    settings = TuneSettings(
         objective=options.objective,
-        rungs=plan.rungs,
+        rungs=template.rungs,
         eta=options.eta,
         scheduler=options.scheduler,
         space=search.space,
         at_once=at_once,
     )
     if options.scheduler == "pbt":  # a population takes over weights: a control must not
-        check_room(options.trials - options.num_controls, at_once)
-        search.begin(search.new_control, "control")
-        run_trials(search, plan, replace(racing, scheduler="all"), ())
-        search.begin(search.new_member, "search")
+        check_population_fits(options.trials - options.num_controls, at_once)
+        search.begin(search.suggest_control, "control")
+        run_trials(search, template, replace(settings, scheduler="all"), ())
+        search.begin(search.suggest_member, "search")
     if search.has_more:
-        run_trials(search, plan, racing, ledger.of_kind("control", "search"))
-    again = choose_finalists(ledger, options.objective, options.finalists)
+        run_trials(search, template, settings, store.of_kind("control", "search"))
+    again = choose_finalists(store, options.objective, options.finalists)
     search.begin(search.repetitions(again), "final")
     if again:
-        run_trials(search, plan, replace(racing, scheduler="all"), ())
+        run_trials(search, template, replace(settings, scheduler="all"), ())
 
 
 def trial_base(

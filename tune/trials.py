@@ -16,7 +16,7 @@ from tune.objective import ObjectiveName, Scores, best_values, scalar
 
 Kind = Literal["control", "search", "final"]
 Status = Literal["running", "finished", "stopped", "failed"]
-FOLDER = "ledger"
+FOLDER = "records"
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Rung:
     """Of the trial, from the start of its process to this evaluation, over all starts."""
 
     at: float
-    """When it was heard of, in seconds since 1970: the order in which trials compared."""
+    """When it was recorded, in seconds since 1970: the order in which trials were compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
+    """One setting with one seed, and its evaluations so far."""
+
     id: str
     kind: Kind
     """control: tau is 0, which is DDPM. final: a repetition of ``of`` with another seed."""
@@ -53,7 +55,7 @@ class Trial:
     """In order of images."""
 
     run: str = ""
-    """Name of the run that it is at, if that is not called by its id (population.py)."""
+    """Name of the run that it is at, if that is not called by its id (pbt.py)."""
 
     exploits: tuple[Mapping[str, Any], ...] = ()
     """Each time that it took over another trial's weights: images, of, params from there on."""
@@ -68,13 +70,16 @@ class Trial:
 
     @property
     def seconds(self) -> float:
+        """Until its last evaluation."""
         return self.rungs[-1].seconds if self.rungs else 0.0
 
     @property
     def is_control(self) -> bool:
+        """Whether it is DDPM."""
         return self.params.get("loss.tau") == 0
 
     def at(self, images: int) -> Rung | None:
+        """The evaluation at this number of images, if there is one."""
         return next((rung for rung in self.rungs if rung.images == images), None)
 
     def value(self, objective: ObjectiveName, images: int | None = None) -> float:
@@ -83,8 +88,8 @@ class Trial:
         return scalar(best_values(rung.scores, objective)) if rung else math.inf
 
 
-class Ledger:
-    """The trials of a search by their ids, on disk and here."""
+class TrialStore:
+    """The trials of a search by their ids, on disk and in memory."""
 
     def __init__(self, folder: Storage):
         self.folder = folder.child(FOLDER)
@@ -105,7 +110,7 @@ class Ledger:
             self.trials[trial.id] = trial
 
     def put(self, trial: Trial) -> Trial:
-        """On disk first."""
+        """Write the trial, then keep it here; gives it back."""
         self.folder.write_json(f"{trial.id}.json", json.loads(json.dumps(asdict(trial))))
         self.trials[trial.id] = trial
         return trial
@@ -116,19 +121,17 @@ class Ledger:
         """One more evaluation, and what follows from it, in one write."""
         trial = self.trials[trial_id]
         others = [rung for rung in trial.rungs if rung.images != images]
-        rungs = sorted([*others, Rung(images, scores, seconds, time.time())], key=_by_images)
+        rungs = [*others, Rung(images, scores, seconds, time.time())]
+        rungs.sort(key=lambda rung: rung.images)
         return self.put(replace(trial, rungs=tuple(rungs), status=status))
 
     def end(self, trial_id: str, status: Status, reason: str = "") -> Trial:
+        """The trial ended, with the reason where it failed."""
         return self.put(replace(self.trials[trial_id], status=status, reason=reason))
 
     def of_kind(self, *kinds: Kind) -> list[Trial]:
-        """In the order of their ids."""
+        """The trials of these kinds, in the order of their ids."""
         return [t for _, t in sorted(self.trials.items()) if t.kind in kinds]
-
-
-def _by_images(rung: Rung) -> int:
-    return rung.images
 
 
 def _from_json(content: dict[str, Any]) -> Trial:

@@ -1,0 +1,137 @@
+"""Vega-Lite charts: one specification is drawn on the page and written as a PNG.
+
+The colours of a specification are the light ones of ``PALETTE``; charts.js replaces them by the
+dark ones where the reader's screen is dark.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+PALETTE: Mapping[str, tuple[str, str]] = {
+    "page": ("#f4f5f8", "#0e1218"),
+    "card": ("#fefefe", "#171d26"),
+    "ink": ("#1b2430", "#e8ecf2"),
+    "muted": ("#5f6b7a", "#9ca7b6"),
+    "rule": ("#dde2e9", "#2b3442"),
+    "other": ("#8a93a1", "#8e99a9"),
+    "best": ("#11806a", "#3fc7a3"),
+    "run": ("#5546bd", "#a599ff"),
+    "bad": ("#b3362b", "#ff8a7a"),
+    "all": ("#3d4a5c", "#a9b6c8"),
+    "many": ("#0b5cab", "#62aaf5"),
+    "medium": ("#c28a12", "#e9b949"),
+    "few": ("#c2456b", "#f7799c"),
+}
+"""Name -> its colour by day and by night.
+
+many, medium and few are blue, ochre and rose: told apart without red or green, and by lightness
+alone. ``run`` is the evaluated run, ``other`` the one that it is compared with.
+"""
+COLOUR = {name: light for name, (light, _) in PALETTE.items()}
+HEIGHT = 230
+WIDTH = 330
+"""Pixels of a panel in a PNG; on the page a panel is as wide as its card."""
+
+_AXIS = {
+    "gridColor": COLOUR["rule"],
+    "domainColor": COLOUR["rule"],
+    "tickColor": COLOUR["rule"],
+    "labelColor": COLOUR["muted"],
+    "titleColor": COLOUR["muted"],
+    "titleFontWeight": "normal",
+    "labelOverlap": True,
+    "tickCount": 6,
+}
+_LEGEND = {
+    "orient": "top",
+    "title": None,
+    "labelColor": COLOUR["ink"],
+    "symbolStrokeWidth": 2,
+    "symbolOpacity": 1,
+    "columnPadding": 12,
+    "columns": 3,
+}
+THEME = {
+    "background": None,
+    "font": "system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "legend": _LEGEND,
+    "title": {"anchor": "start", "color": COLOUR["ink"], "subtitleColor": COLOUR["muted"]},
+    "bar": {"color": COLOUR["run"]},
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of a picture, with what stands above it."""
+
+    title: str
+    about: str
+    chart: Any
+    """``altair.Chart`` or layers of them, without a title and a width."""
+
+    height: int = HEIGHT
+
+    def page_spec(self) -> dict[str, Any]:
+        """The specification for the page: as wide as its card."""
+        spec: dict[str, Any] = self.chart.properties(
+            width="container", height=self.height
+        ).to_dict()
+        return spec | {"config": THEME, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Panels that belong together: side by side on the page, and in one PNG."""
+
+    name: str
+    """Of the file, without its ending."""
+
+    panels: tuple[Panel, ...]
+    columns: int = 3
+
+    def png(self) -> bytes:
+        """The panels with their titles as a PNG on white, two pixels to a point."""
+        import vl_convert
+
+        charts = [
+            panel.chart.properties(
+                title=alt.Title(panel.title, subtitle=panel.about),
+                width=WIDTH,
+                height=panel.height,
+            )
+            for panel in self.panels
+        ]
+        spec = alt.concat(*charts, columns=self.columns).resolve_scale(
+            color="independent", shape="independent"
+        )
+        return vl_convert.vegalite_to_png(
+            spec.to_dict() | {"config": THEME | {"background": "white"}}, scale=2
+        )
+
+
+def layers(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """An empty chart of some rows, from which the layers of a panel are made."""
+    return alt.Chart({"values": list(rows)})
+
+
+def tooltip(**fields: str) -> list[Any]:
+    """What a mark tells under the pointer: its field -> the words before it."""
+    return [alt.Tooltip(f"{field}:N", title=title) for field, title in fields.items()]
+
+
+def series_colour(**series: str) -> Any:
+    """Colour by the field ``series``: its values in the order of the legend -> a colour."""
+    scale = alt.Scale(domain=list(series), range=list(series.values()))
+    return alt.Color("series:N", scale=scale, sort=None)
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times powers of ten from the smallest positive value to the largest."""
+    positive = [value for value in values if value > 0] or [1.0]
+    steps = (m * 10.0**e for e in range(-6, 10) for m in (1, 2, 5))
+    return [x for x in steps if min(positive) / 2 <= x <= 2 * max(positive)]

@@ -1,0 +1,332 @@
+"""The pictures of an evaluation: by class (Figure 4), over guidance (Figure 6), PRD, copies."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import altair as alt
+
+from cbdm_scale.data.groups import GROUPS
+from cbdm_scale.evaluation.report.charts import (
+    COLOUR,
+    HEIGHT,
+    Panel,
+    Picture,
+    layers,
+    log_ticks,
+    series_colour,
+    tooltip,
+)
+from cbdm_scale.evaluation.report.formatting import (
+    class_name,
+    interval,
+    kid_1000,
+    number,
+    scaled,
+    short_name,
+    with_interval,
+)
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.metrics.intervals import Interval, wilson
+from cbdm_scale.metrics.per_class import ClassScore
+
+Row = dict[str, Any]
+CROWDED = 30
+"""With more classes, medians over their frequency take the place of the other run's points."""
+NUM_BINS = 8
+MANY_CLASSES = 40
+"""With more classes, label fidelity is drawn as a map, and the table is folded away."""
+MAP_COLUMNS = 50
+
+LOWER, HIGHER = "lower is better", "higher is better"
+OTHER_RUN = "other run"
+OMEGA = "guidance omega"
+
+
+def pictures(evaluation: Evaluation, beside: Evaluation | None) -> dict[str, Picture]:
+    """Name -> picture of all that can be drawn of what is there.
+
+    beside: another run's evaluation with only the numbers that compare (``compare.fair``).
+    """
+    found = {
+        "per_class": class_panels(evaluation, beside.best if beside else None),
+        "label_fidelity": fidelity_map(evaluation),
+        "guidance": guidance_panels(evaluation, beside),
+        "prd": prd_panels(evaluation.best, beside.best if beside else None),
+        "copies": copies_panels(evaluation),
+    }
+    return {name: Picture(name, tuple(panels)) for name, panels in found.items() if panels}
+
+
+def _percent(share: Interval | None) -> Interval | None:
+    return scaled(share, 100) if share else None
+
+
+CLASS_MEASURES: tuple[tuple[str, str, Callable[[ClassScore], Interval | None]], ...] = (
+    ("KID × 1000", LOWER, lambda row: kid_1000(row.kid)),
+    ("FID", LOWER, lambda row: row.fid),
+    ("Label fidelity in %", HIGHER, lambda row: _percent(row.fidelity)),
+)
+SET_MEASURES: tuple[tuple[str, str, Callable[[SetResult], Interval | float | None]], ...] = (
+    ("FID", LOWER, lambda s: s.fid),
+    ("KID × 1000", LOWER, lambda s: kid_1000(s.kid)),
+    ("Inception Score", HIGHER, lambda s: s.inception_score),
+    ("Recall", HIGHER, lambda s: s.recall),
+    ("F_8 (diversity)", HIGHER, lambda s: s.f8),
+    ("F_1/8 (fidelity)", HIGHER, lambda s: s.f_eighth),
+    ("Label fidelity in %", HIGHER, lambda s: _percent(s.fidelity)),
+    ("Precision", HIGHER, lambda s: s.precision),
+)
+"""Title, which way is better, the number."""
+
+
+def class_panels(evaluation: Evaluation, other: SetResult | None) -> list[Panel]:
+    """KID, FID and label fidelity of every class over its training images."""
+    names = evaluation.class_names
+    panels = []
+    for title, better, measure in CLASS_MEASURES:
+        rows = _class_rows(evaluation.best, names, measure)
+        without = [row for row in evaluation.best.table.classes if measure(row) is None]
+        theirs = _class_rows(other, names, measure) if other else []
+        if rows:
+            chart = _class_chart(rows, theirs, [max(row.num_train, 0.5) for row in without])
+            panels.append(Panel(title, better, chart))
+    return panels
+
+
+def _class_rows(
+    found: SetResult, names: Sequence[str], measure: Callable[[ClassScore], Interval | None]
+) -> list[Row]:
+    """The classes that have the number."""
+    return [
+        {
+            "name": short_name(class_name(names, row.label or 0)),
+            "series": row.group,
+            "images": f"{row.num_train:,}",
+            "x": max(row.num_train, 0.5),  # a logarithm has no place for 0
+            "text": with_interval(value),
+            **_ends(value),
+        }
+        for row in found.table.classes
+        if (value := measure(row)) is not None
+    ]
+
+
+def _ends(value: Interval | float) -> Row:
+    """Value, low and high of a number with or without an interval, in six digits."""
+    if not isinstance(value, Interval):
+        value = Interval(value, value, value)
+    ends = {"value": value.value, "low": value.low, "high": value.high}
+    return {name: float(f"{x:.6g}") for name, x in ends.items()}
+
+
+def _class_chart(rows: list[Row], theirs: list[Row], without: list[float]) -> Any:
+    """Whiskers, then classes; medians where there are many; the other run behind them."""
+    crowded = len(rows) > CROWDED
+    series: dict[str, str] = {
+        g: COLOUR[g] for g in GROUPS if any(row["series"] == g for row in rows)
+    }
+    series |= {"median": COLOUR["ink"]} if crowded else {}
+    series |= {OTHER_RUN: COLOUR["other"]} if theirs else {}
+    shapes = {"many": "circle", "medium": "diamond", "few": "triangle-up", "median": "stroke"}
+    ticks = log_ticks([row["x"] for row in rows])
+    axis = alt.Axis(title="training images of the class", values=ticks, format=",~g")
+    x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=min(r["low"] for r in rows) >= 0))
+    colour = series_colour(**series)
+    shape = alt.Shape(
+        "series:N",
+        scale=alt.Scale(domain=list(series), range=[shapes.get(s, "circle") for s in series]),
+        sort=None,
+    )
+    told = tooltip(name="class", series="group", images="training images", text="value")
+    ours, others = layers(rows), layers([{**row, "series": OTHER_RUN} for row in theirs])
+    parts = []
+    if theirs and crowded:
+        medians = layers(_medians(theirs, OTHER_RUN))
+        dashed = medians.mark_line(strokeDash=[5, 3], strokeWidth=2)
+        parts.append(dashed.encode(x=x, y=y, color=colour))
+    elif theirs:
+        hollow = others.mark_point(filled=False, size=45, strokeWidth=1.5)
+        parts.append(hollow.encode(x=x, y=y, color=colour, shape=shape, tooltip=told))
+    whiskers = ours.mark_rule(opacity=0.15 if crowded else 0.5)
+    parts.append(whiskers.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q", color=colour))
+    points = ours.mark_point(filled=True, opacity=1, size=28 if crowded else 70)
+    parts.append(points.encode(x=x, y=y, color=colour, shape=shape, tooltip=told))
+    if crowded:
+        line = layers(_medians(rows, "median")).mark_line(strokeWidth=2)
+        parts.append(line.encode(x=x, y=y, color=colour))
+    if without:
+        crosses = layers([{"x": at, "why": "no number"} for at in without]).mark_point(
+            shape="cross", angle=45, size=30, filled=True, color=COLOUR["muted"]
+        )
+        parts.append(
+            crosses.encode(x=x, y=alt.value(HEIGHT), tooltip=tooltip(x="images", why="value"))
+        )
+    return alt.layer(*parts)
+
+
+def _medians(rows: Sequence[Row], series: str) -> list[Row]:
+    """Medians over equally many classes, from the rarest to the most frequent."""
+    ordered = sorted(rows, key=lambda row: float(row["x"]))
+    size = -(-len(ordered) // NUM_BINS)
+    bins = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    middles = ({k: median(row[k] for row in part) for k in ("x", "value")} for part in bins)
+    return [{**middle, "series": series} for middle in middles]
+
+
+def fidelity_map(evaluation: Evaluation) -> list[Panel]:
+    """Label fidelity of many classes, a square a class, the most frequent first."""
+    classes = evaluation.best.table.classes
+    if len(classes) <= MANY_CLASSES or not any(row.fidelity for row in classes):
+        return []
+    ordered = sorted(classes, key=lambda row: (-row.num_train, row.label or 0))
+    columns = min(MAP_COLUMNS, -(-len(ordered) // 4))
+    rows = [
+        {
+            "row": place // columns,
+            "column": place % columns,
+            "name": short_name(class_name(evaluation.class_names, row.label or 0)),
+            "images": f"{row.num_train:,}",
+            "share": row.fidelity.value if row.fidelity else None,
+            "text": f"{100 * row.fidelity.value:.0f} %" if row.fidelity else "not judged",
+        }
+        for place, row in enumerate(ordered)
+    ]
+    scale = alt.Scale(domain=[0, 0.6, 1], range=[COLOUR[c] for c in ("few", "rule", "many")])
+    legend = alt.Legend(format=".0%", gradientLength=160)
+    chart = (
+        layers(rows)
+        .mark_rect(stroke=COLOUR["card"], strokeWidth=0.5)
+        .encode(
+            x=alt.X("column:O", axis=None),
+            y=alt.Y("row:O", axis=None),
+            color=alt.Color("share:Q", scale=scale, legend=legend, title=None),
+            tooltip=tooltip(name="class", images="training images", text="label fidelity"),
+        )
+    )
+    about = "row by row from the most frequent class to the rarest"
+    height = max(110, 11 * -(-len(rows) // columns))
+    return [Panel("Label fidelity, a square a class", about, chart, height)]
+
+
+def guidance_panels(evaluation: Evaluation, beside: Evaluation | None) -> list[Panel]:
+    """A panel a number over omega; none with a single strength."""
+    panels = []
+    for title, better, measure in SET_MEASURES:
+        ours = curve(evaluation.sets, measure)
+        theirs = curve(beside.sets, measure) if beside else []
+        if len({row["omega"] for row in ours}) > 1:
+            chart = _guidance_chart(ours, theirs, better == LOWER, evaluation.best.omega)
+            panels.append(Panel(title, better, chart, 170))
+    return panels
+
+
+def curve(
+    sets: Sequence[SetResult], measure: Callable[[SetResult], Interval | float | None]
+) -> list[Row]:
+    """omega, value, low and high of every strength that has the number."""
+    return [
+        {
+            "omega": one.omega,
+            "text": number(found) if isinstance(found, float) else with_interval(found),
+            **_ends(found),
+        }
+        for one in sets
+        if (found := measure(one)) is not None
+    ]
+
+
+def _guidance_chart(ours: list[Row], theirs: list[Row], lower: bool, best_fid: float) -> Any:
+    x = alt.X("omega:Q", title=OMEGA, scale=alt.Scale(zero=False, nice=False, padding=8))
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
+    told = tooltip(omega=OMEGA, text="value")
+    rule = layers([{"omega": best_fid}]).mark_rule(color=COLOUR["best"], strokeDash=[4, 3])
+    parts = [rule.encode(x=x)]
+    for rows, colour in ((theirs, COLOUR["other"]), (ours, COLOUR["run"])):
+        if not rows:
+            continue
+        data = layers(rows)
+        band = data.mark_area(color=colour, opacity=0.18)
+        parts.append(band.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q"))
+        line = data.mark_line(color=colour, point={"color": colour, "size": 45})
+        parts.append(line.encode(x=x, y=y, tooltip=told))
+    best = (min if lower else max)(ours, key=lambda row: float(row["value"]))
+    ring = layers([best]).mark_point(size=170, color=COLOUR["ink"], strokeWidth=1.8)
+    return alt.layer(*parts, ring.encode(x=x, y=y, tooltip=told))
+
+
+def prd_panels(found: SetResult, other: SetResult | None) -> list[Panel]:
+    """Precision over recall of the distributions; none where there is no curve."""
+    if not found.prd_precision:
+        return []
+    x = alt.X("recall:Q", scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("precision:Q", scale=alt.Scale(domain=[0, 1]))
+    names = {"this run": found} | ({OTHER_RUN: other} if other and other.prd_recall else {})
+    colour = series_colour(
+        **{n: COLOUR["run" if s is found else "other"] for n, s in names.items()}
+    )
+    rows = [
+        {"series": name, "at": at, "recall": round(r, 4), "precision": round(p, 4)}
+        for name, one in names.items()
+        for at, (r, p) in enumerate(zip(one.prd_recall, one.prd_precision, strict=True))
+        if at % 4 == 0  # 251 of 1,001 angles: a pixel apart at most
+    ]
+    marks = []
+    for name, beta in (("F_8", 8.0), ("F_1/8", 1 / 8)):
+        recall, precision = _largest_f(found, beta)
+        marks.append({"name": name, "recall": recall, "precision": precision})
+    told = [alt.Tooltip("name:N", title="largest"), "recall:Q", "precision:Q"]
+    told[1:] = [alt.Tooltip(f"{field}:Q", format=".3f") for field in ("recall", "precision")]
+    line = layers(rows).mark_line(strokeWidth=2.2)
+    points = layers(marks).mark_point(filled=True, opacity=1, size=60, color=COLOUR["run"])
+    words = layers(marks).mark_text(align="right", dx=-7, dy=6, color=COLOUR["ink"])
+    chart = alt.layer(
+        line.encode(x=x, y=y, color=colour, order="at:Q", tooltip=told[1:]),
+        points.encode(x=x, y=y, tooltip=told),
+        words.encode(x=x, y=y, text="name:N"),
+    )
+    return [Panel("Precision and recall of distributions", "", chart)]
+
+
+def _largest_f(found: SetResult, beta: float) -> tuple[float, float]:
+    """(recall, precision) where F_beta is largest along the curve."""
+
+    def score(point: tuple[float, float]) -> float:
+        recall, precision = point
+        below = beta**2 * precision + recall
+        return (1 + beta**2) * precision * recall / below if below else 0.0
+
+    return max(zip(found.prd_recall, found.prd_precision, strict=True), key=score)
+
+
+def copies_panels(evaluation: Evaluation) -> list[Panel]:
+    """Share of near-copies by class group, beside that of real images not trained on."""
+    rows = []
+    sides = ("generated", evaluation.best.memorisation), ("real", evaluation.held_out_copies)
+    for side, found in sides:
+        for one in found:
+            if one.copies is not None:
+                share = scaled(wilson(one.copies, one.num_images), 100)
+                group = one.group or "all"
+                text = "{} % ({} %)".format(*interval(share))
+                colour = COLOUR[group if side == "generated" else "other"]
+                row = {"group": group, "side": side, "text": text, "colour": colour}
+                rows.append({**row, **_ends(share)})
+    if not any(row["side"] == "generated" for row in rows):
+        return []
+    chance = any(row["side"] == "real" for row in rows)
+    y = alt.Y("group:N", title=None, sort=["all", *GROUPS])
+    dodge = alt.YOffset("side:N", sort=["generated", "real"])
+    title = "% of images as close to a training image as a copy"
+    x, bars = alt.X("value:Q", title=title), layers(rows)
+    told = tooltip(group="classes", side="images", text="near-copies")
+    fill = alt.Color("colour:N", scale=None)
+    chart = alt.layer(
+        bars.mark_bar().encode(x=x, y=y, yOffset=dodge, color=fill, tooltip=told),
+        bars.mark_rule(color=COLOUR["ink"], strokeWidth=1.3).encode(
+            x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=dodge, tooltip=told
+        ),
+    )
+    about = "grey: real images that were not trained on" if chance else ""
+    return [Panel("Near-copies of training images", about, chart)]

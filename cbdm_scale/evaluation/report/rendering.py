@@ -1,0 +1,66 @@
+"""Pages from templates: one HTML file that loads nothing and runs its own charts alone.
+
+Every template escapes what it is given. A page's policy names its one script by its hash: no
+other script runs, whatever a name from a stranger may hold, and nothing is fetched.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from inspect import isfunction
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from cbdm_scale.evaluation.report import formatting
+from cbdm_scale.evaluation.report.charts import PALETTE, Picture
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(
+    template: str, pictures: Mapping[str, Picture], folder: Path = TEMPLATES, **context: Any
+) -> str:
+    """The text of a page with the charts of some pictures.
+
+    template: name of a file in ``folder`` that extends page.html.j2
+    context: what the template is told besides
+    """
+    script = _script()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    specs = {
+        f"{name}-{place}": panel.page_spec()
+        for name, picture in pictures.items()
+        for place, panel in enumerate(picture.panels)
+    }
+    environment = Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {n: f for n, f in vars(formatting).items() if isfunction(f)}
+    charts = {"specs": specs, "night": dict(PALETTE.values())}
+    return environment.get_template(template).render(
+        pictures=pictures,
+        charts=charts,
+        policy=policy,
+        palette=PALETTE,
+        script=Markup(script),  # ours, and the library's
+        **context,
+    )
+
+
+def _script() -> str:
+    """Vega, Vega-Lite and Vega-Embed as vl-convert ships them, and what draws our charts."""
+    import vl_convert
+
+    library = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    return f"{library}\n{(TEMPLATES / 'charts.js').read_text('utf-8')}"
