@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.commands import run_quietly
@@ -23,14 +24,12 @@ from cbdm_scale.cluster.connect import join
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.runs.launch import carry_out
-from cbdm_scale.storage.folder import Storage
-from tune.trials import Trial, TrialStore
 
 TRIAL, ALONE = "as a trial", "the run alone"
 
 
-def search(args: argparse.Namespace, name: str) -> list[Trial]:
-    """Trials of a search, in the order in which they ended."""
+def search(args: argparse.Namespace, name: str) -> list[tuple[float, str]]:
+    """(when it ended, id) of the trials of a search, in that order."""
     words = [
         *(sys.executable, "tune/search_tau.py", "--dataset", "digits_lt", "--name", name),
         *("--trials", str(args.trials + 1), "--scheduler", "all", "--finalists", "0"),
@@ -38,8 +37,9 @@ def search(args: argparse.Namespace, name: str) -> list[Trial]:
         *("--cluster.storage", args.storage, "--cluster.workers", str(args.workers)),
     ]
     run_quietly(words)
-    ledger = TrialStore(Storage(args.storage).child(f"search/{name}"))
-    return sorted(ledger.of_kind("control", "search"), key=lambda t: t.rungs[-1].at)
+    records = Path(args.storage, "search", name, "records").glob("*.json")
+    trials = [json.loads(record.read_text("utf-8")) for record in records]
+    return sorted((trial["rungs"][-1]["at"], trial["id"]) for trial in trials)
 
 
 def repetition(args: argparse.Namespace, number: int) -> Iterator[tuple[float, float]]:
@@ -47,9 +47,9 @@ def repetition(args: argparse.Namespace, number: int) -> Iterator[tuple[float, f
     name = f"overhead-{number}"
     trials = search(args, name)
     runs, module = Path(args.storage, "search", name, "trials"), "benchmarks.search_overhead"
-    for before, trial in zip(trials, trials[1:], strict=False):
-        seconds = trial.rungs[-1].at - before.rungs[-1].at
-        config = str(runs / f"{name}-{trial.id}" / "config.json")
+    for (before, _), (ended, trial) in pairwise(trials):
+        seconds = ended - before
+        config = str(runs / f"{name}-{trial}" / "config.json")
         words = [
             sys.executable,
             "-m",
@@ -57,10 +57,10 @@ def repetition(args: argparse.Namespace, number: int) -> Iterator[tuple[float, f
             "--alone",
             config,
             "--name",
-            f"{name}-{trial.id}",
+            f"{name}-{trial}",
         ]
         alone = timed(lambda w=words: run_quietly([*w, "--storage", f"{args.storage}/alone"]))
-        print(f"{trial.id}: {seconds:.1f} s as a trial, {alone.wall:.1f} s alone", flush=True)
+        print(f"{trial}: {seconds:.1f} s as a trial, {alone.wall:.1f} s alone", flush=True)
         yield seconds, alone.wall
 
 

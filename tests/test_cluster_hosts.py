@@ -119,7 +119,7 @@ def test_a_host_that_dies_costs_seconds_and_no_bit(
 def test_a_host_that_dies_in_a_search_changes_no_value_of_it(
     hosts: Hosts, folder: Path
 ) -> None:
-    """The trial goes on from its checkpoint on other hosts; the ledger is a calm search's."""
+    """The trial goes on from its checkpoint on other hosts; the records are a calm search's."""
     calm = search(folder, "calm")
     hosts.run(0, calm, 900)
     log, runs = folder / "search.log", folder / "runs/search/rough/trials"

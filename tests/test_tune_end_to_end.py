@@ -25,7 +25,7 @@ def words(work: Path, name: str, *more: str) -> list[str]:
     ]
 
 
-def ledger(work: Path, name: str) -> TrialStore:
+def store_of(work: Path, name: str) -> TrialStore:
     return TrialStore(Storage(str(work / "runs" / "search" / name)))
 
 
@@ -58,7 +58,7 @@ def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
     assert "t000 (control) 192 images" in out and "No winner is named" in out
     folder = work / "runs" / "search" / "tiny"
     assert (folder / "report.html").exists()
-    found = ledger(work, "tiny").trials
+    found = store_of(work, "tiny").trials
     assert [t.images for t in found.values()][0] == 192
     assert found["t000"].status == "finished"
 
@@ -84,8 +84,8 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
         *("--train.total-images", "960", "--first-rung", "480", "--eta", "2"),
     )
     driver = start(command, work / "search1.log")
-    wait_for(lambda: ledger(work, "killed-search").trials.get("t000") is not None, 300)
-    wait_for(lambda: ledger(work, "killed-search").trials["t000"].images >= 480, 300)
+    wait_for(lambda: store_of(work, "killed-search").trials.get("t000") is not None, 300)
+    wait_for(lambda: store_of(work, "killed-search").trials["t000"].images >= 480, 300)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
 
@@ -96,7 +96,7 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
     os.kill(train_workers(work)[0], signal.SIGKILL)
     assert driver.wait(timeout=600) == 0, (work / "search2.log").read_text()[-3000:]
 
-    kept = ledger(work, "killed-search").trials
+    kept = store_of(work, "killed-search").trials
     assert sorted(kept) == ["t000", "t000r1", "t000r2", "t001", "t001r1", "t001r2", "t002"] or (
         sorted(kept) == ["t000", "t000r1", "t000r2", "t001", "t002", "t002r1", "t002r2"]
     )
@@ -117,7 +117,7 @@ def test_a_population_exploits(work: Path) -> None:
         *("--train.total-images", "960", "--first-rung", "240"),
     )
     out = run(command, seconds=850)
-    found = ledger(work, "population")
+    found = store_of(work, "population")
     members = found.of_kind("search")
     taken = [(t, exploit) for t in members for exploit in t.exploits]
     assert taken and "took over the weights of" in out

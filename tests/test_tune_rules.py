@@ -198,7 +198,7 @@ def test_importance_finds_the_parameter_that_matters():
     assert importance(SPACE, [known(0)], "fid") == {}
 
 
-def test_the_ledger_is_read_as_it_was_written(tmp_path):
+def test_records_are_read_as_it_was_written(tmp_path):
     took_over = ({"before": 600, "of": "t001", "params": {"loss.tau": 1.0}},)
     wrote = make_store(tmp_path, trial(0, 5.0), trial(1, 6.0, status="failed", reason="why"))
     wrote.put(trial(2, 7.0, exploits=took_over, run="other"))
@@ -217,7 +217,7 @@ def test_the_ledger_is_read_as_it_was_written(tmp_path):
         (lambda about: [], "is damaged"),
     ],
 )
-def test_a_damaged_file_of_a_ledger_is_named(tmp_path, change, words):
+def test_a_damaged_record_is_named(tmp_path, change, words):
     make_store(tmp_path, trial(0, 5.0))
     (file,) = tmp_path.rglob("t000.json")
     file.write_text(json.dumps(change(json.loads(file.read_text()))))

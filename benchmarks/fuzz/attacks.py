@@ -252,5 +252,5 @@ OWN: dict[str, list[Callable[[Files], Files]]] = {
         set_to("winner.json", "dataset", f"../../{CANARY}"),
         set_to("winner.json", "preset", "x.json"),
     ],
-    "search": [set_to("ledger/t000.json", "id", f"../../{CANARY}")],
+    "search": [set_to("records/t000.json", "id", f"../../{CANARY}")],
 }
