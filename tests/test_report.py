@@ -11,6 +11,7 @@ from report_tools import around, example, pictures
 from cbdm_scale.evaluation.report.formatting import interval
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.evaluation.results import Missing
+from cbdm_scale.metrics.intervals import Interval
 
 STRANGE = (
     "<script>alert(1)</script>",
@@ -234,6 +235,14 @@ def test_a_number_that_is_missing_is_not_printed_and_its_reason_is(tmp_path):
     assert "KID of 3 classes: fewer than 2 images" in told
     assert "not known" in told  # how many images it was trained on
     assert page.text.count("no FID") >= 3
+
+
+def test_a_number_whose_ends_are_not_known_stands_alone(tmp_path):
+    evaluation = example(3, omegas=(1.0, 2.0))
+    sets = tuple(replace(one, fid=Interval(3.25)) for one in evaluation.sets)
+    page, _ = written(tmp_path, replace(evaluation, sets=sets))
+    assert "FID 3.25 at guidance 1" in page.text and "nan" not in page.text
+    assert "NaN" not in page.scripts[0]
 
 
 def test_a_thousand_classes_stay_readable(tmp_path):

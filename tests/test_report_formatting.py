@@ -32,6 +32,7 @@ def test_an_interval_has_the_digits_that_its_width_allows():
     assert with_interval(Interval(4.5231, 4.1, 4.9444)) == "4.5 [4.1, 4.9]"
     assert interval(Interval(123.4, 100.2, 150.6)) == ("123", "100 to 151")
     assert interval(Interval(0.00312, 0.0028, 0.0035)) == ("0.0031", "0.0028 to 0.0035")
+    assert interval(Interval(2.0)) == ("2.00", "") and with_interval(Interval(2.0)) == "2.00"
     assert interval(Interval(2.0, 2.0, 2.0)) == ("2.00", "2.00 to 2.00")
 
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from report_tools import example, pictures
 
-from cbdm_scale.evaluation.report.images import ReportImages, data_url, shown_classes
+from cbdm_scale.evaluation.examples import shown_classes
+from cbdm_scale.evaluation.report.images import ReportImages, data_url
 
 
 def test_head_middle_and_tail_are_shown():

@@ -115,7 +115,9 @@ def _class_rows(
 def _ends(value: Interval | float) -> Row:
     """Value, low and high of a number with or without an interval, in six digits."""
     if not isinstance(value, Interval):
-        value = Interval(value, value, value)
+        value = Interval(value)
+    if not value.is_known:
+        value = Interval(value.value, value.value, value.value)
     ends = {"value": value.value, "low": value.low, "high": value.high}
     return {name: float(f"{x:.6g}") for name, x in ends.items()}
 

@@ -21,7 +21,12 @@ def number(x: float) -> str:
 
 
 def interval(found: Interval) -> tuple[str, str]:
-    """(value, "low to high") with the digits that the width of the interval allows."""
+    """(value, "low to high") with the digits that the width of the interval allows.
+
+    Without ends where they are not known.
+    """
+    if not found.is_known:
+        return number(found.value), ""
     half = (found.high - found.low) / 2
     if half <= 0:
         return number(found.value), f"{number(found.low)} to {number(found.high)}"
@@ -33,7 +38,7 @@ def interval(found: Interval) -> tuple[str, str]:
 def with_interval(found: Interval) -> str:
     """4.5 [4.1, 4.9]."""
     value, ends = interval(found)
-    return f"{value} [{ends.replace(' to ', ', ')}]"
+    return f"{value} [{ends.replace(' to ', ', ')}]" if ends else value
 
 
 def scaled(found: Interval, factor: float) -> Interval:
@@ -61,7 +66,7 @@ def percent(share: float) -> str:
 def percent_interval(found: Interval) -> tuple[str, str]:
     """The same as ``interval`` for a share: ("82 %", "81 to 83 %")."""
     value, ends = interval(scaled(found, 100))
-    return f"{value} %", f"{ends} %"
+    return f"{value} %", ends and f"{ends} %"
 
 
 def apart(a: Interval, b: Interval) -> bool:
