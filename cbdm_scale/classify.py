@@ -21,7 +21,7 @@ from cbdm_scale.config.schema import find_option, flatten
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.recognition.fit import FitConfig
-from cbdm_scale.recognition.mixture import parse_per_class
+from cbdm_scale.recognition.mixed_images import parse_per_class
 from cbdm_scale.recognition.sets import Sets, find_sets
 from cbdm_scale.runs.run_dir import differing
 from cbdm_scale.storage.folder import Storage
@@ -120,7 +120,7 @@ def identity(options: ClassifyOptions, sets: Sets) -> dict[str, Any]:
         "added": sets.added.fingerprint if sets.added else "",
         "flip": options.data.flip,
         "workers": options.cluster.workers,
-        "train": fitted | {"images": options.train.images(sets.train.count)},
+        "train": fitted | {"images": options.train.num_images(sets.train.count)},
     }
 
 
@@ -152,7 +152,7 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
 def start(options: ClassifyOptions) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
-    from cbdm_scale.recognition.rank import Trial, recognise_rank
+    from cbdm_scale.recognition.worker import Task, train_and_test
     from cbdm_scale.training.distributed import run_in_world
 
     root = options.data.root
@@ -164,7 +164,7 @@ def start(options: ClassifyOptions) -> int:
     manifest = sets.manifest
     cluster.connect(options.cluster)
     run = open_run_dir(options, identity(options, sets))
-    trial = Trial(
+    task = Task(
         folder=run.url,
         train=sets.train,
         test=sets.test,
@@ -196,7 +196,7 @@ def start(options: ClassifyOptions) -> int:
     )
     print(f"run {name} in {run.url}, {options.cluster.workers} workers", flush=True)
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
-    rank_main = partial(recognise_rank, trial=trial, tracking_uri=uri, run_id=run_id)
+    rank_main = partial(train_and_test, task=task, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
     outcome = tracking.end_run_after(
         uri, run_id, lambda: cluster.launch(on_worker, options.cluster, run)

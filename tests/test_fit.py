@@ -14,22 +14,21 @@ from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.models.resnet import new_resnet
 from cbdm_scale.recognition.fit import (
     FitConfig,
-    Hooks,
     average_buffers,
     count_confusion,
     fit,
     learning_rate,
 )
-from cbdm_scale.recognition.mixture import Augmented, Mixture
+from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import RunError
 
 CONFIG = FitConfig(batch_size=16, log_every=160, lr=0.05)
-QUIET = Hooks(report=lambda images, loss: None, stop=lambda: False)
+QUIET = {"report": lambda images, loss: None, "stop": lambda: False}
 
 
 def batches_of(images, config=CONFIG, seed=0):
-    augmented = Augmented(Mixture([images]), SamplePlan([images.count], seed), seed, False)
+    augmented = Augmented(MixedImages([images]), SamplePlan([images.count], seed), seed, False)
     return load_batches(
         augmented, DataConfig(), start=0, batch_size=config.batch_size, rank=0, world_size=1
     )
@@ -47,9 +46,9 @@ def test_the_learning_rate_rises_then_falls_at_160_and_180_of_200():
 
 
 def test_epochs_count_the_whole_mixture_and_total_images_goes_before():
-    assert FitConfig(epochs=2, batch_size=10).images(96) == 190
-    assert FitConfig(epochs=2, batch_size=10, total_images=44).images(96) == 40
-    assert FitConfig(epochs=1, batch_size=128).images(5) == 128
+    assert FitConfig(epochs=2, batch_size=10).num_images(96) == 190
+    assert FitConfig(epochs=2, batch_size=10, total_images=44).num_images(96) == 40
+    assert FitConfig(epochs=1, batch_size=128).num_images(5) == 128
 
 
 @pytest.mark.parametrize(
@@ -70,9 +69,9 @@ def test_it_learns_says_so_and_is_the_same_again():
     reports, nets = [], []
     for _ in range(2):
         net = net_of()
-        hooks = replace(QUIET, report=lambda *numbers: reports.append(numbers))
+        hooks = QUIET | {"report": lambda *numbers: reports.append(numbers)}
         batches = batches_of(stripes(64))
-        assert fit(net, batches, CONFIG, 480, OneProcess(), hooks)
+        assert fit(net, batches, CONFIG, 480, OneProcess(), **hooks)
         batches.close()
         nets.append(net)
     assert [images for images, _ in reports] == [160, 320, 480] * 2
@@ -86,8 +85,8 @@ def test_it_learns_says_so_and_is_the_same_again():
 
 def test_told_to_stop_it_stops():
     batches = batches_of(stripes(8))
-    hooks = replace(QUIET, stop=lambda: True)
-    assert not fit(net_of(), batches, CONFIG, 160, OneProcess(), hooks)
+    hooks = QUIET | {"stop": lambda: True}
+    assert not fit(net_of(), batches, CONFIG, 160, OneProcess(), **hooks)
     batches.close()
 
 
@@ -97,14 +96,14 @@ def test_images_that_cannot_be_read_are_the_error():
         yield
 
     with pytest.raises(RunError, match="reading the images failed. OSError: the disk is gone"):
-        fit(net_of(), broken(), CONFIG, 160, OneProcess(), QUIET)
+        fit(net_of(), broken(), CONFIG, 160, OneProcess(), **QUIET)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_way_out():
     config = replace(CONFIG, lr=1e30, warmup=0.0)
     batches = batches_of(stripes(64))
     with pytest.raises(RunError, match="not finite after 160 images. Try a lower --train.lr"):
-        fit(net_of(), batches, config, 320, OneProcess(), QUIET)
+        fit(net_of(), batches, config, 320, OneProcess(), **QUIET)
     batches.close()
 
 

@@ -15,11 +15,11 @@ from cbdm_scale.data.options import DataConfig
 from cbdm_scale.metrics.classifier import METADATA, load_classifier
 from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.models.resnet import ResNet32
+from cbdm_scale.recognition.confusion import scores_by_group
 from cbdm_scale.recognition.fit import FitConfig
-from cbdm_scale.recognition.mixture import Mixture
-from cbdm_scale.recognition.rank import Trial, recognise_rank
-from cbdm_scale.recognition.recognise import by_group
+from cbdm_scale.recognition.mixed_images import MixedImages
 from cbdm_scale.recognition.sets import find_added, find_sets, find_test, open_added
+from cbdm_scale.recognition.worker import Task, train_and_test
 from cbdm_scale.training.distributed import OneProcess
 from data_prep.readers.digits import read_digits_lt
 from data_prep.writing.shards import write_dataset
@@ -118,10 +118,10 @@ def test_the_folder_of_a_set_means_its_largest_form(tmp_path):
 # One rank.
 
 
-def trial_in(folder, **changes):
-    trial = Trial(
+def task_in(folder, **changes):
+    task = Task(
         folder=str(folder),
-        train=Mixture([stripes(40), stripes(24, seed=5)]),
+        train=MixedImages([stripes(40), stripes(24, seed=5)]),
         test=stripes(30, seed=9),
         channels=1,
         image_size=8,
@@ -130,19 +130,19 @@ def trial_in(folder, **changes):
         data=DataConfig(flip=False),
         seeds=(3, 4),
     )
-    return replace(trial, **changes)
+    return replace(task, **changes)
 
 
-def run(trial):
+def run(task):
     said = []
-    outcome = recognise_rank(
-        OneProcess(), lambda *_: None, said.append, trial=trial, tracking_uri="", run_id=""
+    outcome = train_and_test(
+        OneProcess(), lambda *_: None, said.append, task=task, tracking_uri="", run_id=""
     )
     return outcome, said
 
 
 def test_a_run_leaves_scores_and_networks_and_does_not_train_a_finished_seed_again(tmp_path):
-    outcome, _ = run(trial_in(tmp_path))
+    outcome, _ = run(task_in(tmp_path))
     assert outcome["how"] == "finished" and outcome["images_shown"] == 64
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
@@ -152,7 +152,7 @@ def test_a_run_leaves_scores_and_networks_and_does_not_train_a_finished_seed_aga
     tables = [
         json.loads((tmp_path / f"seed-{s}.json").read_text())["confusion"] for s in (3, 4)
     ]
-    recalls = [by_group(torch.tensor(t), ("many", "few"))["few"].recall for t in tables]
+    recalls = [scores_by_group(torch.tensor(t), ("many", "few"))["few"].recall for t in tables]
     spread = outcome["scores"]["few"]["recall"]
     assert spread["mean"] == pytest.approx(sum(recalls) / 2)
     assert (tmp_path / "seed-3.safetensors").read_bytes() == (
@@ -161,32 +161,32 @@ def test_a_run_leaves_scores_and_networks_and_does_not_train_a_finished_seed_aga
 
     before = (tmp_path / "seed-4.safetensors").read_bytes()
     (tmp_path / "seed-4.json").unlink()  # killed before it was finished
-    again, said = run(trial_in(tmp_path))
+    again, said = run(task_in(tmp_path))
     assert "seed 3: there already" in said and "seed 4: there already" not in said
     assert again["scores"] == outcome["scores"]
     assert (tmp_path / "seed-4.safetensors").read_bytes() == before
 
 
 def test_the_stored_network_is_the_one_that_was_tested_and_an_extractor(tmp_path):
-    trial = trial_in(tmp_path, seeds=(0,))
-    run(trial)
+    task = task_in(tmp_path, seeds=(0,))
+    run(task)
     path = tmp_path / "classifier.safetensors"
     net = load_classifier(path)
     assert isinstance(net, ResNet32) and not net.training
     extractor = load_extractor(f"classifier:{path}", str(tmp_path))
-    x = torch.from_numpy(trial.test.read(range(30)))
+    x = torch.from_numpy(task.test.read(range(30)))
     found = extractor(x)
     assert found.pool.shape == (30, 64) and extractor.dim == 64
     torch.testing.assert_close(found.pool, net.features(x / 127.5 - 1))
     table = json.loads((tmp_path / "seed-0.json").read_text())["confusion"]
-    right = found.logits.argmax(dim=1).numpy() == trial.test.labels
+    right = found.logits.argmax(dim=1).numpy() == task.test.labels
     assert right.sum() == table[0][0] + table[1][1]
     with pytest.raises(ValueError, match=r"was trained on images \(1, 8, 8\)"):
         extractor(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_a_network_of_another_kind_is_refused_by_name(tmp_path):
-    run(trial_in(tmp_path, seeds=(0,)))
+    run(task_in(tmp_path, seeds=(0,)))
     data = (tmp_path / "classifier.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -198,6 +198,6 @@ def test_a_network_of_another_kind_is_refused_by_name(tmp_path):
 
 def test_an_error_that_the_user_can_mend_comes_back_in_words(tmp_path):
     fit = FitConfig(batch_size=16, total_images=64, lr=1e30, warmup=0.0)
-    outcome, _ = run(trial_in(tmp_path, fit=fit))
+    outcome, _ = run(task_in(tmp_path, fit=fit))
     assert "Try a lower --train.lr" in outcome["error"]
     assert not Path(tmp_path, "result.json").exists()

@@ -1,4 +1,4 @@
-"""From sets to numbers: make what is missing, extract features on all workers, measure."""
+"""From sets to numbers: make missing images, extract features on all workers, compute."""
 
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,14 @@ from cbdm_scale.metrics.sources import Images
 
 def compute(inputs: Inputs) -> Evaluation:
     """Everything; what is there already (images, features) is not made again."""
-    make_sets(inputs)
+    _make_sets(inputs)
     inputs.recipe.load("cpu")  # a file that does not fit is said here, not by every worker
     options, counts = inputs.options, inputs.real.counts["train"]
-    real, train = real_features(inputs), train_features(inputs)
+    real, train = _real_features(inputs), _train_features(inputs)
     reference = Reference(real.pool, real.labels, counts)
     results = []
     for spec in inputs.sets:
-        fake = features(inputs, spec.images, f"omega {spec.omega:g}")
+        fake = _features(inputs, spec.images, f"omega {spec.omega:g}")
         print(f"numbers at omega {spec.omega:g}", flush=True)
         results.append(
             compute_metrics(
@@ -59,7 +59,7 @@ def compute(inputs: Inputs) -> Evaluation:
     )
 
 
-def make_sets(inputs: Inputs) -> None:
+def _make_sets(inputs: Inputs) -> None:
     options = inputs.options
     for spec in inputs.sets:
         if spec.store:
@@ -68,18 +68,18 @@ def make_sets(inputs: Inputs) -> None:
             make_missing(spec.store, inputs.origin.weights, options.num_images, options.cluster)
 
 
-def real_features(inputs: Inputs) -> FeatureSet:
-    return features(inputs, inputs.split("eval"), "split eval")
+def _real_features(inputs: Inputs) -> FeatureSet:
+    return _features(inputs, inputs.split("eval"), "split eval")
 
 
-def train_features(inputs: Inputs) -> FeatureSet | None:
+def _train_features(inputs: Inputs) -> FeatureSet | None:
     """Of the training images; None where nobody looks for copies of them."""
     if not inputs.options.memorisation:
         return None
-    return features(inputs, inputs.split("train"), "split train")
+    return _features(inputs, inputs.split("train"), "split train")
 
 
-def features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
+def _features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
     """Features of some images, from the cache or by all workers."""
     folder = inputs.options.features
     with ProgressBar(images.count, f"features of {what}") as progress:

@@ -34,14 +34,14 @@ def start(options: EvaluateOptions, origin: PretrainedNetwork, evaluate: Evaluat
     home = Storage(options.out or inside)
     name = f"ema-sweep-{origin.checkpoint}.json"
     known = home.read_json(name) if home.exists(name) else {}
-    home.write_json(name, known | {w: as_row(e) for w, e in found.items()})
+    home.write_json(name, known | {w: _as_row(e) for w, e in found.items()})
     print("\n" + "\n".join(table(found)) + f"\n\nsweep    {home.path(name)}")
-    best = min(found, key=lambda weights: fid_of(found[weights]).value)
+    best = min(found, key=lambda weights: _fid_of(found[weights]).value)
     words = f"--run {shlex.quote(origin.url)} --weights {best}"
     print(f"next     python -m cbdm_scale.sample {words} --guidance {found[best].best.omega:g}")
 
 
-def fid_of(evaluation: Evaluation) -> Interval:
+def _fid_of(evaluation: Evaluation) -> Interval:
     """At the omega that suits it best; ValueError where there were too few images."""
     fid = evaluation.best.fid
     if fid is None:
@@ -53,8 +53,8 @@ def fid_of(evaluation: Evaluation) -> Interval:
     return fid
 
 
-def as_row(evaluation: Evaluation) -> dict[str, object]:
-    best, fid = evaluation.best, fid_of(evaluation)
+def _as_row(evaluation: Evaluation) -> dict[str, object]:
+    best, fid = evaluation.best, _fid_of(evaluation)
     return {
         "id": evaluation.id,
         "num_images": best.num_images,
@@ -70,7 +70,7 @@ def table(found: dict[str, Evaluation]) -> list[str]:
     """A line a width: FID with its interval, at the omega that suits it best."""
     lines = ["      weights    omega      FID [95 %]"]
     for weights, evaluation in found.items():
-        fid = fid_of(evaluation)
+        fid = _fid_of(evaluation)
         shown = f"{fid.value:.2f} [{fid.low:.2f}, {fid.high:.2f}]"
         lines.append(f"{weights:>13}  {evaluation.best.omega:>7g}  {shown}")
     return lines

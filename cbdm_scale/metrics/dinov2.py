@@ -48,7 +48,7 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class DinoExtractor:
+class _DinoExtractor:
     state: dict[str, Tensor]
     """The published file's tensors, on the device."""
     device: torch.device
@@ -115,7 +115,7 @@ def _places(learnt: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DinoRecipe:
+class _DinoRecipe:
     weights: Weights
     rule: Resize
 
@@ -123,7 +123,7 @@ class DinoRecipe:
     def fingerprint(self) -> str:
         return self.weights.fingerprint("dinov2", self.rule)
 
-    def load(self, device: torch.device | str) -> DinoExtractor:
+    def load(self, device: torch.device | str) -> _DinoExtractor:
         device, path = torch.device(device), self.weights.path
         try:
             read = torch.load(io.BytesIO(self.weights.data), "cpu", weights_only=True)
@@ -136,9 +136,9 @@ class DinoRecipe:
                 f"{path} does not hold a DINOv2 network of size small, base or large: "
                 f"{reason}. Give --eval.weights one of the published files: {files}."
             ) from error
-        return DinoExtractor(state, device, self.rule, self.fingerprint)
+        return _DinoExtractor(state, device, self.rule, self.fingerprint)
 
 
-def find_dinov2(path: str = "", allow: bool = False, rule: Resize = "bilinear") -> DinoRecipe:
+def find_dinov2(path: str = "", allow: bool = False, rule: Resize = "bilinear") -> _DinoRecipe:
     """The file at ``path``, of CBDM_SCALE_DINOV2, or downloaded."""
-    return DinoRecipe(find_weights("dinov2", VARIABLE, PUBLISHED, path, allow), rule)
+    return _DinoRecipe(find_weights("dinov2", VARIABLE, PUBLISHED, path, allow), rule)

@@ -63,12 +63,12 @@ class Extraction:
             found = extractor(torch.from_numpy(images))
             given = {"pool": found.pool, "logits": found.logits, "imagenet": found.imagenet}
             piece = {k: v.cpu().float().numpy() for k, v in given.items() if v is not None}
-            return piece | {"hashes": pixel_hashes(images)}
+            return piece | {"hashes": _pixel_hashes(images)}
 
         return work
 
 
-def pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """64 bits of BLAKE2 of every image (n, C, H, W): (n,)."""
     digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in images]
     return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)

@@ -17,7 +17,7 @@ Read = Callable[[str], bytes]
 EXTRACTORS = "classifier", "classifier:PATH", "inception", "dinov2", "none"
 
 
-def read_local(path: str) -> bytes:
+def _read_local(path: str) -> bytes:
     """Read a file of this machine."""
     return Path(path).expanduser().read_bytes()
 
@@ -25,7 +25,7 @@ def read_local(path: str) -> bytes:
 def find_extractor(
     name: str,
     folder: str,
-    read: Read = read_local,
+    read: Read = _read_local,
     *,
     weights: str = "",
     allow_weights: bool = False,
@@ -42,7 +42,7 @@ def find_extractor(
         path = path or f"{folder.rstrip('/')}/classifier.safetensors"
         try:
             return ClassifierRecipe(
-                (read if path.startswith(folder) else read_local)(path), path
+                (read if path.startswith(folder) else _read_local)(path), path
             )
         except FileNotFoundError as error:
             raise missing_classifier(path) from error

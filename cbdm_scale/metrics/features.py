@@ -58,7 +58,7 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassifierExtractor:
+class _ClassifierExtractor:
     """A classifier of the data set's real images, by ``data_prep`` or ``classify``."""
 
     net: Classifier
@@ -93,7 +93,7 @@ class ClassifierRecipe:
 
     def load(self, device: torch.device | str) -> Extractor:
         net = load_classifier(self.data, name=self.path).to(device)
-        return ClassifierExtractor(net, self.fingerprint)
+        return _ClassifierExtractor(net, self.fingerprint)
 
 
 def as_levels(x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class InceptionExtractor:
+class _InceptionExtractor:
     """Pool features, and scores of ImageNet's classes where the file has them."""
 
     net: Network
@@ -84,7 +84,7 @@ class InceptionExtractor:
 
 
 @dataclass(frozen=True)
-class InceptionRecipe:
+class _InceptionRecipe:
     weights: Weights
     rule: Resize
 
@@ -92,18 +92,18 @@ class InceptionRecipe:
     def fingerprint(self) -> str:
         return self.weights.fingerprint("inception", self.rule)
 
-    def load(self, device: torch.device | str) -> InceptionExtractor:
+    def load(self, device: torch.device | str) -> _InceptionExtractor:
         device = torch.device(device)
         build = _script if _is_script(self.weights.data) else _state
         net, head = build(self.weights, device)
-        return InceptionExtractor(net, head, device, self.rule, self.fingerprint)
+        return _InceptionExtractor(net, head, device, self.rule, self.fingerprint)
 
 
 def find_inception(
     path: str = "", allow: bool = False, rule: Resize = "bilinear"
-) -> InceptionRecipe:
+) -> _InceptionRecipe:
     """The file at ``path``, of CBDM_SCALE_INCEPTION, or downloaded."""
-    return InceptionRecipe(find_weights("inception", VARIABLE, PUBLISHED, path, allow), rule)
+    return _InceptionRecipe(find_weights("inception", VARIABLE, PUBLISHED, path, allow), rule)
 
 
 def _is_script(data: bytes) -> bool:

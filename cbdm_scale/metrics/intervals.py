@@ -97,7 +97,7 @@ def wilson(share: float, n: int) -> Interval:
     return Interval(share, float(low), float(high))
 
 
-def student(freedom: int) -> float:
+def _student(freedom: int) -> float:
     """Two-sided 95 % quantile of Student's t."""
     from scipy.stats import t
 
@@ -132,5 +132,5 @@ def fid_interval(
         ]
     left_out = torch.tensor(found, dtype=torch.float64)
     spread = ((num_groups - 1) * left_out.var(correction=0)).sqrt().item()
-    half = student(num_groups - 1) * spread
+    half = _student(num_groups - 1) * spread
     return Interval(value, max(0.0, value - half), value + half)

@@ -48,7 +48,7 @@ def _check(real: Tensor, fake: Tensor) -> None:
             raise ValueError(f"{side} features hold non-finite numbers: look at the images")
 
 
-def within_mean(x: Tensor, weights: Tensor) -> Tensor:
+def _within_mean(x: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of k over all pairs of different images: x (N, D), weights (N, B) -> (B,).
 
     A pair counts w_i w_j; an image drawn twice makes no pair with itself.
@@ -67,7 +67,7 @@ def within_mean(x: Tensor, weights: Tensor) -> Tensor:
     return total / (w.sum(0).square() - w.square().sum(0))
 
 
-def across_mean(x: Tensor, y: Tensor) -> Tensor:
+def _across_mean(x: Tensor, y: Tensor) -> Tensor:
     """Mean of k(x_i, y_j) over all x_i (N, D), for every y_j (M, D): (M,) float64."""
     means = torch.zeros(len(y), dtype=torch.float64, device=y.device)
     for column in range(0, len(y), BLOCK):
@@ -86,10 +86,10 @@ def kid(real: Tensor, fake: Tensor) -> float:
 def weighted_kid(real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
     """KID with generated image i counted weights_i times: (M, B) -> (B,) float64."""
     _check(real, fake)
-    mixed = (weights.double() * across_mean(real, fake)[:, None]).sum(0)
+    mixed = (weights.double() * _across_mean(real, fake)[:, None]).sum(0)
     ones = torch.ones(len(real), 1, device=real.device)
     mixed = mixed / weights.sum(0, dtype=torch.float64)
-    return within_mean(real, ones) + within_mean(fake, weights) - 2 * mixed
+    return _within_mean(real, ones) + _within_mean(fake, weights) - 2 * mixed
 
 
 def subset_kid(

@@ -134,7 +134,7 @@ def _tiles(screened: Tensor) -> Tensor:
     return tiles
 
 
-def squared_distance(a: Tensor, b: Tensor, pairs: Pairs) -> Tensor:
+def _squared_distance(a: Tensor, b: Tensor, pairs: Pairs) -> Tensor:
     """|a_i - b_j|^2 of the pairs, from differences: relative error below 1e-6; (P,) float64."""
     i, j = pairs
     found = torch.empty(len(i), dtype=torch.float64, device=a.device)
@@ -176,7 +176,7 @@ def _settle(a: _Side, b: _Side, found: _Nearest, k: int) -> tuple[Neighbours, Te
     candidate = found.screened.isfinite() & (found.screened <= limit[:, None])
     i, c = candidate.nonzero(as_tuple=True)
     exact = torch.full(candidate.shape, torch.inf, dtype=torch.float64, device=a.x.device)
-    exact[i, c] = squared_distance(a.x, b.x, (i, found.index[i, c]))
+    exact[i, c] = _squared_distance(a.x, b.x, (i, found.index[i, c]))
     exact, order = exact.topk(k, largest=False)
     last = found.screened[:, -1].double()
     beyond = torch.where(last.isinf(), last, last - a.error(b, last))  # of all left out
@@ -265,5 +265,5 @@ def _decide(a: Tensor, b: Tensor, pairs: Pairs, sure: Tensor, square: Tensor) ->
     """The pairs that are surely within the squared radius (P,) or exactly so."""
     keep, unsure = sure.clone(), (~sure).nonzero().flatten()
     i, j = pairs
-    keep[unsure] = squared_distance(a, b, (i[unsure], j[unsure])) <= square[unsure]
+    keep[unsure] = _squared_distance(a, b, (i[unsure], j[unsure])) <= square[unsure]
     return i[keep], j[keep]

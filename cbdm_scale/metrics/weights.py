@@ -39,7 +39,7 @@ class Weights:
         return f"{digest}-" + "".join(c if c.isalnum() else "_" for c in Path(self.path).name)
 
 
-def download_folder() -> Path:
+def _download_folder() -> Path:
     """Torch's own, so that a file downloaded by another program is found."""
     import torch
 
@@ -92,7 +92,7 @@ def _downloaded(extractor: str, variable: str, published: tuple[Published, ...])
     """The published file in torch's folder, downloaded if no program has done so before."""
     import torch
 
-    folder = download_folder()
+    folder = _download_folder()
     for one in published:
         if (folder / one.file).is_file():
             return folder / one.file

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.pixels import to_model_range
-from cbdm_scale.recognition.mixture import LabelledImages
-from cbdm_scale.recognition.recognise import confusion
+from cbdm_scale.metrics.sources import Images
+from cbdm_scale.recognition.confusion import confusion
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import read
 
-TEST_AT_ONCE = 250
+_TEST_CHUNK = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class FitConfig:
         if not self.warmup < 1 or not self.momentum < 1:
             raise ValueError("train.warmup and train.momentum must be below 1. Try 0.025, 0.9.")
 
-    def images(self, num_samples: int) -> int:
+    def num_images(self, num_samples: int) -> int:
         """Images to show, of a set of ``num_samples``: whole steps, at least one."""
         wanted = self.total_images or self.epochs * num_samples
         return max(round(wanted / self.batch_size), 1) * self.batch_size
@@ -84,25 +84,19 @@ def learning_rate(config: FitConfig, share: float) -> float:
     return config.lr * (1e-4 if share >= 0.9 else 1e-2 if share >= 0.8 else 1)
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What fitting calls besides the mathematics."""
-
-    report: Callable[[int, float], None]
-    """Images shown and mean loss since the last report; on every rank."""
-    stop: Callable[[], bool]
-    """Whether this rank was told to stop."""
-
-
 def fit(
     net: nn.Module,
     batches: Iterator[Batch],
     config: FitConfig,
     total_images: int,
     world: World,
-    hooks: Hooks,
+    report: Callable[[int, float], None],
+    stop: Callable[[], bool],
 ) -> bool:
-    """Show ``total_images`` images to the network; False if it was told to stop before.
+    """Show ``total_images`` images to the network; False if it was asked to stop before.
+
+    ``report`` gets images shown and the mean loss since the last report, on every rank;
+    ``stop`` says whether this rank is asked to stop.
 
     RunError on every rank if a batch cannot be read anywhere, or if the loss is not finite.
     """
@@ -115,7 +109,7 @@ def fit(
     while shown < total_images:
         # Read. Every rank says how it fares, so that all stop together or none does.
         batch = read(batches)
-        if agree_to_stop(batch, hooks, world):
+        if _sync_stop(batch, stop, world):
             return False
         assert isinstance(batch, Batch), "a rank that failed has raised"
 
@@ -139,19 +133,19 @@ def fit(
                     f"the loss is not finite after {shown:,} images. Try a lower --train.lr "
                     f"than {config.lr:g}, or a longer --train.warmup."
                 )
-            hooks.report(shown, mean.item())
+            report(shown, mean.item())
             losses.clear()
     average_buffers(net, world)
     return True
 
 
-def agree_to_stop(batch: Batch | Exception, hooks: Hooks, world: World) -> bool:
-    """True on all ranks if any was told to stop; RunError on all if any cannot read."""
+def _sync_stop(batch: Batch | Exception, stop: Callable[[], bool], world: World) -> bool:
+    """True on all ranks if any is asked to stop; RunError on all if any cannot read."""
     failed = isinstance(batch, Exception)
-    flags = world.sum(torch.tensor([hooks.stop(), failed]).double())
+    flags = world.sum(torch.tensor([stop(), failed]).double())
     if flags[1]:
-        told = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
-        raise RunError("reading the images failed. " + " ".join(filter(None, told)))
+        problems = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
+        raise RunError("reading the images failed. " + " ".join(filter(None, problems)))
     return bool(flags[0])
 
 
@@ -167,16 +161,14 @@ def average_buffers(net: nn.Module, world: World) -> None:
 
 
 @torch.no_grad()
-def count_confusion(
-    net: nn.Module, images: LabelledImages, num_classes: int, world: World
-) -> Tensor:
+def count_confusion(net: nn.Module, images: Images, num_classes: int, world: World) -> Tensor:
     """How many test images of class i are taken for class j, (K, K), over all ranks."""
     net.eval()
     labels = torch.from_numpy(images.labels)
     table = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     mine = torch.arange(world.rank, images.count, world.size)
     with world.monitored_barrier():  # if a rank cannot read, all of them raise
-        for numbers in mine.split(TEST_AT_ONCE):
+        for numbers in mine.split(_TEST_CHUNK):
             x = torch.from_numpy(images.read(numbers.tolist())).to(world.device)
             x = to_model_range(x).contiguous(memory_format=torch.channels_last)
             _, logits = net(x)

@@ -3,7 +3,6 @@
 Shapes: K = classes.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ import numpy as np
 
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
-from cbdm_scale.recognition.mixture import (
-    LabelledImages,
-    Mixture,
+from cbdm_scale.recognition.mixed_images import (
+    MixedImages,
     check_added,
-    choose_added,
-    unseen,
+    not_in_training,
+    select_added,
 )
 from cbdm_scale.storage.remote import split_scheme
 
@@ -30,11 +28,11 @@ class Sets:
     """What is learnt and what it is tested on."""
 
     manifest: Manifest
-    train: Mixture
+    train: MixedImages
     """Real images, then generated ones."""
     added: Subset | None
     """The generated ones among them."""
-    test: LabelledImages
+    test: Images
     learnt: str
     """Real and generated images in words."""
     tested: str
@@ -52,7 +50,7 @@ def find_sets(root: str, dataset: str, add: Sequence[str], per_class: str) -> Se
         counts = np.bincount(added.labels, minlength=manifest.num_classes)
         each = f"{counts.min()} to {counts.max()} a class"
         learnt += f" and {added.count:,} generated ones ({each})"
-    train = Mixture([real, added] if added else [real])
+    train = MixedImages([real, added] if added else [real])
     return Sets(manifest, train, added, test, learnt, tested)
 
 
@@ -88,21 +86,12 @@ def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Subset
     sets = [open_added(where) for where in add]
     for where, images in zip(add, sets, strict=True):
         check_added(where, images, shape, manifest.num_classes)
-    every = Joined(sets)
-    rows = choose_added(every.labels, manifest.counts["train"], per_class)
+    every = MixedImages(sets)
+    rows = select_added(every.labels, manifest.counts["train"], per_class)
     return Subset(every, tuple(rows.tolist()))
 
 
-class Joined(Mixture):
-    """The sets of all ``--add``, with a fingerprint."""
-
-    def __init__(self, sets: Sequence[Images]):
-        super().__init__(sets)
-        joint = " ".join(images.fingerprint for images in sets)
-        self.fingerprint = hashlib.sha256(joint.encode()).hexdigest()[:16]
-
-
-def find_test(root: str, manifest: Manifest) -> tuple[LabelledImages, str]:
+def find_test(root: str, manifest: Manifest) -> tuple[Images, str]:
     """What to test on, and in words: test, or those of eval that are no training images."""
     if "test" in manifest.counts:
         images = SplitImages(root, manifest.name, "test")
@@ -113,7 +102,7 @@ def find_test(root: str, manifest: Manifest) -> tuple[LabelledImages, str]:
             "with one: python -m data_prep --help."
         )
     images = SplitImages(root, manifest.name, "eval")
-    rows = unseen(SplitImages(root, manifest.name, "train"), images)
+    rows = not_in_training(SplitImages(root, manifest.name, "train"), images)
     if not rows:
         raise ValueError(
             f"dataset ({manifest.name}) has no test split, and every image of its eval "

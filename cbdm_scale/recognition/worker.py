@@ -25,25 +25,26 @@ from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import BadSample
 from cbdm_scale.metrics.classifier import save_classifier
+from cbdm_scale.metrics.sources import Images
 from cbdm_scale.models.resnet import new_resnet
-from cbdm_scale.recognition.fit import FitConfig, Hooks, count_confusion, fit
-from cbdm_scale.recognition.mixture import Augmented, LabelledImages, Mixture
-from cbdm_scale.recognition.recognise import by_group, group_confusion, over_seeds
+from cbdm_scale.recognition.confusion import group_confusion, scores_by_group, scores_over_seeds
+from cbdm_scale.recognition.fit import FitConfig, count_confusion, fit
+from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
 
-LAST_WORDS_S = 20.0
+_FLUSH_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Task:
     """What is learnt from what, and tested on what; pickles small."""
 
     folder: str
-    train: Mixture
-    test: LabelledImages
+    train: MixedImages
+    test: Images
     channels: int
     image_size: int
     groups: tuple[Group, ...]
@@ -52,17 +53,17 @@ class Trial:
     seeds: tuple[int, ...]
 
     @property
-    def images(self) -> int:
+    def num_images(self) -> int:
         """Images shown for one seed."""
-        return self.fit.images(self.train.count)
+        return self.fit.num_images(self.train.count)
 
 
-def recognise_rank(
+def train_and_test(
     world: World,
     published: ReportCheckpoint,
-    say: Log = print,
+    log: Log = print,
     *,
-    trial: Trial,
+    task: Task,
     tracking_uri: str,
     run_id: str,
 ) -> dict[str, Any]:
@@ -70,19 +71,19 @@ def recognise_rank(
 
     What the user can mend comes back as {"error": text} on every rank, and is not retried.
     """
-    run = Storage(trial.folder)
+    run = Storage(task.folder)
     first = world.rank == 0
     tracker: Tracker = NoTracker()
     if first and run_id:
         tracker = MlflowTracker(run, tracking_uri, run_id)
     stop = StopFile(run) if first else None
     try:
-        outcome = all_seeds(
-            trial,
+        outcome = _all_seeds(
+            task,
             world,
             tracker,
             stop=stop.is_set if stop else lambda: False,
-            say=say if first else lambda text: None,
+            log=log if first else lambda text: None,
         )
     except (RunError, ValueError, BadSample) as error:
         texts = sorted(set(world.gather(str(error))) - {""})
@@ -90,24 +91,24 @@ def recognise_rank(
     finally:
         if stop:
             stop.close()
-    outcome["unsent"] = tracker.close(LAST_WORDS_S)
+    outcome["unsent"] = tracker.close(_FLUSH_S)
     return outcome
 
 
-def all_seeds(
-    trial: Trial, world: World, tracker: Tracker, stop: Callable[[], bool], say: Log
+def _all_seeds(
+    task: Task, world: World, tracker: Tracker, stop: Callable[[], bool], log: Log
 ) -> dict[str, Any]:
     """The seeds one after the other; rank 0 writes the files."""
-    run = Storage(trial.folder)
+    run = Storage(task.folder)
     tables = []
-    for seed in trial.seeds:
+    for seed in task.seeds:
         known, name = None, f"seed-{seed}.json"
         if world.rank == 0 and run.exists(name):
             known = run.read_json(name)["confusion"]
-            say(f"seed {seed}: there already")
+            log(f"seed {seed}: there already")
         known = world.gather(known)[0]
         table = (
-            one_seed(trial, seed, world, tracker, stop, say)
+            _one_seed(task, seed, world, tracker, stop, log)
             if known is None
             else torch.tensor(known)
         )
@@ -116,60 +117,60 @@ def all_seeds(
         tables.append(table)
     result: dict[str, Any] = {}
     if world.rank == 0:
-        result = write_result(trial, tables)
+        result = _write_result(task, tables)
         numbers = {
             f"recognition/{score}_{name}": spread["mean"]
             for name, scores in result["scores"].items()
             for score, spread in scores.items()
         }
-        tracker.scalars(trial.images * len(tables), numbers)
+        tracker.scalars(task.num_images * len(tables), numbers)
     world.gather(0)  # nobody leaves before it is written
     return {"how": "finished"} | result
 
 
-def one_seed(
-    trial: Trial,
+def _one_seed(
+    task: Task,
     seed: int,
     world: World,
     tracker: Tracker,
     stop: Callable[[], bool],
-    say: Log,
+    log: Log,
 ) -> Tensor | None:
     """Confusion (K, K) of a network trained under this seed, stored; None if stopped."""
-    began, total = time.perf_counter(), trial.images
+    began, total = time.perf_counter(), task.num_images
     net = new_resnet(
-        image_channels=trial.channels,
-        image_size=trial.image_size,
-        num_classes=len(trial.groups),
+        image_channels=task.channels,
+        image_size=task.image_size,
+        num_classes=len(task.groups),
         seed=seed,
     ).to(world.device)
-    plan = SamplePlan([trial.train.count], seed)
+    plan = SamplePlan([task.train.count], seed)
     batches = load_batches(
-        Augmented(trial.train, plan, seed, trial.data.flip),
-        trial.data,
+        Augmented(task.train, plan, seed, task.data.flip),
+        task.data,
         start=0,
-        batch_size=trial.fit.batch_size,
+        batch_size=task.fit.batch_size,
         rank=world.rank,
         world_size=world.size,
     )
 
-    def report(images: int, loss: float) -> None:
-        speed = images / (time.perf_counter() - began)
-        tracker.scalars(images, {f"seed{seed}/loss": loss, "images_per_second": speed})
+    def report(num_shown: int, loss: float) -> None:
+        speed = num_shown / (time.perf_counter() - began)
+        tracker.scalars(num_shown, {f"seed{seed}/loss": loss, "images_per_second": speed})
         text = (
-            f"seed {seed} | {images:>9,}/{total:,} images | {speed:.0f}/s | loss {loss:.4f} | "
-            f"{clock((total - images) / speed)} left"
+            f"seed {seed} | {num_shown:>9,}/{total:,} images | {speed:.0f}/s | "
+            f"loss {loss:.4f} | {clock((total - num_shown) / speed)} left"
         )
-        say(ProgressLine(text, images, total))
+        log(ProgressLine(text, num_shown, total))
 
     try:
-        if not fit(net, batches, trial.fit, total, world, Hooks(report, stop)):
+        if not fit(net, batches, task.fit, total, world, report, stop):
             return None
     finally:
         batches.close()  # type: ignore[attr-defined]
-    table = count_confusion(net, trial.test, len(trial.groups), world)
+    table = count_confusion(net, task.test, len(task.groups), world)
     if world.rank == 0:
-        run, scores = Storage(trial.folder), by_group(table, trial.groups)
+        run, scores = Storage(task.folder), scores_by_group(table, task.groups)
         run.write_bytes(f"seed-{seed}.safetensors", save_classifier(net))
         about = {
             "seed": seed,
@@ -177,50 +178,50 @@ def one_seed(
             "seconds": round(time.perf_counter() - began, 1),
             "confusion": table.tolist(),
         }
-        tracker.scalars(total, numbers_of(trial, table, f"seed{seed}"))
+        tracker.scalars(total, _metrics(task, table, f"seed{seed}"))
         tracker.flush()
         run.write_json(f"seed-{seed}.json", about)  # last: it says that the seed is done
-        say(
+        log(
             f"seed {seed}: precision {scores['all'].precision:.3f}, "
             f"recall {scores['all'].recall:.3f}"
         )
     return table
 
 
-def numbers_of(trial: Trial, table: Tensor, prefix: str) -> dict[str, float]:
+def _metrics(task: Task, table: Tensor, prefix: str) -> dict[str, float]:
     """The scores of one table under names for MLflow."""
     numbers: dict[str, float] = {}
-    for name, scores in by_group(table, trial.groups).items():
+    for name, scores in scores_by_group(table, task.groups).items():
         numbers[f"{prefix}/precision_{name}"] = scores.precision
         numbers[f"{prefix}/recall_{name}"] = scores.recall
-    for name, shares in group_confusion(table, trial.groups).items():
+    for name, shares in group_confusion(table, task.groups).items():
         numbers |= {f"{prefix}/{name}_taken_for_{other}": v for other, v in shares.items()}
     return numbers
 
 
-def write_result(trial: Trial, tables: Sequence[Tensor]) -> dict[str, Any]:
+def _write_result(task: Task, tables: Sequence[Tensor]) -> dict[str, Any]:
     """Write classifier.safetensors and result.json, and give the latter."""
-    run = Storage(trial.folder)
-    network = run.read_bytes(f"seed-{trial.seeds[0]}.safetensors")
+    run = Storage(task.folder)
+    network = run.read_bytes(f"seed-{task.seeds[0]}.safetensors")
     run.write_bytes("classifier.safetensors", network)
-    scores = over_seeds(tables, trial.groups)
+    scores = scores_over_seeds(tables, task.groups)
     result = {
-        "seeds": list(trial.seeds),
-        "images_shown": trial.images,
+        "seeds": list(task.seeds),
+        "images_shown": task.num_images,
         "scores": {
             name: {score: asdict(spread) for score, spread in found.items()}
             for name, found in scores.items()
         },
         "classes_never_predicted": [
-            by_group(table, trial.groups)["all"].never_predicted for table in tables
+            scores_by_group(table, task.groups)["all"].never_predicted for table in tables
         ],
-        "taken_for": mean_confusion(trial, tables),
+        "taken_for": _mean_confusion(task, tables),
     }
     run.write_json("result.json", result)
     return dict(json.loads(json.dumps(result)))
 
 
-def mean_confusion(trial: Trial, tables: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+def _mean_confusion(task: Task, tables: Sequence[Tensor]) -> dict[str, dict[str, float]]:
     """Of a group's images, the share taken for each group, over all seeds."""
-    found = group_confusion(torch.stack(list(tables)).sum(dim=0), trial.groups)
+    found = group_confusion(torch.stack(list(tables)).sum(dim=0), task.groups)
     return {name: found[name] for name in GROUPS if name in found}

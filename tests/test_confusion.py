@@ -5,15 +5,14 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 
-from cbdm_scale.recognition.recognise import (
-    Spread,
-    by_group,
+from cbdm_scale.recognition.confusion import (
     class_precision,
     class_recall,
     confusion,
     group_confusion,
-    over_seeds,
-    recognition,
+    macro_scores,
+    scores_by_group,
+    scores_over_seeds,
 )
 
 K = 7
@@ -38,7 +37,7 @@ def test_the_table_is_scikit_learns():
 @pytest.mark.parametrize("seed", range(3))
 def test_all_scores_are_scikit_learns_macro_averages(seed):
     y, found = guesses(seed)
-    scores = by_group(confusion(y, found, K), GROUPS)
+    scores = scores_by_group(confusion(y, found, K), GROUPS)
     assert list(scores) == ["all", "many", "medium", "few"]
     for name, ours in scores.items():
         chosen = [c for c in range(K) if name in ("all", GROUPS[c])]
@@ -55,15 +54,15 @@ def test_a_class_without_test_images_is_in_no_average():
     table = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
     assert class_precision(table).isnan().tolist() == [False, False, True]
     assert class_recall(table).isnan().tolist() == [False, False, True]
-    scores = by_group(table, ("many", "medium", "few"))
+    scores = scores_by_group(table, ("many", "medium", "few"))
     assert scores["all"].recall == pytest.approx((3 / 4 + 1) / 2)
     assert scores["all"].classes == 2 and "few" not in scores
-    assert recognition(table, torch.tensor([False, False, True])) is None
+    assert macro_scores(table, torch.tensor([False, False, True])) is None
 
 
 def test_precision_of_a_group_counts_what_other_groups_lose_to_it():
     table = torch.tensor([[2, 0], [6, 2]])
-    scores = by_group(table, ("many", "few"))
+    scores = scores_by_group(table, ("many", "few"))
     assert scores["many"].precision == pytest.approx(2 / 8)
     assert scores["many"].recall == 1 and scores["few"].precision == 1
 
@@ -78,8 +77,7 @@ def test_group_confusion_says_where_the_tail_goes():
 
 def test_over_seeds_gives_mean_and_half_the_range():
     tables = [confusion(*guesses(seed), K) for seed in range(3)]
-    recalls = [by_group(table, GROUPS)["few"].recall for table in tables]
-    spread = over_seeds(tables, GROUPS)["few"]["recall"]
+    recalls = [scores_by_group(table, GROUPS)["few"].recall for table in tables]
+    spread = scores_over_seeds(tables, GROUPS)["few"]["recall"]
     assert spread.mean == pytest.approx(np.mean(recalls))
     assert spread.half_range == pytest.approx((max(recalls) - min(recalls)) / 2)
-    assert str(Spread.of([0.25, 0.75])) == "0.500 ± 0.250"

@@ -6,7 +6,7 @@ Shapes: n = images asked for, N = images in all, K = classes, (C, H, W) an image
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,25 +16,10 @@ from torch import Tensor
 from cbdm_scale.data.loader import Batch, Packed
 from cbdm_scale.data.plan import Plan
 from cbdm_scale.diffusion import rng
+from cbdm_scale.metrics.sources import Images
 
 Rows = NDArray[np.int64]
 READ_AT_ONCE = 256
-
-
-class LabelledImages(Protocol):
-    """A set of images, read by their number; pickles small."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def labels(self) -> Rows:
-        """(N,)"""
-        ...
-
-    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
-        """(n, C, H, W)"""
-        ...
 
 
 def parse_per_class(text: str) -> int | None:
@@ -49,7 +34,7 @@ def parse_per_class(text: str) -> int | None:
     )
 
 
-def choose_added(labels: Rows, real_counts: Sequence[int], per_class: str) -> Rows:
+def select_added(labels: Rows, real_counts: Sequence[int], per_class: str) -> Rows:
     """Which generated images to add, by their number: the first of each class, in order.
 
     labels (N,) of the generated images; ``real_counts`` (K,) training images of each class;
@@ -71,7 +56,7 @@ def choose_added(labels: Rows, real_counts: Sequence[int], per_class: str) -> Ro
 
 
 def check_added(
-    where: str, images: LabelledImages, shape: tuple[int, int, int], num_classes: int
+    where: str, images: Images, shape: tuple[int, int, int], num_classes: int
 ) -> None:
     """ValueError unless the images of ``--add where`` have the size and labels of the data."""
     labels = images.labels
@@ -91,17 +76,24 @@ def check_added(
         )
 
 
-class Mixture:
+class MixedImages:
     """Several sets in a row: the first one's images, then the next one's."""
 
-    def __init__(self, parts: Sequence[LabelledImages]):
+    def __init__(self, parts: Sequence[Images]):
         self.parts = tuple(parts)
         self.ends = np.cumsum([part.count for part in parts])
         self.labels: Rows = np.concatenate([part.labels for part in parts])
 
     @property
     def count(self) -> int:
+        """Images of all sets together."""
         return int(self.ends[-1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any set's, and with their order."""
+        joint = " ".join(part.fingerprint for part in self.parts)
+        return hashlib.sha256(joint.encode()).hexdigest()[:16]
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """(n, C, H, W); each set is asked once."""
@@ -128,7 +120,7 @@ class Augmented:
     1/2. Which image, window and mirror depends on the seed and the image's number alone.
     """
 
-    images: Mixture
+    images: MixedImages
     plan: Plan
     seed: int
     flip: bool
@@ -154,13 +146,13 @@ class Augmented:
         return Packed(x, y, images.numpy(), tuple(map(str, rows)), (), None)
 
 
-def unseen(train: LabelledImages, test: LabelledImages) -> list[int]:
+def not_in_training(train: Images, test: Images) -> list[int]:
     """Numbers of the test images that are no training image, pixel for pixel."""
     known = set(_digests(train))
     return [i for i, digest in enumerate(_digests(test)) if digest not in known]
 
 
-def _digests(images: LabelledImages) -> Iterator[bytes]:
+def _digests(images: Images) -> Iterator[bytes]:
     for start in range(0, images.count, READ_AT_ONCE):
         part = images.read(range(start, min(start + READ_AT_ONCE, images.count)))
         yield from (hashlib.sha256(image.tobytes()).digest() for image in part)

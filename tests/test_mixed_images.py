@@ -11,12 +11,12 @@ from recognition_tools import shades
 from cbdm_scale.data.loader import load_batches
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
-from cbdm_scale.recognition.mixture import (
+from cbdm_scale.recognition.mixed_images import (
     Augmented,
-    Mixture,
+    MixedImages,
     check_added,
-    choose_added,
-    unseen,
+    not_in_training,
+    select_added,
 )
 
 REAL = shades(0, [0, 0, 0, 0, 0, 1, 1, 2])
@@ -25,7 +25,7 @@ BATCH = 6
 
 
 def both():
-    return Mixture([REAL, FAKE])
+    return MixedImages([REAL, FAKE])
 
 
 def load(steps, rank=0, size=1, flip=True, seed=3):
@@ -92,14 +92,14 @@ def test_crops_take_every_offset_and_half_of_the_images_are_mirrored():
         def read(self, numbers):
             return np.repeat(pixels, len(numbers), axis=0)
 
-    augmented = Augmented(Mixture([OneDot()]), SamplePlan([3600], 0), 0, flip=True)
+    augmented = Augmented(MixedImages([OneDot()]), SamplePlan([3600], 0), 0, flip=True)
     x0 = augmented[torch.arange(3600)].x0
     places = (x0 > 0).flatten(1).nonzero()[:, 1]
     found, counts = places.unique(return_counts=True)
     expected = {r * 8 + c for r in (2, 3, 4) for c in (1, 2, 3, 4, 5, 6)}
     assert set(found.tolist()) == expected and x0.amin() == -1
     assert counts.min() > 140 and counts.max() < 260  # 200 each
-    still = Augmented(Mixture([OneDot()]), SamplePlan([3600], 0), 0, flip=False)
+    still = Augmented(MixedImages([OneDot()]), SamplePlan([3600], 0), 0, flip=False)
     columns = (still[torch.arange(200)].x0 > 0).flatten(1).nonzero()[:, 1] % 8
     assert set(columns.tolist()) == {1, 2, 3}
 
@@ -113,12 +113,12 @@ def counts(rows):
 
 
 def test_all_adds_every_image_and_a_number_the_first_of_each_class():
-    assert choose_added(FAKE.labels, [5, 2, 1], "all").tolist() == list(range(15))
-    assert choose_added(FAKE.labels, [5, 2, 1], "2").tolist() == [0, 1, 2, 3, 4, 5]
+    assert select_added(FAKE.labels, [5, 2, 1], "all").tolist() == list(range(15))
+    assert select_added(FAKE.labels, [5, 2, 1], "2").tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_fill_tops_every_class_up_to_the_largest():
-    rows = choose_added(FAKE.labels, [5, 2, 1], "fill")
+    rows = select_added(FAKE.labels, [5, 2, 1], "fill")
     assert counts(rows) == [0, 3, 4]
     assert (np.array([5, 2, 1]) + counts(rows)).tolist() == [5, 5, 5]
 
@@ -127,15 +127,15 @@ def test_too_few_generated_images_are_an_error_with_the_command_that_makes_more(
     with pytest.raises(
         ValueError, match="needs 6 generated images of class 0, the sets hold 5"
     ):
-        choose_added(FAKE.labels, [5, 2, 1], "6")
+        select_added(FAKE.labels, [5, 2, 1], "6")
     with pytest.raises(ValueError, match="--num-images 27"):
-        choose_added(FAKE.labels, [10, 2, 1], "fill")
+        select_added(FAKE.labels, [10, 2, 1], "fill")
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "half", ""])
 def test_what_is_no_number_of_images_is_named(text):
     with pytest.raises(ValueError, match="fill .as many as the largest class lacks"):
-        choose_added(FAKE.labels, [5, 2, 1], text)
+        select_added(FAKE.labels, [5, 2, 1], text)
 
 
 def test_wrong_labels_and_sizes_are_named():
@@ -149,4 +149,4 @@ def test_wrong_labels_and_sizes_are_named():
 
 
 def test_test_images_that_are_training_images_are_left_out():
-    assert unseen(shades(5, [0, 0]), shades(3, [0] * 6)) == [0, 1, 4, 5]
+    assert not_in_training(shades(5, [0, 0]), shades(3, [0] * 6)) == [0, 1, 4, 5]

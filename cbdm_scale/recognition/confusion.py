@@ -16,7 +16,7 @@ SCORES = "precision", "recall", "accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognition:
+class ClassificationScores:
     """Macro averages: every class counts the same, however many images it has."""
 
     classes: int
@@ -58,7 +58,7 @@ def class_recall(table: Tensor) -> Tensor:
     return table.diagonal().double() / table.sum(dim=1)
 
 
-def recognition(table: Tensor, members: Tensor | None = None) -> Recognition | None:
+def macro_scores(table: Tensor, members: Tensor | None = None) -> ClassificationScores | None:
     """The scores of some classes, (K,) bool, or of all; None if none of them has test images.
 
     Precision counts the images of all classes that were taken for one of these.
@@ -69,7 +69,7 @@ def recognition(table: Tensor, members: Tensor | None = None) -> Recognition | N
     if not chosen.any():
         return None
     precision = class_precision(table)[chosen]
-    return Recognition(
+    return ClassificationScores(
         classes=int(chosen.sum()),
         precision=precision.nan_to_num(0).mean().item(),
         recall=class_recall(table)[chosen].mean().item(),
@@ -78,11 +78,11 @@ def recognition(table: Tensor, members: Tensor | None = None) -> Recognition | N
     )
 
 
-def by_group(table: Tensor, groups: Sequence[Group]) -> dict[str, Recognition]:
+def scores_by_group(table: Tensor, groups: Sequence[Group]) -> dict[str, ClassificationScores]:
     """The scores of "all" classes and of many, medium and few; no key without test images."""
-    scores: dict[str, Recognition] = {}
+    scores: dict[str, ClassificationScores] = {}
     for name in ("all", *GROUPS):
-        found = recognition(table, torch.tensor([name in ("all", g) for g in groups]))
+        found = macro_scores(table, torch.tensor([name in ("all", g) for g in groups]))
         if found is not None:
             scores[name] = found
     return scores
@@ -112,20 +112,18 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
+        """Of the values of all seeds, one or more."""
         return cls(mean=sum(values) / len(values), half_range=(max(values) - min(values)) / 2)
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.half_range:.3f}"
 
-
-def over_seeds(
+def scores_over_seeds(
     tables: Sequence[Tensor], groups: Sequence[Group]
 ) -> dict[str, dict[str, Spread]]:
     """Precision, recall and accuracy of "all", many, medium and few: mean and spread.
 
     ``tables`` are the confusions of one and the same test set, one a seed.
     """
-    scores = [by_group(table, groups) for table in tables]
+    scores = [scores_by_group(table, groups) for table in tables]
     return {
         name: {
             score: Spread.of([getattr(seed[name], score) for seed in scores])
