@@ -25,6 +25,7 @@ from benchmarks.timing import (
 )
 from cbdm_scale.evaluation.results import metric_name
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import make_client
 
 MODES = "never", "auto"
@@ -52,7 +53,7 @@ def measure(args: argparse.Namespace, mode: str, repetition: int) -> Measured:
         --eval.background {mode} --eval.num-images {args.num_images}
     """
     run_quietly(train_command(options, shards=args.shards, storage=args.storage, name=name))
-    run_id = Storage(args.storage).child(name).read_text("mlflow_run_id").strip()
+    run_id = Storage(args.storage).child(name).read_text(RunDir.MLFLOW_RUN_ID).strip()
     client = make_client(f"sqlite:///{Storage(args.storage).local_path('mlflow.db')}")
     history = client.get_metric_history(run_id, "paused_s")
     times = [point.timestamp / 1000 for point in history]

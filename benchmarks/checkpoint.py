@@ -25,11 +25,11 @@ from cbdm_scale.config.presets import preset
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (
     Progress,
     State,
-    list_checkpoints,
     read_checkpoint,
     take_snapshot,
     write_checkpoint,
@@ -50,7 +50,7 @@ def make_state() -> State:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
-    return State(net, ema, optimizer, Progress(images=1, substitutions=[0] * 100))
+    return State(net, ema, optimizer, Progress(num_seen=1, substitutions=[0] * 100))
 
 
 def save_variants(state: State, folder: Storage) -> dict[str, Callable[[], Cost]]:
@@ -93,7 +93,7 @@ def leave(args: argparse.Namespace, number: int) -> dict[str, float]:
     status = process.wait(PATIENCE_S)
     seconds = time.monotonic() - began
     run = Storage(args.storage).child(name)
-    [checkpoint] = list_checkpoints(run)
+    [checkpoint] = RunDir(run).checkpoints()
     read_checkpoint(run, checkpoint)
     if status:
         raise RuntimeError(f"it ended with {status}: {log.read_text()[-2000:]}")

@@ -24,6 +24,7 @@ from cbdm_scale.cluster.connect import join
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.runs.launch import carry_out
+from cbdm_scale.storage.run_dir import RunDir
 
 TRIAL, ALONE = "as a trial", "the run alone"
 
@@ -49,7 +50,7 @@ def repetition(args: argparse.Namespace, number: int) -> Iterator[tuple[float, f
     runs, module = Path(args.storage, "search", name, "trials"), "benchmarks.search_overhead"
     for (before, _), (ended, trial) in pairwise(trials):
         seconds = ended - before
-        config = str(runs / f"{name}-{trial}" / "config.json")
+        config = str(runs / f"{name}-{trial}" / RunDir.CONFIG)
         words = [
             sys.executable,
             "-m",

@@ -14,7 +14,7 @@ from benchmarks.commands import train_command
 from benchmarks.timing import markdown, mean
 from cbdm_scale.evaluation.records import read_evaluation, training_home
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.state import list_checkpoints
+from cbdm_scale.storage.run_dir import RunDir
 
 COLUMNS = {
     "fid": "FID",
@@ -75,7 +75,7 @@ class Study:
         """Unless it is done; leaves the program if the run was stopped."""
         run, total = self.run(row, seed), self.images(row)
         last = f"checkpoints/{total:012d}"
-        if last in list_checkpoints(run) and self.is_evaluated(row, seed):
+        if last in RunDir(run).checkpoints() and self.is_evaluated(row, seed):
             return
         options = f"""
             --dataset digits_lt {self.rows[row]} --seed {seed} --cluster.workers 1
@@ -90,7 +90,7 @@ class Study:
         )
         print(*words, flush=True)
         status = subprocess.run(words).returncode
-        if status or last not in list_checkpoints(run):
+        if status or last not in RunDir(run).checkpoints():
             sys.exit(status or "stopped: the same command goes on from here")
 
     def scores(self, row: str, seed: int) -> dict[str, dict[str, float]]:

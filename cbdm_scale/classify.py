@@ -26,6 +26,7 @@ from cbdm_scale.recognition.sets import Sets, find_sets
 from cbdm_scale.runs.run_dir import differing
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords, split_scheme
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import TrackConfig
 
 PROG = "python -m cbdm_scale.classify"
@@ -130,9 +131,9 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
     storage = Storage(options.cluster.storage)
     storage.check_writable()
     run = storage.child(options.name or f"{decided['dataset']}-resnet32-{digest}")
-    if run.exists("config.json"):
+    if run.exists(RunDir.CONFIG):
         try:
-            before = flatten(run.read_json("config.json")["decided"])
+            before = flatten(run.read_json(RunDir.CONFIG)["decided"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{run.path('config.json')} is no recognition run's ({error!r}). Choose "
@@ -145,7 +146,7 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
             )
     run.make_folder()
     about = {"decided": decided, "options": asdict(options), "cbdm_scale": __version__}
-    run.write_json("config.json", json.loads(json.dumps(about)))
+    run.write_json(RunDir.CONFIG, json.loads(json.dumps(about)))
     return run
 
 

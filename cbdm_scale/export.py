@@ -11,7 +11,7 @@ import tyro
 
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.model_card import write_card
-from cbdm_scale.evaluation.records import FOLDER, read_evaluations
+from cbdm_scale.evaluation.records import read_evaluations
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.export_diffusers import check_diffusers, write_diffusers, write_json
 from cbdm_scale.pretrained.export_program import write_program
@@ -19,9 +19,10 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords
+from cbdm_scale.storage.run_dir import RunDir
 
 PROG = "python -m cbdm_scale.export"
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD = RunDir.MODEL, RunDir.CONFIG, "README.md"
 DIFFUSERS, PROGRAM = "diffusers", "denoiser.pt2"
 
 
@@ -73,7 +74,7 @@ def find_evaluation(
     """
     if not origin.folder:
         return None, []
-    stored, problems = read_evaluations(Storage(f"{origin.folder}/{FOLDER}"))
+    stored, problems = read_evaluations(Storage(f"{origin.folder}/{RunDir.EVALUATION}"))
     notes = [f"note: left out of the card: {problem}" for problem in problems]
     found = [
         one.evaluation

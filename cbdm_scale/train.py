@@ -11,6 +11,7 @@ from cbdm_scale.runs.command_line import parse, resolve
 from cbdm_scale.runs.launch import carry_out, describe, find_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import refuse_typed_passwords
+from cbdm_scale.storage.run_dir import RunDir
 
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 
@@ -28,7 +29,7 @@ def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
 
     run, uri = Storage(config.cluster.storage).child(config.run_name), outcome["uri"]
     progress = outcome["progress"]
-    print(f"\nrun      {run.url} ({outcome['how']} at {progress['images']:,} images)")
+    print(f"\nrun      {run.url} ({outcome['how']} at {progress['num_seen']:,} images)")
     if progress["skipped_steps"] or sum(progress["substitutions"]):
         print(
             f"mended   {progress['skipped_steps']} steps skipped, "
@@ -47,8 +48,7 @@ def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
         print(f"FID      {values['fid']:.1f} ({by_group}){fidelity} at omega {omega}")
     for line in outcome["remarks"]:
         print(line)
-    grid = f"samples/{progress['images']:012d}.png"
-    print(f"samples  {run.path(grid)}")
+    print(f"samples  {run.path(RunDir.grid(progress['num_seen']))}")
     print(f"charts   {tracking.ui_command(uri)}")
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")

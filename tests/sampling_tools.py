@@ -48,7 +48,7 @@ def make_run(
             for weights in (state.net, state.ema.net):
                 for parameter in weights.parameters():
                     parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-        state.progress.images = seen
+        state.progress.num_seen = seen
         save_checkpoint(run, state, {})
     return run.url
 

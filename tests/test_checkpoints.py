@@ -10,13 +10,13 @@ from torch import nn
 from cbdm_scale.runs import checkpoints as checkpoints_module
 from cbdm_scale.runs.checkpoints import CheckpointManager
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (
     Progress,
     State,
-    list_checkpoints,
     load_newest,
     read_checkpoint,
     write_checkpoint,
@@ -48,9 +48,9 @@ def step(state: State) -> None:
     """As the train loop does, in place."""
     state.net(torch.ones(1, 3)).square().sum().backward()
     state.optimizer.step()
-    state.progress.images += 48
+    state.progress.num_seen += 48
     state.progress.substitutions[0] += 1
-    state.ema.update(state.net, state.progress.images, 48)
+    state.ema.update(state.net, state.progress.num_seen, 48)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_checkpoint_holds_the_step_it_was_asked_at_though_training_goes_on(
     checkpoints, events = make_manager(folder)
     checkpoints.save(state)
     step(state)
-    assert list_checkpoints(folder) == [] and events == ["numbers"], (
+    assert RunDir(folder).checkpoints() == [] and events == ["numbers"], (
         "not told before it is whole"
     )
     slow.set()
@@ -99,7 +99,7 @@ def test_a_checkpoint_holds_the_step_it_was_asked_at_though_training_goes_on(
 
     again = make_state()
     assert load_newest(folder, again) == ("checkpoints/000000000048", [])
-    assert again.progress == Progress(images=48, substitutions=[1])
+    assert again.progress == Progress(num_seen=48, substitutions=[1])
     for found, expected in ((again.net, then), (again.ema.net, averaged)):
         assert all(torch.equal(v, expected[k]) for k, v in found.state_dict().items())
     kept = [v["exp_avg"] for v in again.optimizer.state.values()]
@@ -114,7 +114,7 @@ def test_the_next_one_waits_and_old_ones_are_dropped_when_it_is_whole(tmp_path: 
         step(state)
     assert events[-2:] == ["told 96", "numbers"]
     checkpoints.settle()
-    assert list_checkpoints(folder) == ["checkpoints/000000000144"]
+    assert RunDir(folder).checkpoints() == ["checkpoints/000000000144"]
     checkpoints.settle()
     assert events[-1] == "told 144" and events.count("told 144") == 1, "once"
 

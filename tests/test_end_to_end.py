@@ -65,7 +65,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert driver.wait(timeout=120) == 0
     assert "the same command goes on" in (work / f"{name}.log").read_text()
     newest = max((work / "runs" / name / "checkpoints").glob("0*"))
-    images = json.loads((newest / "state.json").read_text())["progress"]["images"]
+    images = json.loads((newest / "state.json").read_text())["progress"]["num_seen"]
     assert 0 < images < 960_000
 
 

@@ -59,7 +59,7 @@ def test_network_and_average_start_from_the_origins_average_and_nothing_else_doe
         assert net.state_dict().keys() == average.keys()
         for name, tensor in net.state_dict().items():
             assert torch.equal(tensor, average[name]), name
-    assert state.progress.images == 0 and not state.optimizer.state
+    assert state.progress.num_seen == 0 and not state.optimizer.state
     assert config.model == MODEL, "the network's options default to the origin's"
     text = "\n".join(lines)
     assert "label rows by number: the same data set, 10 classes" in text
@@ -228,7 +228,7 @@ def test_a_named_run_whose_origin_changed_goes_on_with_its_own_weights(words, ru
     config, manifest, folder, _ = prepared(words)
     kept = folder.read_bytes("init.safetensors")
     state = build_state(config, manifest, torch.device("cpu"))
-    state.progress.images = 96
+    state.progress.num_seen = 96
     save_checkpoint(Storage(run), state, {})
     again, _, _, lines = prepared(words)
     assert again.init_sha256 == config.init_sha256

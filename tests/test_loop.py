@@ -59,7 +59,7 @@ def on_two_ranks(work):
 
 
 def run(state, config=CONFIG, task=None, **hooks):
-    task = task or make_task(make_batches(state.progress.images))
+    task = task or make_task(make_batches(state.progress.num_seen))
     return train(state, task, config, OneProcess(), make_hooks(**hooks))
 
 
@@ -68,7 +68,7 @@ def test_a_run_shows_the_images_it_was_asked_for_and_learns():
     more = replace(CONFIG, total_images=60 * BATCH)
     how = run(state, more, report=lambda state, numbers: losses.append(numbers["loss/dm"]))
     assert how == "finished"
-    assert state.progress.images == 60 * BATCH and state.progress.steps == 60
+    assert state.progress.num_seen == 60 * BATCH and state.progress.steps == 60
     assert len(losses) == 60 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
@@ -94,10 +94,10 @@ def test_a_stop_request_saves_and_stops():
     how = run(
         state,
         stop=lambda: next(asked) == 3,
-        save=lambda state: saved.append(state.progress.images),
+        save=lambda state: saved.append(state.progress.num_seen),
     )
     assert how == "stopped"
-    assert saved == [3 * BATCH] == [state.progress.images]
+    assert saved == [3 * BATCH] == [state.progress.num_seen]
     assert run(state) == "finished"
 
 
@@ -105,9 +105,9 @@ def test_a_stop_request_to_one_rank_stops_all_at_the_same_image():
     def work(world):
         state = fresh_state()
         batches = make_batches(rank=world.rank, size=2)
-        stop = lambda: world.rank == 1 and state.progress.images == 2 * BATCH  # noqa: E731
+        stop = lambda: world.rank == 1 and state.progress.num_seen == 2 * BATCH  # noqa: E731
         how = train(state, make_task(batches), CONFIG, world, make_hooks(stop=stop))
-        return how, state.progress.images
+        return how, state.progress.num_seen
 
     assert on_two_ranks(work) == [("stopped", 2 * BATCH)] * 2
 
@@ -147,7 +147,7 @@ def test_everything_happens_when_its_images_are_reached():
 def test_intervals_that_the_batch_does_not_divide_are_due_when_crossed():
     state, crossed = fresh_state(), []
     for images in range(BATCH, 10 * BATCH + 1, BATCH):
-        state.progress.images = images
+        state.progress.num_seen = images
         if due(state, CONFIG, 20):
             crossed.append(images)
     assert crossed == [24, 40, 64, 80]

@@ -8,6 +8,7 @@ from torch import nn
 from training_tools import TinyNet
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.power_ema import (
     WIDTHS,
     PowerEMA,
@@ -16,7 +17,7 @@ from cbdm_scale.training.power_ema import (
     gamma_of,
     start_averages,
 )
-from cbdm_scale.training.snapshots import average_of_width, keep_averages, kept_averages
+from cbdm_scale.training.snapshots import average_of_width, keep_averages
 
 BATCH = 10
 
@@ -133,7 +134,7 @@ def test_it_is_told_which_averages_there_are(tmp_path):
     with pytest.raises(ValueError, match=r"kept no averages after 10 images .*none"):
         average_of_width(run, 0.1, 10)
     walk(net, 4, 2, averages, lambda images: keep_averages(run, averages, images))
-    assert kept_averages(run, 1000) == [20, 40]
+    assert RunDir(run).kept_averages() == [20, 40]
     with pytest.raises(ValueError, match=r"after 30 images \(the last: 20, 40\)"):
         average_of_width(run, 0.1, 30)
 

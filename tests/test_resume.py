@@ -56,7 +56,7 @@ def trained():
         state.ema.update(state.net, number * BATCH, BATCH)
         for average in state.posthoc:
             average.update(state.net, number * BATCH, BATCH)
-    state.progress.images, state.progress.steps = 2 * BATCH, 2
+    state.progress.num_seen, state.progress.steps = 2 * BATCH, 2
     return state
 
 
@@ -120,7 +120,7 @@ def test_the_next_step_is_the_same_on_a_rank_that_only_heard(tmp_path):
 def test_without_a_checkpoint_every_rank_keeps_its_own_start(tmp_path):
     found, zero, one, lines = both_ranks(Storage(str(tmp_path)))
     assert not found and not lines
-    assert zero.progress.images == one.progress.images == 0
+    assert zero.progress.num_seen == one.progress.num_seen == 0
 
 
 def test_fine_tuning_starts_from_what_rank_0_read(tmp_path):

@@ -18,9 +18,10 @@ from cbdm_scale.evaluation.records import METRICS, training_evaluations, trainin
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.state import drop_old_checkpoints, list_checkpoints
+from cbdm_scale.training.state import drop_old_checkpoints
 
 SEEN = 480, 960, 1440, 1920
 CPU = torch.device("cpu")
@@ -145,7 +146,7 @@ def test_a_process_alone_writes_the_bytes_that_the_training_workers_write(run):
     scores = training_evaluations(run)[480].scores["1.0"]
     assert book.by_images[480]["eval/guidance_1/fid"] == scores["fid"]
     assert "480 images | FID" in said[0]
-    run.remove("evaluation")
+    run.remove(RunDir.EVALUATION)
     told = []
     config = config_of(run)
     evaluate_alone(CPU, 480, told.append, config=config, run=run, num_shares=1, log=said.append)
@@ -175,7 +176,7 @@ def test_what_waits_is_evaluated_or_is_best_is_not_dropped(run):
     scheduler.due(1440, None)
     assert scheduler.needed == {480, 960, 1440}
     drop_old_checkpoints(run, 1, scheduler.needed)
-    assert len(list_checkpoints(run)) == 4
+    assert len(RunDir(run).checkpoints()) == 4
     finish(scheduler)
     finish(scheduler)
     assert scheduler.needed == {480}

@@ -15,13 +15,13 @@ from training_tools import (
 )
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.state import (
     Progress,
     drop_old_checkpoints,
-    list_checkpoints,
     load_average,
     load_newest,
     read_checkpoint,
@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 def go_on(state, steps):
     """Train some steps further."""
-    images = state.progress.images
+    images = state.progress.num_seen
     config = replace(CONFIG, total_images=images + steps * BATCH)
     train(state, make_task(make_batches(images)), config, OneProcess(), make_hooks())
     return state
@@ -45,7 +45,7 @@ def go_on(state, steps):
 def save_at(folder, *counts):
     state = fresh_state()
     for images in counts:
-        state.progress.images = images
+        state.progress.num_seen = images
         save_checkpoint(folder, state, {})
     return state
 
@@ -69,7 +69,7 @@ def test_the_average_of_an_earlier_checkpoint_is_read_alone(folder):
     state = save_at(folder, 10)
     with torch.no_grad():
         state.ema.net.last.bias.fill_(7)
-    state.progress.images = 20
+    state.progress.num_seen = 20
     save_checkpoint(folder, state, {})
     net = fresh_state().net
     load_average(folder, 20, net)
@@ -79,15 +79,6 @@ def test_the_average_of_an_earlier_checkpoint_is_read_alone(folder):
     folder.write_bytes("checkpoints/000000000010/ema.safetensors", b"no")
     with pytest.raises(ValueError, match="checkpoint .*000000000010 is damaged"):
         load_average(folder, 10, net)
-
-
-def test_a_checkpoint_that_still_counts_the_best_fid_is_read(folder):
-    name = save_checkpoint(folder, go_on(fresh_state(), 3), {})
-    about = folder.read_json(f"{name}/state.json")
-    about["progress"] |= {"best_fid": 3.25, "best_images": 8}
-    folder.write_json(f"{name}/state.json", about)
-    loaded = fresh_state()
-    assert load_newest(folder, loaded) == (name, []) and loaded.progress.steps == 3
 
 
 def test_training_goes_on_bit_for_bit_from_what_was_loaded(folder):
@@ -142,7 +133,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folder, file, 
         folder.remove(path)
     state = fresh_state()
     name, (line,) = load_newest(folder, state)
-    assert [name] == names(10) and state.progress.images == 10
+    assert [name] == names(10) and state.progress.num_seen == 10
     assert folder.path(names(20)[0]) in line and f"{file}.safetensors" in line
 
 
@@ -187,7 +178,7 @@ def test_a_checkpoint_of_another_network_is_refused(folder):
 def test_an_error_while_writing_leaves_nothing(folder):
     save_at(folder, 10)
     state = fresh_state()
-    state.progress.images = 20
+    state.progress.num_seen = 20
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_checkpoint(folder, state, {"no JSON": object()})
     assert folder.child("checkpoints").list() == [f"{10:012d}"]
@@ -196,7 +187,7 @@ def test_an_error_while_writing_leaves_nothing(folder):
 def test_what_a_kill_left_behind_is_no_checkpoint(folder):
     save_at(folder, 10)
     folder.write_bytes(f"checkpoints/.{20:012d}.partial/model.safetensors", b"half of")
-    assert list_checkpoints(folder) == names(10)
+    assert RunDir(folder).checkpoints() == names(10)
     save_at(folder, 20)
     assert folder.child("checkpoints").list() == [f"{10:012d}", f"{20:012d}"]
 
@@ -214,16 +205,16 @@ def test_saving_again_replaces_what_is_there(folder):
 def test_the_newest_and_the_needed_are_kept(folder):
     save_at(folder, 10, 20, 30, 40)
     drop_old_checkpoints(folder, keep=2, needed={10, 15})
-    assert list_checkpoints(folder) == names(10, 30, 40)
+    assert RunDir(folder).checkpoints() == names(10, 30, 40)
     drop_old_checkpoints(folder, keep=1, needed=())
-    assert list_checkpoints(folder) == names(40)
+    assert RunDir(folder).checkpoints() == names(40)
     drop_old_checkpoints(folder, keep=5, needed=())
-    assert list_checkpoints(folder) == names(40)
+    assert RunDir(folder).checkpoints() == names(40)
 
 
 def test_checkpoints_are_ordered_by_images_not_by_digits(folder):
     save_at(folder, 9, 10, 10**9)
-    assert list_checkpoints(folder) == names(9, 10, 10**9)
+    assert RunDir(folder).checkpoints() == names(9, 10, 10**9)
 
 
 def test_a_store_without_rename_is_served_too():
@@ -265,6 +256,6 @@ def test_averages_that_begin_in_the_middle_of_a_run_are_refused(folder):
 def test_the_loop_asks_for_averages_at_every_multiple():
     asked = []
     config = replace(CONFIG, total_images=6 * BATCH, posthoc_every=2 * BATCH)
-    hooks = make_hooks(keep_averages=lambda state: asked.append(state.progress.images))
+    hooks = make_hooks(keep_averages=lambda state: asked.append(state.progress.num_seen))
     train(with_averages(), make_task(), config, OneProcess(), hooks)
     assert asked == [2 * BATCH, 4 * BATCH, 6 * BATCH]

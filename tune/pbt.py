@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.state import checkpoint_name, read_checkpoint
+from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.state import read_checkpoint
 from tune.sampler import round_to
 from tune.space import Range, Space
 from tune.trainable import TrialTemplate
@@ -67,12 +68,12 @@ def fork_run(
         return pointer.run
     text = json.dumps([pointer.__dict__, params], sort_keys=True)
     name = f"{template.run_name(trial_id)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    run, checkpoint = home.child(name), checkpoint_name(pointer.images)
-    if not run.exists(f"{checkpoint}/state.json"):
+    run, checkpoint = home.child(name), RunDir.checkpoint(pointer.images)
+    if not run.exists(f"{checkpoint}/{RunDir.STATE}"):
         about, files = read_checkpoint(before, checkpoint)
         for file, data in files.items():
             run.write_bytes(f"{checkpoint}/{file}", data)
-        run.write_json(f"{checkpoint}/state.json", about)
+        run.write_json(f"{checkpoint}/{RunDir.STATE}", about)
     return name
 
 
@@ -80,7 +81,7 @@ def _values(run: Storage, params: dict[str, float]) -> dict[str, float]:
     """What a run has for these options."""
     from cbdm_scale.config.schema import flatten
 
-    found = flatten(run.read_json("config.json"))
+    found = flatten(run.read_json(RunDir.CONFIG))
     return {option: found[option] for option in params}
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 from tune.options import SchedulerName
 from tune.pbt import Pointer, fork_run, last_pointer, make_pbt, param_space, report_with_pointer
@@ -91,7 +92,9 @@ def run_trials(
         in_turn = {"num_samples": -1, "max_concurrent_trials": settings.at_once}
         in_turn["search_alg"] = _make_searcher(queue)
     bundle = tune.PlacementGroupFactory([{"CPU": 0, "memory": DRIVER_BYTES}])
-    filesystem, path = Storage(template.base.cluster.storage).child(".ray").pyarrow_filesystem()
+    filesystem, path = (
+        Storage(template.base.cluster.storage).child(RunDir.RAY).pyarrow_filesystem()
+    )
     tuner = tune.Tuner(
         tune.with_resources(lambda values: _trainable(values, template, settings), bundle),
         tune_config=tune.TuneConfig(

@@ -13,6 +13,7 @@ from typing import Any
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import Scores
 from tune.trials import Kind, Trial
 
@@ -107,10 +108,10 @@ def train_trial(config: Config, tags: Mapping[str, str], known: int, report: Rep
 def share_reference(config: Config, run: Storage) -> None:
     """Features of the real images are the same for all trials: the first computes them."""
     shared = Storage(config.cluster.storage).child(REFERENCE)
-    for there, here, folder in ((shared, run, ""), (run, shared, "evaluation")):
+    for there, here, folder in ((shared, run, ""), (run, shared, RunDir.EVALUATION)):
         home = there.child(folder) if folder else there
         for name in home.list():
-            target = name if folder else f"evaluation/{name}"
+            target = name if folder else f"{RunDir.EVALUATION}/{name}"
             if name.startswith("real-") and not here.exists(target):
                 here.write_bytes(target, home.read_bytes(name))
 

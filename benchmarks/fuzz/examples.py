@@ -29,6 +29,7 @@ from cbdm_scale.pretrained.paper_checkpoint import paper_names
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.state import save_checkpoint
 from data_prep.options import Options
 from data_prep.prepare import prepare
@@ -63,7 +64,7 @@ def run(folder: Path) -> Path:
     manifest = read_manifest(config.data.root, NAME)
     opened = open_run_dir(config, manifest)
     state = build_state(config, manifest, torch.device("cpu"))
-    state.progress.images = 48
+    state.progress.num_seen = 48
     save_checkpoint(opened, state, {})
     return folder / "runs" / "run"
 
@@ -88,7 +89,7 @@ def served(folder: Path) -> None:
     """What a registered model holds."""
     with TemporaryDirectory() as made:
         found = run(Path(made))
-        shutil.copy(found / "config.json", folder)
+        shutil.copy(found / RunDir.CONFIG, folder)
         shutil.copy(found / "checkpoints" / f"{48:012d}" / "ema.safetensors", folder)
 
 

@@ -11,6 +11,7 @@ from cbdm_scale.cluster.group import join_group
 from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
+from cbdm_scale.storage.run_dir import RunDir
 
 if TYPE_CHECKING:
     from cbdm_scale.storage.folder import Storage
@@ -41,7 +42,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.fewest)
     elastic = config.fewest < config.workers
     env = {"OMP_NUM_THREADS": str(config.threads)}
-    filesystem, path = run.child(".ray").pyarrow_filesystem()
+    filesystem, path = run.child(RunDir.RAY).pyarrow_filesystem()
 
     # Ray Train's own barriers, of which a report has one, wait for ever unless told.
     meeting_s = max(config.timeout_s, MEETING_S)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cbdm_scale.storage.run_dir import RunDir
+
 if TYPE_CHECKING:
     from cbdm_scale.storage.folder import Storage
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 @contextmanager
 def stop_on_signal(run: "Storage") -> Iterator[None]:
     """Turn the first SIGTERM or SIGINT into a request to save and stop."""
-    run.remove("stop")
+    run.remove(RunDir.STOP)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -23,7 +25,7 @@ def stop_on_signal(run: "Storage") -> Iterator[None]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        run.write_bytes("stop", f"{signal.Signals(number).name}\n".encode())
+        run.write_bytes(RunDir.STOP, f"{signal.Signals(number).name}\n".encode())
         print("stopping: the workers save a checkpoint first (once more: at once)", flush=True)
 
     signals = (signal.SIGTERM, signal.SIGINT)  # ray.init has set its own before
@@ -33,7 +35,7 @@ def stop_on_signal(run: "Storage") -> Iterator[None]:
     finally:
         for s, old in zip(signals, before, strict=True):
             signal.signal(s, old)
-        run.remove("stop")
+        run.remove(RunDir.STOP)
 
 
 class StopFile:
@@ -47,7 +49,7 @@ class StopFile:
 
         def watch() -> None:
             while not self._closed.wait(1.0):
-                if folder.exists("stop"):
+                if folder.exists(RunDir.STOP):
                     self._found.set()
                     return
 

@@ -27,7 +27,6 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.records import (
-    FOLDER,
     read_evaluation,
     training_evaluations,
     training_home,
@@ -43,8 +42,9 @@ from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.sampling.generate import chunks, generate
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import OneProcess, World
-from cbdm_scale.training.state import checkpoint_name, load_average
+from cbdm_scale.training.state import load_average
 
 BLOCK = 1 << 20
 """Numbers that all ranks tell each other at once."""
@@ -131,7 +131,7 @@ class Evaluator:
             index = open_index(root, name, "eval")
             num_stored = min(index.num_samples, self.config.eval.recall_images)
             stem = f"real-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
-            file = f"{FOLDER}/{stem}{f'-{num_stored}' if num_stored else ''}.bin"
+            file = f"{RunDir.EVALUATION}/{stem}{f'-{num_stored}' if num_stored else ''}.bin"
             self._real = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
             known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
@@ -219,7 +219,7 @@ class Evaluator:
         found = Evaluation(
             id=home.url.rpartition("/")[2],
             run=self.config.run_name,
-            checkpoint=self.run.path(checkpoint_name(num_seen)),
+            checkpoint=self.run.path(RunDir.checkpoint(num_seen)),
             trained_images=num_seen,
             dataset=self.manifest.name,
             dataset_fingerprint=self.manifest.fingerprint,

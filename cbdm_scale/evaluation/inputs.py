@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.records import FOLDER
 from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION
 from cbdm_scale.generation.plan import plan_set
@@ -17,6 +16,7 @@ from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
 from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 
 EVALUATIONS = "~/cbdm_scale/evaluation"
 
@@ -67,7 +67,8 @@ class Inputs:
     @property
     def home(self) -> Storage:
         """The folder of this evaluation."""
-        inside = f"{self.origin.folder}/{FOLDER}" if self.origin.folder else EVALUATIONS
+        run = self.origin.folder
+        inside = f"{run}/{RunDir.EVALUATION}" if run else EVALUATIONS
         return Storage(self.options.out or inside).child(self.id)
 
     @property

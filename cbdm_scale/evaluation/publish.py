@@ -13,10 +13,11 @@ from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.pictures import report_images
-from cbdm_scale.evaluation.records import FOLDER, METRICS, read_evaluations
+from cbdm_scale.evaluation.records import METRICS, read_evaluations
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import log_results, run_id_of
 
 REPORT = "report.html"
@@ -97,7 +98,7 @@ def find_against(inputs: Inputs) -> Evaluation | None:
             f"({theirs.fingerprint or 'not known'}), this run from {inputs.real.name} "
             f"({inputs.real.fingerprint}). Choose a run on the same data set."
         )
-    stored, _ = read_evaluations(Storage(f"{theirs.folder}/{FOLDER}"))
+    stored, _ = read_evaluations(Storage(f"{theirs.folder}/{RunDir.EVALUATION}"))
     found = [
         one.evaluation
         for one in stored

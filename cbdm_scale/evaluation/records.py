@@ -18,12 +18,9 @@ from typing import Any
 from cbdm_scale.evaluation.results import FORMAT, Evaluation
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json
+from cbdm_scale.storage.run_dir import RunDir
 
-FOLDER = "evaluation"
-"""In a run's folder."""
 METRICS, ABOUT = "metrics.json", "about.json"
-TRAINING = "-training"
-"""End of the id of an evaluation during training."""
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -79,7 +76,7 @@ class Stored:
 
 def training_home(run: Storage, num_seen: int) -> Storage:
     """Where a run's evaluation after so many images stands."""
-    return run.child(f"{FOLDER}/{num_seen:012d}{TRAINING}")
+    return run.child(RunDir.training_evaluation(num_seen))
 
 
 def read_evaluation(home: Storage) -> Evaluation | None:
@@ -128,7 +125,6 @@ def read_evaluations(folder: Storage) -> tuple[list[Stored], list[str]]:
 
 def training_evaluations(run: Storage) -> dict[int, Evaluation]:
     """Those that training made: images seen -> evaluation, in order of images."""
-    names = run.child(FOLDER).list()
-    seen = [int(name.removesuffix(TRAINING)) for name in names if name.endswith(TRAINING)]
-    found = {images: read_evaluation(training_home(run, images)) for images in sorted(seen)}
+    seen = RunDir(run).training_evaluations()
+    found = {images: read_evaluation(training_home(run, images)) for images in seen}
     return {images: evaluation for images, evaluation in found.items() if evaluation}

@@ -20,10 +20,10 @@ from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, t
 from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import examined
-from cbdm_scale.training.state import checkpoint_name, list_checkpoints
 
 _LOG_EVERY_S = 10.0
 """Seconds between two lines on how far the evaluation is that the end of a run waits for."""
@@ -74,7 +74,7 @@ class EvaluationScheduler:
     def _unevaluated(self, num_seen: int) -> list[int]:
         """Checkpoints that were to be evaluated and never were."""
         train, found = self.config.train, []
-        for name in list_checkpoints(self.run):
+        for name in RunDir(self.run).checkpoints():
             number = int(name.rpartition("/")[2])
             if (
                 number <= num_seen
@@ -181,11 +181,11 @@ class EvaluationScheduler:
 
     def _choose_best(self) -> None:
         """The best checkpoint of those that are there, and its name in the tracker."""
-        names = set(list_checkpoints(self.run))
-        there = [p for p in self.points if checkpoint_name(p.num_seen) in names]
+        names = set(RunDir(self.run).checkpoints())
+        there = [p for p in self.points if RunDir.checkpoint(p.num_seen) in names]
         best = best_point(there, self.config.eval.best_by)
         if best and best != self.best:
-            where = self.run.path(checkpoint_name(best.num_seen))
+            where = self.run.path(RunDir.checkpoint(best.num_seen))
             self.tracker.model(best.num_seen, where, ["newest", "best"])
         self.best = best
 
@@ -193,12 +193,12 @@ class EvaluationScheduler:
         """What the end of a run says of its checkpoints, a line each."""
         lines, by = [], self.config.eval.best_by
         if self.best and self.best.num_seen != self.points[-1].num_seen:
-            where = self.run.path(checkpoint_name(self.best.num_seen))
+            where = self.run.path(RunDir.checkpoint(self.best.num_seen))
             lines.append(f"best     {where} ({by} {self.best.scores[by]:.2f})")
         if self.warning:
             lowest = self.warning.lowest.num_seen
-            name = checkpoint_name(lowest)
-            if name in list_checkpoints(self.run):
+            name = RunDir.checkpoint(lowest)
+            if name in RunDir(self.run).checkpoints():
                 words = f"is {self.run.path(name)}"
             else:
                 words = (

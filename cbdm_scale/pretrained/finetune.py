@@ -18,7 +18,8 @@ from cbdm_scale.pretrained.network import PretrainedNetwork, find_data, network_
 from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.state import INITIAL_ABOUT, save_initial
+from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.state import save_initial
 
 MAY_DIFFER = {"dropout"}
 """Options of a network that may change: its weights mean the same."""
@@ -90,11 +91,11 @@ def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
     found = []
     for run in [name] if name else runs.list():
         home = runs.child(run)
-        if not home.exists(INITIAL_ABOUT):
+        if not home.exists(RunDir.INITIAL_ABOUT):
             continue
         try:
-            about = home.read_json(INITIAL_ABOUT)
-            config = from_dict(home.read_json("config.json"))
+            about = home.read_json(RunDir.INITIAL_ABOUT)
+            config = from_dict(home.read_json(RunDir.CONFIG))
         except (ValueError, KeyError, TypeError):
             continue  # damaged: whoever opens that run is told
         if name or typed == about["typed"]:
@@ -186,7 +187,7 @@ def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> l
     Without ``write`` it is only tried.
     """
     run = Storage(config.cluster.storage).child(config.run_name)
-    if run.exists(INITIAL_ABOUT):
+    if run.exists(RunDir.INITIAL_ABOUT):
         return []
     if start.origin is None:
         raise ValueError(

@@ -17,12 +17,13 @@ from cbdm_scale.pretrained.diffusers_folder import is_diffusers
 from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
 from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.select_weights import check_weights, chosen, file_of
-from cbdm_scale.training.state import images_of, list_checkpoints, read_checkpoint
+from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.select_weights import check_weights, file_of, select_weights
+from cbdm_scale.training.state import num_seen_of, read_checkpoint
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
-EXPORTED = "model.safetensors", "ema.safetensors"
+EXPORTED = RunDir.MODEL, RunDir.EMA
 """Beside config.json: the export command wrote the folder, or it is a registered model's."""
 
 
@@ -63,9 +64,9 @@ def load_pretrained(
     except (ValueError, OSError) as error:
         raise ValueError(f"run ({run}) cannot be opened: {error}") from error
     above, _, name = folder.url.rpartition("/")
-    if above.rpartition("/")[2] == "checkpoints":
+    if above.rpartition("/")[2] == RunDir.CHECKPOINTS:
         return _open_checkpoint(
-            Storage(above.rpartition("/")[0]), run, f"checkpoints/{name}", weights
+            Storage(above.rpartition("/")[0]), run, f"{RunDir.CHECKPOINTS}/{name}", weights
         )
     if not is_there:
         raise ValueError(
@@ -74,7 +75,7 @@ def load_pretrained(
         )
     if is_diffusers(folder):
         return open_diffusers(folder, run, weights, resolution)
-    if not folder.exists("config.json"):
+    if not folder.exists(RunDir.CONFIG):
         raise ValueError(
             f"run ({run}) is no run: it has no config.json. Give --run the folder that the "
             f"train command printed after 'run'{_runs_in(folder)}."
@@ -87,13 +88,13 @@ def load_pretrained(
 
 def _runs_in(folder: Storage) -> str:
     """A hint for somebody who named the folder of all runs."""
-    names = [name for name in folder.list() if folder.exists(f"{name}/config.json")]
+    names = [name for name in folder.list() if folder.exists(f"{name}/{RunDir.CONFIG}")]
     return f", such as {folder.path(names[0])}" if names else ""
 
 
 def _open_newest(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
     notes: list[str] = []
-    names = list_checkpoints(folder)
+    names = RunDir(folder).checkpoints()
     for name in reversed(names):
         try:
             about, files = read_checkpoint(folder, name, file_of(weights))
@@ -112,8 +113,8 @@ def _open_newest(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
 
 
 def _open_checkpoint(folder: Storage, run: str, name: str, weights: str) -> PretrainedNetwork:
-    if not folder.exists(f"{name}/state.json"):
-        names = [there.rpartition("/")[2] for there in list_checkpoints(folder)]
+    if not folder.exists(f"{name}/{RunDir.STATE}"):
+        names = [there.rpartition("/")[2] for there in RunDir(folder).checkpoints()]
         raise ValueError(
             f"run ({run}) is no finished checkpoint: it has no state.json. "
             + (f"There are {', '.join(names)}." if names else f"{folder.url} has none.")
@@ -130,11 +131,11 @@ def _of_run(
     notes: list[str],
     weights: str,
 ) -> PretrainedNetwork:
-    num_seen = images_of(about, folder.path(name))
+    num_seen = num_seen_of(about, folder.path(name))
     found = read_network(
         f"run ({folder.url})",
-        folder.read_bytes("config.json"),
-        chosen(folder, num_seen, files[file_of(weights)], weights),
+        folder.read_bytes(RunDir.CONFIG),
+        select_weights(folder, num_seen, files[file_of(weights)], weights),
         url=folder.path(name),
         checkpoint=name.rpartition("/")[2],
     )
@@ -146,7 +147,7 @@ def _of_run(
         ]
     return replace(
         found,
-        samples=folder.path("samples"),
+        samples=folder.path(RunDir.SAMPLES),
         folder=folder.url,
         num_seen=num_seen,
         notes=tuple(notes),
@@ -161,7 +162,7 @@ def _open_exported(folder: Storage, run: str, file: str, weights: str) -> Pretra
         )
     return read_network(
         f"run ({run})",
-        folder.read_bytes("config.json"),
+        folder.read_bytes(RunDir.CONFIG),
         folder.read_bytes(file),
         url=folder.url,
         checkpoint=folder.url.rpartition("/")[2],
@@ -180,5 +181,5 @@ def _open_mlflow(run: str, weights: str, tracking_uri: str) -> PretrainedNetwork
     files = fetch_model(run, uri)
     name = "".join(c if c.isalnum() else "_" for c in run.partition(":/")[2].strip("/"))
     return read_network(
-        f"run ({run})", files["config.json"], files["ema.safetensors"], url=run, checkpoint=name
+        f"run ({run})", files[RunDir.CONFIG], files[RunDir.EMA], url=run, checkpoint=name
     )

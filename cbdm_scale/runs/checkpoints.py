@@ -11,11 +11,11 @@ from typing import Any
 
 from cbdm_scale.cluster import ReportCheckpoint
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.state import (
     State,
-    checkpoint_name,
     drop_old_checkpoints,
     take_snapshot,
     write_checkpoint,
@@ -51,11 +51,11 @@ class CheckpointManager:
 
     @property
     def newest_path(self) -> str:
-        return self.folder.path(checkpoint_name(self.saved))
+        return self.folder.path(RunDir.checkpoint(self.saved))
 
     def save(self, state: State) -> None:
         """Begin to write the checkpoint; the one before is whole when this returns."""
-        images = state.progress.images
+        images = state.progress.num_seen
         if images == self.saved:
             return
         self.settle()

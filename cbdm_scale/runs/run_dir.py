@@ -8,6 +8,7 @@ from typing import Any
 from cbdm_scale.config.schema import Config, flatten, is_runtime, upgraded
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 
 
 def open_run_dir(config: Config, manifest: Manifest) -> Storage:
@@ -21,9 +22,9 @@ def open_run_dir(config: Config, manifest: Manifest) -> Storage:
     storage = Storage(config.cluster.storage)
     storage.check_writable()
     run = storage.child(config.run_name)
-    if run.exists("config.json"):
+    if run.exists(RunDir.CONFIG):
         try:
-            before = upgraded(flatten(run.read_json("config.json")))
+            before = upgraded(flatten(run.read_json(RunDir.CONFIG)))
             before.pop("classes", None)  # the fingerprint stands for them
         except ValueError as error:
             raise ValueError(
@@ -38,7 +39,7 @@ def open_run_dir(config: Config, manifest: Manifest) -> Storage:
             )
     run.make_folder()
     about = asdict(config) | {"image": image, "classes": manifest.class_names}
-    run.write_json("config.json", json.loads(json.dumps(about)))
+    run.write_json(RunDir.CONFIG, json.loads(json.dumps(about)))
     return run
 
 

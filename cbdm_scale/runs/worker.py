@@ -42,6 +42,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoints import CheckpointManager
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
@@ -128,7 +129,7 @@ class Run:
         fine_tunes = bool(config.init_sha256)
         found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
         if found:
-            self.checkpoints.found(state.progress.images)
+            self.checkpoints.found(state.progress.num_seen)
         self.evaluator = Evaluator(config, self.manifest, self.process, world, self.folder)
         self.scheduler = EvaluationScheduler(
             config,
@@ -139,8 +140,8 @@ class Run:
             self.print_line,
             self.make_helper(),
         )
-        self.began_at = self.shown.start = state.progress.images
-        self.scheduler.begin(state.progress.images)
+        self.began_at = self.shown.start = state.progress.num_seen
+        self.scheduler.begin(state.progress.num_seen)
 
         stop = StopFile(self.folder) if world.rank == 0 else None
         stopped = stop.is_set if stop else lambda: False
@@ -149,7 +150,7 @@ class Run:
         def leave() -> bool:
             if world.rank:
                 return False
-            self.shown.reach(state.progress.images)
+            self.shown.reach(state.progress.num_seen)
             return notice.is_due(self.checkpoints.check())
 
         hooks = Hooks(
@@ -188,10 +189,10 @@ class Run:
         self.keep_averages(state)
         self.checkpoints.save(state)
         self.checkpoints.settle()
-        if not self.scheduler.end(state.progress.images, state.ema.net, stopped):
+        if not self.scheduler.end(state.progress.num_seen, state.ema.net, stopped):
             return False
         self.checkpoints.prune()
-        self.tracker.model(state.progress.images, self.checkpoints.newest_path, ["newest"])
+        self.tracker.model(state.progress.num_seen, self.checkpoints.newest_path, ["newest"])
         return True
 
     def make_helper(self) -> BackgroundWorker | None:
@@ -226,7 +227,7 @@ class Run:
         batches = load_batches(
             images,
             config.data,
-            start=self.state.progress.images,
+            start=self.state.progress.num_seen,
             batch_size=config.train.batch_size,
             rank=self.world.rank,
             world_size=self.world.size,
@@ -252,38 +253,38 @@ class Run:
         for c, count in enumerate(progress.substitutions):
             if count:
                 extra[f"substitutions/{self.manifest.class_names[c]}"] = float(count)
-        self.tracker.scalars(progress.images, numbers | extra)
+        self.tracker.scalars(progress.num_seen, numbers | extra)
         rate = numbers["images_per_second"]
-        left = clock((total - progress.images) / max(rate, 1e-9))
+        left = clock((total - progress.num_seen) / max(rate, 1e-9))
         terms = " ".join(
             f"{name.removeprefix('loss/')} {value:.4f}"
             for name, value in numbers.items()
             if name.startswith("loss/") and name != "loss/total"
         )
         text = (
-            f"{progress.images:>9,}/{total:,} images | {rate:.0f}/s | {terms} | "
+            f"{progress.num_seen:>9,}/{total:,} images | {rate:.0f}/s | {terms} | "
             f"waiting for data {numbers['data_wait']:.1%} | {left} left"
         )
-        self.say(ProgressLine(text, progress.images, total))
+        self.say(ProgressLine(text, progress.num_seen, total))
 
     def sample(self, state: State) -> None:
         """The grid of samples, rows by class frequency."""
         png = self.evaluator.grid(state.ema.net)
         if png:
-            self.folder.write_bytes(f"samples/{state.progress.images:012d}.png", png)
-            self.tracker.image(state.progress.images, "samples", png)
+            self.folder.write_bytes(RunDir.grid(state.progress.num_seen), png)
+            self.tracker.image(state.progress.num_seen, "samples", png)
 
     def evaluate(self, state: State) -> None:
         """What is evaluated is the checkpoint, once it is whole."""
         self.checkpoints.settle()
-        self.scheduler.due(state.progress.images, state.ema.net)
+        self.scheduler.due(state.progress.num_seen, state.ema.net)
 
     def keep_averages(self, state: State) -> None:
         """The averages as they are now, for those of other widths; every rank comes here."""
         if state.posthoc:
             with self.world.monitored_barrier():
                 if self.world.rank == 0:
-                    keep_averages(self.folder, state.posthoc, state.progress.images)
+                    keep_averages(self.folder, state.posthoc, state.progress.num_seen)
 
     def outcome(self, how: str) -> dict[str, Any]:
         scores = self.scheduler.scores

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import hide_password, make_client
 
 REQUIREMENTS = "mlflow", "torch", "safetensors", "numpy"
-ARTIFACTS = "config.json", "ema.safetensors"
+ARTIFACTS = RunDir.CONFIG, RunDir.EMA
 MODEL_CODE = Path(__file__).parents[1] / "pretrained" / "mlflow_model.py"
 """What MLflow stores with a model and runs when it loads one."""
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def register(
     number = next((v.version for v in known if v.tags.get("images") == str(step)), None)
     if number is None:
         folder = Storage(checkpoint)
-        if not folder.exists("ema.safetensors"):
+        if not folder.exists(RunDir.EMA):
             log.warning("%s is gone: it is not registered as a model", checkpoint)
             return
         place = f"models/{step:012d}"
@@ -65,7 +66,7 @@ def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
     files = {}
-    for name, home in ("config.json", run), ("ema.safetensors", checkpoint):
+    for name, home in (RunDir.CONFIG, run), (RunDir.EMA, checkpoint):
         if home.is_local:
             files[name] = home.local_path(name)
         else:
@@ -80,7 +81,7 @@ def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
     mlflow.pyfunc.save_model(
         str(scratch / "model"),
         python_model=str(MODEL_CODE),
-        artifacts={"config": str(files["config.json"]), "ema": str(files["ema.safetensors"])},
+        artifacts={"config": str(files[RunDir.CONFIG]), "ema": str(files[RunDir.EMA])},
         signature=ModelSignature(Schema(inputs), Schema([images])),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import (
     batches,
     clean_name,
@@ -18,12 +19,14 @@ from cbdm_scale.tracking.client import (
     make_client,
 )
 from cbdm_scale.tracking.mlflow_internals import METRICS_PER_CALL
-from cbdm_scale.tracking.runs import RUN_ID_FILE, default_tracking_uri
+from cbdm_scale.tracking.runs import default_tracking_uri
 
 
 def run_id_of(run: Storage) -> str:
     """The id of the folder's MLflow run, "" where it has none."""
-    return run.read_text(RUN_ID_FILE).strip() if run.exists(RUN_ID_FILE) else ""
+    return (
+        run.read_text(RunDir.MLFLOW_RUN_ID).strip() if run.exists(RunDir.MLFLOW_RUN_ID) else ""
+    )
 
 
 def log_results(

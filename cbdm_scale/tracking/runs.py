@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import (
     SQLITE,
     batches,
@@ -18,7 +19,6 @@ from cbdm_scale.tracking.client import (
 )
 from cbdm_scale.tracking.mlflow_internals import LONGEST_PARAM, PARAMS_PER_CALL
 
-RUN_ID_FILE = "mlflow_run_id"
 WAY_OUT = "Start the server, or leave --track.uri out to use sqlite in the storage folder."
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def start_run(
     tags: Mapping[str, str],
 ) -> str:
     """The id of the folder's MLflow run, made now or before; the driver calls it once."""
-    if run.exists(RUN_ID_FILE):
-        run_id = run.read_text(RUN_ID_FILE).strip()
+    if run.exists(RunDir.MLFLOW_RUN_ID):
+        run_id = run.read_text(RunDir.MLFLOW_RUN_ID).strip()
         _continue_run(tracking_uri, run, run_id, tags)
         return run_id
     try:
@@ -65,7 +65,7 @@ def start_run(
             f"track.uri ({hide_password(tracking_uri)}) does not answer: "
             f"{hide_password(str(error))}. {WAY_OUT}"
         ) from error
-    run.write_bytes(RUN_ID_FILE, f"{run_id}\n".encode())
+    run.write_bytes(RunDir.MLFLOW_RUN_ID, f"{run_id}\n".encode())
     return run_id
 
 
@@ -85,8 +85,8 @@ def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) 
             raise ValueError(
                 f"track.uri ({hide_password(uri)}) does not have the MLflow run {run_id} of "
                 f"{run.url} (any more): {hide_password(str(error))}. Give the --track.uri that "
-                f"the run began with, or delete {run.path(RUN_ID_FILE)} to begin a new MLflow "
-                "run."
+                f"the run began with, or delete {run.path(RunDir.MLFLOW_RUN_ID)} to begin a "
+                "new MLflow run."
             ) from error
         log.warning(
             "track.uri (%s) does not answer: %s. The run goes on, its records wait in %s.",

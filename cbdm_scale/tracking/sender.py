@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import batches, hide_password, is_refusal, make_client
 from cbdm_scale.tracking.mlflow_internals import (
     IMAGES_FOLDER,
@@ -105,7 +106,7 @@ class Sender:
             self.client.log_batch(self.run_id, batch)
 
     def _log_image(self, name: str, file: str, step: int, time_ms: int) -> None:
-        spool = self.run.child("tracking")
+        spool = self.run.child(RunDir.TRACKING)
         if not spool.exists(file):
             log.warning("%s is gone: it is left out", spool.path(file))
             return

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import clean_name, hide_password, import_mlflow
 from cbdm_scale.tracking.sender import Sender
 from cbdm_scale.tracking.spool import Spool
@@ -71,7 +72,7 @@ class MlflowTracker:
     def __init__(self, run: Storage, tracking_uri: str, run_id: str) -> None:
         import_mlflow()  # here and not in the thread, which would share the import lock
         self.uri = tracking_uri
-        self.spool = Spool(run.child("tracking"))
+        self.spool = Spool(run.child(RunDir.TRACKING))
         self.sender = Sender(run, tracking_uri, run_id)
         self._poll_s = POLL_LOCAL_S if run.is_local else POLL_REMOTE_S
         self._deadline: float | None = None  # set by close

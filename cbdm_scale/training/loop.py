@@ -50,7 +50,7 @@ class Hooks:
 
 def due(state: State, config: TrainConfig, every: int) -> bool:
     """True on the step that crosses a multiple of ``every``; never for 0."""
-    return crosses(state.progress.images, config.batch_size, every)
+    return crosses(state.progress.num_seen, config.batch_size, every)
 
 
 def crosses(images: int, batch_size: int, every: int) -> bool:
@@ -85,7 +85,7 @@ def train(
     )
     rehearsed = world.size == 1
 
-    while progress.images < config.total_images:
+    while progress.num_seen < config.total_images:
         # Read. Every rank says how it fares, so that all stop together or none does.
         with meter.waiting():
             batch = read(task.batches)
@@ -111,13 +111,13 @@ def train(
             meter.add(terms)
 
         # Update the weights and their average.
-        lr = config.lr * min(progress.images / max(config.warmup_images, 1), 1)
+        lr = config.lr * min(progress.num_seen / max(config.warmup_images, 1), 1)
         norm = clip_and_step(state.optimizer, lr, config.clip)
-        progress.images += config.batch_size
+        progress.num_seen += config.batch_size
         progress.steps += 1
-        state.ema.update(state.net, progress.images, config.batch_size)
+        state.ema.update(state.net, progress.num_seen, config.batch_size)
         for average in state.posthoc:
-            average.update(state.net, progress.images, config.batch_size)
+            average.update(state.net, progress.num_seen, config.batch_size)
         progress.skipped_steps += guard.look(norm, batch.keys)
 
         # Report, sample, evaluate and save.
@@ -129,7 +129,7 @@ def train(
                 hooks.sample(state)
             if due(state, config, config.posthoc_every):
                 hooks.keep_averages(state)
-            examines = examined(progress.images, config)
+            examines = examined(progress.num_seen, config)
             if examines or due(state, config, config.save_every):
                 progress.skipped_steps += guard.settle()
                 hooks.save(state)
@@ -172,7 +172,7 @@ def agree(
         for image, label, reason in sorted(sum(world.gather(plain), [])):
             progress.substitutions[label] += 1
             hooks.say(f"damaged: image {image} of the plan, {reason}")
-        allowed = task.allowed_bad(progress.images + config.batch_size)
+        allowed = task.allowed_bad(progress.num_seen + config.batch_size)
         if sum(progress.substitutions) > allowed:
             raise RunError(
                 f"{sum(progress.substitutions)} damaged images were replaced, more than "

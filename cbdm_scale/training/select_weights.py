@@ -3,6 +3,7 @@
 from safetensors.torch import load, save
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.power_ema import gamma_of
 from cbdm_scale.training.snapshots import average_of_width
 
@@ -27,13 +28,13 @@ def check_weights(weights: str) -> None:
 
 def file_of(weights: str) -> str:
     """The file of a checkpoint that they are in, or are built upon."""
-    return "model.safetensors" if weights == "raw" else "ema.safetensors"
+    return RunDir.MODEL if weights == "raw" else RunDir.EMA
 
 
-def chosen(run: Storage, images: int, data: bytes, weights: str) -> bytes:
+def select_weights(run: Storage, num_seen: int, data: bytes, weights: str) -> bytes:
     """The safetensors file of the weights; ``data`` is what ``file_of`` them holds."""
     if not weights.startswith(POWER):
         return data
-    averages = average_of_width(run, float(weights.removeprefix(POWER)), images)
+    averages = average_of_width(run, float(weights.removeprefix(POWER)), num_seen)
     tensors = load(data)
     return save({name: averages.get(name, t).contiguous() for name, t in tensors.items()})

@@ -1,8 +1,5 @@
 """What a checkpoint holds, and how it is written: whole, or not at all.
 
-    checkpoints/<images>/  model.safetensors ema.safetensors optimizer.safetensors state.json
-                           posthoc.safetensors, of a run that keeps averages of two widths
-
 No random state is kept: every random number is a function of the seed and of the image's
 number (`cbdm_scale.diffusion.rng`), dropout's of the seed, the step and the rank.
 """
@@ -18,30 +15,24 @@ from torch import Tensor, nn
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.power_ema import PowerEMA, pack, unpack
 
 FORMAT_VERSION = 1
-POSTHOC = "posthoc.safetensors"
-INITIAL, INITIAL_ABOUT = "init.safetensors", "init.json"
-"""In the folder of a run that started from a trained network: what it started from."""
 
 
 @dataclass
 class Progress:
     """The counters of a run. All of them count over all ranks."""
 
-    images: int = 0
+    num_seen: int = 0
     """Images shown to the network: also the position in the sample plan."""
     steps: int = 0
     skipped_steps: int = 0
     """Steps left out because the gradient was not finite."""
     substitutions: list[int] = field(default_factory=list)
     """Damaged images that others stood in for, per class."""
-
-
-FORMER_PROGRESS = {"best_fid", "best_images"}
-"""Counters of older checkpoints that are gone: the best one follows from the evaluations."""
 
 
 @dataclass
@@ -78,12 +69,12 @@ class Snapshot:
 def take_snapshot(state: State) -> Snapshot:
     """A copy of everything that a checkpoint holds."""
     files = {
-        "model.safetensors": state.net.state_dict(),
-        "ema.safetensors": state.ema.net.state_dict(),
-        "optimizer.safetensors": optimizer_tensors(state),
+        RunDir.MODEL: state.net.state_dict(),
+        RunDir.EMA: state.ema.net.state_dict(),
+        RunDir.OPTIMIZER: optimizer_tensors(state),
     }
     if state.posthoc:
-        files[POSTHOC] = pack(state.posthoc)
+        files[RunDir.POSTHOC] = pack(state.posthoc)
     copied = {
         file: {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
         for file, tensors in files.items()
@@ -98,14 +89,14 @@ def _as_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str:
-    """Write checkpoints/<images> into a run folder; its name. ``about`` is plain data."""
+    """Write a checkpoint into a run folder; its name. ``about`` is plain data."""
     return write_checkpoint(folder, take_snapshot(state), about)
 
 
 def write_checkpoint(folder: Storage, snapshot: Snapshot, about: dict[str, Any]) -> str:
     """The same of a snapshot, which it uses up: a file is let go of when it is written."""
-    images = snapshot.progress.images
-    name, partial = checkpoint_name(images), f"checkpoints/.{images:012d}.partial"
+    num_seen = snapshot.progress.num_seen
+    name, partial = RunDir.checkpoint(num_seen), RunDir.partial_checkpoint(num_seen)
     target = partial if folder.is_local else name
     folder.remove(name)
     folder.remove(partial)
@@ -122,21 +113,13 @@ def write_checkpoint(folder: Storage, snapshot: Snapshot, about: dict[str, Any])
             "files": listing,
             **about,
         }
-        folder.write_json(f"{target}/state.json", state_json)  # last: now it is whole
+        folder.write_json(f"{target}/{RunDir.STATE}", state_json)  # last: now it is whole
         if folder.is_local:
             folder.move(partial, name)
     except BaseException:
         folder.remove(target)
         raise
     return name
-
-
-def list_checkpoints(folder: Storage) -> list[str]:
-    """Names of the run's checkpoints, the oldest first, whole or not."""
-    if not folder.exists("checkpoints"):
-        return []
-    names = folder.child("checkpoints").list()
-    return [f"checkpoints/{name}" for name in names if not name.startswith(".")]
 
 
 def read_checkpoint(
@@ -148,7 +131,7 @@ def read_checkpoint(
     """
     where = folder.path(name)
     try:
-        about = parse_json(folder.read_bytes(f"{name}/state.json"), "state.json")
+        about = parse_json(folder.read_bytes(f"{name}/{RunDir.STATE}"), RunDir.STATE)
         listing = about["files"]
         if about["format_version"] > FORMAT_VERSION:
             raise ValueError(f"format version {about['format_version']} is newer than ours")
@@ -167,13 +150,13 @@ def read_checkpoint(
     return about, files
 
 
-def images_of(about: dict[str, Any], where: str) -> int:
+def num_seen_of(about: dict[str, Any], where: str) -> int:
     """Images shown before a checkpoint, by its state.json; ValueError if that is no number."""
     progress = about.get("progress")
-    images = progress.get("images") if isinstance(progress, dict) else None
-    if isinstance(images, bool) or not isinstance(images, int) or images < 0:
+    num_seen = progress.get("num_seen") if isinstance(progress, dict) else None
+    if isinstance(num_seen, bool) or not isinstance(num_seen, int) or num_seen < 0:
         raise ValueError(f"checkpoint {where} is damaged: state.json says no number of images")
-    return images
+    return num_seen
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
@@ -203,9 +186,9 @@ def _load_weights(net: nn.Module, tensors: dict[str, Tensor], name: str) -> None
 
 
 def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
-    _load_weights(state.net, load(files["model.safetensors"]), name)
-    _load_weights(state.ema.net, load(files["ema.safetensors"]), name)
-    tensors = load(files["optimizer.safetensors"])
+    _load_weights(state.net, load(files[RunDir.MODEL]), name)
+    _load_weights(state.ema.net, load(files[RunDir.EMA]), name)
+    tensors = load(files[RunDir.OPTIMIZER])
     for parameter_name, parameter in state.net.named_parameters():
         kinds = ("step", "exp_avg", "exp_avg_sq")
         state.optimizer.state[parameter] = {
@@ -214,15 +197,14 @@ def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name:
             if f"{kind}.{parameter_name}" in tensors
         }
     if state.posthoc:
-        if POSTHOC not in files:
+        if RunDir.POSTHOC not in files:
             raise ValueError(
                 f"checkpoint {name} was made without train.posthoc_every, and the averages "
                 "that it asks for begin with the run. Leave it at 0, or give the run another "
                 "--name."
             )
-        unpack(state.posthoc, load(files[POSTHOC]))
-    kept = {k: v for k, v in about["progress"].items() if k not in FORMER_PROGRESS}
-    state.progress = Progress(**kept)
+        unpack(state.posthoc, load(files[RunDir.POSTHOC]))
+    state.progress = Progress(**about["progress"])
 
 
 def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
@@ -232,7 +214,7 @@ def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
     over. Raises ValueError if a whole checkpoint is of another network.
     """
     damaged: list[str] = []
-    for name in reversed(list_checkpoints(folder)):
+    for name in reversed(RunDir(folder).checkpoints()):
         try:
             about, files = read_checkpoint(folder, name)
         except ValueError as error:
@@ -246,9 +228,11 @@ def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
 def save_initial(folder: Storage, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write what a run starts from, for all ranks alike; ``about`` is plain data."""
     data = _as_bytes(tensors)
-    folder.write_bytes(INITIAL, data)
+    folder.write_bytes(RunDir.INITIAL, data)
     digest = hashlib.sha256(data).hexdigest()
-    folder.write_json(INITIAL_ABOUT, {**about, "sha256": digest})  # last: now it is whole
+    folder.write_json(
+        RunDir.INITIAL_ABOUT, {**about, "sha256": digest}
+    )  # last: now it is whole
 
 
 def load_initial(folder: Storage, state: State) -> str:
@@ -256,32 +240,28 @@ def load_initial(folder: Storage, state: State) -> str:
 
     Weights that are not in it, of layers that the trained network lacked, stay as they are.
     """
-    about, data = folder.read_json(INITIAL_ABOUT), folder.read_bytes(INITIAL)
+    about, data = folder.read_json(RunDir.INITIAL_ABOUT), folder.read_bytes(RunDir.INITIAL)
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise ValueError(
-            f"{folder.path(INITIAL)} is damaged: its sha256 is not the one in {INITIAL_ABOUT}. "
-            f"Remove both, and give the same command again."
+            f"{folder.path(RunDir.INITIAL)} is damaged: its sha256 is not the one in "
+            f"{RunDir.INITIAL_ABOUT}. Remove both, and give the same command again."
         )
     tensors = load(data)
     for net in (state.net, state.ema.net):
-        _load_weights(net, net.state_dict() | tensors, INITIAL)
+        _load_weights(net, net.state_dict() | tensors, RunDir.INITIAL)
     return str(about["origin"])
 
 
-def checkpoint_name(images: int) -> str:
-    return f"checkpoints/{images:012d}"
-
-
-def load_average(folder: Storage, images: int, net: nn.Module) -> None:
+def load_average(folder: Storage, num_seen: int, net: nn.Module) -> None:
     """Fill ``net`` with the averaged weights of a checkpoint; ValueError if damaged."""
-    name = checkpoint_name(images)
-    _, files = read_checkpoint(folder, name, only="ema.safetensors")
-    _load_weights(net, load(files["ema.safetensors"]), folder.path(name))
+    name = RunDir.checkpoint(num_seen)
+    _, files = read_checkpoint(folder, name, only=RunDir.EMA)
+    _load_weights(net, load(files[RunDir.EMA]), folder.path(name))
 
 
 def drop_old_checkpoints(folder: Storage, keep: int, needed: Collection[int]) -> None:
-    """Leave the newest ``keep``, and those of these numbers of images."""
-    names = {checkpoint_name(images) for images in needed}
-    for name in list_checkpoints(folder)[:-keep]:
+    """Leave the newest ``keep``, and those after these numbers of images."""
+    names = {RunDir.checkpoint(num_seen) for num_seen in needed}
+    for name in RunDir(folder).checkpoints()[:-keep]:
         if name not in names:
             folder.remove(name)
