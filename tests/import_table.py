@@ -185,7 +185,6 @@ PREP_MAY_IMPORT = {
 OWNER = {
     "ray": {
         "cbdm_scale/cluster/",
-        "data_prep/writing/pool.py",
         "tune/ray_trials.py",
         "tune/pbt.py",
     },
@@ -195,7 +194,8 @@ OWNER = {
     "jinja2": {"cbdm_scale/evaluation/report/"},
     "tqdm": {"cbdm_scale/cluster/progress.py"},
     "mlflow": {"cbdm_scale/tracking/", "cbdm_scale/pretrained/mlflow_model.py"},
-    "webdataset": {"cbdm_scale/data/shards.py"},
+    "webdataset": {"data_prep/tars.py", "data_prep/writing/tars.py"},
+    "braceexpand": {"data_prep/readers/foreign_tars.py"},
     "tyro": {
         "cbdm_scale/runs/command_line.py",
         "cbdm_scale/sample.py",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.readers.braces import expand_braces
-from data_prep.readers.foreign_tars import list_members, read_range
+from data_prep.readers.foreign_tars import expand_braces, list_members
+from data_prep.tars import Member, group_members, read_range
 
 
 def write_tar(path, members, **options):
@@ -99,6 +99,9 @@ def test_no_bytes_are_worse_than_an_error(tmp_path_factory, raw):
         ("{8..10}", ["8", "9", "10"]),
         ("{x,y}/{0..1}", ["x/0", "x/1", "y/0", "y/1"]),
         ("a{,b}", ["a", "ab"]),
+        ("{a,{0..1}}", ["a", "0", "1"]),
+        ("{a..c}", ["a", "b", "c"]),
+        ("{3..1}", ["3", "2", "1"]),
     ],
 )
 def test_braces_stand_for_what_a_shell_makes_of_them(word, expected):
@@ -109,15 +112,34 @@ def test_braces_stand_for_what_a_shell_makes_of_them(word, expected):
     ("word", "message"),
     [
         ("a{0..1", "do not close"),
-        ("a}0{", "do not close"),
-        ("{a,{0..1}}", "or inside others"),
+        ("a}0{", "is neither a range"),
         ("{}", "is neither a range"),
-        ("{a..c}", "is neither a range"),
-        ("{3..1}", "is neither a range"),
+        ("x{0}", "is neither a range"),
         ("{0..999999999}", "more than 1,000,000"),
         ("{0..9999}{0..9999}", "more than 1,000,000"),
+        ("{0..1" + "0" * 5000 + "}", "more than 1,000,000"),
     ],
 )
 def test_other_braces_are_refused(word, message):
     with pytest.raises(ValueError, match=f"--source.*{message}"):
         expand_braces(word, "--source")
+
+
+def test_neighbours_of_one_key_are_a_sample_and_nothing_drops_one_in_silence():
+    names = ["a/0.PNG", "a/0.cls", "a/0.txt", "b.x/1.cls", "1.s.cls", "README", ".png", "2."]
+    hidden = ["3.cls", "3.__bad__", "3.__key__", "3.__url__", "4.txt", "a/0.cls"]
+    members = [Member(name, i, 0) for i, name in enumerate([*names, *hidden])]
+    found = list(group_members(members, ("png", "cls"), pytest.fail))
+    assert [(key, sorted(parts)) for key, parts in found] == [
+        ("a/0", ["cls", "png"]),
+        ("b.x/1", ["cls"]),
+        ("1", []),
+        ("3", ["cls"]),
+        ("4", []),
+        ("a/0", ["cls"]),
+    ]
+    assert found[0][1]["png"] == members[0]
+    twice = []
+    members = [Member(name, i, 0) for i, name in enumerate(["0.cls", "0.CLS", "0.png"])]
+    [(_, parts)] = group_members(members, ("png", "cls"), twice.append)
+    assert twice == ["0.CLS"] and parts == {"cls": members[0], "png": members[2]}

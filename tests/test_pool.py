@@ -86,7 +86,14 @@ def test_killed_workers_are_replaced_and_what_a_job_raises_is_raised_here(
         list(run_jobs(hopeless, [1], few, said.append))
     import ray
 
+    said.clear()
+    config = PoolConfig(cpus_per_worker=0.5)
+    kept = run_jobs(setup, [0, 1, 2], config, said.append, at_most=1, sees=lambda: True)
+    assert dict(kept) == {0: 0, 1: 1, 2: 4}
+    assert len([line for line in said if line.startswith("worker (host:pid)")]) == 1
     ray.shutdown()  # this process alone leaves the cluster
+    list(run_jobs(setup, [0], config, said.append, leave=True))
+    assert not ray.is_initialized()
 
 
 @pytest.mark.ray

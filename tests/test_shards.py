@@ -2,19 +2,19 @@ import io
 import multiprocessing
 import os
 import shutil
-import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
 import pytest
+import webdataset
 from PIL import Image
 from process_tools import sent
 from shard_tools import make_digits
 
 from cbdm_scale.data.index import open_index
-from cbdm_scale.data.shards import BadSample, ShardReader, _LocalFile, decode, iterate
+from cbdm_scale.data.shards import BadSample, ShardReader, _LocalFile, decode
 from data_prep.readers.digits import read_digits_lt
 
 
@@ -67,11 +67,12 @@ def test_every_image_is_the_source_image(root):
 
 def test_byte_ranges_agree_with_a_webdataset_scan(root):
     reader = open_reader(root)
-    scan = list(iterate(str(root), "digits_lt", "train"))
+    tars = sorted(map(str, (root / "digits_lt/train").glob("*.tar")))
+    scan = list(webdataset.WebDataset(tars, shardshuffle=False))
     assert len(scan) == reader.index.num_samples
-    for row, (key, data, label) in enumerate(scan):
-        assert (reader.index.key(row), reader.read(row)) == (key, data)
-        assert reader.index.labels[row] == label
+    for row, sample in enumerate(scan):
+        assert (reader.index.key(row), reader.read(row)) == (sample["__key__"], sample["png"])
+        assert reader.index.labels[row] == int(sample["cls"])
 
 
 @pytest.mark.parametrize("at", [0, 30, -1])
@@ -203,7 +204,6 @@ def test_remote_shards_read_the_same(root):
         here = open_reader(root)
         for row in (0, 427, 101, 5):
             np.testing.assert_array_equal(reader.load(row), here.load(row))
-        assert len(list(iterate("memory://shards-test", "digits_lt", "train"))) == 428
         memory.rm("/shards-test/digits_lt/train/000003.tar")
         with pytest.raises(BadSample, match="train/000003.tar: the shard is missing"):
             reader.load(300)
@@ -240,15 +240,3 @@ def test_what_is_no_image_of_the_size_is_a_value_error():
     huge = whole[:16] + (60000).to_bytes(4, "big") * 2 + whole[24:]
     with pytest.raises(ValueError, match="does not decode"):
         decode(huge, 1, 8)
-
-
-def test_scan_tells_a_silent_end_of_file(root):
-    """A tar reader takes a damaged header in mid-file for the end."""
-    path = root / "digits_lt/train/000000.tar"
-    with tarfile.open(path) as tar:
-        header = tar.getmembers()[80].offset
-    raw = bytearray(path.read_bytes())
-    raw[header + 100 : header + 200] = b"\xff" * 100
-    path.write_bytes(raw)
-    with pytest.raises(ValueError, match=r"train/000000.tar ends after 40 of 100 samples"):
-        list(iterate(str(root), "digits_lt", "train"))

@@ -2,6 +2,7 @@
 
 Every worker is set up once (a network is loaded) and then takes one job after the other. What
 comes of a job depends on the job alone, so neither the number of workers nor their order shows.
+Images are made like that, their features, and shards.
 """
 
 import os
@@ -13,8 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cbdm_scale.cluster.connect import join, log_if_busy, max_resources
+from cbdm_scale.cluster.connect import (
+    alive_nodes,
+    in_cluster,
+    join,
+    log_if_busy,
+    max_resources,
+)
 from cbdm_scale.cluster.options import Log, PoolConfig
+from cbdm_scale.cluster.preflight import START_S, Nodes
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +34,23 @@ Setup = Callable[["torch.device"], Callable[[Job], Result]]
 
 
 def run_jobs(
-    setup: Setup[Job, Result], jobs: Sequence[Job], config: PoolConfig, log: Log = print
+    setup: Setup[Job, Result],
+    jobs: Sequence[Job],
+    config: PoolConfig,
+    log: Log = print,
+    *,
+    at_most: int | None = None,
+    sees: Callable[[], bool] | None = None,
+    leave: bool = False,
 ) -> Iterator[tuple[Job, Result]]:
     """(job, result) of every job, as they get done, in any order.
 
     What ``setup`` or a job raises ends it all and is raised here. SIGTERM does as Ctrl-C does.
+
+    at_most: workers, where the cluster has room for so many; fewer are no error.
+    sees: asked on every node; unless all say yes, the work stays on this one.
+    leave: at the end, leave a cluster that was joined for these jobs; one of this machine alone
+        then ends, and gives its memory back.
     """
     if not jobs:
         return
@@ -38,15 +58,48 @@ def run_jobs(
         with sigterm_interrupts():
             yield from _run_here(setup, jobs, config)
         return
+    was_in = in_cluster()
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of jobs beside one that failed
     join()
     import ray  # not before: Ray reads the environment that join sets
 
-    resources = max_resources() if config.workers else ray.cluster_resources()
-    workers, on_gpu = place(config, resources, len(jobs))
-    log_if_busy(workers * config.cpus_per_worker)
-    pool: Pool[Job, Result] = Pool(setup, jobs, config, on_gpu, log)
-    with sigterm_interrupts():
-        yield from pool.run(workers)
+    try:
+        resources = max_resources() if config.workers else ray.cluster_resources()
+        home = None if sees is None else _only_node(sees, log)
+        if home:
+            resources = home["Resources"]
+        workers, on_gpu = place(config, resources, len(jobs))
+        if at_most and at_most > workers and workers < len(jobs):
+            log(f"note: there is room for {workers} of {at_most} workers: using those")
+        workers = min(workers, at_most or workers)
+        log_if_busy(workers * config.cpus_per_worker)
+        node_id = home["NodeID"] if home else None
+        pool: _Pool[Job, Result] = _Pool(setup, jobs, config, on_gpu, log, node_id)
+        with sigterm_interrupts():
+            yield from pool.run(workers)
+    finally:
+        if leave and not was_in:
+            ray.shutdown()
+
+
+def _only_node(sees: Callable[[], bool], log: Log) -> dict[str, Any] | None:
+    """This node, as Ray describes it, if others do not see what the work needs."""
+    import ray
+
+    nodes = alive_nodes()
+    if len(nodes) == 1:
+        return None
+    probes = Nodes(START_S)
+    try:
+        answers = probes.ask([sees] * len(probes.names))
+    finally:
+        probes.close()
+    blind = sum(answer is not True for answer in answers)
+    if not blind:
+        return None
+    log(f"note: {blind} other nodes do not see the files, so all work stays on this one")
+    here = ray.get_runtime_context().get_node_id()
+    return next(node for node in nodes if node["NodeID"] == here)
 
 
 def _run_here(
@@ -88,7 +141,7 @@ def place(config: PoolConfig, resources: dict[str, float], num_jobs: int) -> tup
     return min(wanted, num_jobs), on_gpu
 
 
-class Worker:
+class _Worker:
     """What runs in a worker process."""
 
     def set_up(self, setup: Setup[Job, Result], threads: int, on_gpu: bool) -> str:
@@ -100,10 +153,11 @@ class Worker:
         return f"{socket.gethostname()}:{os.getpid()}"
 
     def do(self, job: Any) -> Any:
+        """One job."""
         return self.work(job)
 
 
-class Pool(Generic[Job, Result]):
+class _Pool(Generic[Job, Result]):
     """Hands jobs to the workers that are ready; replaces the ones that die."""
 
     def __init__(
@@ -113,40 +167,45 @@ class Pool(Generic[Job, Result]):
         config: PoolConfig,
         on_gpu: bool,
         log: Log,
+        node_id: str | None = None,
     ):
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.config, self.on_gpu, self.log = config, on_gpu, log
         self.setup = ray.put(setup)  # sent once, however many workers
+        where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
         self.make_worker = ray.remote(
+            scheduling_strategy=where,
             num_cpus=config.cpus_per_worker,
             num_gpus=int(on_gpu),
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
-        )(Worker)
+        )(_Worker)
         self.todo = deque(jobs)
-        self.busy: dict[Any, tuple[Any, Job | None]] = {}  # promise -> worker, job or set-up
+        self.busy: dict[Any, tuple[Any, Job | None]] = {}  # ref -> worker, job or set-up
         self.idle: list[Any] = []
 
     def run(self, workers: int) -> Iterator[tuple[Job, Result]]:
+        """Do all jobs on so many workers, which end with it."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         left, failures = len(self.todo), 0
         try:
             for _ in range(workers):
-                self.start_worker()
+                self._start_worker()
             while left:
-                [promise], _ = ray.wait(list(self.busy), num_returns=1)
-                worker, job = self.busy.pop(promise)
+                [ref], _ = ray.wait(list(self.busy), num_returns=1)
+                worker, job = self.busy.pop(ref)
                 try:
-                    result = ray.get(promise)
+                    result = ray.get(ref)
                 except RayTaskError as error:
                     raise error.cause from None
                 except RayError as error:  # the worker or its node is gone
                     failures += 1
-                    self.replace(job, failures, error)
+                    self._replace(job, failures, error)
                     continue
-                self.next_job(worker)
+                self._next_job(worker)
                 if job is None:
                     self.log(f"worker (host:pid) {result}")
                 else:
@@ -156,19 +215,19 @@ class Pool(Generic[Job, Result]):
             for worker in [*self.idle, *(worker for worker, _ in self.busy.values())]:
                 ray.kill(worker)
 
-    def start_worker(self) -> None:
+    def _start_worker(self) -> None:
         worker = self.make_worker.remote()
-        promise = worker.set_up.remote(self.setup, self.config.threads, self.on_gpu)
-        self.busy[promise] = worker, None
+        ref = worker.set_up.remote(self.setup, self.config.threads, self.on_gpu)
+        self.busy[ref] = worker, None
 
-    def next_job(self, worker: Any) -> None:
+    def _next_job(self, worker: Any) -> None:
         if self.todo:
             job = self.todo.popleft()
             self.busy[worker.do.remote(job)] = worker, job
         else:
             self.idle.append(worker)
 
-    def replace(self, job: Job | None, failures: int, error: Exception) -> None:
+    def _replace(self, job: Job | None, failures: int, error: Exception) -> None:
         """Put the job of a dead worker first in line, and somebody on it."""
         first_line = str(error).strip().partition("\n")[0]
         if failures > self.config.max_failures:
@@ -181,9 +240,9 @@ class Pool(Generic[Job, Result]):
         if job is not None:
             self.todo.appendleft(job)
         if self.idle and self.todo:
-            self.next_job(self.idle.pop())
+            self._next_job(self.idle.pop())
         else:
-            self.start_worker()
+            self._start_worker()
 
 
 @contextmanager

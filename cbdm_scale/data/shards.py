@@ -1,4 +1,4 @@
-"""Reading images out of shards: one by its byte range, or all by walking the tars.
+"""Reading images out of shards by their byte ranges.
 
 A sample is *proven* bad when its bytes do not have the crc32 of the index, when they do not
 decode, or when its shard is missing or too short: that is a ``BadSample``. Everything else that
@@ -10,7 +10,6 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +20,8 @@ from cbdm_scale.data.cache import GB, BadShard, CachedShards, CacheFolder, Cache
 from cbdm_scale.data.decoded import DecodedSplit
 from cbdm_scale.data.images import decode
 from cbdm_scale.data.index import Index
-from cbdm_scale.data.manifest import open_folder, parse_manifest, read_shards
+from cbdm_scale.data.manifest import open_folder, parse_manifest
 from cbdm_scale.storage.remote import PAUSES, PermanentError, Store, retry
-
-IMAGE_SUFFIXES = "png", "jpg", "jpeg", "webp"
 
 
 class BadSample(Exception):
@@ -237,28 +234,3 @@ class ShardReader:
             with self._lock:
                 self._files.clear()  # what this reader itself keeps from making room
             return _LocalFile(self._cached.open(shard))
-
-
-def iterate(root: str, name: str, split: str) -> Iterator[tuple[str, bytes, int]]:
-    """Walk a split's tars as plain WebDataset: (key, bytes of the image, label), in tar order.
-
-    A damaged header looks to a tar reader like the end of the file, so samples are counted.
-    """
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    fs, folder = open_folder(root, name)
-    _, shards = read_shards(fs, folder)
-    for shard in shards:
-        if not shard["file"].startswith(split + "/"):
-            continue
-        path, count = f"{folder}/{shard['file']}", 0
-        with fs.open(path, "rb") as stream:
-            files = tar_file_expander([{"url": path, "stream": stream}])
-            for sample in group_by_keys(files):
-                image = next((sample[s] for s in IMAGE_SUFFIXES if s in sample), None)
-                if image is None or "cls" not in sample:
-                    raise ValueError(f"{path}: sample {sample['__key__']} is not whole")
-                count += 1
-                yield sample["__key__"], image, int(sample["cls"])
-        if count != shard["samples"]:
-            raise ValueError(f"{path} ends after {count} of {shard['samples']} samples")

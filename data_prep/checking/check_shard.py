@@ -4,7 +4,6 @@ K = number of classes, n = samples of the shard.
 """
 
 import hashlib
-import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from cbdm_scale.data.images import decode
 from cbdm_scale.data.manifest import open_folder
+from data_prep.tars import group_members, has_bytes, walk_tar
 
 IMAGE_SUFFIXES = "png", "jpg", "jpeg", "webp"
 
@@ -200,31 +200,18 @@ def _read(stream: BinaryIO, place: tuple[int, int]) -> bytes:
 
 
 def _walk(path: Path, found: Findings) -> Iterator[_Sample]:
-    """The samples of a tar as WebDataset groups them: neighbours of one name up to a dot."""
-    sample: _Sample | None = None
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, slash, base = member.name.rpartition("/")
-                key, _, suffix = base.partition(".")
-                if sample is None or sample.key != folder + slash + key:
-                    if sample is not None:
-                        yield sample
-                    sample = _Sample(folder + slash + key, {})
-                sample.members[suffix.lower()] = member.offset_data, member.size
-            end = tar.offset
-    except (tarfile.TarError, OSError) as error:
+    """The samples of a tar as WebDataset groups them; what ends it too early is found."""
+    members, end, error = walk_tar(path)
+    if error:
         found.add(f"is cut short or no tar ({error})")
-        end = None
-    if sample is not None:
-        yield sample
-    if end is not None:
-        with open(path, "rb") as stream:
-            stream.seek(end)
-            if any(any(part) for part in iter(lambda: stream.read(1 << 20), b"")):
-                found.add(f"its header at byte {end} is damaged; what follows is unseen")
+    elif has_bytes(path, end):
+        found.add(f"its header at byte {end} is damaged; what follows is unseen")
+
+    def twice(name: str) -> None:
+        found.add(f"holds {name!r} twice")
+
+    for key, parts in group_members(members, (*IMAGE_SUFFIXES, "cls"), twice):
+        yield _Sample(key, {suffix: (m.offset, m.size) for suffix, m in parts.items()})
 
 
 # ----------------------------------------------------------------------------

@@ -131,17 +131,20 @@ def _draw_sheet(
 
 
 def _tiles(reader: ShardReader, index: Index, label: int) -> NDArray[np.uint8]:
-    """(H, 12 x 1.05 H, 3) of a class's images side by side on white, as many as there are."""
+    """Up to 12 of a class's images in a row on white, which is as wide for fewer: (h, w, 3)."""
+    import torch
+    from torchvision.utils import make_grid
+
     size = reader.image_size
-    gap = max(1, round(size / 20))
-    sheet = np.full((size, IMAGES_A_CLASS * (size + gap), 3), 255, np.uint8)
+    tiles = torch.full((IMAGES_A_CLASS, 3, size, size), 255, dtype=torch.uint8)
     for i, row in enumerate(np.flatnonzero(index.labels == label)[:IMAGES_A_CLASS]):
         try:
-            pixels = reader.load(int(row)).transpose(1, 2, 0)  # (H, W, C)
+            tiles[i] = torch.from_numpy(reader.load(int(row)))  # (C, H, W)
         except BadSample:
-            pixels = np.full((size, size, 1), 230, np.uint8)  # verify names it
-        sheet[:, i * (size + gap) : i * (size + gap) + size] = pixels
-    return sheet
+            tiles[i] = 230  # verify names it
+    gap = max(1, round(size / 20))
+    grid = make_grid(tiles, nrow=IMAGES_A_CLASS, padding=gap, pad_value=255)
+    return np.asarray(grid.permute(1, 2, 0))
 
 
 def _short(name: str, length: int) -> str:

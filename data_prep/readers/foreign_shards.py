@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from data_prep.options import Options
 from data_prep.readers.copies import Copies
-from data_prep.readers.foreign_tars import read_range
 from data_prep.readers.images import FILTER, check_resolution, load_image
 from data_prep.readers.keys import make_keys
 from data_prep.readers.labelled import check_same_classes, eval_notes, number_classes
@@ -19,6 +18,7 @@ from data_prep.readers.listing import shorten
 from data_prep.readers.missing import allow_missing, missing_file
 from data_prep.readers.samples import Pool, check_labels, scan
 from data_prep.source import BadImage, Source, Split
+from data_prep.tars import read_range
 
 
 def read_webdataset(name: str, options: Options) -> Source:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from data_prep.readers.foreign_tars import Member, read_range
+from data_prep.tars import Member, read_range
 
 INTEGER = re.compile(rb"\s*([+-]?[0-9]{1,18})\s*")
 LONGEST_LABEL = 1 << 26

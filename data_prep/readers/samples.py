@@ -4,19 +4,16 @@ A sample is the members whose names agree up to the first dot of the last part: 
 000000012.cls, 000000012.json. They need not stand side by side.
 """
 
-import re
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 
-from data_prep.readers.braces import expand_braces
-from data_prep.readers.copies import Copies, is_remote
-from data_prep.readers.foreign_tars import Member, list_members
+from data_prep.readers.copies import Copies
+from data_prep.readers.foreign_tars import find_tars, list_members
 from data_prep.readers.sample_labels import BadSample, label_reader
+from data_prep.tars import Member, group_members, sample_key
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
-NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", flags=re.DOTALL)
 
 
 @dataclass
@@ -41,32 +38,6 @@ class Pool:
         return (f"ignored {self.ignored:,} members without a key or a suffix",)
 
 
-def find_tars(source: str, option: str) -> list[str]:
-    """The tars that an option stands for: braces, a local folder, a local pattern with *."""
-    tars: list[str] = []
-    for word in expand_braces(source, option):
-        word = word.removeprefix("file://")
-        local = Path(word).expanduser()
-        if is_remote(word):
-            tars.append(word)
-        elif local.is_dir():
-            tars += sorted(map(str, local.glob("*.tar")))
-        elif local.exists():
-            tars.append(str(local))
-        else:
-            tars += sorted(glob(str(local))) or [str(local)]
-    twice = [tar for tar, count in Counter(tars).items() if count > 1]
-    lost = [tar for tar in tars if not is_remote(tar) and not Path(tar).is_file()]
-    if not tars or twice or lost:
-        why = f"names {twice[0]} twice" if twice else "holds no .tar"
-        why = f"{len(lost):,} tars are not there, the first is {lost[0]}" if lost else why
-        raise ValueError(
-            f"{option} ({source}): {why}. Give a tar, a folder of tars, or names with braces "
-            "such as 'URL-{000000..000123}.tar' (in quotes)."
-        )
-    return tars
-
-
 def scan(source: str, option: str, label_from: str) -> Pool:
     read_label = label_reader(label_from)
     copies = Copies.of(find_tars(source, option))
@@ -74,7 +45,7 @@ def scan(source: str, option: str, label_from: str) -> Pool:
     pool = Pool(copies)
     for tar, url in enumerate(copies.urls):
         path = copies.path(tar)
-        for key, parts in _samples(list_members(path, url), url, pool).items():
+        for key, parts in _samples(list_members(path, url), url, pool):
             where = f"{key!r} of {url}"
             label: int | str | None = None
             try:
@@ -96,21 +67,22 @@ def scan(source: str, option: str, label_from: str) -> Pool:
     return pool
 
 
-def _samples(members: list[Member], url: str, pool: Pool) -> dict[str, dict[str, Member]]:
-    """Key -> suffix -> member, in the order of the tar."""
-    samples: dict[str, dict[str, Member]] = {}
-    for member in members:
-        match = NAME.fullmatch(member.name)
-        if match is None:
-            pool.ignored += 1
-            continue
-        parts, suffix = samples.setdefault(match[1], {}), match[2].lower()
-        if suffix in parts:
-            raise ValueError(
-                f"{url} holds {member.name!r} twice (letter case aside): which is the sample's?"
-            )
-        parts[suffix] = member
-    return samples
+def _samples(
+    members: list[Member], url: str, pool: Pool
+) -> Iterator[tuple[str, dict[str, Member]]]:
+    """(key, {suffix: member}); samples in the order in which the tar begins them."""
+    order: dict[str | None, int] = {}
+    keys = [sample_key(member.name) for member in members]
+    pool.ignored += keys.count(None)
+    places = [order.setdefault(key, len(order)) for key in keys]
+    together = [members[i] for i in sorted(range(len(members)), key=places.__getitem__)]
+
+    def refuse(name: str) -> None:
+        raise ValueError(
+            f"{url} holds {name!r} twice (letter case aside): which is the sample's?"
+        )
+
+    return group_members(together, (*IMAGES, "cls", "json"), refuse)
 
 
 def _image_of(parts: dict[str, Member]) -> Member:

@@ -1,16 +1,16 @@
-"""Calls of one function for many items: in this process, or as Ray tasks on many CPUs.
+"""Calls of one function for many items: in this process, or on many CPUs of a cluster.
 
 What a call leaves behind (a shard, a list of faults) must not depend on where or when it ran.
 """
 
-import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
+from cbdm_scale.cluster import Log, PoolConfig, run_jobs
 from data_prep.writing.target import Target
 
 WORTH_RAY_S = 60.0
@@ -18,14 +18,13 @@ WORTH_RAY_S = 60.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Say = Callable[[str], None]
 
 
 def run(
     call: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int | None,
-    say: Say,
+    log: Log,
     sees: "Sees | None" = None,
 ) -> Iterator[Result]:
     """The results, in whatever order they come; an error of a call stops the others.
@@ -48,52 +47,34 @@ def run(
         if workers == 1:
             workers = 0
         if workers:
-            say(f"about {left:.0f} s on one CPU: starting Ray (--workers 0 does without)")
-    if workers and items:
-        yield from _run_on_ray(call, items, workers, say, sees)
-    else:
+            log(f"about {left:.0f} s on one CPU: starting Ray (--workers 0 does without)")
+    if not workers:
         yield from map(call, items)
+        return
+    folder = os.getcwd()
+    jobs = run_jobs(
+        _InFolder(call, folder),
+        items,
+        PoolConfig(device="cpu"),
+        log,
+        at_most=workers,
+        sees=partial(sees, folder) if sees else None,
+        leave=True,
+    )
+    for _, result in jobs:
+        yield result
 
 
-def _run_on_ray(
-    call: Callable[[Item], Result],
-    items: Sequence[Item],
-    workers: int,
-    say: Say,
-    sees: "Sees | None",
-) -> Iterator[Result]:
-    from cbdm_scale.cluster import ClusterConfig, connect
-    from cbdm_scale.cluster.connect import set_environment
+@dataclass(frozen=True)
+class _InFolder(Generic[Item, Result]):
+    """Sets a worker up: paths may be relative to the folder of the command."""
 
-    set_environment()  # before ray is imported
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls beside one that failed
-    import ray
+    call: Callable[[Item], Result]
+    folder: str
 
-    is_ours = not ray.is_initialized()
-    connect(ClusterConfig(workers=1))
-    waiting: list[Any] = []
-    try:
-        task = _task(sees, say)
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        if workers > cpus:
-            say(f"note: --workers {workers}, but the cluster has {cpus} CPUs: using those")
-        # In a list, or the source would be unpacked anew for every task.
-        shared = [ray.put(call), os.getcwd()]
-        upcoming = iter(items)
-        waiting += [task.remote(shared, i) for i in islice(upcoming, min(workers, cpus))]
-        while waiting:
-            (done,), waiting = ray.wait(waiting, num_returns=1)
-            waiting += [task.remote(shared, item) for item in islice(upcoming, 1)]
-            try:
-                result: Result = ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            yield result
-    finally:
-        for reference in waiting:
-            ray.cancel(reference)
-        if is_ours:
-            ray.shutdown()
+    def __call__(self, device: Any) -> Callable[[Item], Result]:
+        os.chdir(self.folder)
+        return self.call
 
 
 @dataclass(frozen=True)
@@ -107,6 +88,7 @@ class Sees:
     """A local path; URLs are seen from everywhere."""
 
     def __call__(self, folder: str) -> bool:
+        """Asked in the folder of the command."""
         try:
             os.chdir(folder)
         except OSError:
@@ -114,43 +96,3 @@ class Sees:
         is_local = self.reads is not None and "://" not in self.reads
         there = not is_local or os.path.exists(os.path.expanduser(str(self.reads)))
         return there and self.target.size(self.name) is not None
-
-
-def _task(sees: Sees | None, say: Say) -> Any:
-    """The remote function, kept on this node if another one does not see the files."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
-
-    here = ray.get_runtime_context().get_node_id()
-    others = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
-    blind = 0
-    if sees is not None and others:
-        probe = ray.remote(num_cpus=0, max_retries=0)(_ask)
-        asked = [
-            probe.options(scheduling_strategy=On(n, soft=False)).remote(sees, os.getcwd())
-            for n in others
-        ]
-        blind = sum(not answer for answer in ray.get(asked))
-    task = ray.remote(num_cpus=1, max_retries=3)(_call_shared)
-    if blind:
-        say(f"note: {blind} other nodes do not see the files, so all work stays on this one")
-        task = task.options(scheduling_strategy=On(here, soft=False))
-    return task
-
-
-def _ask(sees: Sees, folder: str) -> bool:
-    return sees(folder)
-
-
-def _call_shared(shared: list[Any], item: Any) -> Any:
-    """Paths may be relative to the folder of the command, which is not the workers'."""
-    reference, folder = shared
-    os.chdir(folder)
-    return _fetch(reference)(item)
-
-
-@functools.lru_cache(maxsize=1)
-def _fetch(reference: Any) -> Any:
-    import ray
-
-    return ray.get(reference)
