@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_task
+from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_inputs
 
 from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.training.distributed import OneProcess
@@ -11,11 +11,11 @@ from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_st
 
 def gradients(net, *, loss=None, micro_batch=0, precision="fp32"):
     """The terms of a batch, all in all; the gradient is left in the network."""
-    task = make_task(loss=loss)
+    inputs = make_inputs(loss=loss)
     parts = backward(
         net,
-        task.loss,
-        task.draw,
+        inputs.loss,
+        inputs.draw,
         make_batch(torch.arange(BATCH)),
         OneProcess(),
         micro_batch=micro_batch,
@@ -36,9 +36,9 @@ def test_the_gradient_is_that_of_the_mean_over_the_batch():
     (terms,) = gradients(net)
     again = copy.deepcopy(net)
     again.zero_grad()
-    task, batch = make_task(), make_batch(torch.arange(BATCH))
-    draws = task.draw(batch.images, (1, 8, 8), torch.device("cpu"))
-    task.loss(again, batch.x0, batch.y, draws)["total"].mean().backward()
+    inputs, batch = make_inputs(), make_batch(torch.arange(BATCH))
+    draws = inputs.draw(batch.images, (1, 8, 8), torch.device("cpu"))
+    inputs.loss(again, batch.x0, batch.y, draws)["total"].mean().backward()
     assert terms["total"].shape == (BATCH,)
     for a, b in zip(net.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
@@ -119,19 +119,19 @@ GOOD, BAD = torch.tensor(1.0), torch.tensor(float("nan"))
 def test_a_skipped_step_is_counted_one_step_late():
     guard = Guard(max_in_a_row=5)
     norms = [GOOD, BAD, GOOD, BAD, BAD, GOOD]
-    assert [guard.look(norm, ("a",)) for norm in norms] == [0, 0, 1, 0, 1, 1]
-    assert guard.settle() == 0
+    assert [guard.record(norm, ("a",)) for norm in norms] == [0, 0, 1, 0, 1, 1]
+    assert guard.flush() == 0
 
 
 def test_the_last_step_is_counted_once():
     guard = Guard(max_in_a_row=5)
-    guard.look(BAD, ("a",))
-    assert [guard.settle(), guard.settle()] == [1, 0]
+    guard.record(BAD, ("a",))
+    assert [guard.flush(), guard.flush()] == [1, 0]
 
 
 def test_too_many_skipped_steps_in_a_row_name_their_samples():
     guard = Guard(max_in_a_row=2)
     for norm, key in ((BAD, "x"), (GOOD, "y"), (BAD, "a"), (BAD, "b")):
-        guard.look(norm, (key,))
+        guard.record(norm, (key,))
     with pytest.raises(RunError, match=r"2 steps in a row \(train.max_bad_steps\).*: a, b\."):
-        guard.settle()
+        guard.flush()

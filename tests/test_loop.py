@@ -12,15 +12,15 @@ from training_tools import (
     fresh_state,
     make_batch,
     make_batches,
-    make_hooks,
-    make_task,
+    make_callbacks,
+    make_inputs,
     tensors,
 )
 
 from cbdm_scale.data.loader import Substitution
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import RunError
-from cbdm_scale.training.loop import due, train
+from cbdm_scale.training.loop import is_due, train
 from cbdm_scale.training.options import TrainConfig
 
 
@@ -58,9 +58,9 @@ def on_two_ranks(work):
         return list(pool.map(guarded, range(2)))
 
 
-def run(state, config=CONFIG, task=None, **hooks):
-    task = task or make_task(make_batches(state.progress.num_seen))
-    return train(state, task, config, OneProcess(), make_hooks(**hooks))
+def run(state, config=CONFIG, inputs=None, **callbacks):
+    inputs = inputs or make_inputs(make_batches(state.progress.num_seen))
+    return train(state, inputs, config, OneProcess(), make_callbacks(**callbacks))
 
 
 def test_a_run_shows_the_images_it_was_asked_for_and_learns():
@@ -106,7 +106,7 @@ def test_a_stop_request_to_one_rank_stops_all_at_the_same_image():
         state = fresh_state()
         batches = make_batches(rank=world.rank, size=2)
         stop = lambda: world.rank == 1 and state.progress.num_seen == 2 * BATCH  # noqa: E731
-        how = train(state, make_task(batches), CONFIG, world, make_hooks(stop=stop))
+        how = train(state, make_inputs(batches), CONFIG, world, make_callbacks(stop=stop))
         return how, state.progress.num_seen
 
     assert on_two_ranks(work) == [("stopped", 2 * BATCH)] * 2
@@ -148,10 +148,10 @@ def test_intervals_that_the_batch_does_not_divide_are_due_when_crossed():
     state, crossed = fresh_state(), []
     for images in range(BATCH, 10 * BATCH + 1, BATCH):
         state.progress.num_seen = images
-        if due(state, CONFIG, 20):
+        if is_due(state.progress.num_seen, CONFIG, 20):
             crossed.append(images)
     assert crossed == [24, 40, 64, 80]
-    assert not due(state, CONFIG, 0)
+    assert not is_due(state.progress.num_seen, CONFIG, 0)
 
 
 def damaged(label, count=1):
@@ -162,24 +162,24 @@ def damaged(label, count=1):
 def test_substitutions_are_counted_by_class_and_named():
     state, said = fresh_state(), []
     batches = itertools.chain([damaged(1), damaged(2, count=2)], make_batches())
-    task = make_task(batches, allowed_bad=lambda planned: 3.0)
-    run(state, task=task, say=said.append)
+    inputs = make_inputs(batches, allowed_bad=lambda planned: 3.0)
+    run(state, inputs=inputs, log=said.append)
     assert state.progress.substitutions == [0, 1, 2]
     assert said[0] == "damaged: image 0 of the plan, gone" and len(said) == 3
 
 
 def test_too_many_substitutions_stop_the_run():
-    task = make_task(iter([damaged(1, count=4)]), allowed_bad=lambda planned: 3.0)
+    inputs = make_inputs(iter([damaged(1, count=4)]), allowed_bad=lambda planned: 3.0)
     with pytest.raises(RunError, match=r"4 damaged.*data.max_bad allows \(3\).*\[0, 4, 0\]"):
-        run(fresh_state(), task=task)
+        run(fresh_state(), inputs=inputs)
 
 
 def test_substitutions_of_one_rank_count_on_all():
     def work(world):
         state = fresh_state()
         batches = iter([damaged(2)]) if world.rank else make_batches()
-        task = make_task(batches, allowed_bad=lambda planned: 1.0)
-        train(state, task, replace(CONFIG, total_images=BATCH), world, make_hooks())
+        inputs = make_inputs(batches, allowed_bad=lambda planned: 1.0)
+        train(state, inputs, replace(CONFIG, total_images=BATCH), world, make_callbacks())
         return state.progress.substitutions
 
     assert on_two_ranks(work) == [[0, 0, 1]] * 2
@@ -193,7 +193,7 @@ def failing():
 def test_a_data_error_on_one_rank_is_told_on_all():
     def work(world):
         batches = failing() if world.rank else make_batches()
-        return train(fresh_state(), make_task(batches), CONFIG, world, make_hooks())
+        return train(fresh_state(), make_inputs(batches), CONFIG, world, make_callbacks())
 
     told = "reading the data failed. OSError: the disk is gone"
     assert [str(outcome) for outcome in on_two_ranks(work)] == [told, told]
@@ -201,7 +201,7 @@ def test_a_data_error_on_one_rank_is_told_on_all():
 
 def nan_loss(when):
     """A loss that is not a number at the steps for which ``when`` is true."""
-    steps, own = itertools.count(), make_task().loss
+    steps, own = itertools.count(), make_inputs().loss
 
     def loss(net, x0, y, draws):
         factor = float("nan") if when(next(steps)) else 1.0
@@ -213,15 +213,15 @@ def nan_loss(when):
 @pytest.mark.parametrize("bad", [0, 5, 9])
 def test_a_step_that_is_not_finite_is_skipped_and_counted(bad):
     state = fresh_state()
-    run(state, task=make_task(loss=nan_loss(lambda step: step == bad)))
+    run(state, inputs=make_inputs(loss=nan_loss(lambda step: step == bad)))
     assert state.progress.skipped_steps == 1
     assert all(tensor.isfinite().all() for tensor in tensors(state).values())
 
 
 def test_skipped_steps_are_counted_in_the_checkpoint_of_a_stop():
     state = fresh_state()
-    task = make_task(loss=nan_loss(lambda step: step == 3))
-    run(state, task=task, stop=lambda: state.progress.steps == 4)
+    inputs = make_inputs(loss=nan_loss(lambda step: step == 3))
+    run(state, inputs=inputs, stop=lambda: state.progress.steps == 4)
     assert state.progress.steps == 4 and state.progress.skipped_steps == 1
 
 
@@ -230,7 +230,7 @@ def test_a_loss_that_stays_not_finite_stops_the_run():
         run(
             fresh_state(),
             replace(CONFIG, max_bad_steps=3),
-            task=make_task(loss=nan_loss(lambda step: True)),
+            inputs=make_inputs(loss=nan_loss(lambda step: True)),
         )
 
 

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from training_tools import BATCH, fresh_state, make_batch, make_task
+from training_tools import BATCH, fresh_state, make_batch, make_inputs
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess
@@ -46,12 +46,12 @@ class NoStorage:
 
 def trained():
     """A state after two steps, with averages of two widths."""
-    state, task = fresh_state(), make_task()
+    state, inputs = fresh_state(), make_inputs()
     state.posthoc = start_averages(state.net, wanted=True)
     for number in (1, 2):
         batch = make_batch(torch.arange(BATCH))
         options = {"micro_batch": 0, "precision": "fp32", "channels_last": True}
-        list(backward(state.net, task.loss, task.draw, batch, OneProcess(), **options))
+        list(backward(state.net, inputs.loss, inputs.draw, batch, OneProcess(), **options))
         clip_and_step(state.optimizer, 1e-2, 1.0)
         state.ema.update(state.net, number * BATCH, BATCH)
         for average in state.posthoc:
@@ -108,10 +108,10 @@ def test_the_next_step_is_the_same_on_a_rank_that_only_heard(tmp_path):
     folder = Storage(str(tmp_path))
     save_checkpoint(folder, trained(), {})
     _, zero, one, _ = both_ranks(folder)
-    task, batch = make_task(), make_batch(torch.arange(BATCH))
+    inputs, batch = make_inputs(), make_batch(torch.arange(BATCH))
     options = {"micro_batch": 0, "precision": "fp32", "channels_last": True}
     for state in (zero, one):
-        list(backward(state.net, task.loss, task.draw, batch, OneProcess(), **options))
+        list(backward(state.net, inputs.loss, inputs.draw, batch, OneProcess(), **options))
         clip_and_step(state.optimizer, 1e-2, 1.0)
     for key, value in bits(zero).items():
         assert torch.equal(bits(one)[key], value), key

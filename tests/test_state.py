@@ -9,8 +9,8 @@ from training_tools import (
     assert_same,
     fresh_state,
     make_batches,
-    make_hooks,
-    make_task,
+    make_callbacks,
+    make_inputs,
     tensors,
 )
 
@@ -38,7 +38,7 @@ def go_on(state, steps):
     """Train some steps further."""
     images = state.progress.num_seen
     config = replace(CONFIG, total_images=images + steps * BATCH)
-    train(state, make_task(make_batches(images)), config, OneProcess(), make_hooks())
+    train(state, make_inputs(make_batches(images)), config, OneProcess(), make_callbacks())
     return state
 
 
@@ -256,6 +256,8 @@ def test_averages_that_begin_in_the_middle_of_a_run_are_refused(folder):
 def test_the_loop_asks_for_averages_at_every_multiple():
     asked = []
     config = replace(CONFIG, total_images=6 * BATCH, posthoc_every=2 * BATCH)
-    hooks = make_hooks(keep_averages=lambda state: asked.append(state.progress.num_seen))
-    train(with_averages(), make_task(), config, OneProcess(), hooks)
+    callbacks = make_callbacks(
+        keep_averages=lambda state: asked.append(state.progress.num_seen)
+    )
+    train(with_averages(), make_inputs(), config, OneProcess(), callbacks)
     assert asked == [2 * BATCH, 4 * BATCH, 6 * BATCH]

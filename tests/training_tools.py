@@ -1,4 +1,4 @@
-"""A network of two layers, batches without files, and hooks that do nothing."""
+"""A network of two layers, batches without files, and callbacks that do nothing."""
 
 import itertools
 from dataclasses import replace
@@ -14,7 +14,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.training.ema import EMA
-from cbdm_scale.training.loop import Hooks, Task
+from cbdm_scale.training.loop import Callbacks, TrainInputs
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.state import Progress, State
 
@@ -63,15 +63,17 @@ def make_batches(start=0, rank=0, size=1):
         yield make_batch(slots(image, BATCH, rank, size))
 
 
-def make_task(batches=None, loss=None, **options):
+def make_inputs(batches=None, loss=None, **options):
     counts = torch.tensor([5, 3, 2])
     schedule = LinearSchedule(ScheduleConfig())
     own, draw = build_loss(LossConfig(), schedule, counts, SEED)
-    task = Task(loss or own, draw, batches or make_batches(), SEED, lambda planned: 0.0)
-    return replace(task, **options)
+    inputs = TrainInputs(
+        loss or own, draw, batches or make_batches(), SEED, lambda planned: 0.0
+    )
+    return replace(inputs, **options)
 
 
-def make_hooks(**options):
+def make_callbacks(**options):
     nothing = {
         "report": lambda state, numbers: None,
         "sample": lambda state: None,
@@ -79,10 +81,10 @@ def make_hooks(**options):
         "save": lambda state: None,
         "keep_averages": lambda state: None,
         "stop": lambda: False,
-        "leave": lambda: False,
-        "say": lambda text: None,
+        "save_now": lambda: False,
+        "log": lambda text: None,
     }
-    return Hooks(**{**nothing, **options})
+    return Callbacks(**{**nothing, **options})
 
 
 def tensors(state):

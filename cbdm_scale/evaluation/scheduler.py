@@ -23,7 +23,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import Tracker
 from cbdm_scale.training.distributed import World
-from cbdm_scale.training.loop import examined
+from cbdm_scale.training.loop import is_eval_due
 
 _LOG_EVERY_S = 10.0
 """Seconds between two lines on how far the evaluation is that the end of a run waits for."""
@@ -79,7 +79,7 @@ class EvaluationScheduler:
             if (
                 number <= num_seen
                 and number < train.total_images
-                and examined(number, train)
+                and is_eval_due(number, train)
                 and not training_home(self.run, number).exists(METRICS)
             ):
                 found.append(number)

@@ -16,7 +16,7 @@ from cbdm_scale.metrics.sources import Images
 from cbdm_scale.recognition.confusion import confusion
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
-from cbdm_scale.training.loop import read
+from cbdm_scale.training.loop import read_batch
 
 _TEST_CHUNK = 250
 
@@ -108,7 +108,7 @@ def fit(
     shown = 0
     while shown < total_images:
         # Read. Every rank says how it fares, so that all stop together or none does.
-        batch = read(batches)
+        batch = read_batch(batches)
         if _sync_stop(batch, stop, world):
             return False
         assert isinstance(batch, Batch), "a rank that failed has raised"

@@ -47,7 +47,7 @@ from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import RunError
-from cbdm_scale.training.loop import Hooks, Task, train
+from cbdm_scale.training.loop import Callbacks, TrainInputs, train
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.resume import resume
 from cbdm_scale.training.snapshots import keep_averages
@@ -153,20 +153,20 @@ class Run:
             self.shown.reach(state.progress.num_seen)
             return notice.is_due(self.checkpoints.check())
 
-        hooks = Hooks(
+        callbacks = Callbacks(
             report=self.report,
             sample=self.sample,
             evaluate=self.evaluate,
             save=self.checkpoints.save,
             keep_averages=self.keep_averages,
             stop=stopped,
-            leave=leave,
-            say=self.say,
+            save_now=leave,
+            log=self.say,
         )
         how = ""
         try:
             with nullcontext() if world.rank else self.shown:
-                how = train(state, self.make_task(), config.train, world, hooks)
+                how = train(state, self.make_inputs(), config.train, world, callbacks)
             if how == "finished" and not self.finish(stopped):
                 how = "stopped"
             self.checkpoints.settle()
@@ -211,7 +211,7 @@ class Run:
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
         return BackgroundWorker(work, cpus, cluster.threads, on_gpu, self.print_line)
 
-    def make_task(self) -> Task:
+    def make_inputs(self) -> TrainInputs:
         config = self.config
         index = open_index(config.data.root, config.dataset, "train")
         plan = make_plan(
@@ -238,7 +238,7 @@ class Run:
         def allowed_bad(planned: int) -> float:
             return config.data.max_bad * max(planned, plan.num_samples)
 
-        return Task(loss, draw, batches, config.seed, allowed_bad)
+        return TrainInputs(loss, draw, batches, config.seed, allowed_bad)
 
     def report(self, state: State, numbers: dict[str, float]) -> None:
         """Every log_every images: one line to read, and the numbers to MLflow."""

@@ -17,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class World(Protocol):
+    """The ranks of a run, as one of them sees them."""
+
     rank: int
     size: int
     device: torch.device
@@ -62,23 +64,29 @@ class OneProcess:
         self.device = torch.device(device)
 
     def wrap(self, net: nn.Module) -> nn.Module:
+        """The network itself."""
         return net
 
     @contextmanager
     def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
+        """Nothing to leave out."""
         yield
 
     def sum(self, values: Tensor) -> Tensor:
+        """The values themselves."""
         return values
 
     def gather(self, value: Any) -> list[Any]:
+        """The one value."""
         return [value]
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """They hold it already."""
         pass
 
     @contextmanager
     def monitored_barrier(self) -> Iterator[None]:
+        """Nobody to wait for."""
         yield
 
 
@@ -92,7 +100,7 @@ class DistributedWorld:
     def __init__(self, device: torch.device, timeout_s: float = 60):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = device
-        # Small things are said over gloo, so that no GPU has to wait for them.
+        # Small values go by gloo, so that no GPU has to wait for them.
         self._cpu: Any = (
             dist.group.WORLD
             if dist.get_backend() == "gloo"
@@ -102,6 +110,7 @@ class DistributedWorld:
         self._pulse: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
     def wrap(self, net: nn.Module) -> nn.Module:
+        """The network in DDP, where there are several ranks."""
         if self.size == 1:
             return net
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -111,6 +120,7 @@ class DistributedWorld:
 
     @contextmanager
     def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
+        """DDP's own, while ``on``."""
         if on and isinstance(net, DistributedDataParallel):
             with net.no_sync():
                 yield
@@ -118,17 +128,20 @@ class DistributedWorld:
             yield
 
     def sum(self, values: Tensor) -> Tensor:
+        """By gloo, also where the gradients go by NCCL."""
         total = values.clone()
         dist.all_reduce(total, group=self._cpu)
         return total
 
     def gather(self, value: Any) -> list[Any]:
+        """By gloo; the value is pickled between the ranks of one run only."""
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self._cpu)
         return values
 
     @torch.no_grad()
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """On the device of the tensors, in any memory layout."""
         for tensor in tensors:
             sent = tensor.detach().contiguous()  # the only layout that can be sent
             dist.broadcast(sent, src=0)
@@ -136,19 +149,20 @@ class DistributedWorld:
 
     @contextmanager
     def monitored_barrier(self) -> Iterator[None]:
-        over, failed = threading.Event(), threading.Event()
-        heard: list[Tensor | Exception] = []
+        """Another thread reduces signs of life every half second until all are done."""
+        done, failed = threading.Event(), threading.Event()
+        outcome: list[Tensor | Exception] = []
 
         def beat() -> None:
             try:
-                ranks = torch.zeros(2)  # that are over, that failed
+                ranks = torch.zeros(2)  # that are done, that failed
                 while ranks[0] < self.size:
-                    over.wait(PULSE_S)
-                    ranks = torch.tensor([over.is_set(), failed.is_set()]).float()
+                    done.wait(PULSE_S)
+                    ranks = torch.tensor([done.is_set(), failed.is_set()]).float()
                     dist.all_reduce(ranks, group=self._pulse)
-                heard.append(ranks)
+                outcome.append(ranks)
             except Exception as error:
-                heard.append(error)
+                outcome.append(error)
 
         thread = threading.Thread(target=beat, daemon=True, name="pulse")
         thread.start()
@@ -158,13 +172,13 @@ class DistributedWorld:
             failed.set()
             raise
         finally:
-            over.set()
+            done.set()
             thread.join()
-        if isinstance(heard[0], Exception):
+        if isinstance(outcome[0], Exception):
             raise RuntimeError(
-                f"a worker did not answer within cluster.timeout_s: {heard[0]}"
-            ) from heard[0]
-        if heard[0][1]:
+                f"a worker did not answer within cluster.timeout_s: {outcome[0]}"
+            ) from outcome[0]
+        if outcome[0][1]:
             raise ValueError("")
 
 
@@ -173,7 +187,7 @@ def run_in_world(
     timeout_s: float,
     device: torch.device,
     published: Callable[[str, dict[str, float]], None],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """``rank_main(world, published, say)`` on a rank of a process group that stands."""
-    return rank_main(DistributedWorld(device, timeout_s), published, say)
+    """``rank_main(world, published, log)`` on a rank of an initialised process group."""
+    return rank_main(DistributedWorld(device, timeout_s), published, log)

@@ -27,6 +27,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
+        """Take in the weights after a step of ``batch_size`` that ends at ``images_seen``."""
         averages: list[Tensor] = list(self.net.parameters())
         weights: list[Tensor] = list(net.parameters())
         decay = self.decay(images_seen, batch_size)

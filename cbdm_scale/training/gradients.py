@@ -68,7 +68,7 @@ def clip_and_step(optimizer: torch.optim.Optimizer, lr: float, clip: float) -> T
 
 
 class Guard:
-    """Counts the steps that were skipped, looking one step late so that no device waits.
+    """Counts the steps that were skipped, reading one step late so that no device waits.
 
     The norm is the reduced gradient's and so the same on every rank: all come to one verdict.
     """
@@ -79,14 +79,14 @@ class Guard:
         self.pending: tuple[Tensor, tuple[str, ...]] | None = None
         self.keys: list[str] = []
 
-    def look(self, norm: Tensor, keys: tuple[str, ...]) -> int:
-        """Take note of this step; 1 if the one before was skipped."""
-        skipped = self.settle()
+    def record(self, norm: Tensor, keys: tuple[str, ...]) -> int:
+        """Keep the gradient's norm and the sample keys of a step; 1 if the last was skipped."""
+        skipped = self.flush()
         self.pending = norm, keys
         return skipped
 
-    def settle(self) -> int:
-        """1 if the last step noted was skipped; RunError after too many in a row."""
+    def flush(self) -> int:
+        """1 if the step recorded last was skipped; RunError after too many in a row."""
         if self.pending is None:
             return 0
         (norm, keys), self.pending = self.pending, None

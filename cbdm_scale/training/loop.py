@@ -23,7 +23,7 @@ from cbdm_scale.training.state import State
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainInputs:
     """What is learnt from what."""
 
     loss: Loss
@@ -35,8 +35,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """What the loop calls besides the mathematics; every rank calls each."""
+class Callbacks:
+    """What the loop calls beside the mathematics; every rank calls each."""
 
     report: Callable[[State, dict[str, float]], None]
     sample: Callable[[State], None]
@@ -44,29 +44,24 @@ class Hooks:
     save: Callable[[State], None]
     keep_averages: Callable[[State], None]
     stop: Callable[[], bool]
-    leave: Callable[[], bool]  # a node is about to go: save now, and go on
-    say: Callable[[str], None]
+    save_now: Callable[[], bool]  # a node is about to go: save, and go on
+    log: Callable[[str], None]
 
 
-def due(state: State, config: TrainConfig, every: int) -> bool:
-    """True on the step that crosses a multiple of ``every``; never for 0."""
-    return crosses(state.progress.num_seen, config.batch_size, every)
+def is_due(num_seen: int, config: TrainConfig, every: int) -> bool:
+    """Whether the step that ends at an image crosses a multiple of ``every``; never for 0."""
+    return every > 0 and num_seen // every > (num_seen - config.batch_size) // every
 
 
-def crosses(images: int, batch_size: int, every: int) -> bool:
-    """Whether the step that ends at ``images`` crosses a multiple of ``every``."""
-    return every > 0 and images // every > (images - batch_size) // every
-
-
-def examined(images: int, config: TrainConfig) -> bool:
-    """Whether the step that ends at ``images`` is followed by an evaluation."""
-    batch = config.batch_size
-    at_interval = crosses(images, batch, config.eval_every)
-    return at_interval or any(images - batch < at <= images for at in config.eval_at)
+def is_eval_due(num_seen: int, config: TrainConfig) -> bool:
+    """Whether the step that ends at an image is followed by an evaluation."""
+    before = num_seen - config.batch_size
+    at_interval = is_due(num_seen, config, config.eval_every)
+    return at_interval or any(before < at <= num_seen for at in config.eval_at)
 
 
 def train(
-    state: State, task: Task, config: TrainConfig, world: World, hooks: Hooks
+    state: State, inputs: TrainInputs, config: TrainConfig, world: World, callbacks: Callbacks
 ) -> Literal["finished", "stopped"]:
     """Show ``config.total_images`` images to the network, from where ``state`` stands."""
     progress = state.progress
@@ -76,36 +71,38 @@ def train(
     gradients = partial(
         backward,
         net,
-        task.loss,
-        task.draw,
+        inputs.loss,
+        inputs.draw,
         world=world,
         micro_batch=config.micro_batch,
         precision=config.precision,
         channels_last=config.channels_last,
     )
-    rehearsed = world.size == 1
+    buckets_settled = world.size == 1
 
     while progress.num_seen < config.total_images:
         # Read. Every rank says how it fares, so that all stop together or none does.
         with meter.waiting():
-            batch = read(task.batches)
-        wish = agree(batch, hooks, state, task, config, world)
-        if wish != "go on":
-            progress.skipped_steps += guard.settle()
+            batch = read_batch(inputs.batches)
+        action = sync_flags(batch, callbacks, state, inputs, config, world)
+        if action != "continue":
+            progress.skipped_steps += guard.flush()
             with meter.paused():
-                hooks.save(state)
-        if wish == "stop":
+                callbacks.save(state)
+        if action == "stop":
             return "stopped"
         assert isinstance(batch, Batch), "a rank that failed has raised"
 
-        # DDP settles the order of its reductions after its first backward. Give it one that
+        # DDP fixes the order of its reductions after its first backward. Give it one that
         # does not count, so that a resumed run reduces in the order of the unbroken one.
-        if not rehearsed:
+        if not buckets_settled:
             list(gradients(batch))
-            rehearsed = True
+            buckets_settled = True
 
         # Compute gradients. Dropout is seeded by the step and the rank.
-        torch.manual_seed(rng.make_key(task.seed, f"dropout/{progress.steps}/{world.rank}")[0])
+        torch.manual_seed(
+            rng.make_key(inputs.seed, f"dropout/{progress.steps}/{world.rank}")[0]
+        )
         state.optimizer.zero_grad(set_to_none=True)
         for terms in gradients(batch):
             meter.add(terms)
@@ -118,65 +115,65 @@ def train(
         state.ema.update(state.net, progress.num_seen, config.batch_size)
         for average in state.posthoc:
             average.update(state.net, progress.num_seen, config.batch_size)
-        progress.skipped_steps += guard.look(norm, batch.keys)
+        progress.skipped_steps += guard.record(norm, batch.keys)
 
         # Report, sample, evaluate and save.
-        if due(state, config, config.log_every):
+        if is_due(progress.num_seen, config, config.log_every):
             numbers = meter.read() | {"lr": lr, "grad_norm": norm.item()}  # syncs
-            hooks.report(state, numbers)
+            callbacks.report(state, numbers)
         with meter.paused():
-            if due(state, config, config.sample_every):
-                hooks.sample(state)
-            if due(state, config, config.posthoc_every):
-                hooks.keep_averages(state)
-            examines = examined(progress.num_seen, config)
-            if examines or due(state, config, config.save_every):
-                progress.skipped_steps += guard.settle()
-                hooks.save(state)
-            if examines:
-                hooks.evaluate(state)
-    progress.skipped_steps += guard.settle()
+            if is_due(progress.num_seen, config, config.sample_every):
+                callbacks.sample(state)
+            if is_due(progress.num_seen, config, config.posthoc_every):
+                callbacks.keep_averages(state)
+            evaluates = is_eval_due(progress.num_seen, config)
+            if evaluates or is_due(progress.num_seen, config, config.save_every):
+                progress.skipped_steps += guard.flush()
+                callbacks.save(state)
+            if evaluates:
+                callbacks.evaluate(state)
+    progress.skipped_steps += guard.flush()
     return "finished"
 
 
-def read(batches: Iterator[Batch]) -> Batch | Exception:
-    """The next batch, or why there is none: the other ranks must hear of it."""
+def read_batch(batches: Iterator[Batch]) -> Batch | Exception:
+    """The next batch, or why there is none: the other ranks have to know."""
     try:
         return next(batches)
     except Exception as error:
         return error
 
 
-def agree(
+def sync_flags(
     batch: Batch | Exception,
-    hooks: Hooks,
+    callbacks: Callbacks,
     state: State,
-    task: Task,
+    inputs: TrainInputs,
     config: TrainConfig,
     world: World,
-) -> Literal["go on", "save", "stop"]:
-    """The same on all ranks, if any was told to stop or to save; RunError if any cannot go on.
+) -> Literal["continue", "save", "stop"]:
+    """What all ranks do next, as any of them asks for; RunError if one cannot go on.
 
-    Counts the images that stood in for damaged ones, over all ranks, by class.
+    Counts the images that replaced damaged ones, over all ranks, by class.
     """
     failed = isinstance(batch, Exception)
-    stand_ins = () if isinstance(batch, Exception) else batch.substitutions
-    told_to = hooks.stop(), hooks.leave()
-    flags = world.sum(torch.tensor([*told_to, failed, len(stand_ins)]).double())
+    replaced = () if isinstance(batch, Exception) else batch.substitutions
+    mine = callbacks.stop(), callbacks.save_now(), failed, len(replaced)
+    flags = world.sum(torch.tensor(mine).double())
     if flags[2]:
-        told = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
-        raise RunError("reading the data failed. " + " ".join(filter(None, told)))
+        reasons = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
+        raise RunError("reading the data failed. " + " ".join(filter(None, reasons)))
     if flags[3]:
         progress = state.progress
-        plain = [(s.image, s.label, s.reason) for s in stand_ins]
+        plain = [(s.image, s.label, s.reason) for s in replaced]
         for image, label, reason in sorted(sum(world.gather(plain), [])):
             progress.substitutions[label] += 1
-            hooks.say(f"damaged: image {image} of the plan, {reason}")
-        allowed = task.allowed_bad(progress.num_seen + config.batch_size)
+            callbacks.log(f"damaged: image {image} of the plan, {reason}")
+        allowed = inputs.allowed_bad(progress.num_seen + config.batch_size)
         if sum(progress.substitutions) > allowed:
             raise RunError(
                 f"{sum(progress.substitutions)} damaged images were replaced, more than "
                 f"data.max_bad allows ({allowed:.0f}). Per class: {progress.substitutions}. "
                 "Make the shards again with python -m data_prep, or raise --data.max-bad."
             )
-    return "stop" if flags[0] else "save" if flags[1] else "go on"
+    return "stop" if flags[0] else "save" if flags[1] else "continue"

@@ -72,6 +72,7 @@ class PowerEMA:
 
     @torch.no_grad()
     def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
+        """Take in the weights after a step of ``batch_size`` that ends at ``images_seen``."""
         weights: list[Tensor] = [p for _, p in net.named_parameters()]
         decay = self.decay(images_seen, batch_size)
         get_ema_multi_avg_fn(decay)(list(self.averages.values()), weights, None)
