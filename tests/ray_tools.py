@@ -1,12 +1,15 @@
 """The train command as a user types it, for the tests that start Ray: launch, watch, kill."""
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from mlflow_server import Server
 
 from cbdm_scale.storage.folder import Storage
 
@@ -51,6 +54,29 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("RAY_ADDRESS", address)
         yield folder
     keeper.communicate("over\n", timeout=60)
+
+
+PASSWORD = "planted-password-of-a-url/5d17"
+"""Of the MLflow server that the unbroken run logs to."""
+UNBROKEN_IMAGES = 1_920
+EVERY = "--train.save-every", "480", "--train.keep", "9"
+
+
+@pytest.fixture(scope="session")
+def unbroken(work: Path) -> str:
+    """What the command prints of the run "unbroken" of two workers, which nothing stopped.
+
+    It logs to a server with a password, and stands in ``work``/runs for all tests.
+    """
+    server = Server(work / "server")
+    server.start()
+    address = server.uri.replace("//", f"//trainer:{quote(PASSWORD, safe='')}@")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", address)
+            return run(command(work, "unbroken", 2, UNBROKEN_IMAGES, *EVERY))
+    finally:
+        server.signal(signal.SIGKILL)
 
 
 def command(work: Path, name: str, workers: int, images: int, *more: str) -> list[str]:
