@@ -17,6 +17,8 @@ RankMain = Callable[["torch.device", ReportCheckpoint, Log], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
+    """Options --cluster.* of commands that train."""
+
     workers: int = 2
     """Training processes over all nodes; with GPUs, one GPU each."""
 
@@ -90,6 +92,8 @@ class ClusterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
+    """Options --cluster.* of commands whose jobs are independent of each other."""
+
     workers: int | None = None
     """Processes over all nodes, one GPU each where there are any. None: as many as the cluster
     has room for. 0: this process alone, without Ray."""

@@ -19,7 +19,7 @@ MODEL_CODE = Path(__file__).parents[1] / "pretrained" / "mlflow_model.py"
 log = logging.getLogger(__name__)
 
 
-def model_name(run: Storage) -> str:
+def _model_name(run: Storage) -> str:
     """The name of the registered model: the run's, without what MLflow does not allow."""
     return re.sub(r"[^\w\-.]", "_", run.url.rpartition("/")[2], flags=re.ASCII)[:200]
 
@@ -30,7 +30,7 @@ def register(
     """Make the version for this checkpoint, unless it exists, and move the aliases to it."""
     from mlflow.exceptions import MlflowException
 
-    name = model_name(run)
+    name = _model_name(run)
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -45,7 +45,7 @@ def register(
             return
         place = f"models/{step:012d}"
         with tempfile.TemporaryDirectory() as scratch:
-            save(run, folder, Path(scratch))
+            _save(run, folder, Path(scratch))
             client.log_artifacts(run_id, str(Path(scratch, "model")), place)
         number = client.create_model_version(
             name,
@@ -58,7 +58,7 @@ def register(
         client.set_registered_model_alias(name, alias, number)
 
 
-def save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
+def _save(run: Storage, checkpoint: Storage, scratch: Path) -> None:
     """Write the MLflow model to ``scratch``/model."""
     import mlflow.pyfunc
     import numpy as np

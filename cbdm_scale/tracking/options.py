@@ -7,6 +7,8 @@ from cbdm_scale.storage.remote import refuse_password
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
+    """Options --track.*."""
+
     uri: str = ""
     """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
 

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cbdm_scale.storage.folder import Storage
@@ -127,30 +128,28 @@ def _describe(
         client.log_batch(run_id, tags=batch)
 
 
-def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a run; a server that is away is only warned about."""
+@contextmanager
+def _warning_only(uri: str, words: str) -> Iterator[None]:
+    """Whatever a tracking server raises inside is a warning: the run goes on without it."""
     try:
-        _describe(make_client(tracking_uri), run_id, {}, tags)
+        yield
     except Exception as error:
         log.warning(
-            "track.uri (%s) does not take tags (%s).",
-            hide_password(tracking_uri),
-            hide_password(str(error)),
+            "track.uri (%s) %s (%s).", hide_password(uri), words, hide_password(str(error))
         )
+
+
+def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run; a server that is away is only warned about."""
+    with _warning_only(tracking_uri, "does not take tags"):
+        _describe(make_client(tracking_uri), run_id, {}, tags)
 
 
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:
     """Set "FINISHED", "FAILED" or "KILLED"; a server that is away is only warned about."""
-    try:
-        make_client(tracking_uri).set_terminated(
-            run_id, status=status, end_time=time.time_ns() // 1_000_000
-        )
-    except Exception as error:
-        log.warning(
-            "track.uri (%s) does not answer: the run's status stays as it is (%s).",
-            hide_password(tracking_uri),
-            hide_password(str(error)),
-        )
+    end_time = time.time_ns() // 1_000_000
+    with _warning_only(tracking_uri, "does not answer: the run's status stays as it is"):
+        make_client(tracking_uri).set_terminated(run_id, status=status, end_time=end_time)
 
 
 def end_run_after(

@@ -19,47 +19,35 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives numbers. ``step`` is the x axis: images seen by all ranks together."""
+    """Receives numbers; the methods here do nothing. ``step``: images that all ranks saw."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log metrics by name."""
+        return None
 
     def image(self, step: int, name: str, png: bytes) -> None:
         """Log a PNG; those of one name are one series."""
+        return None
 
     def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
         """Register the checkpoint folder at this URL and point the aliases at it."""
+        return None
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
+        return None
 
     def flush(self) -> None:
         """Make all of the above durable: call it before a checkpoint is published."""
+        return None
 
     def close(self, timeout_s: float) -> int:
         """Send what is left for at most this long; the number of records still unsent."""
-
-
-class NoTracker:
-    """Keeps nothing: of the other ranks, and of a run without MLflow."""
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        pass
-
-    def image(self, step: int, name: str, png: bytes) -> None:
-        pass
-
-    def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
-        pass
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def close(self, timeout_s: float) -> int:
         return 0
+
+
+class NoTracker(Tracker):
+    """Keeps nothing: of the other ranks, and of a run without MLflow."""
 
 
 class MlflowTracker:
@@ -71,9 +59,9 @@ class MlflowTracker:
 
     def __init__(self, run: Storage, tracking_uri: str, run_id: str) -> None:
         import_mlflow()  # here and not in the thread, which would share the import lock
-        self.uri = tracking_uri
+        self._uri = tracking_uri
         self.spool = Spool(run.child(RunDir.TRACKING))
-        self.sender = Sender(run, tracking_uri, run_id)
+        self._sender = Sender(run, tracking_uri, run_id)
         self._poll_s = POLL_LOCAL_S if run.is_local else POLL_REMOTE_S
         self._deadline: float | None = None  # set by close
         self._wake = threading.Event()
@@ -81,21 +69,27 @@ class MlflowTracker:
         self._thread.start()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Into the spool; a name that it has at this step or a later one is dropped."""
         self.spool.add_scalars(step, {clean_name(k): v for k, v in values.items()})
 
     def image(self, step: int, name: str, png: bytes) -> None:
+        """Into the spool; dropped likewise."""
         self.spool.add_image(step, clean_name(name), png)
 
     def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
+        """Into the spool; aliases that it has pointed at a later checkpoint stay there."""
         self.spool.add_model(step, checkpoint, list(aliases))
 
     def tags(self, values: Mapping[str, str]) -> None:
+        """Into the spool."""
         self.spool.add_tags({clean_name(k): v for k, v in values.items()})
 
     def flush(self) -> None:
+        """Make the spool durable; waits for the disk or the store, not for the server."""
         self.spool.sync()
 
     def close(self, timeout_s: float) -> int:
+        """End the thread; what it could not send in time stays in the spool, with a warning."""
         self.spool.sync()
         self._deadline = time.monotonic() + timeout_s
         self._wake.set()
@@ -106,7 +100,7 @@ class MlflowTracker:
             log.warning(
                 "%d records for %s wait in %s: the same command sends them.",
                 self.spool.unsent,
-                hide_password(self.uri),
+                hide_password(self._uri),
                 self.spool.folder.url,
             )
         return self.spool.unsent
@@ -117,18 +111,18 @@ class MlflowTracker:
         while True:
             try:
                 while records := self.spool.next_unsent():
-                    self.sender.send(records, self.spool.mark_sent)
+                    self._sender.send(records, self.spool.mark_sent)
                     if self._is_over():
                         return
                 if failures:
-                    log.warning("%s answers again, nothing is lost.", hide_password(self.uri))
+                    log.warning("%s answers again, nothing is lost.", hide_password(self._uri))
                 failures = 0
             except Exception as error:  # whatever it is, training must go on
                 failures += 1
                 if failures == 1:
                     log.warning(
                         "%s does not take records (%s); training goes on, they wait in %s.",
-                        hide_password(self.uri),
+                        hide_password(self._uri),
                         hide_password(str(error)),
                         self.spool.folder.url,
                     )
