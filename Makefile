@@ -24,7 +24,7 @@ demo: $(READY)
 
 # Two processes: one for the tests that start Ray and share a cluster, one for the others.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from process_tools import sent
 
 from cbdm_scale.cluster import progress
 from cbdm_scale.cluster.progress import ProgressBar, ProgressLine, Screen, clock
@@ -94,3 +95,14 @@ def test_lines_of_workers_arrive_with_their_numbers(capsys):
 
 def test_clock():
     assert [clock(s) for s in (0.9, 65, 3600)] == ["0:00", "1:05", "1:00:00"]
+
+
+def test_what_shows_progress_can_be_sent_and_goes_on_there(monkeypatch):
+    """Tune pickles a search, whose bar may be on the screen already."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    work = ProgressBar(3, "images")
+    work.add(1)
+    work.show()
+    there = sent(work)
+    assert (there.done, there.total) == (1, 3) and there.screen._bar is None
+    work.screen.close()

@@ -50,6 +50,9 @@ class Screen:
         self.log, self.is_terminal = log, log is print and sys.stdout.isatty()
         self._bar: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_bar": None}  # which holds a lock; a copy begins its own
+
     def show(self, line: str) -> None:
         """Print a line, or move the bar to where it says."""
         if self.log is not print:
@@ -99,9 +102,9 @@ class ProgressBar:
         """Pieces since the start."""
         self._lines = 0
         self._began = self._shown = self._last = time.monotonic()
-        self._over = threading.Event()
 
     def __enter__(self) -> "ProgressBar":
+        self._over = threading.Event()  # not before: what Tune keeps of a search is pickled
         threading.Thread(target=self._break_silence, daemon=True, name="progress").start()
         return self
 
