@@ -11,7 +11,7 @@ from safetensors.torch import load, load_file
 from sampling_tools import make_run
 
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.evaluation.model_card import metrics
+from cbdm_scale.evaluation.model_card import write_card
 from cbdm_scale.evaluation.records import to_json
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
 from cbdm_scale.export import main
@@ -148,8 +148,10 @@ def test_without_one_by_the_command_the_card_has_the_evaluation_of_training(
     assert "not evaluated" not in capsys.readouterr().out
 
 
-def test_the_metrics_of_the_card_have_intervals_groups_classes_and_what_is_missing() -> None:
-    card = "\n".join(metrics(evaluation("a-run", 48)))
+def test_the_metrics_of_the_card_have_intervals_groups_classes_and_what_is_missing(
+    run: str,
+) -> None:
+    card = write_card(load_pretrained(run), None, evaluation("a-run", 48), {})
     assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.1, 4.9] | - | - | - | 0.57 | - | - | - |" in card
     assert "| 1 | tcfg | - | 600 | 9 [8, 10] |" in card, "diffusers has no such guidance"
     assert "By group, at omega 0.8." in card

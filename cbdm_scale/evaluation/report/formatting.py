@@ -69,6 +69,11 @@ def percent_interval(found: Interval) -> tuple[str, str]:
     return f"{value} %", ends and f"{ends} %"
 
 
+def thousands(count: int) -> str:
+    """12,800."""
+    return f"{count:,}"
+
+
 def apart(a: Interval, b: Interval) -> bool:
     """Whether two intervals have no point in common."""
     return a.high < b.low or b.high < a.low

@@ -39,23 +39,36 @@ def render_page(
         for name, picture in pictures.items()
         for place, panel in enumerate(picture.panels)
     }
-    environment = Environment(
+    charts = {"specs": specs, "night": dict(PALETTE.values())}
+    return (
+        environment(folder)
+        .get_template(template)
+        .render(
+            pictures=pictures,
+            charts=charts,
+            policy=policy,
+            palette=PALETTE,
+            script=Markup(script),  # ours, and the library's
+            **context,
+        )
+    )
+
+
+def environment(folder: Path) -> Environment:
+    """The templates of a folder and those here, with the functions of ``formatting``.
+
+    HTML templates escape what they are given; a name that is not given is an error.
+    """
+    found = Environment(
         loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters |= {n: f for n, f in vars(formatting).items() if isfunction(f)}
-    charts = {"specs": specs, "night": dict(PALETTE.values())}
-    return environment.get_template(template).render(
-        pictures=pictures,
-        charts=charts,
-        policy=policy,
-        palette=PALETTE,
-        script=Markup(script),  # ours, and the library's
-        **context,
-    )
+    found.filters |= {n: f for n, f in vars(formatting).items() if isfunction(f)}
+    return found
 
 
 def _script() -> str:
