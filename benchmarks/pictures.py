@@ -38,12 +38,13 @@ def screenshot(page: Path, width: int, height: int) -> Image.Image:
         )
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder, "screen.png")
-        words = [f"--user-data-dir={folder}", f"--window-size={width},{height}"]
+        # A window is taller than what it shows.
+        words = [f"--user-data-dir={folder}", f"--window-size={width},{height + 200}"]
         words += [f"--screenshot={to}", page.resolve().as_uri()]
         subprocess.run(
             [browser, *QUIET.split(), *words], check=True, capture_output=True, timeout=120
         )
-        return Image.open(to).convert("RGB")
+        return Image.open(to).convert("RGB").crop((0, 0, width, height))
 
 
 def save_small(picture: Image.Image, path: Path) -> None:
@@ -58,11 +59,12 @@ def save_small(picture: Image.Image, path: Path) -> None:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of an evaluated run")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=860)
+    parser.add_argument("--height", type=int, default=1000)
     args = parser.parse_args()
     page = newest(args.run, "evaluation/*/report.html", f"cbdm_scale.evaluate --run {args.run}")
     grid = newest(args.run, "samples/*.png", "cbdm_scale.train")

@@ -15,7 +15,7 @@ from tune.analysis import choose_finalists, finalists
 from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs, searched_row
 from tune.pbt import Pointer, fork_run
-from tune.ray_trials import TuneSettings, initial_config, make_scheduler
+from tune.ray_trials import initial_config, make_scheduler
 from tune.results import winner_preset, write_results
 from tune.run import trial_base
 from tune.search import Search
@@ -145,16 +145,13 @@ def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
         )
         for i, fid in enumerate((3.0, 4.0, 5.0), 1)
     ]
-    settings = TuneSettings(
-        objective="fid", rungs=rungs, eta=3, scheduler="asha", space=SPACE, at_once=1
-    )
 
     class Stub:
         def __init__(self, number):
             self.trial_id, self.config = f"other{number}", {"id": number}
 
     def decide(fid, number="t009", images=rungs[0], told=told):
-        asha, stub = make_scheduler(settings, told), Stub(number)
+        asha, stub = make_scheduler(search, "asha", told), Stub(number)
         asha.on_trial_add(None, stub)
         return asha.on_trial_result(None, stub, {"images": images, "value": fid})
 

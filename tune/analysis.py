@@ -63,10 +63,6 @@ class Finalist:
         pairs = zip(self.repetitions, self.strengths, strict=True)
         return [trial.rungs[-1].scores[omega] for trial, omega in pairs]
 
-    def values(self, metric: str) -> list[float]:
-        """The metric of every repetition that came to its end and has it."""
-        return [cost_of(scores, metric) for scores in self.scores() if metric in scores]
-
     def scalars(self) -> list[float]:
         """The objective of every repetition as one number."""
         pairs = zip(self.repetitions, self.strengths, strict=True)
@@ -95,6 +91,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
+        """Better or worse only where the interval of the difference leaves out 0."""
         if self.difference.high < 0:
             return "better"
         return "worse" if self.difference.low > 0 else "even"
@@ -156,7 +153,7 @@ def finalists(store: TrialStore, objective: ObjectiveName) -> list[Finalist]:
 def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
     """Metric by metric, over the seeds that both came to their end with."""
     found = []
-    ours, theirs = by_seed(winner), by_seed(control)
+    ours, theirs = _by_seed(winner), _by_seed(control)
     for metric in NAMES:
         both = [(a, theirs[seed]) for seed, a in ours.items() if seed in theirs]
         pairs = [
@@ -171,7 +168,7 @@ def compare(winner: Finalist, control: Finalist) -> list[Comparison]:
     return found
 
 
-def by_seed(found: Finalist) -> dict[int, Mapping[str, float]]:
+def _by_seed(found: Finalist) -> dict[int, Mapping[str, float]]:
     """The seed of each repetition -> name -> value."""
     return dict(zip((t.seed for t in found.repetitions), found.scores(), strict=True))
 

@@ -60,11 +60,11 @@ def best_values(scores: Scores, objective: ObjectiveName) -> tuple[float, ...]:
     return values_at(scores, best_strength(scores, objective), objective)
 
 
-def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     """No worse in anything, and better in something."""
     return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
 
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """Which points no other dominates."""
-    return [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]
+    return [i for i, p in enumerate(points) if not any(_dominates(q, p) for q in points)]

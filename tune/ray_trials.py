@@ -11,9 +11,8 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.storage.folder import Storage
@@ -21,7 +20,7 @@ from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 from tune.options import SchedulerName
 from tune.pbt import Pointer, fork_run, last_pointer, make_pbt, param_space, report_with_pointer
-from tune.space import Space
+from tune.search import Search
 from tune.trainable import TrialTemplate, train_trial
 from tune.trials import Trial
 
@@ -31,31 +30,6 @@ FIRST = "t000"
 """The first trial, a control."""
 RESTARTS = 3
 """How often the process of a trial may die."""
-
-
-class TrialQueue(Protocol):
-    """Where trials come from and go to (``search.Search``); all in the driver's process."""
-
-    def next_trial(self) -> Trial | None:
-        """The next to begin or to go on with; None when there are no more."""
-
-    def record(self, trial_id: str, images: int, scores: Scores, info: dict[str, Any]) -> None:
-        """An evaluation; ``info`` has its seconds, and whether it was the trial's last."""
-
-    def fail(self, trial_id: str, reason: str) -> None:
-        """A trial that ends without its last evaluation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneSettings:
-    """How trials are run against each other."""
-
-    objective: ObjectiveName
-    rungs: tuple[int, ...]
-    eta: int
-    scheduler: SchedulerName
-    space: Space
-    at_once: int
 
 
 def max_concurrent(config: ClusterConfig, at_once: int) -> int:
@@ -78,27 +52,32 @@ def max_concurrent(config: ClusterConfig, at_once: int) -> int:
 
 
 def run_trials(
-    queue: TrialQueue, template: TrialTemplate, settings: TuneSettings, known: Sequence[Trial]
+    search: Search, scheduler: SchedulerName, at_once: int, known: Sequence[Trial] = ()
 ) -> None:
-    """Run what the queue hands out until it has no more. ``known``: trials of before."""
+    """Run what the search hands out until it has no more. ``known``: trials of before."""
     _silence_tune()
     from ray import tune
 
+    template, objective, pbt = search.template, search.options.objective, scheduler == "pbt"
+
+    def trial(values: dict[str, Any]) -> None:
+        _run_trial(values, template, objective, pbt)
+
     in_turn: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    if settings.scheduler == "pbt":
-        values = param_space([initial_config(t) for t in iter(queue.next_trial, None)])
+    if pbt:
+        values = param_space([initial_config(t) for t in iter(search.next_trial, None)])
     else:
-        in_turn = {"num_samples": -1, "max_concurrent_trials": settings.at_once}
-        in_turn["search_alg"] = _make_searcher(queue)
+        in_turn = {"num_samples": -1, "max_concurrent_trials": at_once}
+        in_turn["search_alg"] = _make_searcher(search)
     bundle = tune.PlacementGroupFactory([{"CPU": 0, "memory": DRIVER_BYTES}])
     filesystem, path = (
         Storage(template.base.cluster.storage).child(RunDir.RAY).pyarrow_filesystem()
     )
     tuner = tune.Tuner(
-        tune.with_resources(lambda values: _trainable(values, template, settings), bundle),
+        tune.with_resources(trial, bundle),
         tune_config=tune.TuneConfig(
-            scheduler=make_scheduler(settings, known),
+            scheduler=make_scheduler(search, scheduler, known),
             trial_name_creator=lambda t: str(t.config["id"]),
             trial_dirname_creator=lambda t: str(t.config["id"]),
             **in_turn,
@@ -109,7 +88,7 @@ def run_trials(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            callbacks=[_make_callback(queue)],
+            callbacks=[_make_callback(search)],
             verbose=0,
         ),
     )
@@ -125,14 +104,16 @@ def _silence_tune() -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 
-def _trainable(values: dict[str, Any], template: TrialTemplate, settings: TuneSettings) -> None:
+def _run_trial(
+    values: dict[str, Any], template: TrialTemplate, objective: ObjectiveName, pbt: bool
+) -> None:
     """What Tune calls in the process of a trial. The id is the name: pbt copies values."""
     from ray import tune
 
     trial_id, kind = tune.get_context().get_trial_name(), values["kind"]
     params = {option: values[option] for option in values["options"]}
     pointer = Pointer(trial_id, values["run"], values["known"])
-    if settings.scheduler == "pbt":
+    if pbt:
         pointer = last_pointer() or pointer
 
     def report(images: int, scores: Scores, seconds: float, trained: float) -> None:
@@ -144,16 +125,16 @@ def _trainable(values: dict[str, Any], template: TrialTemplate, settings: TuneSe
             "of": pointer.trial,
             "params": params,
         }
-        value = scalar(best_values(scores, settings.objective))
+        value = scalar(best_values(scores, objective))
         found = {"images": images, "value": value, "evaluation": json.dumps(evaluation)}
-        if settings.scheduler == "pbt":
+        if pbt:
             report_with_pointer(found, Pointer(trial_id, run, images))
         else:
             tune.report(found)
 
     try:
         run = pointer.run or template.run_name(trial_id)
-        if settings.scheduler == "pbt" and pointer.images:
+        if pbt and pointer.images:
             run = fork_run(template, trial_id, params, pointer)
         config = template.config(trial_id, kind, params, values["seed"], run)
         train_trial(config, template.tags(trial_id, kind, params), pointer.images, report)
@@ -176,8 +157,8 @@ def initial_config(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _make_searcher(queue: TrialQueue) -> Any:
-    """The queue as what Tune asks for the next trial."""
+def _make_searcher(search: Search) -> Any:
+    """The search as what Tune asks for the next trial."""
     from ray.tune.search import Searcher
 
     class TrialSearcher(Searcher):  # type: ignore[misc]
@@ -185,10 +166,8 @@ def _make_searcher(queue: TrialQueue) -> Any:
             return True
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str:
-            trial = queue.next_trial()
-            if trial is None:
-                return str(Searcher.FINISHED)
-            return initial_config(trial)
+            trial = search.next_trial()
+            return initial_config(trial) if trial else str(Searcher.FINISHED)
 
         def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
             pass
@@ -199,31 +178,32 @@ def _make_searcher(queue: TrialQueue) -> Any:
     return TrialSearcher(metric="value", mode="min")
 
 
-def make_scheduler(settings: TuneSettings, known: Sequence[Trial]) -> Any:
+def make_scheduler(search: Search, scheduler: SchedulerName, known: Sequence[Trial]) -> Any:
     """Tune's scheduler, with what was reported before.
 
     The first control goes to its end whatever ASHA says: without it nothing is known of tau.
     """
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    if settings.scheduler == "pbt":
-        return make_pbt(settings.space, settings.rungs)
-    if settings.scheduler != "asha":
+    rungs, options = search.template.rungs, search.options
+    if scheduler == "pbt":
+        return make_pbt(search.space, rungs)
+    if scheduler != "asha":
         return FIFOScheduler()
 
     class SparingASHA(ASHAScheduler):  # type: ignore[misc]
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
             action = str(super().on_trial_result(controller, trial, result))
-            goes_on = result["images"] < settings.rungs[-1] and trial.config["id"] == FIRST
+            goes_on = result["images"] < rungs[-1] and trial.config["id"] == FIRST
             return str(self.CONTINUE) if goes_on else action
 
     asha = SparingASHA(
         time_attr="images",
         metric="value",
         mode="min",
-        grace_period=settings.rungs[0],
-        max_t=settings.rungs[-1],
-        reduction_factor=settings.eta,
+        grace_period=rungs[0],
+        max_t=rungs[-1],
+        reduction_factor=options.eta,
     )
     replayed = sorted(
         ((rung.at, rung.images, trial) for trial in known for rung in trial.rungs),
@@ -233,13 +213,13 @@ def make_scheduler(settings: TuneSettings, known: Sequence[Trial]) -> Any:
     for stub in stubs.values():
         asha.on_trial_add(None, stub)
     for _, images, trial in replayed:
-        value = trial.value(settings.objective, images)
+        value = trial.value(options.objective, images)
         asha.on_trial_result(None, stubs[trial.id], {"images": images, "value": value})
     return asha
 
 
-def _make_callback(queue: TrialQueue) -> Any:
-    """What Tune reports, recorded in the queue."""
+def _make_callback(search: Search) -> Any:
+    """What Tune reports, recorded in the search."""
     from ray.tune import Callback
 
     class Recorder(Callback):  # type: ignore[misc]
@@ -247,15 +227,15 @@ def _make_callback(queue: TrialQueue) -> Any:
             self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "error" in result:
-                queue.fail(str(trial), result["error"])
+                search.fail(str(trial), result["error"])
             elif "evaluation" in result:
                 info = json.loads(result["evaluation"]) | {"stopped": bool(result.get("done"))}
-                queue.record(str(trial), result["images"], info.pop("scores"), info)
+                search.record(str(trial), result["images"], info.pop("scores"), info)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             error = trial.get_error()
             first = str(error).strip().splitlines() if error else []
             reason = first[-1] if first else "no reason was given"
-            queue.fail(str(trial), f"its process died {RESTARTS + 1} times: {reason}")
+            search.fail(str(trial), f"its process died {RESTARTS + 1} times: {reason}")
 
     return Recorder()

@@ -11,7 +11,7 @@ from tune.analysis import choose_finalists
 from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs
 from tune.pbt import check_population_fits
-from tune.ray_trials import TuneSettings, max_concurrent, run_trials
+from tune.ray_trials import max_concurrent, run_trials
 from tune.results import write_results
 from tune.search import Search
 from tune.space import Space
@@ -55,26 +55,18 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
 
 def _run_all(search: Search, at_once: int) -> None:
     """The trials, and then the best of them with other seeds."""
-    options, template, store = search.options, search.template, search.store
-    settings = TuneSettings(
-        objective=options.objective,
-        rungs=template.rungs,
-        eta=options.eta,
-        scheduler=options.scheduler,
-        space=search.space,
-        at_once=at_once,
-    )
+    options, store = search.options, search.store
     if options.scheduler == "pbt":  # a population takes over weights: a control must not
         check_population_fits(options.trials - options.num_controls, at_once)
         search.begin(search.suggest_control, "control")
-        run_trials(search, template, replace(settings, scheduler="all"), ())
+        run_trials(search, "all", at_once)
         search.begin(search.suggest_member, "search")
     if search.has_more:
-        run_trials(search, template, settings, store.of_kind("control", "search"))
+        run_trials(search, options.scheduler, at_once, store.of_kind("control", "search"))
     again = choose_finalists(store, options.objective, options.finalists)
     search.begin(search.repetitions(again), "final")
     if again:
-        run_trials(search, template, replace(settings, scheduler="all"), ())
+        run_trials(search, "all", at_once)
 
 
 def trial_base(

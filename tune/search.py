@@ -25,7 +25,7 @@ MLFLOW_STATUS = {"failed": "FAILED", "stopped": "KILLED"}
 
 
 class Search:
-    """Hands out trials and records what they report (``ray_trials.TrialQueue``)."""
+    """Hands out trials and records what they report (ray_trials.py asks)."""
 
     def __init__(
         self,

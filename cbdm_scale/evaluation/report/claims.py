@@ -45,7 +45,7 @@ def headline(evaluation: Evaluation) -> str:
         parts = [f"KID × 1000 {with_interval(scaled(best.kid, KID_SCALE))}{at}, no FID"]
     else:
         parts = ["neither FID nor KID could be computed"]
-    parts.append(rare_and_frequent(best))
+    parts.append(_rare_and_frequent(best))
     if best.fidelity:
         share = percent(best.fidelity.value)
         parts.append(f"{share} of images show the class that was asked for")
@@ -53,7 +53,7 @@ def headline(evaluation: Evaluation) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def rare_and_frequent(best: SetResult) -> str:
+def _rare_and_frequent(best: SetResult) -> str:
     """The few classes beside the many; whether they differ is decided by KID's intervals."""
     few, many = pooled_row(best, "few"), pooled_row(best, "many")
     if not few or not many or not few.kid or not many.kid:

@@ -5,6 +5,7 @@ hold the spread between training runs, and the page says so.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from cbdm_scale.data.groups import Group
 from cbdm_scale.evaluation.report.claims import Claim, pooled_row
@@ -17,6 +18,11 @@ from cbdm_scale.evaluation.report.formatting import (
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore, ClassTable
+
+DEPEND_ON_NUMBER = ("fid", "inception_score", "precision", "recall") + (
+    *("density", "coverage", "f8", "f_eighth"),
+)
+"""Fields of ``SetResult`` that do not compare between sets of unequal numbers of images."""
 
 
 def comparison(evaluation: Evaluation, against: Evaluation) -> tuple[Claim, ...]:
@@ -49,22 +55,23 @@ def comparison(evaluation: Evaluation, against: Evaluation) -> tuple[Claim, ...]
 
 def incomparable(evaluation: Evaluation, against: Evaluation) -> tuple[str, ...]:
     """Why no number of one says anything about the other; empty where they compare."""
-    same = {
-        "features of other weights": (
-            f"{evaluation.extractor} {evaluation.extractor_fingerprint}",
-            f"{against.extractor} {against.extractor_fingerprint}",
-        ),
-        "another resize rule": (evaluation.resize, against.resize),
-        "another data set": (
-            f"{evaluation.dataset} {evaluation.dataset_fingerprint}",
-            f"{against.dataset} {against.dataset_fingerprint}",
-        ),
-        "another number of real images": (
-            f"{evaluation.num_real:,}",
-            f"{against.num_real:,}",
-        ),
+    ours, theirs = _conditions(evaluation), _conditions(against)
+    return tuple(
+        f"{what} ({ours[what]} here, {theirs[what]} there)"
+        for what in ours
+        if ours[what] != theirs[what]
+    )
+
+
+def _conditions(evaluation: Evaluation) -> dict[str, str]:
+    """What differs, if it does -> what it is here."""
+    one = evaluation
+    return {
+        "features of other weights": f"{one.extractor} {one.extractor_fingerprint}",
+        "another resize rule": one.resize,
+        "another data set": f"{one.dataset} {one.dataset_fingerprint}",
+        "another number of real images": f"{one.num_real:,}",
     }
-    return tuple(f"{what} ({a} here, {b} there)" for what, (a, b) in same.items() if a != b)
 
 
 def _verdict(
@@ -107,20 +114,8 @@ def _fair_set(best: SetResult, other: SetResult) -> SetResult:
     )
     if best.num_images == other.num_images:
         return replace(other, table=table)
-    return replace(
-        other,
-        table=table,
-        fid=None,
-        inception_score=None,
-        precision=None,
-        recall=None,
-        density=None,
-        coverage=None,
-        f8=None,
-        f_eighth=None,
-        prd_precision=(),
-        prd_recall=(),
-    )
+    nothing: dict[str, Any] = dict.fromkeys(DEPEND_ON_NUMBER, None)
+    return replace(other, table=table, prd_precision=(), prd_recall=(), **nothing)
 
 
 def _rows(table: ClassTable) -> tuple[ClassScore, ...]:

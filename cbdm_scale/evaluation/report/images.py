@@ -38,13 +38,9 @@ class ReportImages:
 
     def __post_init__(self) -> None:
         k = len(self.classes)
-        for name, images in (
-            ("real", self.real),
-            ("made", self.made),
-            ("nearest", self.nearest),
-        ):
-            if images is None:
-                continue
+        sides = {"real": self.real, "made": self.made}
+        sides |= {} if self.nearest is None else {"nearest": self.nearest}
+        for name, images in sides.items():
             good = images.ndim == 5 and len(images) == k and images.shape[2] in (1, 3)
             if not good or images.dtype != torch.uint8:
                 raise ValueError(
