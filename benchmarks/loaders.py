@@ -78,7 +78,7 @@ def write_data(folder: Path, size: int, source: Path | None = None) -> None:
         mirrors=True,
     )
     out = folder / "shards" / NAME
-    write_dataset(made, out, samples_per_shard=SHARD, seed=0, say=lambda line: None)
+    write_dataset(made, out, samples_per_shard=SHARD, seed=0, log=lambda line: None)
     for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         path = folder / "files" / str(label) / f"{i:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

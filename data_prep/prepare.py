@@ -1,9 +1,9 @@
 """From a published folder to a finished data set, which appears whole or not at all."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
+from cbdm_scale.cluster import Log
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import Manifest, parse_manifest, read_manifest
 from data_prep.options import Options
@@ -18,27 +18,25 @@ from data_prep.writing.target import LocalTarget, RemoteTarget, Target
 OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
 OURS |= {"train", "eval", "val", "test"}
 
-Say = Callable[[str], None]
-
 
 def prepare(
-    dataset: str, options: Options, *, only_if_missing: bool = False, say: Say = print
+    dataset: str, options: Options, *, only_if_missing: bool = False, log: Log = print
 ) -> Manifest:
     """Read, write, and fit the feature classifier; say what came out."""
     Encoding(format=options.format, quality=options.quality)
     if "://" not in options.out:
-        return _prepare_locally(dataset, options, only_if_missing, say)
-    source = _read(dataset, options, say)
+        return _prepare_locally(dataset, options, only_if_missing, log)
+    source = _read(dataset, options, log)
     where = f"{options.out.rstrip('/')}/{source.name}"
     target = RemoteTarget(where)
     manifest = _finished_remotely(target, source, options)
     written = manifest is None
     if manifest is None:
-        manifest = _write(source, target, RemoteTarget(options.out), options, say)
+        manifest = _write(source, target, RemoteTarget(options.out), options, log)
     if options.classifier and target.size(CLASSIFIER) is None:
-        fit_classifier(source, target, say)
+        fit_classifier(source, target, log)
     source.done()
-    _say_outcome(manifest, where, options.out, written, say)
+    _log_outcome(manifest, where, options.out, written, log)
     return manifest
 
 
@@ -61,7 +59,7 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
 
 
 def _prepare_locally(
-    dataset: str, options: Options, only_if_missing: bool, say: Say
+    dataset: str, options: Options, only_if_missing: bool, log: Log
 ) -> Manifest:
     out = Path(options.out).expanduser()
     folder = out / name_of(dataset, options)
@@ -72,35 +70,35 @@ def _prepare_locally(
 
     if is_whole():
         return read_manifest(str(out), folder.name)
-    source = _read(dataset, options, say)
+    source = _read(dataset, options, log)
     folder = out / source.name
     _check_target(folder, options)
-    with staging(folder, wait=only_if_missing, say=say) as hidden:
+    with staging(folder, wait=only_if_missing, log=log) as hidden:
         if is_whole():  # by the process that we waited for
             return read_manifest(str(out), folder.name)
-        manifest = _write(source, LocalTarget(hidden), LocalTarget(out), options, say)
+        manifest = _write(source, LocalTarget(hidden), LocalTarget(out), options, log)
         written = put_in_place(hidden, folder, options.force_overwrite)
     if options.classifier and not (folder / CLASSIFIER).exists():
-        fit_classifier(source, LocalTarget(folder), say)
+        fit_classifier(source, LocalTarget(folder), log)
     source.done()
-    _say_outcome(manifest, str(folder), str(out), written, say)
+    _log_outcome(manifest, str(folder), str(out), written, log)
     return manifest
 
 
-def _read(dataset: str, options: Options, say: Say) -> Source:
+def _read(dataset: str, options: Options, log: Log) -> Source:
     source = read_source(dataset, options)
     for note in source.notes:
-        say(f"note: {note}")
+        log(f"note: {note}")
     return source
 
 
-def _write(source: Source, target: Target, out: Target, options: Options, say: Say) -> Manifest:
+def _write(source: Source, target: Target, out: Target, options: Options, log: Log) -> Manifest:
     return write_dataset(
         source,
         target,
         samples_per_shard=options.samples_per_shard,
         seed=options.seed,
-        say=say,
+        log=log,
         encoding=Encoding(format=options.format, quality=options.quality),
         workers=options.workers,
         bad_list=out,
@@ -160,12 +158,12 @@ def _finished_remotely(
     return None
 
 
-def _say_outcome(manifest: Manifest, folder: str, root: str, written: bool, say: Say) -> None:
+def _log_outcome(manifest: Manifest, folder: str, root: str, written: bool, log: Log) -> None:
     images = ", ".join(f"{manifest.num_images(s):,} {s}" for s in manifest.counts)
     groups = ", ".join(f"{manifest.groups.count(g)} {g}" for g in GROUPS)
     state = "written" if written else "already there with the same content, left as it is"
     size = f"{manifest.image_size}x{manifest.image_size}x{manifest.channels}"
-    say(f"{folder}: {state} (fingerprint {manifest.fingerprint})")
-    say(f"  images   {images}; {size}")
-    say(f"  classes  {manifest.num_classes}: {groups}")
-    say(f"next: python -m cbdm_scale.train --dataset {manifest.name} --data.root {root}")
+    log(f"{folder}: {state} (fingerprint {manifest.fingerprint})")
+    log(f"  images   {images}; {size}")
+    log(f"  classes  {manifest.num_classes}: {groups}")
+    log(f"next: python -m cbdm_scale.train --dataset {manifest.name} --data.root {root}")

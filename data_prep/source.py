@@ -34,6 +34,7 @@ class Split:
         return cls(labels=labels.astype(np.int64), keys=keys, image=images.__getitem__)
 
     def take(self, rows: NDArray[np.int64]) -> "Split":
+        """The images at some rows (n,)."""
         return Split(
             labels=self.labels[rows],
             keys=[self.keys[i] for i in rows],

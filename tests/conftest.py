@@ -60,7 +60,7 @@ def digits_root(tmp_path_factory):
     """A data root with the long-tailed digits, without the feature classifier. Read only."""
     root = tmp_path_factory.mktemp("digits")
     options = Options(out=str(root), classifier=False, workers=0)
-    prepare("digits-lt", options, say=lambda line: None)
+    prepare("digits-lt", options, log=lambda line: None)
     return str(root)
 
 

@@ -31,6 +31,6 @@ def grey_root(tmp_path_factory):
         folder / "cifar10_lt",
         samples_per_shard=20,
         seed=0,
-        say=lambda line: None,
+        log=lambda line: None,
     )
     return str(folder)

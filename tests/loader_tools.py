@@ -26,7 +26,7 @@ def write_digits(root):
     few = source.splits["eval"].take(np.arange(N))
     source = dataclasses.replace(source, splits={"train": few})
     write_dataset(
-        source, root / "digits_lt", samples_per_shard=SHARD, seed=0, say=lambda line: None
+        source, root / "digits_lt", samples_per_shard=SHARD, seed=0, log=lambda line: None
     )
 
 

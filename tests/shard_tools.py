@@ -15,7 +15,7 @@ def make_digits(out, **changes):
     In this process: on a busy machine it would look worth it to start Ray.
     """
     options = {"classifier": False, "samples_per_shard": 100, "workers": 0} | changes
-    return prepare("digits-lt", Options(out=str(out), **options), say=lambda line: None)
+    return prepare("digits-lt", Options(out=str(out), **options), log=lambda line: None)
 
 
 def edit_index(folder, change):

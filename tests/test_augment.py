@@ -11,9 +11,9 @@ import torch
 
 from cbdm_scale.data.augment import (
     Augmentation,
+    augment_cond,
     content_map,
     draw_ada,
-    nine_numbers,
     resample,
     rotation,
     transform,
@@ -182,9 +182,9 @@ def test_images_too_small_for_the_resampling_are_refused():
 def test_the_network_is_told_table_6s_nine_numbers():
     a = torch.tensor([[1, 0, 0.5, math.pi / 2, math.pi / 6, 2, -0.25, 0.75]]).double()
     expected = torch.tensor([[1, 0, 0.5, -1, 1, 3**0.5, 1, -0.25, 0.75]])
-    torch.testing.assert_close(nine_numbers(a), expected)
-    assert nine_numbers(a).shape == (1, NUM_AUGMENT)
-    assert not nine_numbers(torch.zeros(1, 8).double()).any()
+    torch.testing.assert_close(augment_cond(a), expected)
+    assert augment_cond(a).shape == (1, NUM_AUGMENT)
+    assert not augment_cond(torch.zeros(1, 8).double()).any()
 
 
 def test_each_transformation_comes_with_its_probability_and_its_law():

@@ -64,7 +64,7 @@ def test_batches_are_augmented_alike_for_every_number_of_workers(made, name):
 
 def test_only_ada_is_told_to_the_network():
     names = ("none", "ada", "diffaug")
-    told = [DataConfig(augment=name).tells_augmentation for name in names]
+    told = [DataConfig(augment=name).conditions_on_augmentation for name in names]
     assert told == [False, True, False]
 
 

@@ -52,7 +52,7 @@ def write(out, source=None, **changes):
     said = []
     options = {"samples_per_shard": 100, "seed": 0, "bad_list": out} | changes
     source = source or read_digits_lt()
-    manifest = write_dataset(source, out / source.name, say=said.append, **options)
+    manifest = write_dataset(source, out / source.name, log=said.append, **options)
     return manifest, said
 
 
@@ -197,5 +197,5 @@ def test_any_number_of_workers_gives_the_same_bytes(cluster, tmp_path, monkeypat
     raw = bytearray((tmp_path / "0/digits_lt/eval/000000.tar").read_bytes())
     raw[20_000] ^= 1
     (tmp_path / "0/digits_lt/eval/000000.tar").write_bytes(raw)
-    alone, together = (verify("0", "digits_lt", workers=n, say=str) for n in (0, 2))
+    alone, together = (verify("0", "digits_lt", workers=n, log=str) for n in (0, 2))
     assert alone == together and alone.wrong

@@ -38,7 +38,7 @@ def test_odd_class_names_and_bad_images_do_not_stop_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ("$x$", "鳥", "a" * 500, "\N{GRINNING FACE}", "_^{", *"56789")
     source = replace(read_digits_lt(), class_names=names)
-    write_dataset(source, tmp_path / "digits_lt", samples_per_shard=1000, seed=0, say=str)
+    write_dataset(source, tmp_path / "digits_lt", samples_per_shard=1000, seed=0, log=str)
     tar = tmp_path / "digits_lt/train/000000.tar"
     raw = bytearray(tar.read_bytes())
     raw[100_000:200_000] = bytes(100_000)
@@ -49,7 +49,7 @@ def test_odd_class_names_and_bad_images_do_not_stop_it(tmp_path, monkeypatch):
 def test_one_picture_of_several_data_sets_is_refused(tmp_path, capsys):
     for name in ("a", "b"):
         source = replace(read_digits_lt(), name=name)
-        write_dataset(source, tmp_path / name, samples_per_shard=2000, seed=0, say=str)
+        write_dataset(source, tmp_path / name, samples_per_shard=2000, seed=0, log=str)
     assert main(["describe", str(tmp_path), "--out", "x.png"]) == 1
     assert f"Name one of them: {tmp_path}/a" in capsys.readouterr().err
 

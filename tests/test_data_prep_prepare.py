@@ -30,7 +30,7 @@ def test_same_content_is_left_as_it_is(tmp_path):
     prepare(
         "digits-lt",
         Options(out=str(tmp_path), classifier=False, samples_per_shard=100, workers=0),
-        say=said.append,
+        log=said.append,
     )
     assert any("already there with the same content" in line for line in said)
     after = (tmp_path / "digits_lt/dataset.json").stat()
@@ -84,7 +84,7 @@ def test_folder_of_the_user_is_never_replaced(tmp_path):
         out=str(tmp_path), source=str(tmp_path / "cifar10"), force_overwrite=True, workers=0
     )
     with pytest.raises(ValueError, match="it holds --source"):
-        prepare("cifar10", replace(options, allow_changed=True), say=quiet)
+        prepare("cifar10", replace(options, allow_changed=True), log=quiet)
     assert (tmp_path / "cifar10/data_batch_1").exists()
 
 
@@ -155,12 +155,12 @@ def test_classifier_is_fitted_once_and_is_no_part_of_the_data_set(tmp_path):
     options = Options(
         out=str(tmp_path), source=str(tmp_path / "in"), allow_changed=True, workers=0
     )
-    without = prepare("cifar10", replace(options, classifier=False), say=quiet)
+    without = prepare("cifar10", replace(options, classifier=False), log=quiet)
     said = []
-    assert prepare("cifar10", options, say=said.append) == without
+    assert prepare("cifar10", options, log=said.append) == without
     assert "fitting the feature classifier on 200 images" in said
     before = (tmp_path / "cifar10" / CLASSIFIER).stat().st_mtime_ns
-    prepare("cifar10", options, say=said.append)
+    prepare("cifar10", options, log=said.append)
     assert (tmp_path / "cifar10" / CLASSIFIER).stat().st_mtime_ns == before
 
 

@@ -45,7 +45,7 @@ def write(url, **changes):
     said = []
     options = {"classifier": False, "samples_per_shard": 500} | changes
     manifest = prepare(
-        "digits-lt", Options(out=url, **{"workers": 0} | options), say=said.append
+        "digits-lt", Options(out=url, **{"workers": 0} | options), log=said.append
     )
     return manifest, said
 

@@ -61,5 +61,5 @@ def test_wrong_images_of_a_reader_are_named(tmp_path):
         folder.mkdir()
         with pytest.raises(ValueError, match=message):
             write_dataset(
-                replace(source, **changes), folder, samples_per_shard=1000, seed=0, say=print
+                replace(source, **changes), folder, samples_per_shard=1000, seed=0, log=print
             )

@@ -29,7 +29,7 @@ def few_digits(rows):
 def original(tmp_path_factory):
     root = tmp_path_factory.mktemp("verify")
     source = few_digits(np.arange(500))
-    write_dataset(source, root / "digits_lt", samples_per_shard=100, seed=0, say=str)
+    write_dataset(source, root / "digits_lt", samples_per_shard=100, seed=0, log=str)
     net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
     (root / "digits_lt/classifier.safetensors").write_bytes(save_classifier(net))
     return root
@@ -221,7 +221,7 @@ def test_classifier_is_loaded_and_must_fit(root, size, text):
 
 def test_shards_of_one_class_and_no_classifier_are_warnings(tmp_path, capsys):
     source = few_digits(np.flatnonzero(read_digits_lt().splits["eval"].labels == 3))
-    write_dataset(source, tmp_path / "digits_lt", samples_per_shard=100, seed=0, say=str)
+    write_dataset(source, tmp_path / "digits_lt", samples_per_shard=100, seed=0, log=str)
     assert main(["verify", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "warning: digits_lt: 2 shards hold a single class each (eval/000000.tar" in said

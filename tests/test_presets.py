@@ -44,7 +44,7 @@ def network(config):
                 channels=1 if config.dataset == "digits_lt" else 3,
                 image_size=SIZES.get(config.dataset, 32),
                 num_classes=CLASSES[config.dataset],
-                augment=config.data.tells_augmentation,
+                augment=config.data.conditions_on_augmentation,
                 omega_max=config.loss.strongest,
             )
         )

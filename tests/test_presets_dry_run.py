@@ -32,7 +32,7 @@ def root(tmp_path_factory):
         )
         (root / name).mkdir()
         write_dataset(
-            source, root / name, samples_per_shard=1000, seed=0, say=lambda line: None
+            source, root / name, samples_per_shard=1000, seed=0, log=lambda line: None
         )
     return str(root)
 

@@ -53,7 +53,7 @@ def test_a_test_split_is_used_as_it_is(tmp_path):
     source = replace(source, splits=source.splits | {"test": few})
     (tmp_path / "digits_lt").mkdir()
     write_dataset(
-        source, tmp_path / "digits_lt", samples_per_shard=900, seed=0, say=lambda _: None
+        source, tmp_path / "digits_lt", samples_per_shard=900, seed=0, log=lambda _: None
     )
     test, words = find_test(str(tmp_path), read_manifest(str(tmp_path), "digits_lt"))
     assert test.count == 22 and words == "22 images of test"

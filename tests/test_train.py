@@ -179,7 +179,7 @@ def own_root(tmp_path_factory):
     options = Options(
         out=str(root), name="my-shapes", counts="9,5,2", resolution=16, classifier=False
     )
-    prepare("synthetic", options, say=lambda line: None)
+    prepare("synthetic", options, log=lambda line: None)
     return str(root)
 
 

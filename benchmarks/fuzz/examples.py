@@ -47,7 +47,7 @@ def shards(folder: Path) -> None:
         out=str(folder), name=NAME, classes=3, counts="6", eval_per_class=2, resolution=8,
         classifier=False, samples_per_shard=6, workers=0,
     )  # fmt: skip
-    prepare("synthetic", options, say=QUIET)
+    prepare("synthetic", options, log=QUIET)
 
 
 def run(folder: Path) -> Path:

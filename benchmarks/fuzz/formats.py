@@ -97,7 +97,7 @@ def prepared(kind: str, source: str, folder: Path) -> None:
         out=str(folder / "out"), source=where, name=NAME, resolution=8, classifier=False,
         workers=0, allow_missing=100, label_from="cls" if kind == "webdataset" else None,
     )  # fmt: skip
-    prepare(kind, options, say=QUIET)
+    prepare(kind, options, log=QUIET)
 
 
 def read_classifier(folder: Path) -> None:

@@ -120,7 +120,7 @@ def count(config: Config) -> tuple[int, float, Work]:
 
 def alike(config: Config) -> tuple[object, ...]:
     """Presets of which this is the same compute, reduce and batch alike."""
-    loss, data = config.loss, (shape_of(config.dataset), config.data.tells_augmentation)
+    loss, data = config.loss, (shape_of(config.dataset), config.data.conditions_on_augmentation)
     return config.model, config.process, loss.name, loss.tcfg, config.train.batch_size, data
 
 

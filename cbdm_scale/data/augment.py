@@ -52,7 +52,7 @@ class Augmentation:
         match self.name:
             case "ada":
                 a = draw_ada(self.seed, images, self.p, mirrored)
-                return transform(x0, a), nine_numbers(a)
+                return transform(x0, a), augment_cond(a)
             case "diffaug":
                 return diffaug(x0, rng.uniform(self.seed, "diffaug", images, 7)), None
             case "none":
@@ -109,7 +109,7 @@ def draw_ada(seed: int, images: Tensor, p: float, mirror: Tensor) -> Tensor:
     )
 
 
-def nine_numbers(a: Tensor) -> Tensor:
+def augment_cond(a: Tensor) -> Tensor:
     """What the network is told of a (n, 8), in Table 6's order: (n, 9) float32, 0 for nothing.
 
     As published, they do not tell a stretch along a_4 from the inverse one along -a_4: a_5 has

@@ -47,6 +47,7 @@ class CacheFolder:
     """Bytes that all files in it may take."""
 
     def make(self) -> None:
+        """Make the folder, readable by this user alone; ValueError if that cannot be."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

@@ -43,6 +43,7 @@ class DecodedSplit:
 
     @staticmethod
     def size(num_images: int, num_pixels: int) -> int:
+        """Bytes of the file."""
         return num_images * (num_pixels + CRC_BYTES)
 
     def __del__(self) -> None:

@@ -34,35 +34,39 @@ from cbdm_scale.data.parted import PartedIndex
 
 
 class Index(Protocol):
-    """A compact view of one split. Columns take a row or an array of rows.
-
-    num_samples  N
-    labels       (N,) int64
-    shard_of     (N,) int32, positions in ``shard_sizes``
-    offsets      (N,) int64, first byte of the image in its tar
-    lengths      (N,) int64, bytes of the image
-    crc32        (N,) uint32 of the image's bytes
-    shard_sizes  (number of shards,) int64, samples per shard
-    """
+    """A compact view of one split. Columns take a row or an array of rows."""
 
     split: str
     num_samples: int
+    """N"""
     shard_sizes: NDArray[np.int64]
+    """(number of shards,), samples per shard"""
 
     @property
-    def labels(self) -> Any: ...
-    @property
-    def shard_of(self) -> Any: ...
-    @property
-    def offsets(self) -> Any: ...
-    @property
-    def lengths(self) -> Any: ...
-    @property
-    def crc32(self) -> Any: ...
+    def labels(self) -> Any:
+        """(N,) int64"""
 
-    def key(self, row: int) -> str: ...
+    @property
+    def shard_of(self) -> Any:
+        """(N,) int32, positions in ``shard_sizes``"""
 
-    def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]: ...
+    @property
+    def offsets(self) -> Any:
+        """(N,) int64, first byte of the image in its tar"""
+
+    @property
+    def lengths(self) -> Any:
+        """(N,) int64, bytes of the image"""
+
+    @property
+    def crc32(self) -> Any:
+        """(N,) uint32 of the image's bytes"""
+
+    def key(self, row: int) -> str:
+        """The name of a sample."""
+
+    def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The names of the samples at rows (n,)."""
 
     def shard_name(self, shard: int) -> str:
         """The shard's file within the data set's folder, such as "train/000000.tar"."""
@@ -91,9 +95,11 @@ class MappedIndex:
         return MappedIndex, (self.path,)
 
     def key(self, row: int) -> str:
+        """The name of a sample."""
         return str(self._keys[int(row)].as_py())
 
     def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The names of the samples at rows (n,)."""
         return tuple(self._keys.take(rows).to_pylist())
 
     def shard_name(self, shard: int) -> str:

@@ -22,6 +22,7 @@ SMALLEST_TELLING_SHARD = 20
 
 
 def part_name(part: int) -> str:
+    """A part of the index, within the data set's folder."""
     return f"index.parquet/part-{part:05d}.parquet"
 
 
@@ -98,6 +99,7 @@ class TableWriter:
 
 
 def index_schema() -> Any:
+    """Columns and types of index.parquet."""
     import pyarrow as pa
 
     return pa.schema(
@@ -135,6 +137,7 @@ def index_columns(rows: Any) -> dict[str, Any]:
 
 
 def shards_schema(is_parted: bool) -> Any:
+    """Columns and types of shards.parquet."""
     import pyarrow as pa
 
     plain = {"file": pa.string(), "samples": pa.int64(), "bytes": pa.int64()}

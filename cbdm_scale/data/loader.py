@@ -58,6 +58,7 @@ class Packed:
     augment: Tensor | None
 
     def unpack(self) -> Batch:
+        """The batch, its images as floats in [-1, 1]."""
         x0 = to_model_range(self.x) if self.x.dtype == torch.uint8 else self.x
         y, images = torch.from_numpy(self.y), torch.from_numpy(self.images)
         return Batch(x0, y, images, self.keys, self.substitutions, self.augment)

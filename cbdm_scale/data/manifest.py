@@ -72,6 +72,7 @@ class Manifest:
 
     @property
     def num_classes(self) -> int:
+        """K"""
         return len(self.class_names)
 
     @property
@@ -81,9 +82,11 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def num_images(self, split: str) -> int:
+        """Images of a split."""
         return sum(self.counts[split])
 
     def to_dict(self) -> dict[str, Any]:
+        """The content of dataset.json, as plain data."""
         return {
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -98,6 +101,7 @@ class Manifest:
         }
 
     def to_json(self) -> bytes:
+        """The bytes of dataset.json: the same data, the same bytes."""
         return (json.dumps(self.to_dict(), sort_keys=True, indent=1) + "\n").encode()
 
 
@@ -142,6 +146,7 @@ def canonical_name(name: str) -> str:
 
 
 def dataset_folder(root: str, name: str) -> str:
+    """The path or URL of a data set's folder."""
     return f"{str(root).rstrip('/')}/{canonical_name(name)}"
 
 

@@ -83,6 +83,6 @@ class DataConfig:
             )
 
     @property
-    def tells_augmentation(self) -> bool:
+    def conditions_on_augmentation(self) -> bool:
         """Whether the network hears ADA's nine numbers, and so needs an embedding of them."""
         return self.augment == "ada"

@@ -67,9 +67,11 @@ class PartedIndex:
         return PartedIndex, (self.root, self.name, self.split, self.path)
 
     def key(self, row: int) -> str:
+        """The name of a sample."""
         return str(self.at("key", int(row)).as_py())
 
     def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The names of the samples at rows (n,)."""
         return tuple(self.look_up("key", np.asarray(rows)).tolist())
 
     def shard_name(self, shard: int) -> str:

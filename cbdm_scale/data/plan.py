@@ -36,7 +36,8 @@ class Plan(Protocol):
     sizes: Rows
     """Samples of each block, (B,): what is read together is one block."""
 
-    def epoch(self, image: int) -> int: ...
+    def epoch(self, image: int) -> int:
+        """The epoch of an image, by its number since the run began."""
 
     def rows(self, images: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
@@ -83,6 +84,7 @@ class SamplePlan:
         return _sample_plan, (np.asarray(sizes), seed, num_streams)
 
     def epoch(self, image: int) -> int:
+        """The epoch of an image, by its number since the run began."""
         return image // self.num_samples
 
     def rows(self, images: Rows) -> Rows:

@@ -33,9 +33,11 @@ class Watch:
         self._thread.start()
 
     def begin(self, more_s: float) -> None:
+        """A consumer begins to wait, with so many seconds more than usual."""
         self._deadline = time.monotonic() + self.patience_s + more_s
 
     def done(self) -> None:
+        """It waits no longer."""
         self._deadline = float("inf")
 
     def _look(self) -> None:
@@ -58,6 +60,7 @@ class Watch:
             process.kill()
 
     def close(self) -> None:
+        """Stop watching."""
         self._end.set()
         self._thread.join()
 

@@ -42,13 +42,14 @@ JITTER = 0.5
 CHUNK = 1 << 18
 
 
-class Labelled(Protocol):
+class LabelIndex(Protocol):
     """What resampling needs of an index, which pickles as a path."""
 
     num_samples: int
 
     @property
-    def shard_sizes(self) -> Rows: ...
+    def shard_sizes(self) -> Rows:
+        """Samples of every shard, (number of shards,)."""
 
     @property
     def labels(self) -> Any:
@@ -56,7 +57,7 @@ class Labelled(Protocol):
 
 
 def make_plan(
-    index: Labelled, seed: int, *, power: float = 1.0, balanced_fraction: float = 0.0
+    index: LabelIndex, seed: int, *, power: float = 1.0, balanced_fraction: float = 0.0
 ) -> Plan:
     """The plan of a run: every sample once an epoch, or resampled by class."""
     if power == 1 and balanced_fraction == 0:
@@ -87,7 +88,7 @@ class ResampledPlan:
 
     num_streams = 1
 
-    def __init__(self, index: Labelled, seed: int, power: float, balanced_fraction: float):
+    def __init__(self, index: LabelIndex, seed: int, power: float, balanced_fraction: float):
         self._recipe = (index, seed, power, balanced_fraction)
         n = self.num_samples = index.num_samples
         check_resampling(n, power, balanced_fraction)
@@ -111,6 +112,7 @@ class ResampledPlan:
         return ResampledPlan, self._recipe
 
     def epoch(self, image: int) -> int:
+        """The epoch of an image, by its number since the run began."""
         return image // self.num_samples
 
     def rows(self, images: Rows) -> Rows:

@@ -164,7 +164,7 @@ def write_shards(
             mirrors=False,
         )
         write_dataset(
-            source, folder, samples_per_shard=SAMPLES_PER_SHARD, seed=plan.seed, say=say
+            source, folder, samples_per_shard=SAMPLES_PER_SHARD, seed=plan.seed, log=say
         )
     there = Storage(dataset_folder(root, real.name)) if real else None
     if there and there.exists(CLASSIFIER):

@@ -57,7 +57,7 @@ def network_spec(config: Config, image: ImageSpec) -> NetworkSpec:
         image_size=image.image_size,
         num_classes=image.num_classes,
         num_steps=config.diffusion.num_steps,
-        augment=config.data.tells_augmentation,
+        augment=config.data.conditions_on_augmentation,
         omega_max=config.loss.strongest,
     )
 

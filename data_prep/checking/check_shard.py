@@ -48,6 +48,7 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
+        """One more thing that is wrong with the shard."""
         self.wrong.append(f"{self.file}: {text}")
 
 

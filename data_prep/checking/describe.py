@@ -58,6 +58,7 @@ def imbalance(manifest: Manifest) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
+    """The command; its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m data_prep describe", description=__doc__.split("\n")[0]
     )

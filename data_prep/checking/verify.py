@@ -9,12 +9,13 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.cluster import Log
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import part_name
@@ -34,7 +35,6 @@ from data_prep.writing.target import LocalTarget, RemoteTarget
 
 SMALLEST_TELLING_SHARD = 20
 """Samples from which on a shard of a single class is worth a warning."""
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Verdict:
     summary: str = ""
 
 
-def verify(root: str, name: str, *, workers: int | None = 0, say: Say = print) -> Verdict:
+def verify(root: str, name: str, *, workers: int | None = 0, log: Log = print) -> Verdict:
     """Read a whole data set; what is wrong with it, in the order of its shards."""
     verdict = Verdict(name)
     store, folder = open_folder(root, name)
@@ -74,7 +74,7 @@ def verify(root: str, name: str, *, workers: int | None = 0, say: Say = print) -
     where = dataset_folder(root, name)
     target = LocalTarget(Path(where)) if store.is_local else RemoteTarget(where)
     sees = Sees(target, "dataset.json")
-    with ProgressBar(len(expected), f"shards of {name}", say) as progress:
+    with ProgressBar(len(expected), f"shards of {name}", log) as progress:
         for findings in run(check, expected, workers, progress.log, sees):
             found[findings.file] = findings
             progress.add(1)
@@ -211,6 +211,7 @@ def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Ve
 
 
 def main(argv: Sequence[str]) -> int:
+    """The command; its exit status, which is 1 if anything is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m data_prep verify", description=__doc__.split("\n")[0]
     )

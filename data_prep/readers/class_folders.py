@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.readers.labelled import Labelled, check_num_classes
+from data_prep.readers.classes import LabelledListing, check_num_classes
 from data_prep.readers.listing import Listing
 
 SUFFIXES = re.compile(
@@ -38,6 +38,7 @@ class Ignored:
     again: int = 0
 
     def notes(self) -> tuple[str, ...]:
+        """One line for the user, or none."""
         parts = []
         if self.hidden:
             parts.append(f"{self.hidden:,} hidden files and folders")
@@ -68,7 +69,7 @@ def find_splits(root: Path, option: str) -> dict[str, Path]:
     return {"train": root / "train"} | ({"test": root / test} if test else {})
 
 
-def list_folder(root: Path, option: str) -> Labelled:
+def list_folder(root: Path, option: str) -> LabelledListing:
     """The images of every class folder, sorted by class and by path."""
     ignored = Ignored()
     top = list(_entries(root, ignored))
@@ -98,7 +99,7 @@ def list_folder(root: Path, option: str) -> Labelled:
             f"{option} ({root}): {len(empty)} class folders hold no image: {shown}. Remove "
             "them, or give a table with the columns path and label."
         )
-    return Labelled(
+    return LabelledListing(
         class_names=tuple(folders),
         listing=Listing(
             names=tuple(path[len(str(root)) :].lstrip("/") for path in paths),

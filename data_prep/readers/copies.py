@@ -34,6 +34,7 @@ class Copies:
 
     @classmethod
     def of(cls, urls: Sequence[str]) -> "Copies":
+        """Those of URLs or paths; asks the store of each URL for its version."""
         return cls(tuple(urls), tuple(_version(url) if is_remote(url) else "" for url in urls))
 
     def path(self, i: int) -> Path:
@@ -49,6 +50,7 @@ class Copies:
         return copy
 
     def fetch_all(self) -> None:
+        """Bring all tars to this node, and say how far it is."""
         said = time.monotonic()
         for i in range(len(self.urls)):
             self.path(i)
@@ -69,6 +71,7 @@ class Copies:
 
 
 def is_remote(url: str) -> bool:
+    """Whether a word is a URL."""
     return "://" in url
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from data_prep.options import Options
 from data_prep.readers.class_folders import find_splits, list_folder
+from data_prep.readers.classes import LabelledListing, check_same_classes, eval_notes
 from data_prep.readers.images import RESOLUTION
 from data_prep.readers.label_tables import is_table, list_table
-from data_prep.readers.labelled import Labelled, check_same_classes, eval_notes
 from data_prep.readers.listing import listed_source
 from data_prep.source import Source
 
@@ -48,7 +48,7 @@ def read_folder(name: str, options: Options) -> Source:
     )
 
 
-def _list(source: Path) -> Labelled:
+def _list(source: Path) -> LabelledListing:
     option = "--eval-source"
     if is_table(source):
         return list_table(source, option)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.options import Options
+from data_prep.readers.classes import check_same_classes, eval_notes, number_classes
 from data_prep.readers.copies import Copies
 from data_prep.readers.images import FILTER, check_resolution, load_image
 from data_prep.readers.keys import make_keys
-from data_prep.readers.labelled import check_same_classes, eval_notes, number_classes
 from data_prep.readers.listing import shorten
 from data_prep.readers.missing import allow_missing, missing_file
 from data_prep.readers.samples import Pool, check_labels, scan

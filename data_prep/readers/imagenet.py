@@ -42,6 +42,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Its path within ImageNet's folders."""
         return f"{self.part}/{self.wnid}/{self.file}"
 
 

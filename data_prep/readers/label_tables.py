@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.readers.labelled import Labelled, number_classes
+from data_prep.readers.classes import LabelledListing, number_classes
 from data_prep.readers.listing import Folders, Listing
 
 COLUMNS = ("path", "label")
@@ -19,10 +19,11 @@ Row = tuple[int, str, str]
 
 
 def is_table(source: Path) -> bool:
+    """Whether a source is a file with one of the two suffixes."""
     return source.suffix.lower() in (".csv", ".parquet") and source.is_file()
 
 
-def list_table(file: Path, option: str) -> Labelled:
+def list_table(file: Path, option: str) -> LabelledListing:
     """The rows of a table in their order; a ValueError names file and row."""
     where = f"{option} ({file})"
     rows = (
@@ -40,7 +41,7 @@ def list_table(file: Path, option: str) -> Labelled:
     if not paths:
         raise ValueError(f"{where} has no rows")
     class_names, numbers = number_classes(_integers_or_names(labels, where), where)
-    return Labelled(
+    return LabelledListing(
         class_names=class_names,
         listing=Listing(
             names=tuple(paths), paths=tuple(_find(file.parent, paths)), labels=numbers

@@ -51,9 +51,11 @@ class Listing:
     boxes: tuple[Box, ...] | None = None
 
     def missing(self) -> list[str]:
+        """Names of the images that are not there."""
         return [n for n, path in zip(self.names, self.paths, strict=True) if path is None]
 
     def take(self, rows: Sequence[int]) -> "Listing":
+        """The images at some rows."""
         return Listing(
             names=tuple(self.names[i] for i in rows),
             paths=tuple(self.paths[i] for i in rows),
@@ -62,6 +64,7 @@ class Listing:
         )
 
     def split(self, resolution: int, channels: int = 3) -> Split:
+        """The images, square and of so many pixels a side; none may be missing."""
         paths = tuple(path for path in self.paths if path is not None)
         assert len(paths) == len(self.paths), "missing images are left out before"
         image = ImageFiles(

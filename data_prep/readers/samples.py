@@ -33,12 +33,17 @@ class Pool:
     """Members that are part of no sample."""
 
     def notes(self) -> tuple[str, ...]:
+        """One line for the user, or none."""
         if not self.ignored:
             return ()
         return (f"ignored {self.ignored:,} members without a key or a suffix",)
 
 
 def scan(source: str, option: str, label_from: str) -> Pool:
+    """Fetch the tars that an option names and read which samples they hold, and their labels.
+
+    ValueError if a tar is damaged, or if no sample has an image and a label.
+    """
     read_label = label_reader(label_from)
     copies = Copies.of(find_tars(source, option))
     copies.fetch_all()

@@ -47,6 +47,7 @@ class Encoding:
 
     @property
     def suffix(self) -> str:
+        """Of file names, without the dot."""
         return SUFFIX[self.format]
 
     @property

@@ -20,7 +20,7 @@ MOST_BYTES = 2 << 30
 """Of pixels held at once: 50,000 images of 3 x 112 x 112."""
 
 
-def fit_classifier(source: Source, target: Target, say: Callable[[str], None]) -> None:
+def fit_classifier(source: Source, target: Target, log: Callable[[str], None]) -> None:
     """Fit to the eval images, or to a class-balanced subset of many, and store the weights."""
     from data_prep.writing.classifier import write_classifier
 
@@ -28,12 +28,12 @@ def fit_classifier(source: Source, target: Target, say: Callable[[str], None]) -
     size = source.channels * source.image_size**2
     rows = choose_rows(split.labels, min(MOST_IMAGES, MOST_BYTES // size))
     if len(rows) < len(split.labels):
-        say(
+        log(
             f"fitting the feature classifier on {len(rows):,} of {len(split.labels):,} images, "
             "classes as equal as they can be"
         )
     else:
-        say(f"fitting the feature classifier on {len(rows):,} images")
+        log(f"fitting the feature classifier on {len(rows):,} images")
     images, kept = [], []
     for row in map(int, rows):
         try:

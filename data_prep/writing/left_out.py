@@ -25,11 +25,12 @@ class LeftOut:
         }
 
     def add(self, record: ShardRecord) -> None:
+        """Count what a finished shard holds, and note what it does not."""
         k = len(self.source.class_names)
         self.counts[record.split] += np.bincount(record.rows["label"].to_numpy(), minlength=k)
         self.bad += [(record.split, bad) for bad in record.bad]
 
-    def judge(self, folder: Target | None, say: Callable[[str], None]) -> None:
+    def judge(self, folder: Target | None, log: Callable[[str], None]) -> None:
         """Write <name>.bad.txt; ValueError if too many are missing, or a class is lost."""
         source = self.source
         name = f"{source.name}.bad.txt"
@@ -52,7 +53,7 @@ class LeftOut:
                 f"missing at this point.{where} Mend them, or raise --allow-missing by "
                 f"{len(self.bad) - source.allow_missing}."
             )
-        say(f"note: {few} cannot be read and are left out.{where}")
+        log(f"note: {few} cannot be read and are left out.{where}")
 
     def _check_classes(self, where: str) -> None:
         source = self.source

@@ -32,13 +32,16 @@ class ShardRecord:
 
     @property
     def split(self) -> str:
+        """Of the data set, such as train."""
         return self.file.split("/")[0]
 
     @property
     def num_samples(self) -> int:
+        """Images in the shard."""
         return int(self.rows.num_rows)
 
     def to_bytes(self) -> bytes:
+        """The record as a Parquet file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

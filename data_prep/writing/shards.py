@@ -8,11 +8,12 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.cluster import Log
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
@@ -28,7 +29,6 @@ from data_prep.writing.tars import Shard, ShardMaker
 
 MAX_SAMPLES_PER_SHARD = 1_000_000
 RECORDS = ".records"
-Say = Callable[[str], None]
 
 
 def write_dataset(
@@ -37,7 +37,7 @@ def write_dataset(
     *,
     samples_per_shard: int,
     seed: int,
-    say: Say,
+    log: Log,
     encoding: Encoding | None = None,
     workers: int | None = 0,
     bad_list: Path | Target | None = None,
@@ -58,14 +58,14 @@ def write_dataset(
     target = LocalTarget(target) if isinstance(target, Path) else target
     work = f"{RECORDS}/{_fingerprint(source, samples_per_shard, seed, encoding)}"
     shards = _plan_shards(source, samples_per_shard, seed)
-    _start_or_continue(target, work, source, say)
+    _start_or_continue(target, work, source, log)
     maker = ShardMaker(source=source, target=target, encoding=encoding, work=work)
-    _make_shards(maker, shards, workers, reads, say)
+    _make_shards(maker, shards, workers, reads, log)
     left_out = LeftOut(source)
     with tempfile.TemporaryDirectory(prefix="data_prep-") as scratch:
         write_tables(_records(maker, shards, left_out), Path(scratch), len(shards))
         bad_list = LocalTarget(bad_list) if isinstance(bad_list, Path) else bad_list
-        left_out.judge(bad_list, say)
+        left_out.judge(bad_list, log)
         digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()
         for table in sorted(f for f in Path(scratch).rglob("*") if f.is_file()):
             with target.draft(table.relative_to(scratch).as_posix(), work) as path:
@@ -118,11 +118,11 @@ def _plan_shards(source: Source, samples_per_shard: int, seed: int) -> list[Shar
     return shards
 
 
-def _start_or_continue(target: Target, work: str, source: Source, say: Say) -> None:
+def _start_or_continue(target: Target, work: str, source: Source, log: Log) -> None:
     """Make the folder of records, and clear away those of another source or other options."""
     there = target.names(RECORDS)
     if there and not all(name.startswith(work + "/") for name in there):
-        say(
+        log(
             "note: what an earlier attempt left is of another source or made with other "
             "options: starting over"
         )
@@ -137,16 +137,16 @@ def _make_shards(
     shards: list[Shard],
     workers: int | None,
     reads: str | None,
-    say: Say,
+    log: Log,
 ) -> None:
     for split in maker.source.splits:
-        say(f"writing {split}: {len(maker.source.splits[split].labels):,} images")
+        log(f"writing {split}: {len(maker.source.splits[split].labels):,} images")
     due = [shard for shard in shards if not _is_finished(maker, shard)]
     if len(due) < len(shards):
-        say(f"{len(shards) - len(due)} of {len(shards)} shards are there already: continuing")
+        log(f"{len(shards) - len(due)} of {len(shards)} shards are there already: continuing")
     sees = Sees(maker.target, f"{maker.work}/started", reads)
     total, left = (sum(len(shard.rows) for shard in part) for part in (shards, due))
-    with ProgressBar(total, "images", say, start=total - left) as progress:
+    with ProgressBar(total, "images", log, start=total - left) as progress:
         for count in run(maker, due, workers, progress.log, sees):
             progress.add(count)
 

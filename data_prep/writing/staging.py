@@ -8,33 +8,33 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cbdm_scale.cluster import Log
 from cbdm_scale.data.manifest import parse_manifest
 from data_prep.writing.shards import RECORDS
 
 LOCK = ".lock"
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP
 """What file systems without locks answer."""
-Say = Callable[[str], None]
 
 
 @contextmanager
-def staging(folder: Path, *, wait: bool, say: Say) -> Iterator[Path]:
+def staging(folder: Path, *, wait: bool, log: Log) -> Iterator[Path]:
     """The hidden folder, held by this process alone; ``wait`` for another one, or ValueError.
 
     At an error it stays if it holds a finished shard, and a line says so; else it vanishes.
     """
     hidden = folder.parent / f".{folder.name}.unfinished"
-    descriptor = _take(hidden, folder, wait, say)
+    descriptor = _take(hidden, folder, wait, log)
     try:
         yield hidden
     except BaseException:
         finished = list((hidden / RECORDS).glob("*/*.parquet"))
         if finished:
-            say(
+            log(
                 f"stopped; {len(finished)} finished shards are kept in {hidden}: the same "
                 "command continues"
             )
@@ -46,7 +46,7 @@ def staging(folder: Path, *, wait: bool, say: Say) -> Iterator[Path]:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _take(hidden: Path, folder: Path, wait: bool, say: Say) -> int:
+def _take(hidden: Path, folder: Path, wait: bool, log: Log) -> int:
     """A descriptor that holds the lock of the hidden folder, which is made if need be."""
     import fcntl
 
@@ -68,7 +68,7 @@ def _take(hidden: Path, folder: Path, wait: bool, say: Say) -> int:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            say(f"note: {hidden} cannot be locked: see that one command at a time writes there")
+            log(f"note: {hidden} cannot be locked: see that one command at a time writes there")
             return descriptor
         if _is_still_there(hidden / LOCK, descriptor):
             os.truncate(descriptor, 0)

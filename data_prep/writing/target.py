@@ -20,9 +20,11 @@ class Target(Protocol):
     def size(self, name: str) -> int | None:
         """Bytes of a file; None if it is not there."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """The content of a file; FileNotFoundError if it is not there."""
 
-    def write(self, name: str, data: bytes) -> None: ...
+    def write(self, name: str, data: bytes) -> None:
+        """A whole file, in place of one that is there."""
 
     def names(self, folder: str = "") -> list[str]:
         """All files below a folder, sorted; empty if there is no such folder."""
@@ -42,26 +44,32 @@ class LocalTarget:
     folder: Path
 
     def path(self, name: str) -> str:
+        """The full path of a file."""
         return str(self.folder / name)
 
     def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
         try:
             return (self.folder / name).stat().st_size
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         return (self.folder / name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
+        """A file, renamed to its place when it is whole."""
         with self.draft(name, str(Path(name).parent)) as path:
             path.write_bytes(data)
 
     def names(self, folder: str = "") -> list[str]:
+        """All files below a folder, sorted."""
         found = (self.folder / folder).rglob("*")
         return sorted(f.relative_to(self.folder).as_posix() for f in found if f.is_file())
 
     def remove(self, name: str) -> None:
+        """A file or a folder, if it is there."""
         path = self.folder / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -70,6 +78,7 @@ class LocalTarget:
 
     @contextmanager
     def draft(self, name: str, work: str) -> Iterator[Path]:
+        """A path in ``work``; what was written there is synced and renamed at the end."""
         target = self.folder / name
         path = self.folder / work / f".{target.name}.{os.uname().nodename}.{os.getpid()}.part"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +98,7 @@ class RemoteTarget:
     url: str
 
     def path(self, name: str) -> str:
+        """The URL of a file."""
         return f"{self.url.rstrip('/')}/{name}"
 
     def _place(self, name: str = "") -> tuple[Any, str]:
@@ -98,6 +108,7 @@ class RemoteTarget:
         return fs, f"{root.rstrip('/')}/{name}".rstrip("/")
 
     def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
         fs, path = self._place(name)
         try:
             return int(fs.info(path)["size"] or 0)
@@ -105,14 +116,17 @@ class RemoteTarget:
             return None
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         fs, path = self._place(name)
         return bytes(fs.cat_file(path))
 
     def write(self, name: str, data: bytes) -> None:
+        """A file, which stores show when it is whole."""
         fs, path = self._place(name)
         fs.pipe_file(path, data)
 
     def names(self, folder: str = "") -> list[str]:
+        """All files below a folder, sorted."""
         fs, root = self._place()
         try:
             found = fs.find(self._place(folder)[1])
@@ -130,6 +144,7 @@ class RemoteTarget:
 
     @contextmanager
     def draft(self, name: str, work: str) -> Iterator[Path]:
+        """A path among the temporary files; what was written there is sent at the end."""
         fs, target = self._place(name)
         with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
             path = Path(folder) / Path(name).name

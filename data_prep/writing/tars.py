@@ -31,9 +31,11 @@ class Shard:
 
     @property
     def file(self) -> str:
+        """The tar's name within the data set."""
         return f"{self.split}/{self.number:06d}.tar"
 
     def record_name(self, work: str) -> str:
+        """The name of its record within the target."""
         return f"{work}/{self.split}-{self.number:06d}.parquet"
 
 

@@ -16,7 +16,7 @@ from data_prep.readers.long_tail import UNBALANCED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
+class LabelledListing:
     """Images in a fixed order, each with a label."""
 
     class_names: tuple[str, ...]
@@ -68,6 +68,7 @@ def _check_numbers(numbers: list[int], option: str, classes: int | None) -> None
 
 
 def check_num_classes(num_classes: int, option: str) -> None:
+    """ValueError if there is only one class."""
     if num_classes < 2:
         raise ValueError(
             f"{option} has {num_classes} class; at least 2 are needed, as classes are what is "
