@@ -1,4 +1,4 @@
-"""The one call that losses, samplers, guidance and backbones agree on."""
+"""The one call that losses, samplers, guidance and backbones share."""
 
 from typing import Protocol
 

@@ -41,5 +41,5 @@ class Process(Protocol):
         ...
 
     def relative(self, level: Tensor) -> Tensor:
-        """t / T of what the network is told, (N,) -> (N,) float64 in [0, 1]."""
+        """t / T of the level that the network is given, (N,) -> (N,) float64 in [0, 1]."""
         ...

@@ -43,7 +43,7 @@ class LinearSchedule(nn.Module):
         return (u * self.num_steps).long()
 
     def noisy(self, x0: Tensor, t: Tensor, eps: Tensor) -> Noisy:
-        """x_t, told t, to be answered by eps (Equation 1)."""
+        """x_t, level t, target eps (Equation 1)."""
         return Noisy(self.add_noise(x0, t, eps), t, eps)
 
     def relative(self, level: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ network once, and returns the loss of each image by name: name -> (N,), among th
 It draws nothing itself: `Draws` holds the random numbers of these images. Reduction, logging
 and the cluster belong to the train loop.
 
-    options     what a run says of its objective
+    options     which objective a run has, and its numbers
     term        what a term is: its random numbers, the predictions that it wants, its values
     ddpm        Equation 1
     cbdm        Equation 4, Algorithm 1

@@ -50,7 +50,7 @@ def predict(
 ) -> list[Tensor]:
     """The prediction of every branch, (n, C, H, W) each, in float32.
 
-    Branches that share x_t are one batch, so that DDP sees a single graph. The network hears of
+    Branches that share x_t are one batch, so that DDP sees a single graph. The network is given
     omega only if a branch has one; the others' rows then have 0, which is "no omega".
     """
 

@@ -1,4 +1,4 @@
-"""What a run says of its objective."""
+"""Options of the objective."""
 
 import math
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class LossConfig:
 
     @property
     def strongest(self) -> float:
-        """The largest guidance strength that the network is told in training; 0 is none."""
+        """The largest guidance strength that the network is trained with; 0 is none."""
         return self.omega_max if self.tcfg else 0.0
 
     @property

@@ -1,8 +1,10 @@
 """Trainable guidance, TCFG (Appendix C, Equations 32 and 33): one call for guided sampling.
 
-The network hears the strength omega, and learns to answer what classifier-free guidance makes
-of two predictions. omega = 0 is "no omega". Shapes: N = batch, G = images whose label was kept,
-C, H, W = image, K = classes (label K means "none").
+The network is given the strength omega, and learns to predict what classifier-free guidance
+makes of two predictions. omega = 0 is "no omega".
+
+Shapes: N = batch, G = images whose label was kept, C, H, W = image, K = classes (label K means
+"none").
 """
 
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ class Draws:
     dropped: Tensor  # (N,) bool, label dropped for guidance
     kept: Tensor  # (G,) int64, the images whose label was not dropped
     of_terms: Mapping[str, Tensor] = field(default_factory=dict)  # what the terms drew
-    augment: Tensor | None = None  # (N, 9) how x0 was augmented, if the network hears of it
+    augment: Tensor | None = None  # (N, 9) how x0 was augmented, if the network is given it
 
     def to(self, device: torch.device) -> "Draws":
         """The same numbers on a device; nothing waits."""

@@ -1,4 +1,4 @@
-"""DiT (Peebles & Xie, 2023): a transformer over patches, told step and label by adaLN-Zero.
+"""DiT (Peebles & Xie, 2023): a transformer over patches, with step and label by adaLN-Zero.
 
 Shapes: N = batch, C = channels, H = W = image size, P = patch size, L = (H / P)^2 tokens,
 D = width, K = classes.

@@ -39,7 +39,7 @@ class UNetConfig:
 
     groups: int = 32
     """Groups of every normalisation. With one channel a group (32 channels in 32 groups) the
-    blocks at full resolution cannot hear step and label: what is added to a whole channel, the
+    blocks at full resolution are blind to step and label: what is added to a whole channel, the
     normalisation takes away again. Small networks want 8."""
 
     dropout: float = 0.1
@@ -106,7 +106,7 @@ class SongConfig:
     """Probability with which a residual block drops an activation in training."""
 
     embedding: Literal["positional", "fourier"] = "positional"
-    """How the level is heard: DDPM's sinusoid, or NCSN++'s Fourier features."""
+    """How the level is embedded: DDPM's sinusoid, or NCSN++'s Fourier features."""
 
     filter: Literal["box", "smooth"] = "box"
     """What images are resampled with: taps 1-1, or NCSN++'s 1-3-3-1."""

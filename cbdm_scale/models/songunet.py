@@ -1,7 +1,7 @@
 """DDPM++ and NCSN++ (Song et al., 2021), in the form of EDM (Karras et al., 2022, Table 7).
 
 A U-Net whose residual sums are scaled by sqrt(1/2) and which resamples inside its blocks.
-NCSN++ hears the level by Fourier features, resamples with a smoother filter and takes the image
+NCSN++ embeds the level by Fourier features, resamples with a smoother filter and adds the image
 again at every level of the way down.
 
 Shapes: N = batch, C = channels, H = height, W = width, D = width of an embedding, K = classes.
@@ -133,7 +133,7 @@ class SongUNet(nn.Module):
     """Predicts the noise eps in x_t, or EDM's F: a ``denoiser.Net``.
 
     Levels given as floating-point numbers are EDM's c_noise; whole ones are steps out of
-    ``num_steps``, which Fourier features hear as t / T.
+    ``num_steps``, which enter the Fourier features as t / T.
     """
 
     frequencies: Tensor  # (noise_channels / 2,)
@@ -161,13 +161,13 @@ class SongUNet(nn.Module):
                     seen = now
             for _ in range(config.num_blocks):
                 there = multiplier * config.channels
-                hears = i in config.attention
-                self.down.append(Block(now, there, config, resample, attention=hears))
+                attends = i in config.attention
+                self.down.append(Block(now, there, config, resample, attention=attends))
                 now = there
                 skips.append(now)
 
         self.middle = nn.ModuleList(
-            [Block(now, now, config, resample, attention=hears) for hears in (True, False)]
+            [Block(now, now, config, resample, attention=attends) for attends in (True, False)]
         )
 
         last = len(config.multipliers) - 1
@@ -176,9 +176,9 @@ class SongUNet(nn.Module):
                 self.up.append(Block(now, now, config, resample, way="up"))
             for j in range(config.num_blocks + 1):
                 there = multiplier * config.channels
-                hears = i in config.attention and j == config.num_blocks
+                attends = i in config.attention and j == config.num_blocks
                 width_in = now + skips.pop()
-                self.up.append(Block(width_in, there, config, resample, attention=hears))
+                self.up.append(Block(width_in, there, config, resample, attention=attends))
                 now = there
 
         self.tail_norm = GroupNorm(norm_groups(now), now, EPS)
@@ -196,7 +196,7 @@ class SongUNet(nn.Module):
     def embed(
         self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
     ) -> Tensor:
-        """All that is told, summed before the perceptron: (N, D), in float32 under autocast."""
+        """All conditions, summed before the perceptron: (N, D), in float32 under autocast."""
         with torch.autocast(level.device.type, enabled=False):
             emb = self.features(level).to(self.time_1.weight.dtype)
             emb = add_conditioning(self, emb, y, augment, omega)

@@ -25,7 +25,7 @@ class NetworkSpec:
     augment: bool = False
     """Whether images come with the nine numbers of ADA."""
     omega_max: float = 0.0
-    """The largest guidance strength that it is told (TCFG); 0: it has no layer for that."""
+    """The largest guidance strength of its training (TCFG); 0: it has no layer for that."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "num_classes"):

@@ -27,7 +27,7 @@ class Interval:
         return self.low <= 0 and self.high >= 1
 
     def holds(self, level: Tensor) -> Tensor:
-        """Levels as the network is told them, (N,) -> (N,) bool."""
+        """Levels as the network is given them, (N,) -> (N,) bool."""
         share = self.process.relative(level)
         return (share >= self.low) & (share <= self.high)
 
@@ -70,12 +70,12 @@ def classifier_free(
 
 
 def trained(net: Net, omega: float, null_label: int, interval: Interval | None = None) -> Net:
-    """Tell the network the strength: what TCFG taught it to answer (Equation 32).
+    """Give the network the strength: TCFG taught it what to predict (Equation 32).
 
         net(x, level, y, omega)
 
     One prediction a step, where ``classifier_free`` needs two. omega = 0 is the network itself.
-    Outside the interval, and without a label, it is told 0: no guidance, as there.
+    Outside the interval, and without a label, it is given 0: no guidance, as there.
     """
     strength = omega
 
@@ -86,7 +86,7 @@ def trained(net: Net, omega: float, null_label: int, interval: Interval | None =
         omega: Tensor | None = None,
         augment: Tensor | None = None,
     ) -> Tensor:
-        assert omega is None, "a guided network is not told a strength again"
+        assert omega is None, "a guided network is not given a strength again"
         acts = y != null_label  # (N,)
         if interval is not None and not interval.is_everything:
             acts = acts & interval.holds(level)

@@ -63,7 +63,7 @@ def heun(
     noise (N, C, H, W) standard normal. A step is Euler's, then the mean of the slopes at both
     ends; the last goes to 0, where there is no slope, and is Euler's alone: 2 num_steps - 1
     network calls. ``second_order`` False is Euler's throughout. ``draw`` gives the new noise of
-    step i, and is not asked where there is no churn.
+    step i, and is not called where there is no churn.
     """
     sigmas = noise_levels(config, num_steps)
     x = noise * sigmas[0]  # (N, C, H, W)

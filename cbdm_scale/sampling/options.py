@@ -189,7 +189,7 @@ class SamplerConfig:
 
 
 def usual_sampler(process: ProcessName) -> SamplerConfig:
-    """The sampler of a process where nobody says which."""
+    """The default sampler of a process."""
     return SamplerConfig(name="heun", num_steps=18) if process == "edm" else SamplerConfig()
 
 

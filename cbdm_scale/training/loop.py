@@ -81,7 +81,7 @@ def train(
     buckets_settled = world.size == 1
 
     while progress.num_seen < config.total_images:
-        # Read. Every rank says how it fares, so that all stop together or none does.
+        # Read. The ranks share their state, so that all stop together or none does.
         with meter.waiting():
             batch = read_batch(inputs.batches)
         action = sync_flags(batch, callbacks, state, inputs, config, world)

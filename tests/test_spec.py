@@ -1,4 +1,4 @@
-"""Making networks: by name, and what fits which images."""
+"""What a network is: by name, and what fits which images."""
 
 from dataclasses import replace
 
