@@ -73,10 +73,11 @@ class Inputs:
 
     @property
     def num_images(self) -> int:
+        """Of every set."""
         return self.sets[0].images.count
 
     def split(self, name: str) -> SplitImages:
-        """Real images."""
+        """Real images of a split, such as eval."""
         return SplitImages(self.root, self.real.name, name)
 
 

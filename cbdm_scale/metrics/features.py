@@ -35,10 +35,14 @@ class Extractor(Protocol):
     """Images (N, C, H, W), uint8 or in [-1, 1] -> Features, always in float32."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """classifier, inception or dinov2."""
+        ...
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """D"""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -52,9 +56,13 @@ class Recipe(Protocol):
     """How to load an extractor; holds the weights' bytes, so that it works on any machine."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """That of the extractor."""
+        ...
 
-    def load(self, device: torch.device | str) -> Extractor: ...
+    def load(self, device: torch.device | str) -> Extractor:
+        """The network on a device; ValueError if the file holds another one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,19 @@ class _ClassifierExtractor:
 
 @dataclass(frozen=True)
 class ClassifierRecipe:
+    """A classifier's file."""
+
     data: bytes
     path: str
+    """Where it was, for errors."""
 
     @property
     def fingerprint(self) -> str:
+        """Sixteen hex digits of the file."""
         return hashlib.sha256(self.data).hexdigest()[:16]
 
     def load(self, device: torch.device | str) -> Extractor:
+        """The classifier on a device; ValueError if the file is damaged."""
         net = load_classifier(self.data, name=self.path).to(device)
         return _ClassifierExtractor(net, self.fingerprint)
 

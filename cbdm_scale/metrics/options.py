@@ -17,6 +17,8 @@ BestBy = Literal["fid", "fid_few"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
+    """The options --eval.* of a run; the evaluate command takes its defaults from them."""
+
     extractor: str = "classifier"
     """Network whose features FID compares: classifier (stored beside the shards),
     classifier:PATH, inception (as in the literature), dinov2, or none."""
@@ -96,6 +98,7 @@ class EvalConfig:
 
 
 def check_rule(rule: str) -> None:
+    """ValueError unless it is one of ``RULES``."""
     if rule not in RULES:
         raise ValueError(
             f"eval.resize must be {', '.join(RULES[:-1])} or {RULES[-1]}, got {rule!r}. Try "

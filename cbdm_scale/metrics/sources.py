@@ -28,7 +28,9 @@ class Images(Protocol):
     """A set of labelled images. Pickles small: a worker opens the files by itself."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """N"""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -55,13 +57,16 @@ class SplitImages:
 
     @property
     def count(self) -> int:
+        """Images of the split."""
         return self.index.num_samples
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """(N,), of the index."""
         return np.array(self.index.labels)
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W); a damaged image raises, named."""
         return np.stack([self.reader.load(row) for row in numbers])
 
 
@@ -74,18 +79,22 @@ class Subset:
 
     @property
     def count(self) -> int:
+        """Images that were chosen."""
         return len(self.numbers)
 
     @property
     def fingerprint(self) -> str:
+        """That of the whole set and of the numbers."""
         listed = np.array(self.numbers, np.int64).tobytes()
         return f"{self.images.fingerprint}-{hashlib.sha256(listed).hexdigest()[:16]}"
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """(n,) of the chosen ones."""
         return self.images.labels[list(self.numbers)]
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W), by numbers among the chosen ones."""
         return self.images.read([self.numbers[i] for i in numbers])
 
 
@@ -105,10 +114,12 @@ class FolderImages:
 
     @property
     def count(self) -> int:
+        """Image files."""
         return len(self.files)
 
     @cached_property
     def fingerprint(self) -> str:
+        """Sixteen hex digits of all paths and files."""
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{file}\n".encode())
@@ -117,6 +128,7 @@ class FolderImages:
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """(N,): see the class; -1 right in the folder."""
         classes = [file.partition("/")[0] if "/" in file else "" for file in self.files]
         places = {name: i for i, name in enumerate(sorted(set(classes) - {""}))}
         numbers = {name: _leading_number(name) for name in places}
@@ -125,6 +137,7 @@ class FolderImages:
         return np.array([places[c] if c else -1 for c in classes], np.int64)
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W); ValueError if one does not decode or has another size."""
         images = [self._load(self.files[i]) for i in numbers]
         for i, image in zip(numbers, images, strict=True):
             if image.shape != images[0].shape:
@@ -194,15 +207,18 @@ class NpzImages:
 
     @property
     def count(self) -> int:
+        """Images of the array."""
         return len(self.pixels)
 
     @cached_property
     def fingerprint(self) -> str:
+        """Sixteen hex digits of the file."""
         with open(self.path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """(N,) of ``arr_1``; -1 without. ValueError if their number is another."""
         if "arr_1.npy" not in self.names:
             return np.full(self.count, -1, np.int64)
         with self._readable("arr_1"), np.load(self.path, allow_pickle=False) as file:
@@ -214,6 +230,7 @@ class NpzImages:
         return labels
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, C, H, W)"""
         return np.ascontiguousarray(self.pixels[list(numbers)].transpose(0, 3, 1, 2))
 
 
