@@ -4,8 +4,7 @@ import scipy.linalg
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from cbdm_scale.metrics.fid import FrechetTo, fid, frechet_distance
-from cbdm_scale.metrics.moments import Moments, moments_of
+from cbdm_scale.metrics.fid import FrechetTo, Moments, fid, frechet_distance, moments_of
 
 
 def moments(features):

@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from cbdm_scale.metrics.features import Features
-from cbdm_scale.metrics.fid import frechet_distance
+from cbdm_scale.metrics.fid import Moments, frechet_distance
 from cbdm_scale.metrics.groups import GroupScores, fid_by_group, spread_rows, stored_recall
-from cbdm_scale.metrics.moments import Moments
 from cbdm_scale.metrics.precision_recall import manifold_scores
 
 GROUPS = ("few", "many", "medium", "many")  # by class, not sorted

@@ -39,12 +39,12 @@ def compute(inputs: Inputs) -> Evaluation:
                 reference=reference,
             )
         )
-    origin = inputs.origin
+    pretrained = inputs.pretrained
     return Evaluation(
         id=inputs.id,
-        run=origin.name,
-        checkpoint=origin.url,
-        trained_images=origin.num_seen,
+        run=pretrained.name,
+        checkpoint=pretrained.url,
+        trained_images=pretrained.num_seen,
         dataset=inputs.real.name,
         dataset_fingerprint=inputs.real.fingerprint,
         class_names=inputs.real.class_names,
@@ -65,7 +65,9 @@ def _make_sets(inputs: Inputs) -> None:
         if spec.store:
             print(f"set      {spec.url}", flush=True)
             spec.store.write_plan()
-            make_missing(spec.store, inputs.origin.weights, options.num_images, options.cluster)
+            make_missing(
+                spec.store, inputs.pretrained.weights, options.num_images, options.cluster
+            )
 
 
 def _real_features(inputs: Inputs) -> FeatureSet:

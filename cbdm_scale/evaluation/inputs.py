@@ -43,7 +43,7 @@ class Inputs:
     """Everything that decides the numbers."""
 
     options: EvaluateOptions
-    origin: PretrainedNetwork
+    pretrained: PretrainedNetwork
     real: Manifest
     root: str
     """Data root."""
@@ -56,18 +56,18 @@ class Inputs:
         options = self.options
         parts = [VERSION, FORMAT, self.real.fingerprint, self.recipe.fingerprint]
         parts += [options.extractor, options.resize, options.seed, options.memorisation]
-        parts += [self.origin.checkpoint, *(spec.fingerprint for spec in self.sets)]
+        parts += [self.pretrained.checkpoint, *(spec.fingerprint for spec in self.sets)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
     @property
     def id(self) -> str:
         """The checkpoint to read, and ``key``."""
-        return f"{self.origin.checkpoint}-{self.key}"
+        return f"{self.pretrained.checkpoint}-{self.key}"
 
     @property
     def home(self) -> Storage:
         """The folder of this evaluation."""
-        run = self.origin.folder
+        run = self.pretrained.folder
         inside = f"{run}/{RunDir.EVALUATION}" if run else EVALUATIONS
         return Storage(self.options.out or inside).child(self.id)
 
@@ -81,11 +81,11 @@ class Inputs:
         return SplitImages(self.root, self.real.name, name)
 
 
-def find_inputs(options: EvaluateOptions, origin: PretrainedNetwork) -> Inputs:
+def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inputs:
     """Find and check it all; ValueError says what is not there, or does not fit."""
-    origin = _with_dataset(options, origin)
-    real, root = find_data(origin, options.data_root)
-    config = origin.config
+    pretrained = _with_dataset(options, pretrained)
+    real, root = find_data(pretrained, options.data_root)
+    config = pretrained.config
     if real is None:
         raise ValueError(
             f"data_root: the run learnt from {config.dataset} in {config.data.root}, which is "
@@ -97,10 +97,10 @@ def find_inputs(options: EvaluateOptions, origin: PretrainedNetwork) -> Inputs:
             f"{', '.join(real.counts)}. Prepare it again with real images for eval: see python "
             "-m data_prep --help."
         )
-    if origin.spec.num_classes != real.num_classes:
+    if pretrained.spec.num_classes != real.num_classes:
         raise ValueError(
             f"dataset {real.name} has {real.num_classes} classes, the network "
-            f"{origin.spec.num_classes}. Give the --dataset that it learnt from."
+            f"{pretrained.spec.num_classes}. Give the --dataset that it learnt from."
         )
     folder = Storage(dataset_folder(root, real.name))
     recipe = find_extractor(
@@ -111,13 +111,13 @@ def find_inputs(options: EvaluateOptions, origin: PretrainedNetwork) -> Inputs:
         allow_weights=options.allow_weights,
         resize=options.resize,
     )
-    sets = _given(options, real) if options.samples else _planned(options, origin, real)
-    return Inputs(options, origin, real, root, recipe, sets)
+    sets = _given(options, real) if options.samples else _planned(options, pretrained, real)
+    return Inputs(options, pretrained, real, root, recipe, sets)
 
 
-def _with_dataset(options: EvaluateOptions, origin: PretrainedNetwork) -> PretrainedNetwork:
-    """The origin with the data set that the user names, for a network that names none."""
-    known, named = origin.config.dataset, canonical_name(options.dataset)
+def _with_dataset(options: EvaluateOptions, pretrained: PretrainedNetwork) -> PretrainedNetwork:
+    """The pretrained with the data set that the user names, for a network that names none."""
+    known, named = pretrained.config.dataset, canonical_name(options.dataset)
     if not known and not named:
         raise ValueError(
             f"dataset is missing: {options.run} does not say what it learnt from. Give "
@@ -125,20 +125,24 @@ def _with_dataset(options: EvaluateOptions, origin: PretrainedNetwork) -> Pretra
         )
     if known and named not in ("", known):
         raise ValueError(f"dataset ({named}): the run learnt from {known}. Leave it out.")
-    return origin if known else replace(origin, config=replace(origin.config, dataset=named))
+    return (
+        pretrained
+        if known
+        else replace(pretrained, config=replace(pretrained.config, dataset=named))
+    )
 
 
 def _planned(
-    options: EvaluateOptions, origin: PretrainedNetwork, real: Manifest
+    options: EvaluateOptions, pretrained: PretrainedNetwork, real: Manifest
 ) -> tuple[ImageSetSpec, ...]:
     """A set for each guidance strength, class by class in turn (Section 4.1)."""
     specs = []
     for omega in options.omegas:
         plan = plan_set(
-            origin.spec,
-            origin.config.noise,
-            checkpoint=origin.checkpoint,
-            weights_sha256=origin.weights_sha256,
+            pretrained.spec,
+            pretrained.config.noise,
+            checkpoint=pretrained.checkpoint,
+            weights_sha256=pretrained.weights_sha256,
             counts=real.counts["train"],
             omega=omega,
             seed=options.seed,
@@ -148,7 +152,7 @@ def _planned(
             guidance_mode=options.guidance_mode,
         )
         _check_shape(plan.shape, real, options.run)
-        store = ChunkStore(Storage(origin.samples).child(plan.name), plan)
+        store = ChunkStore(Storage(pretrained.samples).child(plan.name), plan)
         images = SetImages(store, plan.chunks(options.num_images))
         name, mode = f"{plan.name}-{options.num_images}", options.guidance_mode
         specs.append(ImageSetSpec(store.folder.url, omega, mode, name, images, store))

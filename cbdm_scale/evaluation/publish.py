@@ -57,8 +57,8 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
 
     A network that has no MLflow run is left alone.
     """
-    origin = inputs.origin
-    run_id = run_id_of(Storage(origin.folder)) if origin.folder else ""
+    pretrained = inputs.pretrained
+    run_id = run_id_of(Storage(pretrained.folder)) if pretrained.folder else ""
     report = home.read_json(REPORT_LIST)
     known = {"run_id": run_id, "against": report["against"]}
     if not run_id or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known):
@@ -66,11 +66,11 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
     files = {name: home.read_bytes(name) for name in (METRICS, *report["files"])}
     files["per_class.json"] = summary.per_class(evaluation).encode()
     reason = log_results(
-        Storage(origin.folder),
-        inputs.options.tracking_uri or origin.config.track.uri,
+        Storage(pretrained.folder),
+        inputs.options.tracking_uri or pretrained.config.track.uri,
         evaluation.trained_images or 0,
         # A new report of old numbers has the numbers there already.
-        {} if home.exists(MLFLOW) else evaluation.metrics(origin.config.eval),
+        {} if home.exists(MLFLOW) else evaluation.metrics(pretrained.config.eval),
         files,
         f"evaluation/{evaluation.id}",
     )

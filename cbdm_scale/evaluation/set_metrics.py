@@ -85,11 +85,11 @@ def compute_metrics(
     ``reference``: of ``real``, where several sets share it.
     """
     gaps = _Gaps()
-    x, y = real.pool, fake.pool
+    x, y, both = real.pool, fake.pool, min(len(real.pool), len(fake.pool))
     refer = reference or Reference(x, real.labels, counts)
-    hits = _hits(fake, len(counts), gaps)
     kid_x, kid_y = _some(x, KID_IMAGES, seed), _some(y, KID_IMAGES, seed)
-    both = min(len(x), len(y))
+    found = gaps.attempt(("fidelity",), lambda: _fidelity(fake, len(counts), seed))
+    hits, fidelity = found or (None, None)
     scores: ManifoldScores | None = gaps.attempt(
         ("precision", "recall", "density", "coverage"),
         lambda: manifold_scores(_some(x, both, seed), _some(y, both, seed), NUM_NEIGHBOURS),
@@ -99,7 +99,21 @@ def compute_metrics(
     )
     fid = gaps.attempt(("fid",), lambda: fid_interval(refer.to(None), y, seed=seed))
     kid = gaps.attempt(("kid",), lambda: kid_interval(kid_x, kid_y, seed=seed))
-    copies = _memorisation(fake, train, counts, gaps)
+    sides = LabelledFeatures(x, real.labels), LabelledFeatures(y, fake.labels, hits)
+    table = gaps.attempt(
+        ("table",),
+        lambda: class_table(
+            *sides,
+            counts,
+            kid_images=KID_IMAGES,
+            seed=seed,
+            reference=refer,
+            whole=Whole(fid, kid),
+        ),
+    )
+    copies = gaps.attempt(("memorisation",), lambda: _memorisation(fake, train, counts))
+    nearest = copies.nearest if copies else None
+    score = gaps.attempt(("inception_score",), lambda: _inception_score(fake))
     return SetResult(
         images=images,
         omega=omega,
@@ -107,7 +121,7 @@ def compute_metrics(
         num_images=len(y),
         fid=fid,
         kid=kid,
-        inception_score=_inception_score(fake, gaps),
+        inception_score=score,
         precision=scores.precision if scores else None,
         recall=scores.recall if scores else None,
         density=scores.density if scores else None,
@@ -117,13 +131,11 @@ def compute_metrics(
         prd_note=curve.note() if curve else "",
         prd_precision=tuple(curve.precision.tolist()) if curve else (),
         prd_recall=tuple(curve.recall.tolist()) if curve else (),
-        fidelity=_fidelity(hits, fake, seed, gaps),
-        table=_table(real, fake, hits, counts, seed, refer, Whole(fid, kid), gaps),
+        fidelity=fidelity,
+        table=table or ClassTable((), ()),
         memorisation=copies.groups if copies else (),
-        examples=class_examples(
-            counts, real.labels, fake.labels, copies.nearest if copies else None
-        ),
-        missing=tuple(gaps.missing),  # last: the numbers above write into it
+        examples=class_examples(counts, real.labels, fake.labels, nearest),
+        missing=tuple(gaps.missing),
     )
 
 
@@ -135,78 +147,32 @@ def _some(x: Tensor, most: int, seed: int) -> Tensor:
     return x[torch.randperm(len(x), generator=rng)[:most]]
 
 
-def _hits(fake: FeatureSet, num_classes: int, gaps: _Gaps) -> Tensor | None:
-    """Whether the classifier sees each label, (M,); None where there is no such classifier."""
-    logits, labels = fake.logits, fake.labels
-    if logits is None:
-        gaps.note(
-            ("fidelity",),
-            NO_CLASSIFIER,
-        )
-        return None
-    if (labels < 0).any():
-        gaps.note(("fidelity",), "the images have no labels")
-        return None
-    return gaps.attempt(("fidelity",), lambda: label_hits(logits, labels, num_classes))
+def _fidelity(fake: FeatureSet, num_classes: int, seed: int) -> tuple[Tensor, Interval]:
+    """Whether the classifier sees each label, (M,), and the share; ValueError without it."""
+    if fake.logits is None:
+        raise ValueError(NO_CLASSIFIER)
+    if (fake.labels < 0).any():
+        raise ValueError("the images have no labels")
+    hits = label_hits(fake.logits, fake.labels, num_classes)
+    return hits, fidelity_interval(hits, fake.labels, seed=seed)
 
 
-def _fidelity(hits: Tensor | None, fake: FeatureSet, seed: int, gaps: _Gaps) -> Interval | None:
-    if hits is None:
-        return None
-    return gaps.attempt(("fidelity",), lambda: fidelity_interval(hits, fake.labels, seed=seed))
-
-
-def _inception_score(fake: FeatureSet, gaps: _Gaps) -> Interval | None:
-    logits = fake.imagenet
-    if logits is None:
-        gaps.note(
-            ("inception_score",),
+def _inception_score(fake: FeatureSet) -> Interval:
+    if fake.imagenet is None:
+        raise ValueError(
             "the extractor has no ImageNet classes. Try --extractor inception with the state "
-            "dict pt_inception-2015-12-05-6726825d.pth",
+            "dict pt_inception-2015-12-05-6726825d.pth"
         )
-        return None
-    score = gaps.attempt(("inception_score",), lambda: inception_score_of_logits(logits))
-    if score is None:
-        return None
+    score = inception_score_of_logits(fake.imagenet)
     return Interval(score.mean, score.mean - score.std, score.mean + score.std)
 
 
-def _table(
-    real: FeatureSet,
-    fake: FeatureSet,
-    hits: Tensor | None,
-    counts: Sequence[int],
-    seed: int,
-    reference: Reference,
-    whole: Whole,
-    gaps: _Gaps,
-) -> ClassTable:
-    """A row a class and pooled ones; no rows where the images have no labels."""
-
-    def compute() -> ClassTable:
-        return class_table(
-            LabelledFeatures(real.pool, real.labels),
-            LabelledFeatures(fake.pool, fake.labels, hits),
-            counts,
-            kid_images=KID_IMAGES,
-            seed=seed,
-            reference=reference,
-            whole=whole,
-        )
-
-    return gaps.attempt(("table",), compute) or ClassTable((), ())
-
-
 def _memorisation(
-    fake: FeatureSet, train: FeatureSet | None, counts: Sequence[int], gaps: _Gaps
-) -> Memorisation | None:
+    fake: FeatureSet, train: FeatureSet | None, counts: Sequence[int]
+) -> Memorisation:
     if train is None:
-        gaps.note(("memorisation",), "it was not asked for (--no-memorisation)")
-        return None
-    return gaps.attempt(
-        ("memorisation",),
-        lambda: memorisation(train.pool, train.labels, fake.pool, fake.labels, counts),
-    )
+        raise ValueError("it was not asked for (--no-memorisation)")
+    return memorisation(train.pool, train.labels, fake.pool, fake.labels, counts)
 
 
 def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:

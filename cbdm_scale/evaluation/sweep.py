@@ -21,23 +21,27 @@ from cbdm_scale.training.select_weights import POWER
 Evaluate = Callable[[EvaluateOptions, PretrainedNetwork], Evaluation]
 
 
-def start(options: EvaluateOptions, origin: PretrainedNetwork, evaluate: Evaluate) -> None:
+def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Evaluate) -> None:
     """Evaluate every width, write and print the table, name the best."""
     found: dict[str, Evaluation] = {}
     for weights in ("ema", *(f"{POWER}{width:g}" for width in options.widths)):
         print(f"\nweights  {weights}", flush=True)
         one = replace(options, weights=weights, ema_sweep="")
         # The checkpoint by its own name: a run that trains on does not move under the sweep.
-        network = load_pretrained(origin.url, weights=weights) if origin.folder else origin
+        network = (
+            load_pretrained(pretrained.url, weights=weights)
+            if pretrained.folder
+            else pretrained
+        )
         found[weights] = evaluate(one, network)
-    inside = f"{origin.folder}/evaluation" if origin.folder else EVALUATIONS
+    inside = f"{pretrained.folder}/evaluation" if pretrained.folder else EVALUATIONS
     home = Storage(options.out or inside)
-    name = f"ema-sweep-{origin.checkpoint}.json"
+    name = f"ema-sweep-{pretrained.checkpoint}.json"
     known = home.read_json(name) if home.exists(name) else {}
     home.write_json(name, known | {w: _as_row(e) for w, e in found.items()})
     print("\n" + "\n".join(table(found)) + f"\n\nsweep    {home.path(name)}")
     best = min(found, key=lambda weights: _fid_of(found[weights]).value)
-    words = f"--run {shlex.quote(origin.url)} --weights {best}"
+    words = f"--run {shlex.quote(pretrained.url)} --weights {best}"
     print(f"next     python -m cbdm_scale.sample {words} --guidance {found[best].best.omega:g}")
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.metrics.features import Features, label_hits
-from cbdm_scale.metrics.fid import frechet_distance
-from cbdm_scale.metrics.moments import Moments
+from cbdm_scale.metrics.fid import Moments, frechet_distance
 from cbdm_scale.metrics.precision_recall import manifold_scores
 
 

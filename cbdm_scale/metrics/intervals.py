@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cbdm_scale.metrics.fid import FrechetTo
+from cbdm_scale.metrics.fid import FrechetTo, moments_of
 from cbdm_scale.metrics.kid import weighted_kid
-from cbdm_scale.metrics.moments import moments_of
 
 LEVEL = 0.95
 

@@ -121,55 +121,54 @@ def class_table(
     )
     enough = sizes.amin(0)[sizes.amin(0) >= MIN_FID_IMAGES]  # of the classes that have an FID
     equal = int(enough.min()) if len(enough) else MIN_FID_IMAGES
-    rows = []
-    for c, group in enumerate(groups):
-        only = torch.tensor([c])
-        row = _Row(label=c, group=group, num_train=counts[c], kid_images=kid_images, seed=seed)
-        rows.append(row.score(real.of(only), fake.of(only), equal=equal))
-    pooled = []
-    for chosen in (None, *GROUPS):
-        members = [c for c, g in enumerate(groups) if chosen in (None, g)]
-        only, num_train = torch.tensor(members), sum(counts[c] for c in members)
-        row = _Row(None, chosen, num_train, kid_images=kid_images, seed=seed)
-        known = whole if chosen is None else None
-        pooled.append(row.score(real.of(only), fake.of(only), reference=refer, known=known))
-    return ClassTable(tuple(rows), tuple(pooled))
+    rows = _Rows(real, fake, counts, kid_images, seed, refer)
+    members = {chosen: [c for c, g in enumerate(groups) if g == chosen] for chosen in GROUPS}
+    whole_set = list(range(len(counts)))
+    return ClassTable(
+        tuple(rows.row([c], label=c, group=g, equal=equal) for c, g in enumerate(groups)),
+        (
+            rows.row(whole_set, group=None, known=whole),
+            *(rows.row(classes, group=group) for group, classes in members.items()),
+        ),
+    )
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What is known of a row before its images are compared."""
+class _Rows:
+    """What all rows have in common."""
 
-    label: int | None
-    group: Group | None
-    num_train: int
+    real: LabelledFeatures
+    fake: LabelledFeatures
+    counts: Sequence[int]
     kid_images: int
     seed: int
+    reference: Reference
 
-    def score(
+    def row(
         self,
-        real: LabelledFeatures,
-        fake: LabelledFeatures,
+        classes: list[int],
         *,
+        group: Group | None,
+        label: int | None = None,
         equal: int | None = None,
-        reference: Reference | None = None,
         known: Whole | None = None,
     ) -> ClassScore:
-        """The row's scores; ``equal``: FID of so many images a side, None: of all."""
+        """The scores of some classes together; ``equal``: FID of so many images a side."""
+        only = torch.tensor(classes)
+        real, fake = self.real.of(only), self.fake.of(only)
         fewest = min(len(real.x), len(fake.x))
-        missing = None
+        missing = distance = images = None
         if fewest < MIN_FID_IMAGES:
             missing = (
                 f"{len(real.x)} real and {len(fake.x)} generated images: FID needs at least "
                 f"{MIN_FID_IMAGES} on each side to mean something"
             )
-        distance = images = None
-        if missing is None:
+        else:
             a, b = self._some(real.x, equal), self._some(fake.x, equal)
             distance, images = known.fid if known else None, (len(a), len(b))
             if distance is None:
-                to = reference.to(self.group) if reference else FrechetTo(a)
-                parts = NUM_GROUPS if self.group else NUM_GROUPS_OF_ALL
+                to = self.reference.to(group) if label is None else FrechetTo(a)
+                parts = NUM_GROUPS if group else NUM_GROUPS_OF_ALL
                 distance = fid_interval(to, b, parts, self.seed)
         kid = known.kid if known else None
         if kid is None and fewest >= 2:
@@ -179,9 +178,9 @@ class _Row:
         if fake.hits is not None and len(fake.x):
             fidelity = fidelity_interval(fake.hits, fake.y, seed=self.seed)
         return ClassScore(
-            label=self.label,
-            group=self.group,
-            num_train=self.num_train,
+            label=label,
+            group=group,
+            num_train=sum(self.counts[c] for c in classes),
             num_real=len(real.x),
             num_fake=len(fake.x),
             kid=kid,
