@@ -89,7 +89,6 @@ MAY_IMPORT = {
         "diffusion",
         "generation",
         "metrics",
-        "models",
         "pretrained",
         "sampling",
         "storage",

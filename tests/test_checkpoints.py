@@ -94,7 +94,7 @@ def test_a_checkpoint_holds_the_step_it_was_asked_at_though_training_goes_on(
         "not told before it is whole"
     )
     slow.set()
-    checkpoints.settle()
+    checkpoints.wait()
     assert events == ["numbers", "told 48"]
 
     again = make_state()
@@ -113,9 +113,9 @@ def test_the_next_one_waits_and_old_ones_are_dropped_when_it_is_whole(tmp_path: 
         checkpoints.save(state)
         step(state)
     assert events[-2:] == ["told 96", "numbers"]
-    checkpoints.settle()
+    checkpoints.wait()
     assert RunDir(folder).checkpoints() == ["checkpoints/000000000144"]
-    checkpoints.settle()
+    checkpoints.wait()
     assert events[-1] == "told 144" and events.count("told 144") == 1, "once"
 
 
@@ -150,7 +150,7 @@ def test_on_the_way_out_the_one_under_way_becomes_whole(
 def test_what_the_run_goes_on_from_is_not_written_again(tmp_path: Path) -> None:
     folder, state = Storage(str(tmp_path)), make_state()
     checkpoints, events = make_manager(folder)
-    checkpoints.found(48)
+    checkpoints.resume_from(48)
     checkpoints.save(state)
-    checkpoints.settle()
+    checkpoints.wait()
     assert not events and not folder.exists("checkpoints")

@@ -63,6 +63,14 @@ def test_a_checkpoint_is_itself(run):
         load_pretrained(f"{run}/checkpoints/000000000049")
 
 
+def test_of_an_earlier_checkpoint_its_average_alone_is_read(run):
+    earlier = Path(run, "checkpoints", "000000000048")
+    (earlier / "optimizer.safetensors").write_bytes(b"cut")
+    found = load_pretrained(str(earlier))
+    assert found.weights == (earlier / "ema.safetensors").read_bytes()
+    assert found.weights != load_pretrained(run).weights
+
+
 def test_the_name_of_a_run_is_taken_from_a_url_too(run):
     there = Storage("memory://origin/noise")
     for file in Path(run).rglob("*"):

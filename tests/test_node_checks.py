@@ -92,8 +92,8 @@ def test_a_node_without_the_data_or_with_another_copy_is_named(ready, tmp_path):
 
     def change(name, question):
         root = {"b": str(tmp_path / "nothing"), "c": str(other)}.get(name)
-        if root and is_about(question, module.fingerprint):
-            return partial(module.fingerprint, root, "digits_lt")
+        if root and is_about(question, module._fingerprint):
+            return partial(module._fingerprint, root, "digits_lt")
         return question
 
     b, c = refusal(FakeNodes("a", "b", "c", change=change), ready)

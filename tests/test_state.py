@@ -22,7 +22,6 @@ from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.state import (
     Progress,
     drop_old_checkpoints,
-    load_average,
     load_newest,
     read_checkpoint,
     save_checkpoint,
@@ -63,22 +62,6 @@ def test_what_is_loaded_is_what_was_saved(folder):
     assert loaded.progress == saved.progress
     assert_same(tensors(loaded), tensors(saved))
     assert read_checkpoint(folder, name)[0]["seed"] == 7
-
-
-def test_the_average_of_an_earlier_checkpoint_is_read_alone(folder):
-    state = save_at(folder, 10)
-    with torch.no_grad():
-        state.ema.net.last.bias.fill_(7)
-    state.progress.num_seen = 20
-    save_checkpoint(folder, state, {})
-    net = fresh_state().net
-    load_average(folder, 20, net)
-    assert net.last.bias.item() == 7
-    load_average(folder, 10, net)
-    assert net.last.bias.item() != 7
-    folder.write_bytes("checkpoints/000000000010/ema.safetensors", b"no")
-    with pytest.raises(ValueError, match="checkpoint .*000000000010 is damaged"):
-        load_average(folder, 10, net)
 
 
 def test_training_goes_on_bit_for_bit_from_what_was_loaded(folder):

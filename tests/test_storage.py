@@ -144,9 +144,3 @@ def test_ray_sees_the_same_files_through_pyarrow(store: Storage) -> None:
 def test_storage_travels_to_workers(store: Storage) -> None:
     store.list()
     assert sent(store) == store
-
-
-def test_free_space_is_known_for_local_paths(tmp_path: Path) -> None:
-    free = Storage(str(tmp_path / "not" / "yet")).free_bytes()
-    assert free is not None and free > 0
-    assert Storage("memory://x").free_bytes() is None

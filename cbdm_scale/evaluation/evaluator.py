@@ -37,14 +37,12 @@ from cbdm_scale.evaluation.set_metrics import group_result
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores, spread_rows
-from cbdm_scale.models.build import build
-from cbdm_scale.pretrained.network import network_spec
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.generate import chunks, generate
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import OneProcess, World
-from cbdm_scale.training.state import load_average
 
 BLOCK = 1 << 20
 """Numbers that all ranks tell each other at once."""
@@ -265,12 +263,11 @@ class Evaluator:
 
     def load(self, num_seen: int) -> nn.Module:
         """The averaged network of a checkpoint; ValueError if it is damaged."""
-        manifest, config = self.manifest, self.config
-        net = build(network_spec(config, manifest)).to(self.world.device)
-        if config.train.channels_last:
+        checkpoint = self.run.path(RunDir.checkpoint(num_seen))
+        net = load_pretrained(checkpoint).build(self.world.device)
+        if self.config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
-        load_average(self.run, num_seen, net)
-        return net.eval().requires_grad_(False)
+        return net
 
 
 def sum_in_order(world: World, values: Tensor) -> Tensor:

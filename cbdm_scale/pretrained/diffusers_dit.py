@@ -72,7 +72,7 @@ def dit_pairs(names: list[str], block: int = 0) -> list[Pair]:
     return pairs
 
 
-def dit_to_config(about: Mapping[str, Any]) -> DiTConfig:
+def _dit_to_config(about: Mapping[str, Any]) -> DiTConfig:
     """Our configuration; ValueError names the field that makes it another network."""
     for field, value in FIXED.items():
         if (found := about.get(field, value)) != value:
@@ -139,7 +139,7 @@ def dit_from_theirs(
     about: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[DiTConfig, dict[str, Tensor], list[str]]:
     """Configuration and weights of our DiT, and notes; their label K is "none", as ours."""
-    config, channels = dit_to_config(about), about["in_channels"]
+    config, channels = _dit_to_config(about), about["in_channels"]
     outputs, notes = about.get("out_channels") or channels, []
     if about.get("norm_eps", 1e-5) != 1e-6:
         notes.append(

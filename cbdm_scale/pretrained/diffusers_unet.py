@@ -153,7 +153,7 @@ def _unet_modules(module: str) -> tuple[str, ...]:
     return (f"{home}.resnets.{number}.{BLOCK[rest[0]]}",)
 
 
-def unet_to_config(about: Mapping[str, Any]) -> UNetConfig:
+def _unet_to_config(about: Mapping[str, Any]) -> UNetConfig:
     """Our configuration; ValueError names the field that makes it another network."""
     channels = about["block_out_channels"]
     levels = range(len(channels))
@@ -161,7 +161,7 @@ def unet_to_config(about: Mapping[str, Any]) -> UNetConfig:
     if len(down) != len(channels):
         refuse(UNET, "down_block_types", down, f"one of each of {len(channels)} levels")
     attention = tuple(level for level in levels if down[level] == "AttnDownBlock2D")
-    expected = unet_types(len(channels), attention)
+    expected = _unet_types(len(channels), attention)
     expected |= {"time_embedding_dim": 4 * channels[0], "out_channels": about["in_channels"]}
     given = {
         **DEFAULTS,
@@ -197,7 +197,7 @@ def unet_to_config(about: Mapping[str, Any]) -> UNetConfig:
     )
 
 
-def unet_types(num_levels: int, attention: tuple[int, ...]) -> dict[str, Any]:
+def _unet_types(num_levels: int, attention: tuple[int, ...]) -> dict[str, Any]:
     """Their kinds of levels, down and up."""
     marks = ["Attn" if level in attention else "" for level in range(num_levels)]
     return {
@@ -207,6 +207,7 @@ def unet_types(num_levels: int, attention: tuple[int, ...]) -> dict[str, Any]:
 
 
 def refuse(kind: str, field: str, value: Any, needed: Any) -> None:
+    """ValueError that names the field of their config.json which makes it another network."""
     raise ValueError(
         f"it is a {kind} whose {field} is {value!r}: ours is that network only where {field} "
         f"is {needed!r}. Such weights cannot be taken over."
@@ -231,7 +232,7 @@ def config_to_unet(
         "out_channels": image_channels,
         "flip_sin_to_cos": True,
         **FIXED,
-        **unet_types(len(config.multipliers), config.attention),
+        **_unet_types(len(config.multipliers), config.attention),
         "block_out_channels": [m * config.channels for m in config.multipliers],
         "layers_per_block": config.num_blocks,
         "dropout": config.dropout,
@@ -244,7 +245,7 @@ def unet_from_theirs(
     about: Mapping[str, Any], weights: Mapping[str, Tensor], *, none_row: bool
 ) -> tuple[UNetConfig, dict[str, Tensor]]:
     """Configuration and weights of our U-Net. ``none_row``: their last label is "none"."""
-    config = unet_to_config(about)
+    config = _unet_to_config(about)
     rows = about["num_class_embeds"]
     spec = NetworkSpec(
         model=config,

@@ -35,9 +35,9 @@ OMEGA = 1.0
 """Guidance strength of the check; diffusers would say guidance_scale 2."""
 
 
-def scheduler_config(origin: PretrainedNetwork) -> dict[str, Any]:
+def scheduler_config(pretrained: PretrainedNetwork) -> dict[str, Any]:
     """scheduler_config.json of DDIMScheduler with this noise and our steps."""
-    noise = origin.config.diffusion
+    noise = pretrained.config.diffusion
     return {
         "_class_name": "DDIMScheduler",
         "_diffusers_version": "0.42.1",
@@ -55,7 +55,7 @@ def scheduler_config(origin: PretrainedNetwork) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Twin:
+class _Twin:
     """The network under their names."""
 
     kind: str
@@ -70,62 +70,64 @@ class Twin:
     weights: dict[str, Tensor]
 
 
-def find_twin(origin: PretrainedNetwork) -> Twin:
+def _find_twin(pretrained: PretrainedNetwork) -> _Twin:
     """ValueError if theirs has no such network."""
-    config, weights = origin.config.model, origin.tensors
-    if origin.config.process != "ddpm":
+    config, weights = pretrained.config.model, pretrained.tensors
+    if pretrained.config.process != "ddpm":
         raise ValueError(
-            f"the network is of the process {origin.config.process}: it answers with EDM's F, "
-            "which no scheduler there takes from a network"
+            f"the network is of the process {pretrained.config.process}: it answers with EDM's "
+            "F, which no scheduler there takes from a network"
         )
     image: dict[str, int] = {
-        "image_channels": origin.spec.channels,
-        "image_size": origin.spec.image_size,
-        "num_classes": origin.spec.num_classes,
+        "image_channels": pretrained.spec.channels,
+        "image_size": pretrained.spec.image_size,
+        "num_classes": pretrained.spec.num_classes,
     }
     if isinstance(config, UNetConfig):
         pairs = unet_pairs(list(weights), config.channels, True)
         about, theirs = config_to_unet(config, **image), to_theirs(pairs, weights)
-        return Twin(kind=UNET, part="unet", about=about, weights=theirs)
+        return _Twin(kind=UNET, part="unet", about=about, weights=theirs)
     if isinstance(config, DiTConfig):
         about, theirs = config_to_dit(config, **image), dit_to_theirs(config, weights)
-        return Twin(kind=DIT, part="transformer", about=about, weights=theirs)
+        return _Twin(kind=DIT, part="transformer", about=about, weights=theirs)
     raise ValueError(
         f"the network is a {type(config).__name__}: only the U-Net and DiT have a twin there"
     )
 
 
-def write_diffusers(origin: PretrainedNetwork, folder: Path) -> list[str]:
+def write_diffusers(pretrained: PretrainedNetwork, folder: Path) -> list[str]:
     """Write it; lines about it, for people. ValueError if theirs has no such network."""
-    twin = find_twin(origin)
+    twin = _find_twin(pretrained)
     home, scheduler = folder / twin.part, folder / "scheduler"
     home.mkdir(parents=True, exist_ok=True)
     scheduler.mkdir(exist_ok=True)
     own = {name: tensor.clone() for name, tensor in twin.weights.items()}  # none is shared
     save_file(own, home / WEIGHTS, metadata={"format": "pt"})
-    write_json(home / OURS, extras(origin))
-    write_json(scheduler / "scheduler_config.json", scheduler_config(origin))
+    write_json(home / OURS, _extras(pretrained))
+    write_json(scheduler / "scheduler_config.json", scheduler_config(pretrained))
     write_json(home / "config.json", twin.about)  # last: now it is whole
-    left = sorted({name.partition(".")[0] for name in origin.tensors} & LAYERS)
+    left = sorted({name.partition(".")[0] for name in pretrained.tensors} & LAYERS)
     return [
         f'`{twin.kind}.from_pretrained("{folder.name}", subfolder="{twin.part}")` and its '
-        f"scheduler; the last label, {origin.spec.num_classes}, is no label, guidance_scale is "
-        "s = 1 + omega, and our DDIM is step(.., use_clipped_model_output=True)",
+        f"scheduler; the last label, {pretrained.spec.num_classes}, is no label, "
+        "guidance_scale is s = 1 + omega; our DDIM is step(.., use_clipped_model_output=True)",
         *(f"left the layer {name}, which {twin.kind} has no place for" for name in left),
     ]
 
 
-def extras(origin: PretrainedNetwork) -> dict[str, Any]:
+def _extras(pretrained: PretrainedNetwork) -> dict[str, Any]:
+    """What diffusers has no field for."""
     return {
-        "none": origin.spec.num_classes,
-        "class_names": list(origin.class_names),
-        "fingerprint": origin.fingerprint,
-        "diffusion": asdict(origin.config.diffusion),
+        "none": pretrained.spec.num_classes,
+        "class_names": list(pretrained.class_names),
+        "fingerprint": pretrained.fingerprint,
+        "diffusion": asdict(pretrained.config.diffusion),
         "guidance_scale": "s = 1 + omega, in s e + (1 - s) e_none",
     }
 
 
 def write_json(file: Path, value: Any) -> None:
+    """Write plain data for people to read."""
     file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -133,18 +135,18 @@ def write_json(file: Path, value: Any) -> None:
 # The check.
 
 
-def check_diffusers(origin: PretrainedNetwork, folder: Path) -> str:
+def check_diffusers(pretrained: PretrainedNetwork, folder: Path) -> str:
     """One guided denoising step here and there, from what was written. A line about it.
 
     ValueError if they differ by more than ``TOLERANCE``.
     """
     if importlib.util.find_spec("diffusers") is None:
         return "not checked: diffusers is not installed"
-    net = origin.build()
+    net = pretrained.build()
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(4, *origin.spec.image_shape, generator=generator)  # (N, C, H, W)
-    y = torch.arange(4) % origin.spec.num_classes
-    none, schedule = origin.spec.num_classes, LinearSchedule(origin.config.diffusion)
+    noise = torch.randn(4, *pretrained.spec.image_shape, generator=generator)  # (N, C, H, W)
+    y = torch.arange(4) % pretrained.spec.num_classes
+    none, schedule = pretrained.spec.num_classes, LinearSchedule(pretrained.config.diffusion)
     guided, t = classifier_free(net, OMEGA, none), schedule.num_steps // 2
     ab = float(schedule.alpha_bar[t])
     ab_prev = float(schedule.alpha_bar[t - 1]) if t else 1.0
@@ -152,7 +154,7 @@ def check_diffusers(origin: PretrainedNetwork, folder: Path) -> str:
         x0 = predict_x0(guided, noise, t, ab, y, clip=True)
         e = (noise - ab**0.5 * x0) / (1 - ab) ** 0.5
         ours = ab_prev**0.5 * x0 + (1 - ab_prev) ** 0.5 * e  # as in sampling/ddim.py
-        theirs = their_step(folder, noise, t, y, none)
+        theirs = _their_step(folder, noise, t, y, none)
     error = float((ours - theirs).abs().max())
     if not error < TOLERANCE:
         raise ValueError(
@@ -165,7 +167,7 @@ def check_diffusers(origin: PretrainedNetwork, folder: Path) -> str:
     )
 
 
-def their_step(folder: Path, x: Tensor, t: int, y: Tensor, none: int) -> Tensor:
+def _their_step(folder: Path, x: Tensor, t: int, y: Tensor, none: int) -> Tensor:
     """From level t to t - 1 by DDIM, by what the folder says: (N, C, H, W)."""
     import diffusers  # type: ignore[import-not-found]
 

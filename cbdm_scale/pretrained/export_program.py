@@ -28,17 +28,18 @@ EXAMPLES = 1, 3
 class Denoiser(nn.Module):
     """The network, and what EDM has around it; inputs in the order of their names."""
 
-    def __init__(self, net: nn.Module, origin: PretrainedNetwork):
+    def __init__(self, net: nn.Module, pretrained: PretrainedNetwork):
         super().__init__()
-        self.net, self.told = net, origin.spec.omega_max > 0
+        self.net, self.omega = net, pretrained.spec.omega_max > 0
         self.sigma_data = (
-            origin.config.edm.sigma_data if origin.config.process == "edm" else 0.0
+            pretrained.config.edm.sigma_data if pretrained.config.process == "edm" else 0.0
         )
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in their order."""
         level = "sigma" if self.sigma_data else "t"
-        return ("x", level, "y", *(("omega",) if self.told else ()))
+        return ("x", level, "y", *(("omega",) if self.omega else ()))
 
     def forward(
         self, x: Tensor, level: Tensor, y: Tensor, omega: Tensor | None = None
@@ -53,30 +54,32 @@ class Denoiser(nn.Module):
         return (expand_as(c.c_skip, x) * x + expand_as(c.c_out, x) * answer).to(x.dtype)
 
 
-def examples(denoiser: Denoiser, origin: PretrainedNetwork, count: int) -> tuple[Tensor, ...]:
+def examples(
+    denoiser: Denoiser, pretrained: PretrainedNetwork, count: int
+) -> tuple[Tensor, ...]:
     """Inputs for so many images: steps from first to last, every label, "none" among them."""
     generator = torch.Generator().manual_seed(count)
-    share, none = torch.linspace(0.01, 0.99, count), origin.spec.num_classes
+    share, none = torch.linspace(0.01, 0.99, count), pretrained.spec.num_classes
     y = torch.arange(count) % (none + 1)
     y[-1] = none
     sigma = (8 * share - 5).exp()  # 0.007 to 20
-    steps = (share * origin.config.diffusion.num_steps).long()
-    x = torch.randn(count, *origin.spec.image_shape, generator=generator)
+    steps = (share * pretrained.config.diffusion.num_steps).long()
+    x = torch.randn(count, *pretrained.spec.image_shape, generator=generator)
     if denoiser.sigma_data:
         x = x * (sigma.square() + denoiser.sigma_data**2).sqrt().reshape(-1, 1, 1, 1)
     level = sigma if denoiser.sigma_data else steps
-    told = (share * origin.spec.omega_max,) if denoiser.told else ()
-    return (x, level, y, *told)
+    omega = (share * pretrained.spec.omega_max,) if denoiser.omega else ()
+    return (x, level, y, *omega)
 
 
-def write_program(origin: PretrainedNetwork, file: Path) -> list[str]:
+def write_program(pretrained: PretrainedNetwork, file: Path) -> list[str]:
     """Write the file and read it back; lines about it, for people.
 
     ValueError if the network cannot be made a program, or if that computes something else.
     """
-    denoiser = Denoiser(origin.build(), origin).eval()
+    denoiser = Denoiser(pretrained.build(), pretrained).eval()
     batch = torch.export.Dim("batch", min=1, max=MOST)
-    example = examples(denoiser, origin, max(EXAMPLES))
+    example = examples(denoiser, pretrained, max(EXAMPLES))
     try:
         program = torch.export.export(
             denoiser, example, dynamic_shapes=tuple({0: batch} for _ in example)
@@ -89,21 +92,21 @@ def write_program(origin: PretrainedNetwork, file: Path) -> list[str]:
         ) from error
     program.example_inputs = None  # they would be a pickle
     torch.export.save(program, file)
-    differs = check_program(origin, denoiser, file)
+    differs = check_program(pretrained, denoiser, file)
     call = f"torch.export.load({file.name!r}).module()({', '.join(denoiser.inputs)})"
     version = torch.__version__.partition("+")[0]
     return [
-        f"`{call}` with torch {version} alone: {meaning(denoiser, origin)}",
+        f"`{call}` with torch {version} alone: {meaning(denoiser, pretrained)}",
         f"checked: read back, it differs by {differs:.1g} from the network for "
         f"{' and '.join(map(str, EXAMPLES))} images; torch.export.load can run code of a file "
         "from somebody whom you do not trust",
     ]
 
 
-def meaning(denoiser: Denoiser, origin: PretrainedNetwork) -> str:
+def meaning(denoiser: Denoiser, pretrained: PretrainedNetwork) -> str:
     """The inputs and the output, in words."""
-    size = ", ".join(map(str, origin.spec.image_shape))
-    none = origin.spec.num_classes
+    size = ", ".join(map(str, pretrained.spec.image_shape))
+    none = pretrained.spec.num_classes
     words = f"x float32 (N, {size}), "
     if denoiser.sigma_data:
         words += (
@@ -111,21 +114,21 @@ def meaning(denoiser: Denoiser, origin: PretrainedNetwork) -> str:
         )
         found = "the denoised image D(x; sigma, y)"
     else:
-        steps = origin.config.diffusion.num_steps
+        steps = pretrained.config.diffusion.num_steps
         words += f"x_t of an image in [-1, 1]; t int64 (N,) in 0..{steps - 1}; "
         found = "the noise eps predicted in x_t"
     words += f"y int64 (N,), labels in 0..{none - 1} or {none} for none; "
-    if denoiser.told:
-        most = origin.spec.omega_max
+    if denoiser.omega:
+        most = pretrained.spec.omega_max
         words += f"omega float32 (N,), guidance strengths in 0..{most:g}, 0 for none; "
     return f"{words}gives {found}, float32 as x"
 
 
-def check_program(origin: PretrainedNetwork, denoiser: Denoiser, file: Path) -> float:
+def check_program(pretrained: PretrainedNetwork, denoiser: Denoiser, file: Path) -> float:
     """The largest difference of what was written; ValueError above ``TOLERANCE``."""
     again, largest = torch.export.load(file).module(), 0.0
     for count in EXAMPLES:
-        inputs = examples(denoiser, origin, count)
+        inputs = examples(denoiser, pretrained, count)
         with torch.no_grad():
             ours, theirs = denoiser(*inputs), again(*inputs)
         largest = max(largest, float((ours - theirs).abs().max()))

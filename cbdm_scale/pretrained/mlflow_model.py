@@ -22,9 +22,11 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """
 
     def load_context(self, context: Any) -> None:
+        """Where the artifacts are, as MLflow says."""
         self.folder = str(Path(context.artifacts["ema"]).parent)  # config.json stands beside
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        """Images (N, H, W, C) uint8 of the N rows."""
         from cbdm_scale.pretrained.serve import generate_from_checkpoint
 
         labels = model_input["label"].to_numpy()  # (N,)
@@ -33,13 +35,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             seeds = model_input["seed"].fillna(0).to_numpy().astype(np.int64)
         if "omega" in model_input:
             omegas = model_input["omega"].to_numpy().astype(np.float64)
-        kinds = [
+        wanted = [
             (seed, None if np.isnan(omega) else omega)
             for seed, omega in zip(seeds.tolist(), omegas.tolist(), strict=True)
         ]
         images: dict[int, Any] = {}
-        for seed, omega in dict.fromkeys(kinds):
-            rows = [row for row, kind in enumerate(kinds) if kind == (seed, omega)]
+        for seed, omega in dict.fromkeys(wanted):
+            rows = [row for row, one in enumerate(wanted) if one == (seed, omega)]
             batch = generate_from_checkpoint(self.folder, labels[rows].tolist(), seed, omega)
             images.update(zip(rows, batch, strict=True))
         return np.stack([images[row] for row in range(len(labels))])  # (N, H, W, C)

@@ -87,7 +87,7 @@ def load_paper_checkpoint(
             + f" Expected {sorted(SECTIONS)}."
         )
     weights = _clean(content[section], f"{path}, {section}")
-    config = infer_config(weights, path)
+    config = _infer_config(weights, path)
     num_classes, channels = len(weights[LABEL]), weights[HEAD].shape[1]
     augment = AUGMENT in weights
     spec = NetworkSpec(
@@ -172,7 +172,7 @@ def _clean(section: Any, where: str) -> dict[str, Tensor]:
 # Configuration and names.
 
 
-def infer_config(weights: dict[str, Tensor], path: str | Path) -> UNetConfig:
+def _infer_config(weights: dict[str, Tensor], path: str | Path) -> UNetConfig:
     """Read channels, levels, blocks and attention off the names and shapes of the weights."""
     missing = [key for key in (HEAD, TABLE, LABEL) if key not in weights]
     if missing:

@@ -48,7 +48,7 @@ def transfer(
             "are the trained network's."
         )
     if trained[LABEL].shape[1:] == ours[LABEL].shape[1:]:
-        trained = {**trained, LABEL: label_table(trained[LABEL], rows)}
+        trained = {**trained, LABEL: _label_table(trained[LABEL], rows)}
     differing = [
         f"{name} has shape {tuple(trained[name].shape)} there, {tuple(tensor.shape)} here"
         for name, tensor in ours.items()
@@ -63,7 +63,7 @@ def transfer(
     return Transfer(tensors=tensors, new=new, left=left)
 
 
-def label_table(trained: Tensor, rows: Sequence[int | None]) -> Tensor:
+def _label_table(trained: Tensor, rows: Sequence[int | None]) -> Tensor:
     """(K' + 1, D) -> (K + 1, D): rows by number, None is the mean of K'; "none" last."""
     classes, none = trained[:-1], trained[-1:]
     mean = classes.mean(0, keepdim=True)

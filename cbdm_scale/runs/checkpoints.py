@@ -27,7 +27,7 @@ LAST_WRITE_S = 60.0
 
 
 class CheckpointManager:
-    """Every rank calls ``save`` and ``settle``; rank 0 writes."""
+    """Every rank calls ``save`` and ``wait``; rank 0 writes."""
 
     def __init__(
         self,
@@ -45,27 +45,28 @@ class CheckpointManager:
         """Images of the newest checkpoint, and of the newest that is known to be whole."""
         self.writer = Writer()
 
-    def found(self, images: int) -> None:
-        """The checkpoint that the run goes on from."""
-        self.saved = self.whole = images
+    def resume_from(self, num_seen: int) -> None:
+        """Say which checkpoint the run goes on from."""
+        self.saved = self.whole = num_seen
 
     @property
     def newest_path(self) -> str:
+        """The newest checkpoint's folder or URL, whole or under way."""
         return self.folder.path(RunDir.checkpoint(self.saved))
 
     def save(self, state: State) -> None:
         """Begin to write the checkpoint; the one before is whole when this returns."""
-        images = state.progress.num_seen
-        if images == self.saved:
+        num_seen = state.progress.num_seen
+        if num_seen == self.saved:
             return
-        self.settle()
+        self.wait()
         if self.world.rank == 0:
             self.tracker.flush()
             snapshot = take_snapshot(state)
             self.writer.start(partial(write_checkpoint, self.folder, snapshot, self.about))
-        self.saved = images
+        self.saved = num_seen
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait until the checkpoint under way is whole, tell Ray, drop old ones."""
         if self.whole == self.saved:
             return

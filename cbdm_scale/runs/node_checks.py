@@ -26,7 +26,9 @@ class Nodes(Protocol):
 
     names: list[str]
 
-    def ask(self, questions: Sequence[Callable[[], Any]]) -> list[Any]: ...
+    def ask(self, questions: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The answer of every node to its question, or a ``Problem``."""
+        ...
 
 
 def versions() -> dict[str, str]:
@@ -38,7 +40,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def fingerprint(root: str, dataset: str) -> str:
+def _fingerprint(root: str, dataset: str) -> str:
     return read_manifest(root, dataset).fingerprint
 
 
@@ -49,7 +51,7 @@ def meet(folder: Storage, place: str, driver: str, mine: str) -> None:
     folder.write_bytes(f"{place}/{mine}", mine.encode())
 
 
-def check_versions(nodes: Nodes) -> list[str]:
+def _check_versions(nodes: Nodes) -> list[str]:
     here = versions()
     problems = []
     answers = nodes.ask([versions] * len(nodes.names))
@@ -73,9 +75,9 @@ def check_versions(nodes: Nodes) -> list[str]:
     return problems
 
 
-def check_data(nodes: Nodes, root: str, manifest: Manifest) -> list[str]:
+def _check_data(nodes: Nodes, root: str, manifest: Manifest) -> list[str]:
     problems = []
-    question = partial(fingerprint, root, manifest.name)
+    question = partial(_fingerprint, root, manifest.name)
     answers = nodes.ask([question] * len(nodes.names))
     for name, there in zip(nodes.names, answers, strict=True):
         if isinstance(there, Problem):
@@ -91,7 +93,7 @@ def check_data(nodes: Nodes, root: str, manifest: Manifest) -> list[str]:
     return problems
 
 
-def check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
+def _check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
     """Whether the driver and the nodes see each other's files in a folder."""
     place, problems = f".preflight-{uuid.uuid4().hex[:8]}", []
     way_out = f"Mount one folder, such as NFS, on all nodes, or give --{option} a URL."
@@ -112,7 +114,7 @@ def check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
     return problems
 
 
-def check_tracker(nodes: Nodes, uri: str) -> list[str]:
+def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
     shown = tracking.hide_password(uri)
     question = partial(tracking.check_server, uri)
     answers = nodes.ask([question] * len(nodes.names))
@@ -126,17 +128,17 @@ def check_tracker(nodes: Nodes, uri: str) -> list[str]:
 
 def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> None:
     """ValueError names every node, what it lacks, and the way out."""
-    problems = check_versions(nodes)
+    problems = _check_versions(nodes)
     if not problems:  # who cannot run the code cannot answer the rest
         storage = Storage(config.cluster.storage)
-        problems = check_data(nodes, config.data.root, manifest)
-        problems += check_shared(nodes, "cluster.storage", storage)
+        problems = _check_data(nodes, config.data.root, manifest)
+        problems += _check_shared(nodes, "cluster.storage", storage)
         database = tracking.database_file(uri)
         if database is None:
-            problems += check_tracker(nodes, uri)
+            problems += _check_tracker(nodes, uri)
         elif not database.startswith(storage.path("")):
             folder = Storage(os.path.dirname(database))
-            problems += check_shared(nodes, "track.uri", folder)
+            problems += _check_shared(nodes, "track.uri", folder)
     if problems:
         raise ValueError("\n".join(["the cluster is not ready.", *problems]))
 

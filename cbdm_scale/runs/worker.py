@@ -119,17 +119,19 @@ class Run:
         )
 
     def say(self, text: str) -> None:
+        """Print a line, on rank 0 alone."""
         if self.world.rank == 0:
             self.shown.log(text)
 
     def go(self) -> dict[str, Any]:
+        """Train to the end, or until stopped; plain data that says how it went."""
         config, world, state = self.config, self.world, self.state
         where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
         self.say(f"workers (host:pid) {' '.join(where)}")
         fine_tunes = bool(config.init_sha256)
         found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
         if found:
-            self.checkpoints.found(state.progress.num_seen)
+            self.checkpoints.resume_from(state.progress.num_seen)
         self.evaluator = Evaluator(config, self.manifest, self.process, world, self.folder)
         self.scheduler = EvaluationScheduler(
             config,
@@ -138,7 +140,7 @@ class Run:
             self.folder,
             self.tracker,
             self.print_line,
-            self.make_helper(),
+            self._make_background_worker(),
         )
         self.began_at = self.shown.start = state.progress.num_seen
         self.scheduler.begin(state.progress.num_seen)
@@ -166,13 +168,13 @@ class Run:
         how = ""
         try:
             with nullcontext() if world.rank else self.shown:
-                how = train(state, self.make_inputs(), config.train, world, callbacks)
-            if how == "finished" and not self.finish(stopped):
+                how = train(state, self._make_inputs(), config.train, world, callbacks)
+            if how == "finished" and not self._finish(stopped):
                 how = "stopped"
-            self.checkpoints.settle()
+            self.checkpoints.wait()
         except RunError:
             self.checkpoints.save(state)
-            self.checkpoints.settle()
+            self.checkpoints.wait()
             raise
         finally:
             self.checkpoints.close()
@@ -180,22 +182,22 @@ class Run:
                 stop.close()
             if how != "finished":
                 self.scheduler.close()
-        return self.outcome(how)
+        return self._outcome(how)
 
-    def finish(self, stopped: Callable[[], bool]) -> bool:
+    def _finish(self, stopped: Callable[[], bool]) -> bool:
         """What follows the last step; False if a request to stop came first."""
         state = self.state
         self.sample(state)
         self.keep_averages(state)
         self.checkpoints.save(state)
-        self.checkpoints.settle()
+        self.checkpoints.wait()
         if not self.scheduler.end(state.progress.num_seen, state.ema.net, stopped):
             return False
         self.checkpoints.prune()
         self.tracker.model(state.progress.num_seen, self.checkpoints.newest_path, ["newest"])
         return True
 
-    def make_helper(self) -> BackgroundWorker | None:
+    def _make_background_worker(self) -> BackgroundWorker | None:
         """What evaluates beside training, on rank 0, with threads and device as here."""
         config, world = self.config, self.world
         if world.rank or config.eval.background == "never" or not in_cluster():
@@ -211,7 +213,7 @@ class Run:
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
         return BackgroundWorker(work, cpus, cluster.threads, on_gpu, self.print_line)
 
-    def make_inputs(self) -> TrainInputs:
+    def _make_inputs(self) -> TrainInputs:
         config = self.config
         index = open_index(config.data.root, config.dataset, "train")
         plan = make_plan(
@@ -276,7 +278,7 @@ class Run:
 
     def evaluate(self, state: State) -> None:
         """What is evaluated is the checkpoint, once it is whole."""
-        self.checkpoints.settle()
+        self.checkpoints.wait()
         self.scheduler.due(state.progress.num_seen, state.ema.net)
 
     def keep_averages(self, state: State) -> None:
@@ -286,7 +288,7 @@ class Run:
                 if self.world.rank == 0:
                     keep_averages(self.folder, state.posthoc, state.progress.num_seen)
 
-    def outcome(self, how: str) -> dict[str, Any]:
+    def _outcome(self, how: str) -> dict[str, Any]:
         scores = self.scheduler.scores
         return {
             "how": how,

@@ -68,6 +68,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
+        """Whether it is a path of this machine."""
         return not split_scheme(self.url)[0]
 
     def path(self, name: str = "") -> str:
@@ -76,14 +77,16 @@ class Storage:
         return f"{self.url}{joint}{name}" if name else self.url
 
     def local_path(self, name: str = "") -> Path:
+        """The path of a name in a local folder."""
         assert self.is_local, f"{self.url} is not a local path"
         return Path(self.path(name))
 
     def child(self, name: str) -> "Storage":
+        """A folder in this one."""
         return Storage(self.path(name))
 
     @contextmanager
-    def name_the_cause(self) -> Iterator[None]:
+    def _name_the_cause(self) -> Iterator[None]:
         """Turn "no space left" and its kin into an error that names option and way out."""
         try:
             yield
@@ -116,6 +119,7 @@ class Storage:
         return bool(fs.exists(path))
 
     def read_bytes(self, name: str) -> bytes:
+        """A whole file; FileNotFoundError if it is not there."""
         if self.is_local:
             return self.local_path(name).read_bytes()
         fs, path = self._remote(name)
@@ -126,6 +130,7 @@ class Storage:
         return self.read_bytes(path.removeprefix(f"{self.url.rstrip('/')}/"))
 
     def read_text(self, name: str) -> str:
+        """A whole file, as UTF-8."""
         return self.read_bytes(name).decode()
 
     def read_json(self, name: str) -> Any:
@@ -134,7 +139,7 @@ class Storage:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file so that readers see the old one or the new one, never a part."""
-        with self.name_the_cause():
+        with self._name_the_cause():
             if not self.is_local:
                 fs, path = self._remote(name)
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -155,6 +160,7 @@ class Storage:
             _sync_folder(target.parent)
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write plain data, as whole as ``write_bytes``."""
         self.write_bytes(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def append(self, name: str, data: bytes) -> None:
@@ -164,14 +170,14 @@ class Storage:
 
     def write_all(self, file: FileIO, data: bytes) -> None:
         """Write to a file of ``open_append``; a disk that takes only a part is full."""
-        with self.name_the_cause():
+        with self._name_the_cause():
             if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def open_append(self, name: str) -> FileIO:
         """A local file opened for unbuffered appending; a new name is made durable at once."""
         target = self.local_path(name)
-        with self.name_the_cause():
+        with self._name_the_cause():
             target.parent.mkdir(parents=True, exist_ok=True)
             is_new = not target.exists()
             file = open(target, "ab", buffering=0)  # noqa: SIM115 (the caller closes it)
@@ -202,7 +208,7 @@ class Storage:
     def put_file(self, name: str, source: Path) -> None:
         """Upload a local file piece by piece; on a store it appears whole at the end."""
         assert not self.is_local, "local files are moved"
-        with self.name_the_cause():
+        with self._name_the_cause():
             fs, path = self._remote(name)
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.put_file(str(source), path)
@@ -226,14 +232,14 @@ class Storage:
     def move(self, source: str, target: str) -> None:
         """Rename a local folder or file in one step: it appears under its new name whole."""
         old, new = self.local_path(source), self.local_path(target)
-        with self.name_the_cause():
+        with self._name_the_cause():
             new.parent.mkdir(parents=True, exist_ok=True)
             os.rename(old, new)
             _sync_folder(new.parent)
 
     def make_folder(self) -> None:
         """Create this folder with its parents; stores without folders need none."""
-        with self.name_the_cause():
+        with self._name_the_cause():
             if self.is_local:
                 self.local_path().mkdir(parents=True, exist_ok=True)
             else:
@@ -261,11 +267,3 @@ class Storage:
             for folder in missing:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
-
-    def free_bytes(self) -> int | None:
-        """Bytes free on the disk of a local path, which may not exist yet; None elsewhere."""
-        if not self.is_local:
-            return None
-        here = self.local_path()
-        home = next(folder for folder in (here, *here.parents) if folder.exists())
-        return shutil.disk_usage(home).free

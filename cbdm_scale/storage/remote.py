@@ -125,7 +125,7 @@ def _open_url(url: str, once: bool, process: int) -> tuple[Any, Any, str]:
     return fs, arrow.PyFileSystem(arrow.FSSpecHandler(fs)), path
 
 
-def is_lasting(error: Exception) -> bool:
+def _is_lasting(error: Exception) -> bool:
     """Whether another attempt would meet the same answer."""
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return True
@@ -152,7 +152,7 @@ def retry(
         except Exception as error:  # stores have error classes of their own
             known = isinstance(error, OSError)
             words = str(error) if known else f"{type(error).__name__}: {error}"
-            if is_lasting(error):
+            if _is_lasting(error):
                 raise StoreError(f"cannot {what()}, it is refused: {words}") from error
             if pause is None:
                 tries = len(pauses) + 1
@@ -171,6 +171,7 @@ class Store:
 
     @property
     def is_local(self) -> bool:
+        """Whether it is the disk of this machine: never tried again."""
         return "file" in self._protocols()
 
     @property
@@ -182,23 +183,27 @@ class Store:
         names = self.fs.protocol
         return {names} if isinstance(names, str) else set(names)
 
-    def _patiently(self, call: Callable[[], Result], path: str) -> Result:
+    def _retry(self, call: Callable[[], Result], path: str) -> Result:
         if self.is_local:
             return call()
         return retry(call, lambda: f"read {path}", self.pauses)
 
     def isdir(self, path: str) -> bool:
-        return bool(self._patiently(lambda: self.fs.isdir(path), path))
+        """Whether a folder is there."""
+        return bool(self._retry(lambda: self.fs.isdir(path), path))
 
     def cat_file(self, path: str) -> bytes:
-        return bytes(self._patiently(lambda: self.fs.cat_file(path), path))
+        """A whole file."""
+        return bytes(self._retry(lambda: self.fs.cat_file(path), path))
 
     def size(self, path: str) -> int | None:
-        size = self._patiently(lambda: self.fs.size(path), path)
+        """Bytes of a file, None where the store does not say."""
+        size = self._retry(lambda: self.fs.size(path), path)
         return None if size is None else int(size)
 
     def find(self, path: str) -> dict[str, Any]:
-        found = self._patiently(lambda: self.fs.find(path, detail=True), path)
+        """All files below a folder: path -> what the store says of it."""
+        found = self._retry(lambda: self.fs.find(path, detail=True), path)
         return dict(found)
 
     def open(self, path: str, mode: str = "rb") -> Any:
@@ -207,7 +212,7 @@ class Store:
 
         if not self.has_listings and not self.fs.info(path).get("partial"):
             return BytesIO(self.cat_file(path))
-        return self._patiently(lambda: self.fs.open(path, mode), path)
+        return self._retry(lambda: self.fs.open(path, mode), path)
 
     def parts(self, path: str, size: int) -> Iterator[bytes]:
         """The ``size`` bytes of a file, piece by piece; a cut goes on where it was."""

@@ -43,7 +43,7 @@ def broadcast(state: State, world: World) -> None:
     names, progress = world.gather((list(optimizer_tensors(state)), state.progress))[0]
     if world.rank:
         state.progress = progress
-        make_room(state, names)
+        _make_room(state, names)
     moments = optimizer_tensors(state)
     held: list[Tensor] = [moments[name] for name in names]
     for net in (state.net, state.ema.net):
@@ -51,7 +51,7 @@ def broadcast(state: State, world: World) -> None:
     world.broadcast([*held, *pack(state.posthoc).values()])
 
 
-def make_room(state: State, names: list[str]) -> None:
+def _make_room(state: State, names: list[str]) -> None:
     """Give an optimiser that has made no step the tensors of these names, yet to be filled."""
     parameters = dict(state.net.named_parameters())
     for name in names:

@@ -252,13 +252,6 @@ def load_initial(folder: Storage, state: State) -> str:
     return str(about["origin"])
 
 
-def load_average(folder: Storage, num_seen: int, net: nn.Module) -> None:
-    """Fill ``net`` with the averaged weights of a checkpoint; ValueError if damaged."""
-    name = RunDir.checkpoint(num_seen)
-    _, files = read_checkpoint(folder, name, only=RunDir.EMA)
-    _load_weights(net, load(files[RunDir.EMA]), folder.path(name))
-
-
 def drop_old_checkpoints(folder: Storage, keep: int, needed: Collection[int]) -> None:
     """Leave the newest ``keep``, and those after these numbers of images."""
     names = {RunDir.checkpoint(num_seen) for num_seen in needed}
