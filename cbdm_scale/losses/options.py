@@ -80,4 +80,5 @@ class LossConfig:
 
     @property
     def regularises(self) -> bool:
+        """Whether a second label's prediction is made at all."""
         return self.name == "cbdm" and self.tau > 0

@@ -54,29 +54,24 @@ def generate(
     assert samples.shape == y.shape, "one label for every sample"
     interval = Interval(process, config.guidance_from, config.guidance_to)
     guided = guide(net, omega, null_label, interval, guidance_mode)
-    images = [
-        _generate_chunk(guided, part, y_part, config, process, shape, seed)
-        for part, y_part in zip(samples.split(chunk_size), y.split(chunk_size), strict=True)
-        if len(part)
-    ]
+    images = []
+    for part, y_part in zip(samples.split(chunk_size), y.split(chunk_size), strict=True):
+        normal = partial(_normal, seed, part, shape)
+        sampler = _sampler(config, process, partial(normal, "sample step"))
+        if len(part):
+            images.append(_check_finite(sampler(guided, normal("sample", 0), y_part)))
     return torch.cat(images) if images else torch.empty(0, *shape, device=samples.device)
 
 
-def _generate_chunk(
-    net: Net,
-    samples: Tensor,
-    y: Tensor,
-    config: SamplerConfig,
-    process: Process,
-    shape: tuple[int, int, int],
-    seed: int,
+def _normal(
+    seed: int, samples: Tensor, shape: tuple[int, int, int], purpose: str, stream: int
 ) -> Tensor:
-    def normal(purpose: str, stream: int) -> Tensor:
-        numbers = rng.normal(seed, purpose, samples, math.prod(shape), stream=stream)
-        return numbers.view(-1, *shape)  # (n, C, H, W)
+    """Standard normal numbers of samples (n,): (n, C, H, W) float32."""
+    numbers = rng.normal(seed, purpose, samples, math.prod(shape), stream=stream)
+    return numbers.view(-1, *shape)
 
-    sampler = _sampler(config, process, partial(normal, "sample step"))
-    x = sampler(net, normal("sample", 0), y)
+
+def _check_finite(x: Tensor) -> Tensor:
     bad = int((~x.isfinite()).flatten(1).any(dim=1).sum())  # syncs, once a chunk
     if bad:
         raise ValueError(
