@@ -45,7 +45,7 @@ from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import OneProcess, World
 
 BLOCK = 1 << 20
-"""Numbers that all ranks tell each other at once."""
+"""Numbers that all ranks send to each other at once."""
 _REAL_CHUNK = 250
 """Real images that are read and looked at together."""
 

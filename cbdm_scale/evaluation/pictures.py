@@ -27,13 +27,13 @@ def report_images(inputs: Inputs, evaluation: Evaluation) -> "ReportImages":
     near = [e.nearest for e in examples]
     return ReportImages(
         tuple(e.label for e in examples),
-        pick(inputs.split("eval"), [e.real for e in examples], shape),
-        pick(made, [e.generated for e in examples], shape),
-        pick(inputs.split("train"), near, shape) if near and all(near) else None,
+        _pick(inputs.split("eval"), [e.real for e in examples], shape),
+        _pick(made, [e.generated for e in examples], shape),
+        _pick(inputs.split("train"), near, shape) if near and all(near) else None,
     )
 
 
-def pick(images: Images, rows: Sequence[Sequence[int]], shape: tuple[int, int, int]) -> Tensor:
+def _pick(images: Images, rows: Sequence[Sequence[int]], shape: tuple[int, int, int]) -> Tensor:
     """The images of rows (k, n): (k, n, C, H, W) uint8."""
     numbers = [number for row in rows for number in row]
     size = (len(rows), len(rows[0]) if rows else 0, *shape)

@@ -16,6 +16,7 @@ from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.select_weights import POWER
 
 Evaluate = Callable[[EvaluateOptions, PretrainedNetwork], Evaluation]
@@ -34,7 +35,7 @@ def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Eva
             else pretrained
         )
         found[weights] = evaluate(one, network)
-    inside = f"{pretrained.folder}/evaluation" if pretrained.folder else EVALUATIONS
+    inside = f"{pretrained.folder}/{RunDir.EVALUATION}" if pretrained.folder else EVALUATIONS
     home = Storage(options.out or inside)
     name = f"ema-sweep-{pretrained.checkpoint}.json"
     known = home.read_json(name) if home.exists(name) else {}

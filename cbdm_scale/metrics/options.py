@@ -10,7 +10,7 @@ Resize = Literal["bilinear", "tf1", "bicubic"]
 RULES: tuple[Resize, ...] = get_args(Resize)
 
 K_NEAREST = 5
-"""Neighbours that a ball reaches to, unless told otherwise."""
+"""Neighbours that a ball reaches to by default."""
 
 BestBy = Literal["fid", "fid_few"]
 
@@ -49,7 +49,7 @@ class EvalConfig:
 
     seed: int | None = None
     """Seed of the noise that images are made of; None is the run's. Runs of several seeds
-    compare better when they are judged on the same noise."""
+    compare better when they are evaluated on the same noise."""
 
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""

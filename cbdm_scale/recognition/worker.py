@@ -5,7 +5,7 @@
     <storage>/<name>/classifier.safetensors      the first seed's network
     <storage>/<name>/result.json                 all scores, mean and spread
 
-A seed that was interrupted begins again: nothing is kept of it.
+A seed that was interrupted begins again: nothing is stored of it.
 """
 
 import json
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cbdm_scale.cluster import Log, ReportCheckpoint, StopFile
 from cbdm_scale.cluster.progress import ProgressLine, clock
-from cbdm_scale.data.groups import GROUPS, Group
+from cbdm_scale.data.groups import Group
 from cbdm_scale.data.loader import load_batches
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
@@ -215,13 +215,7 @@ def _write_result(task: Task, tables: Sequence[Tensor]) -> dict[str, Any]:
         "classes_never_predicted": [
             scores_by_group(table, task.groups)["all"].never_predicted for table in tables
         ],
-        "taken_for": _mean_confusion(task, tables),
+        "taken_for": group_confusion(torch.stack(list(tables)).sum(dim=0), task.groups),
     }
     run.write_json("result.json", result)
     return dict(json.loads(json.dumps(result)))
-
-
-def _mean_confusion(task: Task, tables: Sequence[Tensor]) -> dict[str, dict[str, float]]:
-    """Of a group's images, the share taken for each group, over all seeds."""
-    found = group_confusion(torch.stack(list(tables)).sum(dim=0), task.groups)
-    return {name: found[name] for name in GROUPS if name in found}
