@@ -41,10 +41,6 @@ class Split:
             image=_Chosen(self.image, rows),
         )
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """All images at once, (N, C, H, W)."""
-        return np.stack([self.image(i).transpose(2, 0, 1) for i in range(len(self.labels))])
-
 
 @dataclass(frozen=True)
 class _Chosen:

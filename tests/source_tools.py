@@ -39,3 +39,8 @@ def watched(**changes) -> tuple[Source, Watched]:
     images = Watched(source.splits["eval"], **changes)
     splits = source.splits | {"eval": replace(source.splits["eval"], image=images)}
     return replace(source, splits=splits, allow_missing=allow_missing), images
+
+
+def pixels_of(split: Split) -> NDArray[np.uint8]:
+    """All images of a split at once, (N, C, H, W)."""
+    return np.stack([split.image(i).transpose(2, 0, 1) for i in range(len(split.labels))])

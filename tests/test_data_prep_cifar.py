@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from source_tools import pixels_of
 
 from data_prep.readers.cifar import CIFAR10, CIFAR100, read_cifar
 from data_prep.readers.pickles import load_batch
@@ -89,7 +90,7 @@ def test_both_versions_give_the_images_in_order(tmp_path, variant, is_python):
     for split in ("train", "eval"):
         np.testing.assert_array_equal(source.splits[split].labels, labels)
         np.testing.assert_array_equal(
-            source.splits[split].pixels(), pixels.reshape(-1, 3, 32, 32)
+            pixels_of(source.splits[split]), pixels.reshape(-1, 3, 32, 32)
         )
     np.testing.assert_array_equal(source.splits["test"].labels, parts[-1][0])
     np.testing.assert_array_equal(
@@ -242,5 +243,5 @@ def test_official_cifar10_gives_the_subset_of_the_literature(tmp_path):
     train = source.splits["train"]
     assert [int(key.removeprefix("train-")) for key in train.keys] == expected
     np.testing.assert_array_equal(train.labels, labels[expected])
-    np.testing.assert_array_equal(train.pixels().reshape(-1, 3072), data[expected])
+    np.testing.assert_array_equal(pixels_of(train).reshape(-1, 3072), data[expected])
     assert source.class_names[:2] == ("airplane", "automobile")

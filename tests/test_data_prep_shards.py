@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from shard_tools import contents, make_digits
+from source_tools import pixels_of
 
 from cbdm_scale.data.index import open_index
 from data_prep.readers.digits import read_digits_lt
@@ -14,7 +15,7 @@ def test_digits_are_scaled_to_bytes_and_long_tailed():
     from sklearn.datasets import load_digits
 
     source = read_digits_lt()
-    everything = source.splits["eval"].pixels()
+    everything = pixels_of(source.splits["eval"])
     assert everything.shape == (1797, 1, 8, 8)
     np.testing.assert_allclose(everything[:, 0], load_digits().images * 255 / 16, atol=0.5)
     assert (everything.min(), everything.max()) == (0, 255)

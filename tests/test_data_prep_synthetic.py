@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 from process_tools import sent
+from source_tools import pixels_of
 
 from data_prep.options import Options
 from data_prep.readers.imagenet_counts import imagenet_lt_counts
@@ -50,7 +51,7 @@ def test_classes_can_be_told_apart_by_a_few_colours():
     source = read(classes=10, counts="30", resolution=32)
 
     def features(split):
-        pixels = source.splits[split].pixels().astype(float)
+        pixels = pixels_of(source.splits[split]).astype(float)
         middle = pixels[:, :, 8:24, 8:24]
         return np.concatenate([pixels.mean((2, 3)), middle.mean((2, 3))], axis=1)
 

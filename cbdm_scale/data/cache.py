@@ -22,6 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from cbdm_scale.data.index_files import in_split, parse_shards
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.storage.remote import PermanentError, Store, WrongSize
 
@@ -237,11 +238,7 @@ class CachedShards:
 
     def sizes(self, split: str) -> list[int]:
         """Bytes of every shard of a split."""
-        import pyarrow.compute as pc
-
-        table = self._table
-        mine = pc.starts_with(table["file"], f"{split}/")
-        return list(table.filter(mine)["bytes"].to_pylist())
+        return list(in_split(self._table, split)["bytes"].to_pylist())
 
     def _find(self, file: str) -> Shard:
         import pyarrow.compute as pc
@@ -253,12 +250,8 @@ class CachedShards:
 
     @cached_property
     def _table(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        raw = pa.BufferReader(self.store.cat_file(f"{self.folder}/shards.parquet"))
-        with pq.ParquetFile(raw) as table:
-            return table.read(columns=["file", "bytes", "sha256"], use_threads=False)
+        raw = self.store.cat_file(f"{self.folder}/shards.parquet")
+        return parse_shards(raw, with_sha256=True)
 
 
 def _download(

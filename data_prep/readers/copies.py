@@ -8,20 +8,15 @@ the store reports, so that an interrupted run goes on with the copies that it ma
 import hashlib
 import os
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.index import one_at_a_time
-
-ARROW_SCHEMES = ("s3", "gs", "gcs")
-PAUSES = (0.5, 2.0, 8.0)
-"""Seconds before another attempt."""
-SAY_EVERY = 10.0
-"""Seconds between lines of progress."""
+from cbdm_scale.storage.remote import open_url, retry
 
 
 @dataclass(frozen=True)
@@ -51,12 +46,10 @@ class Copies:
 
     def fetch_all(self) -> None:
         """Bring all tars to this node, and say how far it is."""
-        said = time.monotonic()
-        for i in range(len(self.urls)):
-            self.path(i)
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
-                print(f"fetched {i + 1:,} of {len(self.urls):,} tars", flush=True)
+        with ProgressBar(len(self.urls), "tars") as progress:
+            for i in range(len(self.urls)):
+                self.path(i)
+                progress.add(1)
 
     def remove(self) -> None:
         """Delete this node's copies; what was local from the start stays."""
@@ -75,55 +68,26 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
-def open_url(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path on it; s3:// and gs:// by pyarrow, as for runs."""
-    try:
-        if url.partition("://")[0] in ARROW_SCHEMES:
-            from fsspec.implementations.arrow import ArrowFSWrapper
-            from pyarrow import fs as arrow
-
-            native, path = arrow.FileSystem.from_uri(url)
-            return ArrowFSWrapper(native), str(path)
-        from fsspec.core import url_to_fs
-
-        fs, path = url_to_fs(url, use_listings_cache=False)
-        return fs, str(path)
-    except (ValueError, ImportError, OSError) as error:
-        raise ValueError(f"{url} cannot be opened: {error}") from error
-
-
 def _version(url: str) -> str:
-    fs, path = open_url(url)
-    found = _patiently(lambda: fs.info(path), url)
+    found = _ask(url, lambda fs, path: fs.info(path))
     return " ".join(str(found.get(k)) for k in ("size", "ETag", "mtime", "LastModified"))
 
 
 def _fetch(url: str, copy: Path) -> None:
-    fs, path = open_url(url)
     handle, partial = tempfile.mkstemp(dir=copy.parent, suffix=".partial")
     os.close(handle)
     try:
-        _patiently(lambda: fs.get_file(path, partial), url)
+        _ask(url, lambda fs, path: fs.get_file(path, partial))
         os.replace(partial, copy)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
 
 
-def _patiently(call: Any, url: str) -> Any:
-    """The result of a call to a store, tried again while it fails for no lasting reason."""
-    for pause in (*PAUSES, None):
-        try:
-            return call()
-        except (FileNotFoundError, PermissionError) as error:
-            raise ValueError(
-                f"{url} is not there, or not for you ({type(error).__name__})"
-            ) from None
-        except Exception as error:  # stores have error classes of their own
-            if pause is None:
-                raise OSError(
-                    f"{url} cannot be read after {len(PAUSES) + 1} attempts: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
+def _ask(url: str, call: Callable[[Any, str], Any]) -> Any:
+    """The result of ``call`` with the file system of a URL and the path there."""
+    fs, _, path = open_url(url, "source", once=True)
+    try:
+        return retry(lambda: call(fs, path), lambda: f"read {url}")
+    except FileNotFoundError:
+        raise ValueError(f"{url} is not there, or not for you (FileNotFoundError)") from None

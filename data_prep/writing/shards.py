@@ -16,6 +16,7 @@ import numpy as np
 from cbdm_scale.cluster import Log
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
+from cbdm_scale.data.index_files import TableWriter
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.diffusion.rng import permutation
 from data_prep.source import BadImage, Source
@@ -23,7 +24,6 @@ from data_prep.writing.encode import Encoding
 from data_prep.writing.left_out import LeftOut
 from data_prep.writing.pool import Sees, run
 from data_prep.writing.records import ShardRecord, parse_record
-from data_prep.writing.tables import write_tables
 from data_prep.writing.target import LocalTarget, Target
 from data_prep.writing.tars import Shard, ShardMaker
 
@@ -63,7 +63,9 @@ def write_dataset(
     _make_shards(maker, shards, workers, reads, log)
     left_out = LeftOut(source)
     with tempfile.TemporaryDirectory(prefix="data_prep-") as scratch:
-        write_tables(_records(maker, shards, left_out), Path(scratch), len(shards))
+        with TableWriter(Path(scratch), len(shards)) as tables:
+            for record in _records(maker, shards, left_out):
+                tables.add(record.file, record.rows, record.num_bytes, record.sha256)
         bad_list = LocalTarget(bad_list) if isinstance(bad_list, Path) else bad_list
         left_out.judge(bad_list, log)
         digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()
