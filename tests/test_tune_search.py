@@ -1,9 +1,11 @@
 """A search in the driver: what it hands out, what it keeps, how it goes on, what it refuses."""
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
+from ray import cloudpickle
 from record_tools import write_training_record
 from tracking_tools import make_database
 
@@ -101,6 +103,14 @@ def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path, no_mlflow):
     assert initial_config(resumed)["known"] == again.template.rungs[0], "it is not told twice"
     assert again.store.trials[second.id].status == "stopped"
     assert again.next_trial().params == search.next_trial().params, "and asks the same"
+
+
+def test_ray_can_pickle_a_search_that_shows_its_progress(tmp_path):
+    search, _ = make_search(tmp_path)
+    search.progress.lock = threading.Lock()
+    search.begin(search.repetitions([]), "final")
+    again = cloudpickle.loads(cloudpickle.dumps(search))
+    assert again.options == search.options and search.progress is not None
 
 
 def test_a_search_ends_after_its_trials_and_goes_on_with_more(tmp_path, no_mlflow):

@@ -41,6 +41,10 @@ class Search:
         self.progress.start = self._num_seen()
         self.begin(self.suggest, "control", "search")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the bar: Tune pickles what it calls, and a bar holds a lock."""
+        return {**self.__dict__, "progress": None}
+
     def begin(self, suggest: Callable[[], Trial | None], *kinds: Kind) -> None:
         """Hand out trials of these kinds: interrupted ones first, then what is suggested."""
         self._interrupted = [t for t in self.store.of_kind(*kinds) if t.status == "running"]
