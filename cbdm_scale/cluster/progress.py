@@ -4,6 +4,7 @@ Plain lines (a log, a job's output, a pipe) come every few seconds while somethi
 and once a minute where nothing does: silence means that the process is gone.
 """
 
+import shutil
 import sys
 import threading
 import time
@@ -64,7 +65,10 @@ class Screen:
                 from tqdm import tqdm
 
                 form = "{percentage:3.0f}% {bar:20} {desc}"
-                self._bar = tqdm(file=sys.stdout, bar_format=form, dynamic_ncols=True)
+                wide = (
+                    shutil.get_terminal_size().columns
+                )  # 80 where it says 0, as in containers
+                self._bar = tqdm(file=sys.stdout, bar_format=form, ncols=wide)
             self._bar.n, self._bar.total = line.done, line.total
             self._bar.set_description_str(line.strip())
         elif self._bar is None:
