@@ -8,10 +8,12 @@ import torch
 import torch.distributed as dist
 from gloo_tools import Job, launch, tiny_config
 
+from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.evaluation.evaluator import BLOCK, evaluate_alone, sum_in_order
 from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
+from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import DistributedWorld, OneProcess
 
@@ -72,6 +74,7 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
             omegas=(1.0, 0.5),
         ),
     )
+    open_run_dir(config, read_manifest(digits_root, config.dataset))
     assert launch([Job(config, RANKS)], tmp_path / "launch") == [0] * RANKS
     run = Storage(str(tmp_path)).child("run")
     three = files_of(run)
