@@ -1,5 +1,12 @@
-"""Where a trained network comes from: a run, a checkpoint, a model in MLflow, foreign files.
+"""Trained networks from anywhere, fine-tuning, export to other libraries.
 
-network.py: what is known of one; loading.py finds it by its name, third_party.py and
-diffusers_folder.py read what others wrote; dataset.py: the data set that it learnt from.
+In: loading.py finds a network by its name, select_weights (in training/) says which weights,
+third_party.py reads what no run of ours trained (paper_checkpoint.py the paper's own code,
+diffusers_folder.py a folder of diffusers); network.py is what all of them give.
+
+On: finetune.py and transfer.py start a run from one, serve.py and mlflow_model.py answer calls
+of a registered model.
+
+Out: export_diffusers.py and export_program.py; diffusers_unet.py and diffusers_dit.py are the
+tables of names for both directions.
 """

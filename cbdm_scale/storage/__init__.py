@@ -1,1 +1,5 @@
-"""Local folders and URLs, and JSON from files that anybody may have written."""
+"""Local folders and URLs, the names in a run's folder, JSON that anybody may have written.
+
+folder.py: files in a folder, local or remote; remote.py opens URLs and tries again what may
+pass; run_dir.py: the names in a run's folder; json.py: JSON that may be damaged.
+"""
