@@ -51,7 +51,7 @@ def digits_maker() -> ChunkMaker:
         network=spec,
         noise=config.noise,
         sample=config.sample,
-        omega=config.eval.omegas[0],
+        omega=config.eval.guidance[0],
         seed=0,
         labels="cyclic",
         classes=tuple(range(10)),
@@ -65,9 +65,9 @@ def digits_maker() -> ChunkMaker:
 def run_maker(run: str) -> ChunkMaker:
     origin = load_pretrained(run)
     options = SampleOptions(
-        run=run, sample=origin.config.sample, guidance=origin.config.eval.omegas[0]
+        run=run, sample=origin.config.sample, guidance=origin.config.eval.guidance[:1]
     )
-    return ChunkMaker(make_plan(options, origin, None), origin.weights)
+    return ChunkMaker(make_plan(options, origin, None, options.guidance[0]), origin.weights)
 
 
 def in_process(maker: ChunkMaker) -> dict[str, Variant]:

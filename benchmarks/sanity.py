@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--cache", required=True, metavar="DIR")
     parser.add_argument("--number", type=int, default=5000, help="images a side (5000)")
     parser.add_argument("--extractor", default="inception")
-    parser.add_argument("--weights", default="", help="their path, as --eval.weights")
+    parser.add_argument("--weights", default="", help="their path, as --eval.extractor-weights")
     parser.add_argument("--resize", default="bilinear")
     args = parser.parse_args()
     recipe = find_extractor(args.extractor, "", weights=args.weights, resize=args.resize)

@@ -81,7 +81,7 @@ class Study:
             --dataset digits_lt {self.rows[row]} --seed {seed} --cluster.workers 1
             --train.total-images {total} --train.save-every 24000 --train.log-every 4800
             --train.sample-every 0 --track.experiment "{self.name}"
-            --eval.omegas {" ".join(map(str, self.omegas))}
+            --eval.guidance {" ".join(map(str, self.omegas))}
             --eval.num-images {self.args.num_images} {self.more(row, seed)}
         """
         name = run.url.rpartition("/")[2]

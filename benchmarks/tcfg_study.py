@@ -66,7 +66,7 @@ def scores_of(
 ) -> Scores:
     """FID and label fidelity at every strength; kept in <run>/study/<mode>."""
     evaluated = replace(config.eval, guidance_mode=mode, num_images=args.num_images)
-    config = replace(config, eval=replace(evaluated, omegas=OMEGAS))
+    config = replace(config, eval=replace(evaluated, guidance=OMEGAS))
     folder = run.child(f"study/{mode}")
     evaluator = Evaluator(config, manifest, build_process(config.noise), OneProcess(), folder)
     found: Scores = {}

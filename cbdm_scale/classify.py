@@ -1,112 +1,56 @@
-"""python -m cbdm_scale.classify: does a classifier learn more with generated images? (Table 4)
+"""cbdm classify: does a classifier learn more with generated images? (Table 4)
 
-Parse, check everything that can be checked, then one call: a ResNet-32 per seed, trained on the
-real long-tailed images and the sets of ``--add``, tested on real images.
+Read the options, check everything that can be checked, then one call: a ResNet-32 per seed,
+trained on the real long-tailed images and the sets of ``--add``, tested on real images.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from cbdm_scale import __version__
-from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.config.command_line import Command, Typed, main_of
 from cbdm_scale.config.presets import PRESETS
-from cbdm_scale.config.schema import find_option, flatten
+from cbdm_scale.config.run_options import absolute_root
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
-from cbdm_scale.recognition.fit import FitConfig
-from cbdm_scale.recognition.mixed_images import parse_per_class
-from cbdm_scale.recognition.sets import Sets, find_sets
-from cbdm_scale.runs.run_dir import differing
+from cbdm_scale.recognition.options import ClassifyOptions, RealData
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.remote import refuse_typed_passwords, split_scheme
+from cbdm_scale.storage.json import flatten, with_values
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking import TrackConfig
 
-PROG = "python -m cbdm_scale.classify"
+if TYPE_CHECKING:  # torch waits until the options are known to be right
+    from cbdm_scale.recognition.sets import Sets
 
-
-@dataclass(frozen=True, kw_only=True)
-class RealData:
-    root: str = "~/cbdm_scale/shards"
-    """Folder or URL that holds the data sets made by `python -m data_prep`."""
-
-    flip: bool = True
-    """Mirror training images, each with probability 1/2; the digits' default is not to."""
-
-    processes: int = 0
-    """Processes that read and decode, per worker; 0 is a thread of the worker."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifyOptions:
-    dataset: str = "digits_lt"
-    """Whose real training images are learnt, and whose test images are recognised."""
-
-    add: tuple[str, ...] = ()
-    """Generated images besides: a set of `python -m cbdm_scale.sample`, an .npz, a folder with
-    a folder a class, or DATASET:SPLIT for shards. Table 4: 50,000."""
-
-    add_per_class: str = "all"
-    """Generated images of each class: a number (the first ones), fill (as many as the largest
-    class has more than this one), or all, as in Table 4."""
-
-    seeds: tuple[int, ...] = (0,)
-    """One network each: first weights, order, crops and mirrors follow from it."""
-
-    name: str = ""
-    """Folder of the run in cluster.storage; "" is data set and a hash of what decides."""
-
-    data: RealData = field(default_factory=RealData)
-    train: FitConfig = field(default_factory=FitConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    track: TrackConfig = field(default_factory=TrackConfig)
-
-    def __post_init__(self) -> None:
-        parse_per_class(self.add_per_class)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(
-                f"seeds {self.seeds} must be different numbers from 0 on. Try --seeds 0 1 2."
-            )
-        batch, workers = self.train.batch_size, self.cluster.workers
-        if self.cluster.fewest < workers:
-            raise ValueError(
-                f"cluster.min_workers ({self.cluster.min_workers}): batch normalisation sees a "
-                "worker's share of a batch, so that the number of workers is fixed. Try 0."
-            )
-        if batch % workers:
-            raise ValueError(
-                f"train.batch_size ({batch}) must be divisible by the number of workers "
-                f"({workers}). Try --train.batch-size {max(batch // workers, 1) * workers}."
-            )
+COMMAND = Command(
+    name="classify",
+    about="Train a ResNet-32 on real images and generated ones; precision and recall by group. "
+    "Finished seeds are kept: the same command goes on with the next one.",
+    parts=(ClassifyOptions(),),
+    short={
+        "images": ("dataset", "add", "add_per_class", "data.root"),
+        "training": ("seeds", "train.epochs", "train.total_images", "train.batch_size"),
+        "where": ("name", "cluster.storage", "cluster.workers", "cluster.device", "track.uri"),
+    },
+)
 
 
 def parse(argv: Sequence[str]) -> ClassifyOptions:
     """The options; the data set decides whether images are mirrored."""
-    dataset = canonical_name(find_option(argv, "dataset", "digits_lt"))
+    return with_values(_usual(typed := COMMAND.read(argv, lambda t: [_usual(t)])), typed)
+
+
+def _usual(typed: Typed) -> ClassifyOptions:
+    dataset = canonical_name(typed.get("dataset", ClassifyOptions.dataset))
     row = next((PRESETS[key] for key in PRESETS if key[0] == dataset), None)
-    flip = row().data.flip if row else True
-    base = ClassifyOptions(data=RealData(flip=flip))
-
-    def command(
-        options: Annotated[ClassifyOptions, tyro.conf.arg(name="")] = base,
-    ) -> ClassifyOptions:
-        """Train a ResNet-32 on real images and generated ones; precision and recall by group.
-
-        Finished seeds are kept: the same command goes on with the next one.
-        """
-        return options
-
-    return tyro.cli(command, args=list(argv), prog=PROG)
+    return ClassifyOptions(data=RealData(flip=row().data.flip if row else True))
 
 
-def identity(options: ClassifyOptions, sets: Sets) -> dict[str, Any]:
+def identity(options: ClassifyOptions, sets: "Sets") -> dict[str, Any]:
     """What decides a seed's result, as plain data.
 
     The number of workers is part of it: batch normalisation sees a worker's share of a batch.
@@ -127,6 +71,8 @@ def identity(options: ClassifyOptions, sets: Sets) -> dict[str, Any]:
 
 def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
     """The run's folder, with config.json in it; ValueError if it is another run's."""
+    from cbdm_scale.runs.run_dir import differing
+
     digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:8]
     storage = Storage(options.cluster.storage)
     storage.check_writable()
@@ -153,6 +99,7 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
 def start(options: ClassifyOptions) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
+    from cbdm_scale.recognition.sets import find_sets
     from cbdm_scale.recognition.worker import Task, train_and_test
     from cbdm_scale.training.distributed import run_in_world
 
@@ -231,16 +178,14 @@ def say_outcome(
     print(f"charts     {tracking.ui_command(uri)}")
     if outcome["unsent"]:
         print(f"waiting    {outcome['unsent']} records for MLflow; the same command sends them")
-    same = f"{PROG} --dataset {options.dataset} --data.root {options.data.root}"
-    same += f" --train.total-images {outcome['images_shown']}"
-    print(f"next       {same}" + ("" if options.add else " --add SET"))
+    typed: Typed = {"dataset": options.dataset, "data.root": options.data.root}
+    typed = {**typed, "train.total_images": outcome["images_shown"]}
+    print(f"next       {COMMAND.line(typed)}" + ("" if options.add else " --add SET"))
 
 
 def resolve(options: ClassifyOptions) -> ClassifyOptions:
     """Absolute paths: a job's working directory vanishes, and workers have their own."""
-    root = options.data.root
-    if not split_scheme(root)[0]:
-        root = Storage(root).url
+    root = absolute_root(options.data.root)
     storage = Storage(options.cluster.storage).url
     return replace(
         options,
@@ -250,14 +195,10 @@ def resolve(options: ClassifyOptions) -> ClassifyOptions:
     )
 
 
+@main_of
 def main(argv: Sequence[str]) -> int:
-    try:
-        refuse_typed_passwords(argv)
-        return start(resolve(parse(argv)))
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return start(resolve(parse(argv)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

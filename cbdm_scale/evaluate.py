@@ -1,75 +1,90 @@
-"""The evaluate command: parse, find what there is, compute what is not, write, log, say."""
+"""cbdm evaluate: read the options, find what there is, compute what is not, write, log, say."""
 
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
-from cbdm_scale.config.schema import find_option
-from cbdm_scale.evaluation import publish, summary, sweep
-from cbdm_scale.evaluation.compute import compute
-from cbdm_scale.evaluation.inputs import find_inputs
+from cbdm_scale.config.command_line import Command, Typed, main_of, prog_of
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
-from cbdm_scale.evaluation.results import Evaluation
-from cbdm_scale.pretrained.loading import load_pretrained, named_pretrained
-from cbdm_scale.pretrained.network import PretrainedNetwork
-from cbdm_scale.storage.remote import refuse_typed_passwords
+from cbdm_scale.storage.json import with_values
+from cbdm_scale.training.options import check_source
+
+if TYPE_CHECKING:  # torch waits until the options are known to be right
+    from cbdm_scale.evaluation.results import Evaluation
+    from cbdm_scale.pretrained.network import PretrainedNetwork
+
+COMMAND = Command(
+    name="evaluate",
+    about="Every number of a run's images, with a report. The same command goes on where it "
+    "stopped, and says again what it found.",
+    parts=(EvaluateOptions(),),
+    short={
+        "network": ("run", "weights", "ema_sweep", "data.root", "track.uri"),
+        "images": (
+            *("num_images", "guidance", "guidance_mode", "samples", "seed"),
+            *("sample.name", "sample.num_steps"),
+        ),
+        "numbers": ("extractor", "extractor_weights", "resize", "memorisation", "against"),
+        "how": ("out", "features", "cluster.workers", "cluster.device", "precision"),
+    },
+)
 
 
-def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, PretrainedNetwork | None]:
-    """The options and where the network comes from, which decides the options' defaults."""
-    base, origin = EvaluateOptions(), named_pretrained(argv)
-    if origin:
-        config = origin.config
-        samples = find_option(argv, "samples", "")
-        omegas = config.eval.omegas[: 1 if samples else None]
-        known = config.eval.extractor != "none"
-        base = replace(
-            base,
-            run=find_option(argv, "run", ""),
-            samples=samples,
-            num_images=0 if samples else config.eval.num_images,
-            guidance=",".join(f"{omega:g}" for omega in omegas),
-            guidance_mode=config.eval.guidance_mode,
-            extractor=config.eval.extractor if known else base.extractor,
-            extractor_weights=config.eval.weights,
-            allow_weights=config.eval.allow_weights,
-            resize=config.eval.resize,
-            seed=config.seed,
-            chunk_size=config.eval.chunk_size,
-            sample=config.sample,
-        )
+def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Typed]:
+    """The options, the network that decides their defaults, and what was typed."""
+    typed = COMMAND.read(argv)
+    options = with_values(EvaluateOptions(), typed)
+    check_source(options.run, options.weights)
+    from cbdm_scale.pretrained.loading import load_pretrained
 
-    def command(
-        options: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = base,
-    ) -> EvaluateOptions:
-        """Every number of a run's images, with a report. The same command goes on where it
-        stopped, and says again what it found."""
-        return options
-
-    return tyro.cli(command, args=list(argv), prog=publish.PROG), origin
+    origin = load_pretrained(
+        options.run,
+        weights=options.weights,
+        resolution=options.resolution,
+        tracking_uri=options.track.uri,
+    )
+    config = origin.config
+    known = config.eval.extractor != "none"
+    base = EvaluateOptions(
+        samples=options.samples,
+        num_images=0 if options.samples else config.eval.num_images,
+        guidance=config.eval.guidance[: 1 if options.samples else None],
+        guidance_mode=config.eval.guidance_mode,
+        extractor=config.eval.extractor if known else options.extractor,
+        extractor_weights=config.eval.extractor_weights,
+        allow_weights=config.eval.allow_weights,
+        resize=config.eval.resize,
+        seed=config.seed,
+        chunk_size=config.eval.chunk_size,
+        sample=config.sample,
+    )
+    return with_values(base, typed), origin, typed
 
 
-def start(options: EvaluateOptions, origin: PretrainedNetwork, argv: Sequence[str]) -> int:
+def start(options: EvaluateOptions, origin: "PretrainedNetwork", typed: Typed) -> int:
     """One evaluation or a sweep, and its last words. The exit status."""
+    from cbdm_scale.evaluation import sweep
+
     if options.widths:
-        sweep.start(options, origin, partial(evaluate, argv=argv))
+        sweep.start(options, origin, partial(evaluate, typed=typed))
         return 0
-    evaluation = evaluate(options, origin, argv)
-    print(f"next     {following(options, evaluation, argv)}")
+    evaluation = evaluate(options, origin, typed)
+    print(f"next     {following(options, evaluation, typed)}")
     return 0
 
 
 def evaluate(
-    options: EvaluateOptions, origin: PretrainedNetwork, argv: Sequence[str]
-) -> Evaluation:
+    options: EvaluateOptions, origin: "PretrainedNetwork", typed: Typed
+) -> "Evaluation":
     """Check, compute, write, log, and say how it went."""
+    from cbdm_scale.evaluation import publish, summary
+    from cbdm_scale.evaluation.compute import compute
+    from cbdm_scale.evaluation.inputs import find_inputs
+    from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
+
     inputs = find_inputs(options, origin)
     against = publish.find_against(inputs)
     home = inputs.home
@@ -80,8 +95,8 @@ def evaluate(
     if evaluation is None:
         home.check_writable()
         evaluation = compute(inputs)
-        command = " ".join([publish.PROG, *map(shlex.quote, argv)])
-        write_evaluation(home, evaluation, {"made": time.time(), "command": command})
+        about = {"made": time.time(), "command": COMMAND.line(typed)}
+        write_evaluation(home, evaluation, about)
     if not publish.has_report(home, against):
         publish.write_report_files(home, inputs, evaluation, against)
     unlogged = publish.log_to_mlflow(home, inputs, evaluation)
@@ -92,23 +107,18 @@ def evaluate(
     return evaluation
 
 
-def following(options: EvaluateOptions, evaluation: Evaluation, argv: Sequence[str]) -> str:
+def following(options: EvaluateOptions, evaluation: "Evaluation", typed: Typed) -> str:
     """The next command: compare, or make the set that was best."""
     if not options.against:
-        words = [publish.PROG, *map(shlex.quote, argv), "--against", "OTHER_RUN"]
-        return " ".join(words)
+        return COMMAND.line(typed, against="OTHER_RUN")
     best = f"--guidance {evaluation.best.omega:g}"
-    return f"python -m cbdm_scale.sample --run {shlex.quote(options.run)} {best}"
+    return f"{prog_of('sample')} --run {shlex.quote(options.run)} {best}"
 
 
+@main_of
 def main(argv: Sequence[str]) -> int:
-    try:
-        refuse_typed_passwords(argv)
-        options, origin = parse(argv)
-        return start(options, origin or load_pretrained(options.run), argv)
-    except KeyboardInterrupt:
-        print("\nstopped: what is finished is kept, the same command goes on", file=sys.stderr)
-        return 130
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return start(*parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

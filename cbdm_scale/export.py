@@ -1,27 +1,25 @@
-"""The export command: find the network, write the folder, check it, say how it went."""
+"""cbdm export: find the network, write the folder, check it, say how it went."""
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
+from cbdm_scale.config.command_line import Command, main_of
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.evaluation.model_card import write_card
-from cbdm_scale.evaluation.records import read_evaluations
-from cbdm_scale.evaluation.results import Evaluation
-from cbdm_scale.pretrained.export_diffusers import check_diffusers, write_diffusers, write_json
-from cbdm_scale.pretrained.export_program import write_program
-from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
+from cbdm_scale.data.options import DataRoot
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.remote import refuse_typed_passwords
+from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking.options import TrackUri
+from cbdm_scale.training.options import check_source
 
-PROG = "python -m cbdm_scale.export"
+if TYPE_CHECKING:  # torch waits until the options are known to be right
+    from cbdm_scale.evaluation.results import Evaluation
+    from cbdm_scale.pretrained.network import PretrainedNetwork
+
 WEIGHTS, CONFIG, CARD = RunDir.MODEL, RunDir.CONFIG, "README.md"
 DIFFUSERS, PROGRAM = "diffusers", "denoiser.pt2"
 
@@ -32,7 +30,7 @@ class ExportOptions:
     """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
     (models:/NAME@ALIAS), a checkpoint of the paper's own code (.pt), a folder of diffusers."""
 
-    to: str = ""
+    out: str = ""
     """Folder that it is written to; one that is not there yet, or is empty."""
 
     weights: str = "ema"
@@ -43,35 +41,35 @@ class ExportOptions:
     """Also the denoiser as one file of torch.export (denoiser.pt2), which runs without this
     package: in a process of torch alone, in C++ (AOTInductor), by what reads its graphs."""
 
-    data_root: str = ""
-    """Where the training set is now, for the card; "" is where the run found it."""
-
     resolution: int | None = None
     """Height of the images, for a .pt file that does not say it."""
 
-    tracking_uri: str = ""
-    """MLflow server or database of a model; "" is MLFLOW_TRACKING_URI, else mlflow.db in
-    ~/cbdm_scale/runs."""
+    data: DataRoot = field(default_factory=DataRoot)
+    track: TrackUri = field(default_factory=TrackUri)
 
 
-def parse(argv: Sequence[str]) -> ExportOptions:
-    def command(
-        options: Annotated[ExportOptions, tyro.conf.arg(name="")],
-    ) -> ExportOptions:
-        """Write a trained network as safetensors, with its card, and for diffusers."""
-        return options
-
-    return tyro.cli(command, args=list(argv), prog=PROG)
+COMMAND = Command(
+    name="export",
+    about="Write a trained network as safetensors, with its card, and for diffusers.",
+    parts=(ExportOptions(),),
+    short={
+        "network": ("run", "weights", "resolution", "data.root", "track.uri"),
+        "what is written": ("out", "program"),
+    },
+)
 
 
 def find_evaluation(
-    origin: PretrainedNetwork, weights: str
-) -> tuple[Evaluation | None, list[str]]:
+    origin: "PretrainedNetwork", weights: str
+) -> tuple["Evaluation | None", list[str]]:
     """The newest evaluation of this checkpoint and these weights, None if there is none.
 
     By the command, or else during training. And notes: of those that cannot be read, as they
     are damaged or of another version.
     """
+
+    from cbdm_scale.evaluation.records import read_evaluations
+
     if not origin.folder:
         return None, []
     stored, problems = read_evaluations(Storage(f"{origin.folder}/{RunDir.EVALUATION}"))
@@ -84,7 +82,7 @@ def find_evaluation(
     return found[-1] if found else None, notes
 
 
-def config_json(origin: PretrainedNetwork) -> dict[str, object]:
+def config_json(origin: "PretrainedNetwork") -> dict[str, object]:
     """The run's configuration as a run keeps it, without the folders it was made in."""
     about = json.loads(json.dumps(asdict(origin.config)))
     about["image"] = {
@@ -100,14 +98,22 @@ def config_json(origin: PretrainedNetwork) -> dict[str, object]:
 
 
 def export(
-    origin: PretrainedNetwork,
+    origin: "PretrainedNetwork",
     real: Manifest | None,
-    evaluation: Evaluation | None,
+    evaluation: "Evaluation | None",
     to: Path,
     *,
     program: bool = False,
 ) -> dict[str, list[str]]:
     """Write the folder; lines about what is in it for others: file or folder -> lines."""
+    from cbdm_scale.evaluation.model_card import write_card
+    from cbdm_scale.pretrained.export_diffusers import (
+        check_diffusers,
+        write_diffusers,
+        write_json,
+    )
+    from cbdm_scale.pretrained.export_program import write_program
+
     to.mkdir(parents=True, exist_ok=True)
     (to / WEIGHTS).write_bytes(origin.weights)
     for_others: dict[str, list[str]] = {}
@@ -126,18 +132,22 @@ def export(
 
 
 def start(options: ExportOptions) -> int:
-    if not options.to:
-        raise ValueError("to is missing. Give --to the folder that is to be written.")
-    to = Path(options.to).expanduser()
+    check_source(options.run, options.weights)
+    if not options.out:
+        raise ValueError("out is missing. Give --out the folder that is to be written.")
+    to = Path(options.out).expanduser()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ValueError(f"to ({to}) is there already and not empty. Give --to another folder.")
+        raise ValueError(f"out ({to}) is there already, not empty. Give --out another folder.")
+    from cbdm_scale.pretrained.loading import load_pretrained
+    from cbdm_scale.pretrained.network import find_data
+
     origin = load_pretrained(
         options.run,
         weights=options.weights,
         resolution=options.resolution,
-        tracking_uri=options.tracking_uri,
+        tracking_uri=options.track.uri,
     )
-    real, _ = find_data(origin, options.data_root)
+    real, _ = find_data(origin, options.data.root)
     evaluation, notes = find_evaluation(origin, options.weights)
     for note in (*origin.notes, *notes):
         print(note)
@@ -152,10 +162,10 @@ def start(options: ExportOptions) -> int:
     return 0
 
 
+@main_of
 def main(argv: Sequence[str]) -> int:
-    try:
-        refuse_typed_passwords(argv)
-        return start(parse(argv))
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return start(with_values(ExportOptions(), COMMAND.read(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

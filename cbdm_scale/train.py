@@ -1,29 +1,90 @@
-"""python -m cbdm_scale.train: parse, then one call (runs/launch.py)."""
+"""cbdm train, python -m cbdm_scale.train: read the options, then one call (runs/launch.py)."""
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.config.preset_file import sampler_note
+from cbdm_scale.config.command_line import Command, main_of
+from cbdm_scale.config.run_options import (
+    RUN_PARTS,
+    RUN_SHORT,
+    Parsed,
+    RunOptions,
+    parse_run,
+    resolve,
+)
 from cbdm_scale.config.schema import Config
-from cbdm_scale.pretrained.finetune import Start, begin, named_start, settle
-from cbdm_scale.runs.command_line import parse, resolve
-from cbdm_scale.runs.launch import carry_out, describe, find_data
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.remote import refuse_typed_passwords
 from cbdm_scale.storage.run_dir import RunDir
 
+if TYPE_CHECKING:
+    from cbdm_scale.pretrained.finetune import Start
+
+COMMAND = Command(
+    name="train",
+    about="Train a class-balancing diffusion model. The same command continues its run.",
+    parts=RUN_PARTS,
+    short=RUN_SHORT,
+)
 NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 
 
-def start(config: Config, origin: Start | None, argv: Sequence[str]) -> int:
-    """A run, and how it went. The exit status."""
-    outcome = carry_out(config, origin=origin, argv=argv)
-    say_outcome(outcome["config"], outcome)
+def parse(argv: Sequence[str]) -> Parsed:
+    """What was typed; --help shows the defaults of the row that is named."""
+    return parse_run(COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()]))
+
+
+def with_start(parsed: Parsed) -> "tuple[Parsed, Start | None]":
+    """The options with the defaults of the network that --init-from names, and that network.
+
+    Wrong values are found before it is looked for.
+    """
+    init_from = parsed.typed.get("init_from", "")
+    if not init_from:
+        resolve(parsed.config)
+        return parsed, None
+    parsed.check_values()
+    from cbdm_scale.pretrained.finetune import find_start, with_network
+
+    start = find_start(init_from, parsed.value("cluster.storage"), parsed.value("name"))
+    return replace(parsed, base=with_network(parsed.base, start, parsed.typed)), start
+
+
+@main_of
+def main(argv: Sequence[str]) -> int:
+    parsed, start = with_start(parse(argv))
+    config = resolve(parsed.config)
+    for note in parsed.notes:
+        print(note)
+    if parsed.typed.get("dry_run"):
+        print_dry_run(config, start, parsed)
+        return 0
+    from cbdm_scale.runs.launch import carry_out
+
+    outcome = carry_out(config, origin=start, chosen=parsed.chosen)
+    print_outcome(outcome["config"], outcome)
     return 0
 
 
-def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
+def print_dry_run(config: Config, start: "Start | None", parsed: Parsed) -> None:
+    """The resolved configuration and what follows from it. Nothing is written."""
+    from cbdm_scale.pretrained.finetune import begin, resolve_start
+    from cbdm_scale.runs.launch import describe, find_data
+
+    manifest = find_data(config, write=False)
+    lines: list[str] = []
+    if start:
+        config, lines = resolve_start(config, start, manifest, chosen=parsed.chosen)
+        lines += [*begin(config, start, manifest, write=False), ""]
+    for option, value in config.flat().items():
+        print(f"{option} = {value}")
+    print("", *lines, sep="\n")
+    for name, number in describe(config, manifest).items():
+        print(f"{name}: {number:,.1f}" if isinstance(number, float) else f"{name}: {number}")
+
+
+def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
     """Last and short: where the run is, its numbers, the next command."""
     from cbdm_scale import tracking
 
@@ -56,35 +117,5 @@ def say_outcome(config: Config, outcome: dict[str, Any]) -> None:
         print(f"next     {NEXT_DATASET}")
 
 
-def main(argv: Sequence[str]) -> int:
-    try:
-        refuse_typed_passwords(argv)
-        origin = named_start(argv)
-        config, dry_run = parse(argv, origin)
-        config = resolve(config)
-        for note in sampler_note(argv, config):
-            print(note)
-        if dry_run:
-            manifest = find_data(config, write=False)
-            lines: list[str] = []
-            if origin:
-                config, lines = settle(config, origin, argv, manifest)
-                lines += [*begin(config, origin, manifest, write=False), ""]
-            for option, value in config.flat().items():
-                print(f"{option} = {value}")
-            print("", *lines, sep="\n")
-            for name, number in describe(config, manifest).items():
-                print(
-                    f"{name}: {number:,.1f}"
-                    if isinstance(number, float)
-                    else f"{name}: {number}"
-                )
-            return 0
-        return start(config, origin, argv)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

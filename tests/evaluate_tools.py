@@ -29,7 +29,7 @@ def random_classifier(tmp_path_factory) -> str:
 def evaluated(tmp_path_factory, digits_root, random_classifier) -> str:
     """A run that was evaluated at omega 0 and 2. Read only."""
     run = make_run(tmp_path_factory.mktemp("evaluated"), digits_root)
-    assert evaluate(run, random_classifier, "--guidance", "2,0", *HERE) == 0
+    assert evaluate(run, random_classifier, "--guidance", "2", "0", *HERE) == 0
     return run
 
 

@@ -195,15 +195,6 @@ OWNER = {
     "mlflow": {"cbdm_scale/tracking/", "cbdm_scale/pretrained/mlflow_model.py"},
     "webdataset": {"data_prep/tars.py", "data_prep/writing/tars.py"},
     "braceexpand": {"data_prep/readers/foreign_tars.py"},
-    "tyro": {
-        "cbdm_scale/runs/command_line.py",
-        "cbdm_scale/sample.py",
-        "cbdm_scale/evaluate.py",
-        "cbdm_scale/evaluation/options.py",
-        "cbdm_scale/export.py",
-        "cbdm_scale/classify.py",
-        "tune/search_tau.py",
-    },
     "torch_fidelity": {"cbdm_scale/metrics/inception.py"},
     "torch.distributed": {"cbdm_scale/training/distributed.py", "cbdm_scale/cluster/"},
 }

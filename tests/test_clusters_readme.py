@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cbdm_scale.runs.command_line import parse
+from cbdm_scale.train import parse
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = ROOT / "clusters"

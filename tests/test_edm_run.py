@@ -17,11 +17,11 @@ from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.evaluation.evaluator import evaluate_alone
 from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.runs.command_line import parse
 from cbdm_scale.sample import main as sample
 from cbdm_scale.sample import parse as parse_sample
 from cbdm_scale.sampling.generate import generate
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.train import parse
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def edm(tmp_path: Path, digits_root: str) -> str:
 @pytest.mark.parametrize("row", ["ddpm", "cbdm", "cbdm_tcfg"])
 def test_every_row_and_backbone_takes_the_process(row, backbone):
     words = ["--process", "edm", "--preset", row, "--backbone", backbone]
-    config, plain = parse(words)[0], preset("digits_lt", row, backbone)
+    config, plain = parse(words).config, preset("digits_lt", row, backbone)
     assert config == replace(plain, process="edm", sample=config.sample)
     assert (config.sample.name, config.sample.num_steps) == ("heun", 18)
     assert config.run_name.startswith("digits_lt-edm") and config.run_name != plain.run_name
@@ -72,13 +72,13 @@ def test_the_sample_command_refuses_samplers_of_ddpm(edm, capsys):
 
 def test_the_score_in_training_is_that_of_the_evaluate_command(edm, random_classifier):
     """Two ways to the same images: the evaluator's shares, and a set of the sample command."""
-    words = ("--guidance", "0,1", "--chunk-size", "8", *QUICK)
+    words = ("--guidance", "0", "1", "--chunk-size", "8", *QUICK)
     assert evaluate(edm, random_classifier, *words) == 0
     by_command = found_in(edm)
     sets = by_command.sets
     config = from_dict(json.loads(Path(edm, "config.json").read_text()))
     asked = replace(
-        config.eval, extractor=random_classifier, num_images=50, omegas=(0.0, 1.0), scan=True
+        config.eval, extractor=random_classifier, num_images=50, guidance=(0.0, 1.0), scan=True
     )
     training = evaluate_alone(
         torch.device("cpu"),

@@ -16,7 +16,7 @@ def test_every_width_is_evaluated_and_the_best_is_named(
 ):
     run = make_run(tmp_path / "runs", digits_root, images=(48, 96))
     keep_two(run)
-    words = ("--guidance", "0", "--ema-sweep", "0.1,0.05", *QUICK)
+    words = ("--guidance", "0", "--ema-sweep", "0.1", "0.05", *QUICK)
     assert evaluate(run, random_classifier, *words) == 0
     folder = Storage(run).child("evaluation")
     found = folder.read_json("ema-sweep-000000000096.json")
@@ -48,8 +48,8 @@ def test_against_a_run_whose_widths_were_swept_it_is_its_average_that_is_shown(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--ema-sweep", "0.1,x"), r"ema_sweep \(0\.1,x\) must be widths"),
-        (("--ema-sweep", "0.1,0.9"), r"ema_sweep \(0\.1,0\.9\) must be widths .* got 0\.9"),
+        (("--ema-sweep", "0.1", "x"), r"--ema-sweep takes .*, got '0\.1 x'"),
+        (("--ema-sweep", "0.1", "0.9"), r"ema_sweep: the width .* got 0\.9"),
         (("--ema-sweep", "0.1", "--weights", "raw"), r"cannot go with weights"),
     ],
 )

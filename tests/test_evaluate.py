@@ -57,7 +57,7 @@ def test_the_same_command_says_it_again_and_makes_nothing(
     before = sorted(
         p.stat().st_mtime_ns for p in home_of(evaluated_copy).local_path().iterdir()
     )
-    assert evaluate(evaluated_copy, random_classifier, "--guidance", "0,2", *HERE) == 0
+    assert evaluate(evaluated_copy, random_classifier, "--guidance", "0", "2", *HERE) == 0
     out = capsys.readouterr().out
     assert "omega" in out and "features of" not in out
     assert not Path(evaluated_copy, "samples").exists()
@@ -66,17 +66,17 @@ def test_the_same_command_says_it_again_and_makes_nothing(
 
 
 def test_what_decides_the_numbers_decides_the_folder(evaluated, random_classifier):
-    words = ["--run", evaluated, "--extractor", random_classifier, "--guidance", "0,2"]
+    words = ["--run", evaluated, "--extractor", random_classifier, "--guidance", "0", "2"]
     words += ["--num-images", "50"]
 
     def id_of(*more: str) -> str:
-        options, origin = parse([*words, *more])
+        options, origin, _ = parse([*words, *more])
         return find_inputs(options, origin).id
 
     assert id_of() == found_in(evaluated).id
     changes = [
         ("--num-images", "49"),
-        ("--guidance", "0,1"),
+        ("--guidance", "0", "1"),
         ("--seed", "1"),
         ("--weights", "raw"),
         ("--no-memorisation",),
@@ -86,7 +86,7 @@ def test_what_decides_the_numbers_decides_the_folder(evaluated, random_classifie
     ]
     ids = [id_of(*change) for change in [(), *changes]]
     assert len(set(ids)) == len(ids)
-    assert id_of("--cluster.workers", "0", "--guidance", "2,0,0") == ids[0]
+    assert id_of("--cluster.workers", "0", "--guidance", "2", "0", "0") == ids[0]
 
 
 @pytest.mark.parametrize("form", ["npz", "png", "shards", "set"])
@@ -166,7 +166,7 @@ def test_the_report_gets_the_nearest_training_image_of_every_made_one(
     more = ["--samples", str(tmp_path / "copies.npz"), "--out", str(tmp_path / "found")]
     words = ["--run", evaluated, "--extractor", random_classifier, *more, *HERE]
     assert main(words) == 0
-    options, origin = parse(words)
+    options, origin, _ = parse(words)
     inputs = find_inputs(options, origin)
     evaluation = read_evaluation(inputs.home)
     pictures = report_images(inputs, evaluation)
@@ -182,7 +182,7 @@ def test_images_without_labels_leave_no_class_to_show(evaluated, random_classifi
     images = np.zeros((9, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "a.npz", arr_0=images)
     more = ["--samples", str(tmp_path / "a.npz"), "--out", str(tmp_path / "found")]
-    options, origin = parse(
+    options, origin, _ = parse(
         ["--run", evaluated, "--extractor", random_classifier, *more, *QUICK]
     )
     inputs = find_inputs(options, origin)

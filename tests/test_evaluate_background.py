@@ -26,7 +26,7 @@ from cbdm_scale.tracking.client import make_client
 def test_against_shows_the_newest_evaluation_of_the_other_run(
     evaluated_copy, evaluated, random_classifier
 ):
-    words = ("--guidance", "0,2", "--against", evaluated)
+    words = ("--guidance", "0", "2", "--against", evaluated)
     assert evaluate(evaluated_copy, random_classifier, *words, *HERE) == 0
     found = home_of(evaluated_copy).read_json("report.json")
     assert found["against"] == f"noise/{found_in(evaluated).id}"
@@ -35,14 +35,14 @@ def test_against_shows_the_newest_evaluation_of_the_other_run(
 def test_another_run_without_an_evaluation_is_said_with_the_command(
     evaluated_copy, evaluated, random_classifier, capsys
 ):
-    words = ("--guidance", "0,2", "--num-images", "20", "--against", evaluated)
+    words = ("--guidance", "0", "2", "--num-images", "20", "--against", evaluated)
     assert evaluate(evaluated_copy, random_classifier, *words, *HERE) == 1
     error = capsys.readouterr().err
     assert (
         f"against ({evaluated}) has no evaluation with extractor {random_classifier}" in error
     )
     command = (
-        f"--run {evaluated} --num-images 20 --guidance 0,2 --extractor {random_classifier}"
+        f"--run {evaluated} --num-images 20 --guidance 0 2 --extractor {random_classifier}"
     )
     assert f"python -m cbdm_scale.evaluate {command}" in error
 
@@ -68,8 +68,8 @@ def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
 ):
     uri = make_database(Path(evaluated_copy).parent)
     run_id = begin(uri, Storage(evaluated_copy))
-    words = ("--guidance", "0,2", *HERE)
-    away = ("--tracking-uri", "http://127.0.0.1:9")
+    words = ("--guidance", "0", "2", *HERE)
+    away = ("--track.uri", "http://127.0.0.1:9")
     assert evaluate(evaluated_copy, random_classifier, *words, *away) == 0
     out = capsys.readouterr().out
     assert re.search(r"waiting  http://127.0.0.1:9 does not take .*; the same command", out)
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_the_papers_code_needs_the_name_of_its_data_set(
     assert main(["--run", path, *QUICK]) == 1
     error = capsys.readouterr().err
     assert "does not say what it learnt from" in error and "--dataset NAME" in error
-    words = ["--run", path, "--dataset", "digits-lt", "--data-root", digits_root]
+    words = ["--run", path, "--dataset", "digits-lt", "--data.root", digits_root]
     assert main([*words, *QUICK]) == 1
     error = capsys.readouterr().err
     assert f"dataset digits_lt has 10 classes, the network {net.num_classes}" in error
@@ -134,7 +134,7 @@ def test_a_data_set_without_eval_split_is_said(
     evaluated_copy, tmp_path, digits_root, random_classifier, capsys
 ):
     root = tampered(evaluated_copy, tmp_path, digits_root, without=["eval"])
-    assert evaluate(evaluated_copy, random_classifier, "--data-root", root, *HERE) == 1
+    assert evaluate(evaluated_copy, random_classifier, "--data.root", root, *HERE) == 1
     assert "has no eval split to compare with, only train" in capsys.readouterr().err
 
 
@@ -165,17 +165,20 @@ def test_labels_that_the_data_set_does_not_have_are_said(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--guidance", "0,much"), r"guidance \(0,much\) must be one or more numbers of at"),
-        (("--guidance", "-1"), r"guidance \(-1\) must be one or more numbers"),
-        (("--guidance", "nan"), r"guidance \(nan\) must be one or more numbers"),
+        (("--guidance", "0", "much"), r"--guidance takes .* a number, got '0 much'"),
+        (("--guidance", "-1"), "guidance must be one or more numbers"),
+        (("--guidance", "nan"), r"guidance takes .*number, got 'nan'"),
         (("--num-images", "1"), "num_images must be at least 2, got 1"),
         (("--chunk-size", "0"), "chunk_size must be at least 1, got 0"),
         (("--extractor", "vgg"), "eval.extractor 'vgg' is not known"),
         (("--extractor", "none"), "extractor none gives no numbers"),
         (("--dataset", "cifar10"), r"dataset \(cifar10\): the run learnt from digits_lt"),
-        (("--data-root", "/nowhere"), r"data_root: .*/nowhere.* holds no data set digits_lt"),
+        (("--data.root", "/nowhere"), r"data.root: .*/nowhere.* holds no data set digits_lt"),
         (("--samples", "/nowhere"), "samples: /nowhere is not there"),
-        (("--samples", "a.npz", "--guidance", "0,1"), "names 2 strengths, and samples .a.npz"),
+        (
+            ("--samples", "a.npz", "--guidance", "0", "1"),
+            "names 2 strengths, and samples .a.npz",
+        ),
         (("--against", "/nowhere"), r"against: run \(/nowhere\) does not exist"),
         (("--run", "/nowhere"), r"run \(/nowhere\) does not exist"),
         (("--sample.num-steps", "2000"), r"sample.num_steps \(2000\) must be between 1 and"),
@@ -185,7 +188,7 @@ def test_what_does_not_fit_is_named(evaluated, random_classifier, capsys, words,
     before = Storage(f"{evaluated}/evaluation").list()
     try:
         status = evaluate(evaluated, random_classifier, *HERE, *words)
-    except SystemExit as stopped:  # by tyro
+    except SystemExit as stopped:  # of a word that is no option
         status = stopped.code
     assert status
     assert re.search(message, capsys.readouterr().err)
@@ -198,14 +201,14 @@ def test_without_a_run_the_way_out_is_said(capsys):
 
 
 def test_the_runs_own_configuration_decides_the_defaults(evaluated):
-    options, origin = parse(["--run", evaluated, "--seed", "5"])
+    options, origin, _ = parse(["--run", evaluated, "--seed", "5"])
     assert origin and options.sample == origin.config.sample
     assert (options.num_images, options.omegas, options.chunk_size) == (30, (1.0,), 8)
     assert options.seed == 5 and options.extractor == "classifier"
-    assert EvaluateOptions(guidance="1, 0,0.5 ,1").omegas == (0.0, 0.5, 1.0)
+    assert EvaluateOptions(guidance=(1, 0, 0.5, 1)).omegas == (0.0, 0.5, 1.0)
 
 
 def test_a_damaged_result_is_named_with_the_way_out(evaluated_copy, random_classifier, capsys):
     home_of(evaluated_copy).write_bytes("metrics.json", b"{")
-    assert evaluate(evaluated_copy, random_classifier, "--guidance", "0,2", *HERE) == 1
+    assert evaluate(evaluated_copy, random_classifier, "--guidance", "0", "2", *HERE) == 1
     assert "metrics.json is damaged" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
             num_images=50,
             recall_images=20,
             chunk_size=8,
-            omegas=(1.0, 0.5),
+            guidance=(1.0, 0.5),
         ),
     )
     open_run_dir(config, read_manifest(digits_root, config.dataset))

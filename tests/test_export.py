@@ -78,7 +78,7 @@ def evaluation(checkpoint: str, images: int) -> Evaluation:
 @pytest.fixture
 def exported(run: str, tmp_path: Path) -> Path:
     to = tmp_path / "exported"
-    assert main(["--run", run, "--to", str(to)]) == 0
+    assert main(["--run", run, "--out", str(to)]) == 0
     return to
 
 
@@ -129,7 +129,7 @@ def test_the_card_has_the_metrics_of_this_checkpoint_and_of_no_other(
         home = Storage(run).child(f"evaluation/{name}")
         home.write_bytes("metrics.json", to_json(replace(found, sets=sets)).encode())
         home.write_json("about.json", {"made": made, "command": ""})
-    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
     assert "| 0.8 | cfg | 1.8 | 600 | 4.5 [4.5, 4.5] |" in card and "3 [3, 3]" not in card
     assert "not evaluated" not in capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_an_evaluation_of_an_older_version_is_left_out_of_the_card_and_named(
         home = Storage(run).child(f"evaluation/{name}")
         home.write_bytes("metrics.json", text.encode())
         home.write_json("about.json", {"made": made, "command": ""})
-    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "left out of the card: " in said and "evaluation/old/metrics.json" in said
     assert (
@@ -184,7 +184,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(
     exported: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["--run", run, "--to", str(exported)]) == 1
+    assert main(["--run", run, "--out", str(exported)]) == 1
     assert "is there already and not empty" in capsys.readouterr().err
     assert main(["--run", run]) == 1
     assert "to is missing" in capsys.readouterr().err
@@ -194,7 +194,7 @@ def test_a_layer_that_diffusers_lacks_is_named(
     tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = make_run(tmp_path / "runs", digits_root, row="tcfg")
-    assert main(["--run", told, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", told, "--out", str(tmp_path / "out")]) == 0
     assert "left the layer omega" in capsys.readouterr().out
     kept = load_file(tmp_path / "out/model.safetensors")
     assert any(name.startswith("omega.") for name in kept)
@@ -204,7 +204,7 @@ def test_a_network_of_edm_gets_no_scheduler_of_ddpm_and_the_card_says_its_noise(
     tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edm, to = make_run(tmp_path / "runs", digits_root, row="cbdm_edm"), tmp_path / "out"
-    assert main(["--run", edm, "--to", str(to)]) == 0
+    assert main(["--run", edm, "--out", str(to)]) == 0
     assert "not written: the network is of the process edm" in capsys.readouterr().out
     assert not (to / "diffusers").exists()
     card = (to / "README.md").read_text()
@@ -221,7 +221,7 @@ def test_a_dit_for_diffusers_comes_back_with_its_noise_and_its_none(
     tmp_path: Path, digits_root: str
 ) -> None:
     run = make_run(tmp_path / "runs", digits_root, row="tcfg", backbone="dit", model=DIT)
-    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
     before, after = (
         load_pretrained(run),
         load_pretrained(str(tmp_path / "out/diffusers/transformer")),
@@ -241,7 +241,7 @@ def test_a_dit_with_other_waves_of_the_step_is_not_written_and_the_way_out_is_sa
 ) -> None:
     model = replace(DIT, step_shift=0)
     run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=model)
-    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "not written: the network has model.step_shift 0" in said
     assert "Train with --model.step-shift 1" in said
@@ -255,7 +255,7 @@ def test_one_denoising_step_of_a_dit_is_the_same_in_diffusers(
 ) -> None:
     pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
     run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=DIT)
-    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
     origin, folder = load_pretrained(run), tmp_path / "out/diffusers"
     assert "checked: one denoising step" in check_diffusers(origin, folder)
     config = folder / "transformer/config.json"

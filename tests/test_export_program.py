@@ -40,7 +40,7 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
     tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, to = make_run(tmp_path / "runs", digits_root, row="tcfg"), tmp_path / "out"
-    assert main(["--run", run, "--to", str(to), "--program"]) == 0
+    assert main(["--run", run, "--out", str(to), "--program"]) == 0
     assert "checked: read back, it differs by" in capsys.readouterr().out
     words = [sys.executable, "-c", ALONE, str(to / "denoiser.pt2"), str(tmp_path / "found")]
     subprocess.run(words, check=True, cwd=tmp_path, timeout=120)

@@ -12,15 +12,15 @@ from sampling_tools import MODEL, make_run
 from test_third_party import CONFIGS, random_net, save, to_paper_names
 
 from cbdm_scale.config.preset_file import PresetFile, preset_text
+from cbdm_scale.config.run_options import resolve
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.pretrained.finetune import begin, label_rows, named_start, settle
+from cbdm_scale.pretrained.finetune import begin, label_rows, resolve_start
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.runs.command_line import parse, resolve
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.train import main
+from cbdm_scale.train import main, parse, with_start
 from cbdm_scale.training.state import load_initial, save_checkpoint
 
 
@@ -35,12 +35,12 @@ def words(run, digits_root, tmp_path):
 
 def prepared(words):
     """(configuration, manifest, run's folder, lines) of a command, as before its launch."""
-    origin = named_start(words)
-    config = resolve(parse(words, origin)[0])
+    parsed, start = with_start(parse(words))
+    config = resolve(parsed.config)
     manifest = read_manifest(config.data.root, config.dataset)
-    config, lines = settle(config, origin, words, manifest)
+    config, lines = resolve_start(config, start, manifest, chosen=parsed.chosen)
     folder = open_run_dir(config, manifest)
-    lines += begin(config, origin, manifest, write=True)
+    lines += begin(config, start, manifest, write=True)
     return config, manifest, folder, lines
 
 
@@ -145,7 +145,7 @@ def test_y_prime_is_uniform_on_the_same_data_and_as_in_training_on_other_data(
     kept.write_text(
         preset_text(PresetFile(dataset="digits_lt", preset="cbdm", options=options))
     )
-    config, *_, lines = prepared([*words, "--preset", str(kept)])
+    config, *_, lines = prepared([*words, "--config", str(kept)])
     assert config.loss.label_power == 0.25 and "label_power" not in "\n".join(lines)
     file = Path(run, "config.json")
     file.write_text(file.read_text().replace(load_pretrained(run).fingerprint, "0" * 16))

@@ -112,7 +112,7 @@ def test_a_row_on_another_backbone_is_the_row_otherwise(dataset, backbone):
     ],
 )
 def test_the_papers_guidance(dataset, omega):
-    assert preset(dataset).eval.omegas == (omega,)
+    assert preset(dataset).eval.guidance == (omega,)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_the_papers_guidance(dataset, omega):
 def test_the_papers_augmentations(row, augment, omega):
     config = preset("cifar100_lt", row)
     assert (config.data.augment, config.data.augment_p) == (augment, 0.12)
-    assert config.eval.omegas == (omega,)
+    assert config.eval.guidance == (omega,)
     added = num_parameters(network(config)) - num_parameters(network(preset("cifar100_lt")))
     assert added == (9 * 512 if augment == "ada" else 0)
 
@@ -155,12 +155,12 @@ def test_table_5_trains_edm_as_edm_was_trained():
     )
     assert cbdm.train == train and cbdm.model == plain.model and cbdm.edm == plain.edm
     assert (plain.loss.name, cbdm.loss.name, cbdm.loss.tau) == ("ddpm", "cbdm", 1.0)
-    assert (plain.eval.omegas, cbdm.eval.omegas) == ((0.8,), (1.6,))
+    assert (plain.eval.guidance, cbdm.eval.guidance) == ((0.8,), (1.6,))
 
 
 def test_figure_12_adds_an_embedding_of_the_strength_to_ddpm():
     config, plain = preset("cifar100", "tcfg"), preset("cifar100", "ddpm")
-    assert config.eval.omegas == (0.1,)
+    assert config.eval.guidance == (0.1,)
     assert (config.loss.omega_max, config.loss.tcfg_gamma) == (1.0, 0.25)
     assert config.train == plain.train and config.model == plain.model
     added = num_parameters(network(config)) - num_parameters(network(plain))
@@ -169,7 +169,7 @@ def test_figure_12_adds_an_embedding_of_the_strength_to_ddpm():
 
 def test_figure_12s_two_rows_differ_in_the_guidance_alone():
     cfg, tcfg = preset("cifar100", "cfg"), preset("cifar100", "tcfg")
-    assert (cfg.eval.omegas, tcfg.eval.omegas) == ((0.2,), (0.1,))
+    assert (cfg.eval.guidance, tcfg.eval.guidance) == ((0.2,), (0.1,))
     assert cfg.eval.num_images == 10_000
     assert replace(cfg, preset="ddpm").loss == preset("cifar100", "ddpm").loss
     assert replace(tcfg, preset="cfg", loss=cfg.loss, eval=cfg.eval) == cfg
@@ -191,7 +191,7 @@ def test_the_rows_that_fine_tune_are_those_of_tables_2_and_7():
     assert {row: ORIGINS[row] for row in TABLE_2} == ORIGINS
     for row, (_, omega) in TABLE_2.items():
         scratch, config = preset(row[0]), preset(*row)
-        assert config.eval.omegas == (omega,)
+        assert config.eval.guidance == (omega,)
         assert (config.model, config.loss.tau) == (
             scratch.model,
             1 if "ddpm" in row[1] else scratch.loss.tau,

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from cbdm_scale.config.presets import preset
-from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.runs.command_line import parse
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.train import parse
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def claim(grey_root, tmp_path):
     def with_options(*words):
         storage = ["--cluster.storage", str(tmp_path / "runs"), "--name", "mine"]
         words = ["--dataset", "cifar10_lt", "--preset", "small", *storage, *words]
-        return open_run_dir(parse(words)[0], manifest)
+        return open_run_dir(parse(words).config, manifest)
 
     return with_options
 
@@ -62,22 +61,6 @@ def test_a_run_of_any_backbone_goes_on(claim):
     claim("--backbone", "dit", "--cluster.workers", "1")
 
 
-def test_a_run_from_before_an_option_existed_goes_on(claim):
-    """An option that its config.json lacks had the value that is the default now."""
-    run = claim()
-    config = json.loads(run.read_bytes("config.json"))
-    for option in ("resample_power", "balanced_fraction", "augment", "augment_p"):
-        del config["data"][option]
-    del config["backbone"]
-    config["model"]["augment"] = False  # which was an option then
-    assert from_dict(config) == from_dict(json.loads(run.read_bytes("config.json")))
-    run.write_json("config.json", config)
-    with pytest.raises(ValueError, match=r"data.resample_power \(1.0 there, 0.5 here\)"):
-        claim("--data.resample-power", "0.5")
-    claim()
-    assert json.loads(run.read_bytes("config.json"))["data"]["resample_power"] == 1.0
-
-
 def test_a_run_on_other_data_is_another_run(claim, grey_root):
     run = claim()
     manifest = replace(read_manifest(grey_root, "cifar10_lt"), shards_sha256="0" * 64)
@@ -86,7 +69,7 @@ def test_a_run_on_other_data_is_another_run(claim, grey_root):
             *("--dataset", "cifar10_lt", "--preset", "small", "--name", "mine"),
             *("--cluster.storage", str(Path(run.url).parent)),
         ]
-    )[0]
+    ).config
     with pytest.raises(ValueError, match="image.fingerprint"):
         open_run_dir(config, manifest)
 

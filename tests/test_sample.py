@@ -25,7 +25,7 @@ from cbdm_scale.generation.generate import make_chunk
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sample import PROG, SampleOptions, main, make_plan, parse, same_command
+from cbdm_scale.sample import COMMAND, SampleOptions, main, make_plan, parse
 from cbdm_scale.sampling.generate import generate
 from cbdm_scale.storage.folder import Storage
 
@@ -82,7 +82,7 @@ def test_another_chunk_size_makes_the_same_images_to_1e_4(run):
     made = []
     for size in (8, 30, 7):
         options = SampleOptions(run=run, chunk_size=size, sample=origin.config.sample)
-        plan = make_plan(options, origin, real)
+        plan = make_plan(options, origin, real, 1.0)
         net, config = network(run)
         schedule, cpu = LinearSchedule(config.diffusion), torch.device("cpu")
         parts = [make_chunk(plan, net, schedule, chunk, cpu) for chunk in plan.chunks(30)]
@@ -110,9 +110,9 @@ def test_options_reach_the_images(run, tmp_path):
 
 
 def test_classes_take_turns_or_are_drawn(run, tmp_path):
-    _, labels = npz(run, "--out", str(tmp_path / "a"), "--classes", "3,7")
+    _, labels = npz(run, "--out", str(tmp_path / "a"), "--classes", "3", "7")
     assert labels.tolist() == [3, 7] * 15
-    words = ("--labels", "train", "--classes", "0, 9", "--num-images", "400")
+    words = ("--labels", "train", "--classes", "0", "9", "--num-images", "400")
     # One step is enough to see labels.
     quick = ("--sample.num-steps", "1", "--chunk-size", "400", "--guidance", "0")
     _, labels = npz(run, "--out", str(tmp_path / "b"), *words, *quick, images=400)
@@ -224,7 +224,7 @@ def test_sets_go_to_urls_too(run, form, tmp_path):
 
 
 def test_the_grid_has_a_row_of_ten_for_every_class_that_occurs(run):
-    assert sample("--run", run, "--num-images", "40", "--classes", "3,7") == 0
+    assert sample("--run", run, "--num-images", "40", "--classes", "3", "7") == 0
     grid = Image.open(only_set(f"{run}/samples").local_path("grid-40.png"))
     scale = 4  # 8 pixels become 32
     assert grid.size == ((10 * 9 + 1) * scale, (2 * 9 + 1) * scale)
@@ -235,9 +235,9 @@ def test_the_grid_has_a_row_of_ten_for_every_class_that_occurs(run):
 
 
 def test_the_runs_own_configuration_decides_the_defaults(run):
-    options, origin = parse(["--run", run, "--seed", "5"])
+    options, origin, _ = parse(["--run", run, "--seed", "5"])
     assert origin and options.sample == origin.config.sample
-    assert (options.num_images, options.guidance, options.chunk_size) == (30, 1.0, 8)
+    assert (options.num_images, options.guidance, options.chunk_size) == (30, (1.0,), 8)
     assert options.seed == 5
 
 
@@ -248,27 +248,26 @@ def test_the_last_lines_are_where_how_many_and_the_next_command(run, capsys):
     assert "note: the network has seen 48 of the run's 480 images" in lines
     assert lines[-3].startswith(f"images   {found.path('png-10')} (10 images, 10 made now, ")
     assert lines[-2] == f"grid     {found.path('grid-10.png')}"
-    following = f"{PROG} --run {run} --num-images 10 --cluster.workers 0 --format npz"
+    following = f"{COMMAND.prog} --run {run} --num-images 10 --cluster.workers 0 --format npz"
     assert lines[-1] == f"next     {following}"
 
 
 def test_the_next_command_is_the_same_with_another_format():
-    assert same_command(["--run", "a b", "--format", "png", "--seed=1"], "npz") == (
-        f"{PROG} --run 'a b' --seed=1 --format npz"
-    )
-    assert same_command(["--format=png"], "npz") == f"{PROG} --format npz"
+    typed = COMMAND.read(["--run", "a b", "--format", "png", "--seed=1"])
+    following = f"{COMMAND.prog} --run 'a b' --format npz --seed 1"
+    assert COMMAND.line(typed, format="npz") == following
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--classes", "3,12"), r"classes \(3,12\): 12 is no class .* 0 to 9"),
+        (("--classes", "3", "12"), r"classes: 12 is no class .* 0 to 9"),
         (("--labels", "uniform"), r"labels \(uniform\) must be cyclic, train, sqrt, bal or"),
         (("--num-images", "0"), "num_images must be at least 1, got 0"),
         (("--chunk-size", "0"), "chunk_size must be at least 1, got 0"),
-        (("--guidance", "-1"), "guidance must be at least 0, got -1"),
+        (("--guidance", "-1"), "guidance must be .* at least 0, got -1"),
         (("--sample.num-steps", "2000"), r"sample.num_steps \(2000\) must be between 1 and"),
-        (("--data-root", "/nowhere"), r"data_root: .*/nowhere.* holds no data set digits_lt"),
+        (("--data.root", "/nowhere"), r"data.root: .*/nowhere.* holds no data set digits_lt"),
         (("--sample.eta", "2"), "sample.eta must be between 0 and 1, got 2"),
         (("--cluster.workers", "-1"), "cluster.workers must be at least 0, got -1"),
     ],
@@ -276,7 +275,7 @@ def test_the_next_command_is_the_same_with_another_format():
 def test_what_does_not_fit_is_named(run, capsys, words, message):
     try:
         status = main(["--run", run, *HERE, *words])
-    except SystemExit as stopped:  # by tyro
+    except SystemExit as stopped:  # of a word that is no option
         status = stopped.code
     assert status
     assert re.search(message, capsys.readouterr().err)
@@ -299,7 +298,7 @@ def test_training_counts_that_are_gone_are_missed_only_where_they_are_needed(
     assert sample("--run", run, "--labels", "sqrt") == 1
     assert "labels (sqrt) needs the class counts" in capsys.readouterr().err
     assert sample("--run", run) == 0
-    words = ("--run", run, "--labels", "sqrt", "--data-root", digits_root)
+    words = ("--run", run, "--labels", "sqrt", "--data.root", digits_root)
     assert sample(*words) == 0
 
 

@@ -232,7 +232,7 @@ def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
 
 
 def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):
-    scheduler, book, _ = make_scheduler(run, omegas=(1.0, 2.0))
+    scheduler, book, _ = make_scheduler(run, guidance=(1.0, 2.0))
     asked = iter([False, False, True])
     assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
     assert list(training_evaluations(run)[1920].scores) == ["1.0"]

@@ -15,10 +15,15 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker
 
 COMMANDS = {
-    "cbdm_scale.train": ("--data.root", "--cluster.storage", "--init-from", "--eval.weights"),
-    "cbdm_scale.sample": ("--run", "--out", "--tracking-uri"),
+    "cbdm_scale.train": (
+        "--data.root",
+        "--cluster.storage",
+        "--init-from",
+        "--eval.extractor-weights",
+    ),
+    "cbdm_scale.sample": ("--run", "--out", "--track.uri"),
     "cbdm_scale.evaluate": ("--run", "--samples", "--against"),
-    "cbdm_scale.export": ("--run", "--data-root"),
+    "cbdm_scale.export": ("--run", "--data.root"),
     "cbdm_scale.classify": ("--data.root", "--add"),
     "cbdm_scale.preflight": ("--track.uri", "--preset"),
     "data_prep.__main__": ("--source", "--out"),

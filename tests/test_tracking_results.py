@@ -11,7 +11,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path):
             run, uri, 48, {"eval/guidance_1/fid": 1.0}, {"a.json": b"{}"}, "evaluation"
         )
         assert f"there is no database sqlite:///{tmp_path}/mlflow.db" in reason
-        assert "--tracking-uri" in reason
+        assert "--track.uri" in reason
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -76,7 +76,7 @@ def test_a_dimension_reads_as_it_is_written(word, option, expected):
         ("loss.tau=0:1", "loss.tau must be above 0"),
         ("loss.label_power=0:2", "loss.label_power must lie in"),
         ("loss.tau=1", "loss.tau is what is searched for"),
-        ("train.log_every=1:5", "takes a value like|does not change what is learnt"),
+        ("train.log_every=1:5", "takes a whole number|does not change what is learnt"),
         ("model.dropout", "has no usual range"),
     ],
 )

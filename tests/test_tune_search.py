@@ -10,9 +10,9 @@ from record_tools import write_training_record
 from tracking_tools import make_database
 
 from cbdm_scale.config.presets import preset
-from cbdm_scale.runs.command_line import parse
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
+from cbdm_scale.train import parse
 from tune.analysis import choose_finalists, finalists
 from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs, searched_row
@@ -181,9 +181,9 @@ def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
     assert [len(f.repetitions) for f in found] == [2, 2]
     write_results(search, folder)
 
-    config, _ = parse(["--preset", folder.path("winner.json")])
+    config = parse(["--config", folder.path("winner.json")]).config
     assert config.loss.tau == found[0].trial.params["loss.tau"]
-    assert config.eval.omegas == (1.0,) and config.train.ema_ramp == BASE.train.ema_ramp
+    assert config.eval.guidance == (1.0,) and config.train.ema_ramp == BASE.train.ema_ramp
     assert config.science() == winner_science(search, found[0])
     page = folder.read_text("report.html")
     assert page.count("data-chart") >= 6 and "script-src &#39;sha256-" in page

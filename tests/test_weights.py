@@ -46,8 +46,9 @@ def test_the_option_goes_before_the_variable_and_that_before_torchs_folder(
 def test_an_unknown_file_is_refused_unless_allowed(tmp_path):
     path = write(tmp_path / "my net.pth", b"other bytes")
     message = (
-        r"eval.weights \(.*my net.pth\) is not a published file of extractor net: its sha256 "
-        r"is .*needs good.pth \(sha256 .*\): .*--eval.weights or CBDM_SCALE_T.*--eval.allow"
+        r"eval.extractor_weights \(.*my net.pth\) is not a published file of extractor net: "
+        r"its sha256 is .*needs good.pth \(sha256 .*\): .*--eval.extractor-weights or "
+        r"CBDM_SCALE_T.*--eval.allow"
     )
     with pytest.raises(ValueError, match=message):
         find(path)
@@ -69,7 +70,7 @@ def test_the_fingerprint_knows_the_resize_rule_and_not_the_path(tmp_path):
 
 def test_a_missing_file_names_option_and_what_is_needed(tmp_path, monkeypatch):
     with pytest.raises(
-        ValueError, match=r"eval.weights \(.*none.pth\) cannot be read.*good.pth"
+        ValueError, match=r"eval.extractor_weights \(.*none.pth\) cannot be read.*good.pth"
     ):
         find(str(tmp_path / "none.pth"))
     monkeypatch.setenv(VARIABLE, str(tmp_path / "none.pth"))
@@ -84,7 +85,7 @@ def test_offline_the_error_names_option_variable_file_and_sha256(monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     message = (
         rf"good.pth cannot be downloaded to .*no route to host.*good.pth \(sha256 "
-        rf"{FILES[0].sha256}\).*--eval.weights or {VARIABLE}"
+        rf"{FILES[0].sha256}\).*--eval.extractor-weights or {VARIABLE}"
     )
     with pytest.raises(ValueError, match=message):
         find()

@@ -4,9 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-from cbdm_scale.config.schema import Config, flatten, is_runtime
+from cbdm_scale.config.schema import Config, is_runtime
 from cbdm_scale.runs.run_dir import differing
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import flatten
 from tune.options import SearchConfig, all_rungs
 from tune.schedule import expected_images
 from tune.space import Space, fixed
@@ -18,7 +19,7 @@ def identity(options: SearchConfig, base: Config, space: Space) -> dict[str, Any
     """What makes it this search and no other: it cannot change when the search goes on."""
     kept = tuple(
         f"eval.{option}"
-        for option in ("omegas", "num_images", "recall_images", "seed", "extractor", "scan")
+        for option in ("guidance", "num_images", "recall_images", "seed", "extractor", "scan")
     )
     runs = {
         option: value
@@ -43,9 +44,7 @@ def search_name(options: SearchConfig, base: Config, space: Space) -> str:
     """--name, or a name made of the data set, the objective and a hash of the identity."""
     if base.name:
         return base.name
-    mine, usual = identity(options, base, space), Config().flat()
-    mine["runs"] = {o: v for o, v in mine["runs"].items() if v != usual.get(o, ...)}
-    text = json.dumps(mine, sort_keys=True)  # an option that is new leaves the name alone
+    text = json.dumps(identity(options, base, space), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{base.dataset}-{options.objective}-{digest}"
 
@@ -53,9 +52,7 @@ def search_name(options: SearchConfig, base: Config, space: Space) -> str:
 def open_search_dir(folder: Storage, mine: dict[str, Any]) -> None:
     """The folder with its header; ValueError if it is another search's."""
     if folder.exists(HEADER):
-        usual = {f"runs.{option}": value for option, value in Config().flat().items()}
         before, now = flatten(folder.read_json(HEADER)), flatten(mine)
-        before = {key: usual[key] for key in now if key in usual} | before
         if other := differing(before, now):
             raise ValueError(
                 f"name ({folder.url.rpartition('/')[2]}) is a search with other options: "
@@ -79,5 +76,5 @@ def describe_search(options: SearchConfig, base: Config, space: Space) -> dict[s
         "rungs": ", ".join(f"{images:,}" for images in steps),
         "images, every trial to its end": f"{every:,}",
         "images, expected": f"{asha if options.scheduler == 'asha' else every:,}",
-        "guidance strengths": ", ".join(f"{omega:g}" for omega in base.eval.omegas),
+        "guidance strengths": ", ".join(f"{omega:g}" for omega in base.eval.guidance),
     }

@@ -19,7 +19,7 @@ DIGITS: dict[str, Any] = {
     "train.total_images": 48_000,
     "train.sample_every": 0,
     "eval.num_images": 500,
-    "eval.omegas": [1.0, 2.0],
+    "eval.guidance": [1.0, 2.0],
 }
 """For the laptop's data set: a trial to its end takes some four minutes on two cores."""
 
@@ -105,15 +105,15 @@ def searched_row(row: Config) -> Config:
     loss, and a half-life of the average that grows with the run: else an early rung judges
     what is left of the initial weights.
     """
-    omega = row.eval.omegas[0]
+    omega = row.eval.guidance[0]
     options: dict[str, Any] = {"eval.scan": True, "train.ema_ramp": row.train.ema_ramp or 0.1}
     if row.dataset == "digits_lt":
         options |= DIGITS
-    elif len(row.eval.omegas) == 1 and omega > 0:
-        options["eval.omegas"] = [omega / 2, omega, 2 * omega]
+    elif len(row.eval.guidance) == 1 and omega > 0:
+        options["eval.guidance"] = [omega / 2, omega, 2 * omega]
     if row.eval.guidance_mode == "tcfg":  # strengths that the network is not told fail
-        omegas = options.get("eval.omegas", row.eval.omegas)
-        options["eval.omegas"] = sorted({min(o, row.loss.strongest) for o in omegas})
+        omegas = options.get("eval.guidance", row.eval.guidance)
+        options["eval.guidance"] = sorted({min(o, row.loss.strongest) for o in omegas})
     if row.eval.seed is None:
         options["eval.seed"] = row.seed
     return with_options(row, options)

@@ -79,7 +79,7 @@ def fork_run(
 
 def _values(run: Storage, params: dict[str, float]) -> dict[str, float]:
     """What a run has for these options."""
-    from cbdm_scale.config.schema import flatten
+    from cbdm_scale.storage.json import flatten
 
     found = flatten(run.read_json(RunDir.CONFIG))
     return {option: found[option] for option in params}

@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.config.preset_file import ALSO, PresetFile, preset_text
+from cbdm_scale.config.command_line import prog_of
+from cbdm_scale.config.preset_file import PresetFile, may_hold, preset_text
 from cbdm_scale.config.presets import any_row
-from cbdm_scale.config.schema import Config, is_runtime
+from cbdm_scale.config.schema import Config
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results, ui_command
 from tune.analysis import Comparison, Finalist, compare, finalists, statement
@@ -42,13 +43,13 @@ def write_results(search: Search, folder: Storage) -> None:
     )
     _print(search, folder, lines)
     if found and found[0].repetitions:
-        print(f"next     python -m cbdm_scale.train --preset {folder.path(PRESET)}")
+        print(f"next     {prog_of('train')} --config {folder.path(PRESET)}")
     if why_not:
         print(f"MLflow   {why_not}")
 
 
 def winner_preset(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
-    """The winner as a file for --preset: what differs from the row that it began with."""
+    """The winner as a file for --config: what differs from the row that it began with."""
     config = search.template.config(
         best.trial.id, "search", best.trial.params, search.base.seed
     )
@@ -68,11 +69,9 @@ def _changed_options(config: Config, omega: str) -> dict[str, Any]:
     found = {
         option: value
         for option, value in config.flat().items()
-        if option not in ("seed", "dataset")
-        and (not is_runtime(option) or option.startswith(ALSO))
-        and value != row[option]
+        if option not in ("seed", "dataset") and may_hold(option) and value != row[option]
     }
-    return {**found, "eval.omegas": [float(omega)]}
+    return {**found, "eval.guidance": [float(omega)]}
 
 
 def _metrics(found: list[Finalist], compared: list[Comparison]) -> dict[str, float]:

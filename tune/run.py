@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from cbdm_scale.cluster import connect
-from cbdm_scale.config.schema import Config, flatten
+from cbdm_scale.config.schema import Config
 from cbdm_scale.runs.launch import check_extractor, find_data
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import flatten
 from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
 from tune.analysis import choose_finalists
 from tune.identity import identity, open_search_dir, search_name

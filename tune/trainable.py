@@ -122,7 +122,7 @@ def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
 
     batch = config.train.batch_size
     due = {-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)}
-    asked = {str(float(omega)) for omega in config.eval.omegas}
+    asked = {str(float(omega)) for omega in config.eval.guidance}
     found: list[tuple[int, Scores]] = []
     for num_seen, evaluation in training_evaluations(run).items():
         scores = evaluation.scores

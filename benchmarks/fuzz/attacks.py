@@ -248,7 +248,7 @@ OWN: dict[str, list[Callable[[Files], Files]]] = {
         set_to("winner.json", "options", {"cluster.storage": f"/{CANARY}"}),
         set_to("winner.json", "options", {"init_from": f"/{CANARY}/x.pt"}),
         set_to("winner.json", "options", {"model.channels": 1 << 60}),
-        set_to("winner.json", "options", {"eval.omegas": [0.0] * 1_000_000}),
+        set_to("winner.json", "options", {"eval.guidance": [0.0] * 1_000_000}),
         set_to("winner.json", "dataset", f"../../{CANARY}"),
         set_to("winner.json", "preset", "x.json"),
     ],

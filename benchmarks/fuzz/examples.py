@@ -161,7 +161,7 @@ def preset_file(folder: Path) -> None:
     made = PresetFile(
         dataset="digits_lt",
         preset="cbdm",
-        options={"loss.tau": 0.5, "eval.omegas": [0.0, 1.0], "train.lr": 1e-3},
+        options={"loss.tau": 0.5, "eval.guidance": [0.0, 1.0], "train.lr": 1e-3},
         about="an example",
     )
     (folder / "winner.json").write_text(preset_text(made))

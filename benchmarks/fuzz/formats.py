@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.fuzz.examples import EXAMPLES, NAME, QUIET
-from cbdm_scale.config.preset_file import starting_point
+from cbdm_scale.config.run_options import parse_run
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import BadSample, ShardReader
@@ -88,7 +88,7 @@ def read_samples(folder: Path) -> None:
 
 
 def read_preset(folder: Path) -> None:
-    starting_point(["--preset", str(folder / "winner.json")])
+    parse_run({"config": str(folder / "winner.json")})
 
 
 def prepared(kind: str, source: str, folder: Path) -> None:

@@ -1,17 +1,18 @@
-"""Other values of some options, by dotted name: of a preset file, of a search's trial.
+"""Other values of some options of a run, by dotted name: typed, of a file, of a trial.
 
 A process brings its usual sampler, as there is none that both can use.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any, cast
 
-from cbdm_scale.config.kinds import same_kind
-from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.config.schema import Config
 from cbdm_scale.diffusion.options import ProcessName
+from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.sampling.options import usual_sampler
+from cbdm_scale.storage.json import with_values
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:
@@ -22,24 +23,14 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
     """
     if "process" in options and "sample.name" not in options:
         config = with_process(config, options["process"])
-    known, tree = config.flat(), asdict(config)
-    for option, value in options.items():
+    known = config.flat()
+    for option in options:
         if option not in known:
+            check_model_option(option, config.backbone)
             near = difflib.get_close_matches(option, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else " See --help."
-            raise ValueError(f"{option} is no option of a run.{hint}")
-        if not same_kind(known[option], value):
-            kind = type(known[option]).__name__
-            raise ValueError(
-                f"{option} takes a value like {known[option]!r} ({kind}), got {value!r}."
-            )
-        *path, last = option.split(".")
-        place = tree
-        for part in path:
-            place = place[part]
-        is_float = isinstance(known[option], float)
-        place[last] = float(value) if is_float else value
-    return from_dict(tree)
+            hint = f" Did you mean {near[0]}?" if near else " See --help-all."
+            raise ValueError(f"{option[:80]} is no option of a run.{hint}")
+    return with_values(config, options)
 
 
 def with_process(config: Config, process: str) -> Config:
@@ -48,3 +39,15 @@ def with_process(config: Config, process: str) -> Config:
         return config
     name = cast(ProcessName, process)  # Config checks it
     return replace(config, process=name, sample=usual_sampler(name))
+
+
+def check_model_option(option: str, backbone: str) -> None:
+    """ValueError if an option of ``model`` is another backbone's."""
+    part, _, name = option.partition(".")
+    names = {b: [field.name for field in fields(make())] for b, make in BACKBONES.items()}
+    others = [b for b in BACKBONES if name in names[b]]
+    if part == "model" and others and backbone not in others:
+        raise ValueError(
+            f"{option} is no option of backbone {backbone}, which has "
+            f"{', '.join(names[backbone])}. Leave it out, or try --backbone {others[0]}."
+        )

@@ -71,7 +71,7 @@ def paper(
             warmup_images=5_000 * batch,
             ema_halflife=halflife(0.9999, batch),
         ),
-        eval=EvalConfig(omegas=(omega,), guidance_mode="tcfg" if tcfg else "cfg"),
+        eval=EvalConfig(guidance=(omega,), guidance_mode="tcfg" if tcfg else "cfg"),
     )
 
 
@@ -98,7 +98,7 @@ def edm(preset: str, loss: str, omega: float) -> Config:
             ema_ramp=0.05,
         ),
         sample=usual_sampler("edm"),
-        eval=EvalConfig(omegas=(omega,)),
+        eval=EvalConfig(guidance=(omega,)),
     )
 
 
@@ -123,7 +123,7 @@ def small(dataset: str, loss: str = "cbdm") -> Config:
             eval_every=96_000,
         ),
         sample=SamplerConfig(num_steps=25),
-        eval=EvalConfig(num_images=1_000, omegas=(1.0,)),
+        eval=EvalConfig(num_images=1_000, guidance=(1.0,)),
     )
 
 
@@ -161,7 +161,7 @@ def digits(preset: str) -> Config:
         sample=usual_sampler("edm") if is_edm else SamplerConfig(num_steps=25),
         eval=EvalConfig(
             num_images=1_000,
-            omegas=(1.0,),
+            guidance=(1.0,),
             guidance_mode="tcfg" if tcfg else "cfg",
             chunk_size=250,
         ),

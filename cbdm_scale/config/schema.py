@@ -2,32 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config.kinds import check_kinds
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ProcessName, ScheduleConfig
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.models.options import (
-    BACKBONES,
     BackboneName,
     ModelConfig,
     UNetConfig,
     backbone_config,
 )
 from cbdm_scale.sampling.options import SamplerConfig, check_trained
-from cbdm_scale.tracking import TrackConfig
+from cbdm_scale.storage.json import flatten, with_values
+from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import TrainConfig
 
 LabelRows = Literal["auto", "index", "mean"]
 
-RUNTIME = (
+RUNTIME_OPTIONS = (
     "name",
     "preset",
     "init_from",
@@ -56,28 +53,6 @@ RUNTIME = (
     "train.eval_at",
 )
 """Options that may differ when a run goes on: they do not change what is learnt."""
-
-YOUNGER = (
-    "backbone",
-    "data.resample_power",
-    "data.balanced_fraction",
-    "data.augment",
-    "data.augment_p",
-    "loss.tcfg",
-    "loss.omega_max",
-    "loss.tcfg_gamma",
-    "init_labels",
-    "init_sha256",
-    "model.step_shift",
-    "process",
-    "edm.sigma_data",
-    "edm.p_mean",
-    "edm.p_std",
-)
-"""Options that the first runs did not have: at their defaults they leave a run's name alone."""
-
-FORMER = {"model.augment": False}
-"""Options that are gone, with the value that means what their absence means now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +120,7 @@ class Config:
                 f"init_labels ({self.init_labels}) must be auto, index or mean. Try auto."
             )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
-        strength = max(self.eval.omegas)
+        strength = max(self.eval.guidance)
         check_trained(
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
         )
@@ -156,12 +131,9 @@ class Config:
     def run_name(self) -> str:
         if self.name:
             return self.name
-        own = flatten({"model": asdict(backbone_config(self.backbone))})
-        usual, science = own | Config().flat(), self.science() | FORMER
-        for option in YOUNGER:
-            if option in science and science[option] == usual[option]:
-                del science[option]
-        text = json.dumps(science, sort_keys=True)
+        options = self.identity_options().items()
+        plain = {k: float(v) if type(v) is int else v for k, v in options}  # 1 is 1.0
+        text = json.dumps(plain, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.dataset}-{self.title}-{digest}"
 
@@ -180,7 +152,7 @@ class Config:
         """Every option by its dotted name, as plain JSON values."""
         return flatten(json.loads(json.dumps(asdict(self))))
 
-    def science(self) -> dict[str, Any]:
+    def identity_options(self) -> dict[str, Any]:
         """The options that make it this run and no other."""
         return {option: v for option, v in self.flat().items() if not is_runtime(option)}
 
@@ -189,89 +161,18 @@ _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-
 
 
 def is_runtime(option: str) -> bool:
-    return any(option == r or (r.endswith(".") and option.startswith(r)) for r in RUNTIME)
+    return any(
+        option == r or (r.endswith(".") and option.startswith(r)) for r in RUNTIME_OPTIONS
+    )
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"loss": {"tau": 1}} as {"loss.tau": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def from_dict(tree: Any) -> Config:
+    """The inverse of ``dataclasses.asdict`` after a trip through JSON; ValueError if damaged.
 
-
-def upgraded(before: dict[str, Any]) -> dict[str, Any]:
-    """The flat options of an older run as they would be written now.
-
-    An option that did not exist had the value that is its default; a former one drops out.
+    What a run's config.json holds besides (its images and classes) is left alone.
     """
-    kept = {option: v for option, v in before.items() if FORMER.get(option, ...) != v}
-    backbone = before.get("backbone", "unet")
-    usual = Config(backbone=backbone, model=backbone_config(backbone))
-    return usual.flat() | kept
-
-
-def find_option(argv: Sequence[str], name: str, default: str) -> str:
-    """The value of --name VALUE or --name=VALUE; names take - and _ alike."""
-    value = default
-    for i, word in enumerate(argv):
-        option, mark, rest = word.partition("=")
-        if option.replace("_", "-") == f"--{name}" and (mark or i + 1 < len(argv)):
-            value = rest if mark else argv[i + 1]
-    return value
-
-
-def check_model_options(argv: Sequence[str], backbone: str) -> None:
-    """ValueError if a command line has a --model option that is another backbone's."""
-    options = {
-        name: [field.name for field in fields(make())] for name, make in BACKBONES.items()
-    }
-    for word in argv:
-        option = word.partition("=")[0].replace("-", "_").removeprefix("__model.")
-        option = option.removeprefix("no_")
-        others = [name for name in BACKBONES if option in options[name]]
-        if word.startswith("--model.") and others and backbone not in others:
-            raise ValueError(
-                f"model.{option} is no option of backbone {backbone}, which has "
-                f"{', '.join(options[backbone])}. Leave it out, or try --backbone {others[0]}."
-            )
-
-
-def from_dict(tree: dict[str, Any]) -> Config:
-    """The inverse of ``dataclasses.asdict`` after a trip through JSON, of older runs too."""
-
-    def tuples(value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    def part(cls: Any, name: str) -> Any:
-        kept = {k: v for k, v in tree[name].items() if FORMER.get(f"{name}.{k}", ...) != v}
-        check_kinds(cls(), kept, name)
-        return cls(**{k: tuples(v) for k, v in kept.items()})
-
     if not isinstance(tree, dict):
         raise ValueError(f"a configuration is an object of JSON, got {type(tree).__name__}")
-    plain = ("dataset", "preset", "name", "seed", "init_from", "init_labels", "init_sha256")
-    check_kinds(Config(), {k: tree[k] for k in plain if k in tree}, "")
     backbone = tree.get("backbone", "unet")
-    return Config(
-        dataset=tree["dataset"],
-        preset=tree["preset"],
-        backbone=backbone,
-        name=tree["name"],
-        seed=tree["seed"],
-        process=tree.get("process", "ddpm"),
-        **{k: v for k, v in tree.items() if k.startswith("init_")},
-        data=part(DataConfig, "data"),
-        diffusion=part(ScheduleConfig, "diffusion"),
-        edm=part(EDMConfig, "edm") if "edm" in tree else EDMConfig(),
-        model=part(partial(backbone_config, backbone), "model"),
-        loss=part(LossConfig, "loss"),
-        train=part(TrainConfig, "train"),
-        sample=SamplerConfig.from_dict(tree["sample"]),
-        eval=part(EvalConfig, "eval"),
-        cluster=part(ClusterConfig, "cluster"),
-        track=part(TrackConfig, "track"),
-    )
+    usual = Config(backbone=backbone, model=backbone_config(backbone))
+    return with_values(usual, {k: v for k, v in tree.items() if k not in ("image", "classes")})

@@ -7,6 +7,12 @@ AugmentName = Literal["none", "ada", "diffaug"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataRoot:
+    root: str = ""
+    """Folder or URL where the data set is now; "" is where the run found it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     root: str = "~/cbdm_scale/shards"
     """Folder or URL that holds the data sets made by `python -m data_prep`."""

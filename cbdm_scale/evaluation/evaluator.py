@@ -112,7 +112,7 @@ class Evaluator:
     def grid(self, net: nn.Module) -> bytes | None:
         """The PNG of ten images a class, rows by class frequency (rank 0; None elsewhere)."""
         world, counts = self.world, self.manifest.counts["train"]
-        num_images, omega = GRID_COLUMNS * len(counts), self.config.eval.omegas[0]
+        num_images, omega = GRID_COLUMNS * len(counts), self.config.eval.guidance[0]
         with world.monitored_barrier(), self._autocast():
             made = self.generate(net, num_images, omega, world.rank, world.size)
         everybody = [chunk for rank in world.gather(made) for chunk in rank]

@@ -84,12 +84,12 @@ class Inputs:
 def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inputs:
     """Find and check it all; ValueError says what is not there, or does not fit."""
     pretrained = _with_dataset(options, pretrained)
-    real, root = find_data(pretrained, options.data_root)
+    real, root = find_data(pretrained, options.data.root)
     config = pretrained.config
     if real is None:
         raise ValueError(
-            f"data_root: the run learnt from {config.dataset} in {config.data.root}, which is "
-            "not there any more, or was changed. Say where it is with --data-root."
+            f"data.root: the run learnt from {config.dataset} in {config.data.root}, which is "
+            "not there any more, or was changed. Say where it is with --data.root."
         )
     if "eval" not in real.counts:
         raise ValueError(
@@ -121,7 +121,7 @@ def _with_dataset(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Pr
     if not known and not named:
         raise ValueError(
             f"dataset is missing: {options.run} does not say what it learnt from. Give "
-            "--dataset NAME and --data-root FOLDER."
+            "--dataset NAME and --data.root FOLDER."
         )
     if known and named not in ("", known):
         raise ValueError(f"dataset ({named}): the run learnt from {known}. Leave it out.")

@@ -1,15 +1,14 @@
 """What the evaluate command can be told."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from cbdm_scale.cluster import PoolConfig
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.data.options import DataRoot
 from cbdm_scale.metrics.options import Resize
-from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_mode
-from cbdm_scale.training.select_weights import POWER, check_weights
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_guidance, check_mode
+from cbdm_scale.tracking.options import TrackUri
+from cbdm_scale.training.options import check_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +23,11 @@ class EvaluateOptions:
     """Generated images for each guidance strength. Section 4.1: 50,000; its ablations: 10,000.
     With --samples 0 is all of them."""
 
-    guidance: str = "1"
-    """Guidance strengths omega, such as 0,0.4,0.8: a set of images for each. With --samples the
+    guidance: tuple[float, ...] = (1.0,)
+    """Guidance strengths omega, such as 0 0.4 0.8: a set of images for each. With --samples the
     one that the set was made with, where the set does not say it."""
 
-    guidance_mode: Annotated[GuidanceMode, tyro.conf.arg(aliases=["--eval.guidance-mode"])] = (
-        "cfg"
-    )
+    guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
     samples: str = ""
@@ -43,18 +40,18 @@ class EvaluateOptions:
     memorisation: bool = True
     """Look for copies of training images, which needs features of the training images."""
 
-    extractor: Annotated[str, tyro.conf.arg(aliases=["--eval.extractor"])] = "classifier"
+    extractor: str = "classifier"
     """Network whose features are compared: classifier (stored beside the shards),
     classifier:PATH, inception (as in the literature), or dinov2."""
 
-    extractor_weights: Annotated[str, tyro.conf.arg(aliases=["--eval.weights"])] = ""
+    extractor_weights: str = ""
     """Weights of inception or dinov2. Empty: CBDM_SCALE_INCEPTION or CBDM_SCALE_DINOV2, or a
     download."""
 
-    allow_weights: Annotated[bool, tyro.conf.arg(aliases=["--eval.allow-weights"])] = False
+    allow_weights: bool = False
     """Take weights that nobody published. Their numbers compare with no others."""
 
-    resize: Annotated[Resize, tyro.conf.arg(aliases=["--eval.resize"])] = "bilinear"
+    resize: Resize = "bilinear"
     """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
     tf1 (torch-fidelity), bicubic (clean-fid)."""
 
@@ -62,8 +59,8 @@ class EvaluateOptions:
     """ema: the weights' average. raw: as they were trained. power:WIDTH: the average of this
     relative width, such as power:0.1, of a run with --train.posthoc-every."""
 
-    ema_sweep: str = ""
-    """Relative widths of the average, such as 0.03,0.05,0.1,0.2: an evaluation of each, and
+    ema_sweep: tuple[float, ...] = ()
+    """Relative widths of the average, such as 0.03 0.05 0.1 0.2: an evaluation of each, and
     which one has the smallest FID. For a run with --train.posthoc-every."""
 
     seed: int = 0
@@ -85,15 +82,11 @@ class EvaluateOptions:
     dataset: str = ""
     """Name of the data set, for a .pt file, which does not say it."""
 
-    data_root: str = ""
-    """Where the data set is now; "" is where the run found it."""
-
     resolution: int | None = None
     """Height of the images, for a .pt file that does not say it."""
 
-    tracking_uri: str = ""
-    """MLflow server or database of the run; "" is the one that it was trained with."""
-
+    data: DataRoot = field(default_factory=DataRoot)
+    track: TrackUri = field(default_factory=TrackUri)
     sample: SamplerConfig = field(default_factory=SamplerConfig)
     cluster: PoolConfig = field(default_factory=PoolConfig)
 
@@ -107,43 +100,30 @@ class EvaluateOptions:
             raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}. Try 100.")
         if self.extractor == "none":
             raise ValueError("extractor none gives no numbers. Try --extractor classifier.")
+        check_guidance("guidance", self.guidance)
         if self.samples and len(self.omegas) > 1:
             raise ValueError(
-                f"guidance ({self.guidance}) names {len(self.omegas)} strengths, and samples "
-                f"({self.samples}) is one set. Give the one that it was made with."
+                f"guidance names {len(self.omegas)} strengths, and samples ({self.samples}) is "
+                "one set. Give the one that it was made with."
             )
-
-        if self.widths and (self.samples or self.weights != "ema"):
+        for width in self.ema_sweep:
+            try:
+                check_width(width)
+            except ValueError as error:
+                raise ValueError(f"ema_sweep: {error}") from None
+        if self.ema_sweep and (self.samples or self.weights != "ema"):
             other = "samples" if self.samples else "weights"
             raise ValueError(
-                f"ema_sweep ({self.ema_sweep}) makes its own images from its own averages, and "
-                f"cannot go with {other}. Leave one of the two out."
+                "ema_sweep makes its own images from its own averages, and cannot go with "
+                f"{other}. Leave one of the two out."
             )
 
     @property
     def widths(self) -> tuple[float, ...]:
         """Relative widths of the sweep in rising order, each once; () for no sweep."""
-        try:
-            found = {float(word) for word in self.ema_sweep.split(",") if word.strip()}
-            for width in found:
-                check_weights(f"{POWER}{width:g}")
-        except ValueError as error:
-            raise ValueError(
-                f"ema_sweep ({self.ema_sweep}) must be widths with commas between them, such "
-                f"as 0.03,0.05,0.1,0.2: {error}"
-            ) from error
-        return tuple(sorted(found))
+        return tuple(sorted(set(self.ema_sweep)))
 
     @property
     def omegas(self) -> tuple[float, ...]:
         """Guidance strengths in rising order, each once."""
-        try:
-            found = {float(word) for word in self.guidance.split(",") if word.strip()}
-        except ValueError:
-            found = set()
-        if not found or not all(math.isfinite(o) and o >= 0 for o in found):
-            raise ValueError(
-                f"guidance ({self.guidance}) must be one or more numbers of at least 0, with "
-                "commas between them. Try --guidance 0,0.8,1.6."
-            )
-        return tuple(sorted(found))
+        return tuple(sorted(set(self.guidance)))

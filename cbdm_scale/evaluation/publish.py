@@ -9,6 +9,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
+from cbdm_scale.config.command_line import prog_of
 from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
@@ -23,7 +24,6 @@ from cbdm_scale.tracking import log_results, run_id_of
 REPORT = "report.html"
 REPORT_LIST = "report.json"
 MLFLOW = "mlflow.json"
-PROG = "python -m cbdm_scale.evaluate"
 
 
 def write_report_files(
@@ -67,7 +67,7 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
     files["per_class.json"] = summary.per_class(evaluation).encode()
     reason = log_results(
         Storage(pretrained.folder),
-        inputs.options.tracking_uri or pretrained.config.track.uri,
+        inputs.options.track.uri or pretrained.config.track.uri,
         evaluation.trained_images or 0,
         # A new report of old numbers has the numbers there already.
         {} if home.exists(MLFLOW) else evaluation.metrics(pretrained.config.eval),
@@ -128,10 +128,12 @@ def _command(inputs: Inputs, other: str) -> str:
     """What evaluates the other run as this one is evaluated."""
     options, usual = inputs.options, EvaluateOptions()
     words = ["--run", other, "--num-images", str(inputs.num_images)]
-    words += ["--guidance", options.guidance]
-    for name in ("extractor", "extractor_weights", "resize", "data_root"):
+    words += ["--guidance", *(f"{omega:g}" for omega in options.guidance)]
+    for name in ("extractor", "extractor_weights", "resize"):
         if (value := getattr(options, name)) != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if options.data.root:
+        words += ["--data.root", options.data.root]
     if options.allow_weights:
         words.append("--allow-weights")
-    return " ".join([PROG, *map(shlex.quote, words)])
+    return " ".join([prog_of("evaluate"), *map(shlex.quote, words)])

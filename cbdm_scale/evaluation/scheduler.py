@@ -48,7 +48,7 @@ class EvaluationScheduler:
         self.tracker, self.log = tracker, log
         self.background = background
         """None: the training workers evaluate."""
-        self.omega = config.eval.omegas[0]
+        self.omega = config.eval.guidance[0]
         self.points: list[ScorePoint] = []
         self.waiting: deque[int] = deque()
         self.best: ScorePoint | None = None
@@ -228,7 +228,7 @@ class EvaluationScheduler:
         with self.world.monitored_barrier():
             if self.world.rank == 0:
                 self._wait(stopped)
-        omegas = self.config.eval.omegas
+        omegas = self.config.eval.guidance
         for count in range(len(omegas) + 1):
             if any(self.world.gather(stopped())):
                 return False

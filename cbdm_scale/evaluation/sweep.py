@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
+from cbdm_scale.config.command_line import prog_of
 from cbdm_scale.evaluation.inputs import EVALUATIONS
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation
@@ -17,7 +18,7 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.select_weights import POWER
+from cbdm_scale.training.options import POWER
 
 Evaluate = Callable[[EvaluateOptions, PretrainedNetwork], Evaluation]
 
@@ -27,7 +28,7 @@ def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Eva
     found: dict[str, Evaluation] = {}
     for weights in ("ema", *(f"{POWER}{width:g}" for width in options.widths)):
         print(f"\nweights  {weights}", flush=True)
-        one = replace(options, weights=weights, ema_sweep="")
+        one = replace(options, weights=weights, ema_sweep=())
         # The checkpoint by its own name: a run that trains on does not move under the sweep.
         network = (
             load_pretrained(pretrained.url, weights=weights)
@@ -43,7 +44,7 @@ def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Eva
     print("\n" + "\n".join(table(found)) + f"\n\nsweep    {home.path(name)}")
     best = min(found, key=lambda weights: _fid_of(found[weights]).value)
     words = f"--run {shlex.quote(pretrained.url)} --weights {best}"
-    print(f"next     python -m cbdm_scale.sample {words} --guidance {found[best].best.omega:g}")
+    print(f"next     {prog_of('sample')} {words} --guidance {found[best].best.omega:g}")
 
 
 def _fid_of(evaluation: Evaluation) -> Interval:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from cbdm_scale.sampling.grid import GRID_COLUMNS, class_grid, grid_order, png_b
 from cbdm_scale.storage.folder import Storage
 from data_prep.source import Source, Split
 
-Format = Literal["png", "npz", "shards"]
 SAMPLES_PER_SHARD = 1000
 CLASSIFIER = "classifier.safetensors"
 

@@ -125,7 +125,7 @@ def plan_set(
     precision: Literal["fp32", "bf16"],
     sample: SamplerConfig,
     labels: str = "cyclic",
-    classes: str = "",
+    classes: Sequence[int] = (),
     guidance_mode: GuidanceMode = "cfg",
 ) -> SetPlan:
     """The plan of a set, checked: ValueError if options do not fit the network.
@@ -135,7 +135,7 @@ def plan_set(
     """
     check_trained("guidance_mode", guidance_mode, omega, network.omega_max)
     sample.check_fits(noise.process, noise.schedule.num_steps)
-    numbers = parse_classes(classes, network.num_classes)
+    numbers = select_classes(classes, network.num_classes)
     return SetPlan(
         checkpoint=checkpoint,
         weights_sha256=weights_sha256,
@@ -153,18 +153,14 @@ def plan_set(
     )
 
 
-def parse_classes(text: str, num_classes: int) -> tuple[int, ...]:
-    """ "3,7" as (3, 7); "" is all classes. ValueError names what is no class."""
-    if not text.strip():
-        return tuple(range(num_classes))
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    wrong = [w for w in words if not (w.isdecimal() and int(w) < num_classes)]
-    if wrong or not words:
+def select_classes(classes: Sequence[int], num_classes: int) -> tuple[int, ...]:
+    """These classes in rising order, () being all. ValueError names what is no class."""
+    if wrong := [c for c in classes if not 0 <= c < num_classes]:
         raise ValueError(
-            f"classes ({text}): {', '.join(wrong) or 'nothing'} is no class of this network, "
-            f"which has 0 to {num_classes - 1}. Try --classes 0,{num_classes - 1}."
+            f"classes: {', '.join(map(str, wrong))} is no class of this network, which has 0 "
+            f"to {num_classes - 1}. Try --classes 0 {num_classes - 1}."
         )
-    return tuple(sorted({int(word) for word in words}))
+    return tuple(sorted(set(classes))) or tuple(range(num_classes))
 
 
 def label_probs(
@@ -188,7 +184,7 @@ def label_probs(
     if counts is None:
         raise ValueError(
             f"labels ({labels}) needs the class counts of the training set, and it is not "
-            "where the run found it. Give its place with --data-root, or try --labels cyclic."
+            "where the run found it. Give its place with --data.root, or try --labels cyclic."
         )
     train_counts = torch.tensor([counts[c] for c in classes])
     return tuple(class_probs(train_counts, power).tolist())

@@ -134,7 +134,7 @@ class _DinoRecipe:
             files = ", ".join(one.file for one in PUBLISHED)
             raise ValueError(
                 f"{path} does not hold a DINOv2 network of size small, base or large: "
-                f"{reason}. Give --eval.weights one of the published files: {files}."
+                f"{reason}. Give --eval.extractor-weights one of the published files: {files}."
             ) from error
         return _DinoExtractor(state, device, self.rule, self.fingerprint)
 

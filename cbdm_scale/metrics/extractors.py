@@ -64,7 +64,7 @@ def recipe_of(options: EvalConfig, folder: str, read: Read) -> Recipe:
         options.extractor,
         folder,
         read,
-        weights=options.weights,
+        weights=options.extractor_weights,
         allow_weights=options.allow_weights,
         resize=options.resize,
     )

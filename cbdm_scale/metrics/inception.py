@@ -150,7 +150,7 @@ def _state(weights: Weights, device: torch.device) -> tuple[Network, Tensor]:
 def _misfit(weights: Weights, reason: str) -> ValueError:
     return ValueError(
         f"{weights.path} does not hold the Inception-V3 of 2015-12-05: {reason}. Give "
-        "--eval.weights one of the published files: "
+        "--eval.extractor-weights one of the published files: "
         + ", ".join(sorted({one.file for one in PUBLISHED}))
         + "."
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cbdm_scale.sampling.options import GuidanceMode, check_mode
+from cbdm_scale.sampling.options import GuidanceMode, check_guidance, check_mode
 
 Resize = Literal["bilinear", "tf1", "bicubic"]
 
@@ -23,7 +23,7 @@ class EvalConfig:
     """Network whose features FID compares: classifier (stored beside the shards),
     classifier:PATH, inception (as in the literature), dinov2, or none."""
 
-    weights: str = ""
+    extractor_weights: str = ""
     """Weights of inception or dinov2. Empty: CBDM_SCALE_INCEPTION or CBDM_SCALE_DINOV2, or a
     download."""
 
@@ -41,7 +41,7 @@ class EvalConfig:
     """Images of either side whose improved precision and recall are measured as well; 0: none.
     The paper's 50,000 belong to python -m cbdm_scale.evaluate, not to every look on the way."""
 
-    omegas: tuple[float, ...] = (1.0,)
+    guidance: tuple[float, ...] = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end."""
 
     scan: bool = False
@@ -75,11 +75,7 @@ class EvalConfig:
                 f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "
                 f"({self.num_images}), got {self.recall_images}."
             )
-        if not self.omegas or min(self.omegas) < 0:
-            raise ValueError(
-                f"eval.omegas must be one or more strengths of at least 0, got {self.omegas}: "
-                "0 is no guidance, the paper uses 0.8 to 1.6."
-            )
+        check_guidance("eval.guidance", self.guidance)
         check_mode("eval.guidance_mode", self.guidance_mode)
         check_rule(self.resize)
         if self.chunk_size < 1:
@@ -94,7 +90,7 @@ class EvalConfig:
     @property
     def at_intervals(self) -> tuple[float, ...]:
         """The strengths of an evaluation on the way."""
-        return self.omegas if self.scan else self.omegas[:1]
+        return self.guidance if self.scan else self.guidance[:1]
 
 
 def check_rule(rule: str) -> None:

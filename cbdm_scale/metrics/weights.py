@@ -1,7 +1,7 @@
 """Files of weights that others publish: where they are looked for, and whether they are them.
 
-The order is --eval.weights, an environment variable, and torch's folder of downloads, into
-which a file is downloaded when none of the three has it.
+The order is --eval.extractor-weights, an environment variable, and torch's folder of downloads,
+into which a file is downloaded when none of the three has it.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ def find_weights(
     A file that is none of ``published`` is refused unless ``allow``.
     """
     chosen = path or os.environ.get(variable, "")
-    asked_by = "eval.weights" if path else variable
+    asked_by = "eval.extractor_weights" if path else variable
     if not chosen:
         chosen = str(_downloaded(extractor, variable, published))
         asked_by = "download"
@@ -83,9 +83,8 @@ def find_weights(
 
 def _wanted(extractor: str, variable: str, published: tuple[Published, ...]) -> str:
     files = " or ".join(f"{one.file} (sha256 {one.sha256})" for one in published)
-    return (
-        f"Extractor {extractor} needs {files}: give its path with --eval.weights or {variable}."
-    )
+    where = f"give its path with --eval.extractor-weights or {variable}"
+    return f"Extractor {extractor} needs {files}: {where}."
 
 
 def _downloaded(extractor: str, variable: str, published: tuple[Published, ...]) -> Path:
@@ -104,7 +103,7 @@ def _downloaded(extractor: str, variable: str, published: tuple[Published, ...])
         torch.hub.download_url_to_file(source.url, str(target), hash_prefix=source.sha256)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise ValueError(
-            f"eval.weights is not set, and {source.url} cannot be downloaded to {folder} "
-            f"({error}). {_wanted(extractor, variable, published)}"
+            f"eval.extractor_weights is not set, and {source.url} cannot be downloaded to "
+            f"{folder} ({error}). {_wanted(extractor, variable, published)}"
         ) from error
     return target

@@ -4,13 +4,11 @@ The weights are mapped once, by the train command, into the run's own folder (in
 from where all ranks read them. So a run that has begun does not need its origin any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config.preset_file import is_chosen
-from cbdm_scale.config.schema import Config, find_option, from_dict
+from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
@@ -50,15 +48,10 @@ class Start:
     notes: tuple[str, ...] = ()
 
 
-def named_start(argv: Sequence[str]) -> Start | None:
-    """What --init-from of a command line names, before the line is parsed."""
-    typed = find_option(argv, "init-from", "")
-    if not typed or {"-h", "--help"} & set(argv):
-        return None
+def find_start(typed: str, storage: str, name: str) -> Start:
+    """What --init-from names, for a run in this storage, of this name ("": of any)."""
     url = typed if typed.startswith(MLFLOW) else Storage(typed).url
-    runs = Storage(find_option(argv, "cluster.storage", ClusterConfig().storage))
-    name = find_option(argv, "name", "")
-    begun = find_begun(runs, name, url)
+    begun = find_begun(Storage(storage), name, url)
     try:
         origin = load_pretrained(url)
     except (ValueError, OSError) as error:
@@ -111,18 +104,19 @@ def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
     return found
 
 
-def with_defaults(base: Config, start: Start | None, argv: Sequence[str]) -> Config:
-    """The starting point of the options: network and noise are those of the origin."""
-    if start is None:
-        return base
+def with_network(base: Config, start: Start, typed: Mapping[str, Any]) -> Config:
+    """The defaults of a run's options: network and noise are those of the trained network.
+
+    ValueError where ``typed`` names others.
+    """
     there = start.config
-    if (here := find_option(argv, "backbone", there.backbone)) != there.backbone:
+    if (here := typed.get("backbone", there.backbone)) != there.backbone:
         raise ValueError(
             f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
             "Leave --backbone out."
         )
     wanted = base.process if base.process != Config.process else there.process
-    if (process := find_option(argv, "process", wanted)) != there.process:
+    if (process := typed.get("process", wanted)) != there.process:
         raise ValueError(
             f"process ({process}) contradicts the network of --init-from, which answers as "
             f"{there.process}. Leave --process out, and take a row of {there.process}."
@@ -138,10 +132,13 @@ def with_defaults(base: Config, start: Start | None, argv: Sequence[str]) -> Con
     )
 
 
-def settle(
-    config: Config, start: Start, argv: Sequence[str], manifest: Manifest
+def resolve_start(
+    config: Config, start: Start, manifest: Manifest, *, chosen: Collection[str]
 ) -> tuple[Config, list[str]]:
-    """The configuration with all that follows from the origin, and lines that say so."""
+    """The configuration with all that follows from the trained network, and lines that say so.
+
+    ``chosen``: options that somebody chose, which stay.
+    """
     check_architecture(config.model, start.config.model)
     if config.init_sha256 not in ("", start.sha256):
         raise ValueError(
@@ -149,7 +146,7 @@ def settle(
             "Leave it out, or give the origin that it belongs to."
         )
     lines, loss = list(start.notes), config.loss
-    if not is_chosen(argv, "loss.label_power") and loss.regularises:
+    if "loss.label_power" not in chosen and loss.regularises:
         same = start.fingerprint == manifest.fingerprint
         loss = replace(loss, label_power=SAME_DATA if same else OTHER_DATA)
         lines.append(

@@ -7,18 +7,17 @@ FILE.pt                           a checkpoint of the paper's own code
 <folder>                          what the export command or diffusers wrote
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from cbdm_scale.cluster import ClusterConfig
-from cbdm_scale.config.schema import find_option
 from cbdm_scale.pretrained.diffusers_folder import is_diffusers
 from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
 from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.select_weights import check_weights, file_of, select_weights
+from cbdm_scale.training.options import check_source
+from cbdm_scale.training.select_weights import file_of, select_weights
 from cbdm_scale.training.state import num_seen_of, read_checkpoint
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
@@ -27,33 +26,11 @@ EXPORTED = RunDir.MODEL, RunDir.EMA
 """Beside config.json: the export command wrote the folder, or it is a registered model's."""
 
 
-def named_pretrained(argv: Sequence[str]) -> PretrainedNetwork | None:
-    """What --run of a command line names, before the line is parsed: it decides the defaults.
-
-    None where there is no --run, or where only --help is wanted.
-    """
-    run = find_option(argv, "run", "")
-    if not run or {"-h", "--help"} & set(argv):
-        return None
-    resolution = find_option(argv, "resolution", "")
-    return load_pretrained(
-        run,
-        weights=find_option(argv, "weights", "ema"),
-        resolution=int(resolution) if resolution.isdecimal() else None,
-        tracking_uri=find_option(argv, "tracking-uri", ""),
-    )
-
-
 def load_pretrained(
     run: str, *, weights: str = "ema", resolution: int | None = None, tracking_uri: str = ""
 ) -> PretrainedNetwork:
     """Find and read it; ValueError says what is not there, and the way out."""
-    if not run:
-        raise ValueError(
-            "run is missing. Give --run the folder that the train command printed after 'run', "
-            "a checkpoint in it, models:/NAME@ALIAS, or a .pt file of the paper's code."
-        )
-    check_weights(weights)
+    check_source(run, weights)
     if run.startswith(MLFLOW):
         return _open_mlflow(run, weights, tracking_uri)
     if run.endswith(PAPER_CHECKPOINT):

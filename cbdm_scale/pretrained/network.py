@@ -192,12 +192,12 @@ def find_data(pretrained: PretrainedNetwork, data_root: str) -> tuple[Manifest |
         manifest = read_manifest(root, config.dataset)
     except (ValueError, OSError) as error:
         if data_root:
-            raise ValueError(f"data_root: {error}") from error
+            raise ValueError(f"data.root: {error}") from error
         return None, ""
     if pretrained.fingerprint and manifest.fingerprint != pretrained.fingerprint:
         if data_root:
             raise ValueError(
-                f"data_root ({data_root}): {config.dataset} there has fingerprint "
+                f"data.root ({data_root}): {config.dataset} there has fingerprint "
                 f"{manifest.fingerprint}, the run learnt from {pretrained.fingerprint}. Leave "
                 "it out, or make the data set as it was."
             )

@@ -28,7 +28,7 @@ def generate_from_checkpoint(
     outside = [label for label in labels if not 0 <= label < spec.num_classes]
     if outside:
         raise ValueError(f"labels {outside} are outside 0..{spec.num_classes - 1}.")
-    omega = config.eval.omegas[0] if omega is None else omega
+    omega = config.eval.guidance[0] if omega is None else omega
     if not (omega >= 0 and math.isfinite(omega)):
         raise ValueError(f"omega must be finite and not negative, got {omega}. 0 is none.")
     check_trained("guidance_mode", config.eval.guidance_mode, omega, spec.omega_max)

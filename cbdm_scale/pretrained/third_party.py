@@ -18,7 +18,7 @@ from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint
 from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import split_scheme
-from cbdm_scale.training.select_weights import POWER
+from cbdm_scale.training.options import POWER
 
 
 def open_paper_checkpoint(run: str, weights: str, resolution: int | None) -> PretrainedNetwork:

@@ -4,7 +4,6 @@ Shapes: n = images of this rank in a step, C, H, W = image, K classes.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,63 +13,12 @@ from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.recognition.confusion import confusion
+from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import read_batch
 
 _TEST_CHUNK = 250
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """The defaults are those of Cao et al., "LDAM" (2019), for long-tailed CIFAR."""
-
-    epochs: float = 200
-    """Passes over real and generated images together; train.total_images goes before."""
-
-    total_images: int = 0
-    """Images shown in all, over all workers; 0 is epochs. The same number for every set
-    compares data and not lengths of training."""
-
-    batch_size: int = 128
-    """Images per optimiser step, all ranks together."""
-
-    lr: float = 0.1
-    """Learning rate of SGD after the warm-up."""
-
-    momentum: float = 0.9
-    """Of SGD, without Nesterov's step."""
-
-    weight_decay: float = 2e-4
-    """Added to the gradient, as a share of every weight."""
-
-    warmup: float = 0.025
-    """Share of the training over which the learning rate rises linearly (5 epochs of 200)."""
-
-    log_every: int = 25_600
-    """Images between two reports of the loss."""
-
-    def __post_init__(self) -> None:
-        for option in ("batch_size", "log_every"):
-            if getattr(self, option) < 1:
-                raise ValueError(
-                    f"train.{option} must be at least 1, got {getattr(self, option)}. Try 128."
-                )
-        for option in ("epochs", "lr"):
-            if not getattr(self, option) > 0:
-                raise ValueError(
-                    f"train.{option} must be above 0, got {getattr(self, option)}."
-                )
-        for option in ("total_images", "momentum", "weight_decay", "warmup"):
-            if not getattr(self, option) >= 0:
-                raise ValueError(f"train.{option} must not be negative. Try 0.")
-        if not self.warmup < 1 or not self.momentum < 1:
-            raise ValueError("train.warmup and train.momentum must be below 1. Try 0.025, 0.9.")
-
-    def num_images(self, num_samples: int) -> int:
-        """Images to show, of a set of ``num_samples``: whole steps, at least one."""
-        wanted = self.total_images or self.epochs * num_samples
-        return max(round(wanted / self.batch_size), 1) * self.batch_size
 
 
 def learning_rate(config: FitConfig, share: float) -> float:

@@ -17,21 +17,10 @@ from cbdm_scale.data.loader import Batch, Packed
 from cbdm_scale.data.plan import Plan
 from cbdm_scale.diffusion import rng
 from cbdm_scale.metrics.sources import Images
+from cbdm_scale.recognition.options import parse_per_class
 
 Rows = NDArray[np.int64]
 READ_AT_ONCE = 256
-
-
-def parse_per_class(text: str) -> int | None:
-    """How many generated images of each class: a number, None for all, -1 to fill up."""
-    if text in ("all", "fill"):
-        return None if text == "all" else -1
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ValueError(
-        f"add_per_class ({text}) is no number of images. Give --add-per-class 500, all (every "
-        "image of the sets) or fill (as many as the largest class lacks)."
-    )
 
 
 def select_added(labels: Rows, real_counts: Sequence[int], per_class: str) -> Rows:

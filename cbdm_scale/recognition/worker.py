@@ -28,8 +28,9 @@ from cbdm_scale.metrics.classifier import save_classifier
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.models.resnet import new_resnet
 from cbdm_scale.recognition.confusion import group_confusion, scores_by_group, scores_over_seeds
-from cbdm_scale.recognition.fit import FitConfig, count_confusion, fit
+from cbdm_scale.recognition.fit import count_confusion, fit
 from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
+from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World

@@ -5,7 +5,7 @@ and the cluster have been found to fit each other.
 """
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from functools import partial
 from io import StringIO
@@ -19,7 +19,7 @@ from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
-from cbdm_scale.pretrained.finetune import Start, begin, settle
+from cbdm_scale.pretrained.finetune import Start, begin, resolve_start
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.storage.folder import Storage
@@ -94,12 +94,12 @@ def carry_out(
     config: Config,
     tags: Mapping[str, str] | None = None,
     origin: Start | None = None,
-    argv: Sequence[str] = (),
+    chosen: Collection[str] = (),
 ) -> dict[str, Any]:
     """Check, launch, and follow the run to its end; what came of it, its config and ``uri``.
 
     tags: more of them for the run in MLflow. origin: what training starts from; options that
-    ``argv`` does not name then follow from the origin's data.
+    are not among the ``chosen`` ones then follow from the origin's data.
     """
     from cbdm_scale import cluster, tracking
     from cbdm_scale.runs.node_checks import look_at_nodes
@@ -109,7 +109,7 @@ def carry_out(
     manifest = find_data(config)
     lines: list[str] = []
     if origin:
-        config, lines = settle(config, origin, argv, manifest)
+        config, lines = resolve_start(config, origin, manifest, chosen=chosen)
         begin(config, origin, manifest, write=False)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.config.schema import Config, flatten, is_runtime, upgraded
+from cbdm_scale.config.schema import Config, is_runtime
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import flatten
 from cbdm_scale.storage.run_dir import RunDir
 
 
@@ -24,7 +25,7 @@ def open_run_dir(config: Config, manifest: Manifest) -> Storage:
     run = storage.child(config.run_name)
     if run.exists(RunDir.CONFIG):
         try:
-            before = upgraded(flatten(run.read_json(RunDir.CONFIG)))
+            before = flatten(run.read_json(RunDir.CONFIG))
             before.pop("classes", None)  # the fingerprint stands for them
         except ValueError as error:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Options of sampling: sampler, steps, guidance."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -73,6 +74,16 @@ def check_mode(option: str, mode: str) -> None:
         raise ValueError(
             f"{option} must be cfg (two predictions a step) or tcfg (one, by a network trained "
             f"with --loss.tcfg), got {mode!r}."
+        )
+
+
+def check_guidance(option: str, strengths: Sequence[float]) -> None:
+    """ValueError unless these are one or more guidance strengths omega."""
+    if not strengths or not all(0 <= omega < math.inf for omega in strengths):
+        got = " ".join(f"{omega:g}" for omega in strengths) or "none"
+        raise ValueError(
+            f"{option} must be one or more numbers of at least 0, got {got}: 0 is no guidance, "
+            "the paper uses 0.8 to 1.6."
         )
 
 

@@ -111,7 +111,7 @@ def fetch_model(uri: str, tracking_uri: str) -> dict[str, bytes]:
             raise ValueError(
                 f"run ({uri}) is not to be had from {hide_password(tracking_uri)}: "
                 f"{hide_password(str(error))}. Look the name up in `mlflow ui`, or give the "
-                "right server or database with --tracking-uri."
+                "right server or database with --track.uri."
             ) from error
         found = {f.name: f for f in Path(scratch).rglob("*") if f.name in ARTIFACTS}
         if lacking := sorted(set(ARTIFACTS) - set(found)):

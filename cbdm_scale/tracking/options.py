@@ -6,6 +6,13 @@ from cbdm_scale.storage.remote import refuse_password
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackUri:
+    uri: str = ""
+    """MLflow server or database of a run or a model; "" is the run's own, and for a model
+    MLFLOW_TRACKING_URI, else mlflow.db in ~/cbdm_scale/runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackConfig:
     """Options --track.*."""
 

@@ -44,7 +44,7 @@ def log_results(
     try:
         uri = uri or default_tracking_uri(Storage(run.url.rpartition("/")[0]))
         if (file := database_file(uri)) is not None and not Path(file).exists():
-            return f"there is no database {uri}: give its place with --tracking-uri"
+            return f"there is no database {uri}: give its place with --track.uri"
         _log(uri, run_id_of(run), step, metrics, files, folder)
     except Exception as error:  # each kind of store raises its own
         first_line = hide_password(str(error).strip().partition("\n")[0])

@@ -3,6 +3,45 @@
 from dataclasses import dataclass
 from typing import Literal
 
+POWER = "power:"
+"""Before the relative width of an average that is found after training."""
+WIDEST = 0.28
+"""Wider profiles of such an average would rise towards the beginning of training."""
+
+
+def check_weights(weights: str) -> None:
+    """ValueError unless it is ema, raw or power:WIDTH."""
+    if weights in ("ema", "raw"):
+        return
+    try:
+        if not weights.startswith(POWER):
+            raise ValueError("it is neither of them")
+        check_width(float(weights.removeprefix(POWER)))
+    except ValueError as error:
+        raise ValueError(
+            f"weights ({weights}) must be ema (the average), raw (what was trained) or "
+            f"power:WIDTH (an average found after training, such as power:0.1): {error}"
+        ) from error
+
+
+def check_source(run: str, weights: str) -> None:
+    """ValueError where no network is named, or weights that no run has."""
+    if not run:
+        raise ValueError(
+            "run is missing. Give --run the folder that the train command printed after 'run', "
+            "a checkpoint in it, models:/NAME@ALIAS, or a .pt file of the paper's code."
+        )
+    check_weights(weights)
+
+
+def check_width(width: float) -> None:
+    """ValueError unless an average found after training can have this relative width."""
+    if not 0 < width <= WIDEST:
+        raise ValueError(
+            f"the width of an average must lie above 0 and at most {WIDEST}, got {width}. "
+            "Try 0.1: a tenth of the training so far."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:

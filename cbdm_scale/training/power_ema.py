@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from cbdm_scale.training.options import check_width
+
 WIDTHS = 0.05, 0.1
 """Relative widths sigma_rel of the two averages that run beside training, as published."""
-WIDEST = 0.28
-"""Wider profiles would rise towards the beginning of training (gamma below 0)."""
 
 
 def gamma_of(width: float) -> float:
@@ -25,11 +25,7 @@ def gamma_of(width: float) -> float:
 
     sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), solved for its largest gamma.
     """
-    if not 0 < width <= WIDEST:
-        raise ValueError(
-            f"the width of an average must lie above 0 and at most {WIDEST}, got {width}. "
-            "Try 0.1: a tenth of the training so far."
-        )
+    check_width(width)
     per = width**-2  # (gamma + 2)^2 (gamma + 3) = per (gamma + 1), multiplied out
     return float(np.roots([1, 7, 16 - per, 12 - per]).real.max())
 

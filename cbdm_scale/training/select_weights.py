@@ -4,26 +4,8 @@ from safetensors.torch import load, save
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.power_ema import gamma_of
+from cbdm_scale.training.options import POWER
 from cbdm_scale.training.snapshots import average_of_width
-
-POWER = "power:"
-"""Before the relative width of an average that is found after training."""
-
-
-def check_weights(weights: str) -> None:
-    """ValueError unless it is ema, raw or power:WIDTH."""
-    if weights in ("ema", "raw"):
-        return
-    try:
-        if not weights.startswith(POWER):
-            raise ValueError("it is neither of them")
-        gamma_of(float(weights.removeprefix(POWER)))
-    except ValueError as error:
-        raise ValueError(
-            f"weights ({weights}) must be ema (the average), raw (what was trained) or "
-            f"power:WIDTH (an average found after training, such as power:0.1): {error}"
-        ) from error
 
 
 def file_of(weights: str) -> str:
