@@ -1,4 +1,4 @@
-"""The options of python -m data_prep; its --help says what they mean."""
+"""The options of python -m data_prep: of a data set that is written, verified or described."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,52 +12,114 @@ Profile = Literal["exp", "step"]
 class Options:
     """Where None or False stands, the option was not given."""
 
-    out: str
+    out: str = ""
+    """The shards go to OUT/<name>; a folder or a URL."""
+
     source: str | None = None
+    """The unpacked folder as published, or the user's own images."""
+
     name: str | None = None
+    """folder, webdataset, synthetic: what to call it."""
+
     train_list: str | None = None
+    """imagenet-lt: the file ImageNet_LT_train.txt."""
+
     eval_list: str | None = None
+    """imagenet-lt: a list of the eval images, else the folder val."""
+
     eval_source: str | None = None
+    """folder, webdataset: balanced images that metrics compare with."""
+
     label_from: str | None = None
+    """webdataset: cls, which is the default, or json:FIELD."""
+
     classes: int | None = None
+    """webdataset, synthetic: how many classes."""
+
     counts: str | None = None
+    """synthetic: imagenet_lt, images a class, or a,b,c."""
+
     eval_per_class: int | None = None
+    """synthetic: up to 50 unless given."""
+
     resolution: int | None = None
+    """Pixels of a side, for files: 64 unless given, cub200 128."""
+
     channels: int | None = None
+    """3 for RGB, which is the default, or 1 for grey."""
+
     imbalance: float | None = None
+    """Smallest class over largest, for the -lt sets: 0.01 unless given."""
+
     long_tail: float | None = None
+    """Cut a tail into one's own images: smallest class over largest."""
+
     profile: Profile | None = None
+    """Of the long tail: exp unless given."""
+
     bounding_box: bool = False
+    """cub200: only the square around the bird."""
+
     clean: bool = False
+    """celeba5: images with exactly one of the classes."""
+
     allow_missing: int | None = None
+    """Go on without up to so many images that are missing or bad."""
+
     allow_changed: bool = False
+    """Accept files with another md5."""
+
     seed: int = 0
+    """Which images stay, and their order."""
+
     samples_per_shard: int = 1000
+    """Images in a tar."""
+
     format: Format = "png"
+    """png, webp (lossless) or jpeg."""
+
     quality: int | None = None
+    """Of --format jpeg, 1 to 100: 95 unless given."""
+
     workers: int | None = None
+    """Ray tasks at a time; 0 is this process alone. Unless given: 0 if that takes up to a
+    minute, else one per CPU."""
+
     force_overwrite: bool = False
+    """Replace OUT/<name> if it differs."""
+
     classifier: bool = True
+    """Fit the small feature classifier that FID without Inception needs."""
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"--channels ({self.channels}) must be 1 or 3. Try --channels 3.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    where: str = ""
+    """ROOT for all data sets of a root, ROOT/NAME for one."""
+
+    workers: int | None = None
+    """As for making a data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribeOptions:
+    where: str = ""
+    """ROOT for all data sets of a root, ROOT/NAME for one."""
+
+    out: str | None = None
+    """The picture; describe.png unless given, describe-NAME.png of several data sets."""
 
 
 READER_OPTIONS = {
-    "source": "--source",
-    "name": "--name",
-    "train_list": "--list",
-    "eval_list": "--eval-list",
-    "eval_source": "--eval-source",
-    "label_from": "--label-from",
-    "classes": "--classes",
-    "counts": "--counts",
-    "eval_per_class": "--eval-per-class",
-    "resolution": "--resolution",
-    "channels": "--channels",
-    "imbalance": "--imbalance",
-    "long_tail": "--long-tail",
-    "profile": "--profile",
-    "bounding_box": "--bounding-box",
-    "clean": "--clean",
-    "allow_missing": "--allow-missing",
-    "allow_changed": "--allow-changed",
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("source", "name", "train_list", "eval_list", "eval_source", "label_from", "classes"),
+        *("counts", "eval_per_class", "resolution", "channels", "imbalance", "long_tail"),
+        *("profile", "bounding_box", "clean", "allow_missing", "allow_changed"),
+    )
 }
-"""Fields that mean something to some readers only, and what users call them."""
+"""Fields that mean something to some readers only, and how they are typed."""

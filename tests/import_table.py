@@ -61,15 +61,6 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 5.
-    "generation": {
-        "cluster",
-        "data",
-        "data_prep",
-        "diffusion",
-        "models",
-        "sampling",
-        "storage",
-    },
     "pretrained": {
         "cluster",
         "config",
@@ -82,6 +73,17 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 6.
+    "generation": {
+        "cluster",
+        "data",
+        "data_prep",
+        "diffusion",
+        "models",
+        "sampling",
+        "storage",
+        "tracking",
+    },
+    # Floor 7.
     "evaluation": {
         "cluster",
         "config",
@@ -96,26 +98,29 @@ MAY_IMPORT = {
         "training",
     },
     "sample": {
-        "cluster",
         "config",
         "data",
         "generation",
         "pretrained",
-        "sampling",
         "storage",
+        "training",
     },
-    # Floor 7.
+    # Floor 8.
     "evaluate": {
         "config",
         "evaluation",
         "pretrained",
         "storage",
+        "training",
     },
     "export": {
+        "config",
         "data",
         "evaluation",
         "pretrained",
         "storage",
+        "tracking",
+        "training",
     },
     "runs": {
         "cluster",
@@ -132,7 +137,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 8.
+    # Floor 9.
     "classify": {
         "cluster",
         "config",
@@ -144,18 +149,21 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    "preflight": {
-        "cluster",
-        "runs",
-        "storage",
-        "tracking",
-    },
     "train": {
         "config",
         "pretrained",
         "runs",
         "storage",
         "tracking",
+    },
+    # Floor 10.
+    "preflight": {
+        "cluster",
+        "config",
+        "runs",
+        "storage",
+        "tracking",
+        "train",
     },
 }
 TUNE_MAY_IMPORT = {
@@ -173,6 +181,7 @@ TUNE_MAY_IMPORT = {
 
 PREP_MAY_IMPORT = {
     "cluster",
+    "config",
     "data",
     "diffusion",
     "metrics",

@@ -94,23 +94,55 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 350
 
 
-COMMANDS = "train", "sample", "evaluate", "export", "classify"
+HEAVY = (
+    *("torch", "numpy", "pyarrow", "scipy", "PIL", "fsspec", "ray", "mlflow", "optuna"),
+    *("sklearn", "matplotlib", "altair"),
+)
+COMMANDS = {
+    **{name: f"cbdm_scale.{name}" for name in ("train", "sample", "evaluate", "export")},
+    **{name: f"cbdm_scale.{name}" for name in ("classify", "preflight")},
+    "search": "tune.search_tau",
+    "prepare": "data_prep.__main__",
+}
+WRONG = {
+    "train": ["--loss.tau", "-1"],
+    "sample": ["--run", "r", "--num-images", "0"],
+    "evaluate": ["--run", "r", "--guidance", "much"],
+    "export": ["--resolution", "large"],
+    "classify": ["--seeds", "1", "1"],
+    "preflight": ["--train.lr", "0"],
+    "search": ["--trials", "1"],
+    "prepare": ["digits-lt", "--channels", "2", "--out", "o"],
+}
+"""A value that each command refuses."""
 
 
-@pytest.mark.parametrize("command", [*(f"cbdm_scale.{c}" for c in COMMANDS), "tune.search_tau"])
-def test_the_command_line_imports_neither_ray_nor_mlflow(command):
-    """Or --help would take several times as long as importing torch."""
-    heavy = [
-        "ray",
-        "mlflow",
-        "optuna",
-        "sklearn",
-        "matplotlib",
-        "scipy.stats",
-        "pyarrow.dataset",
-    ]
-    code = f"import sys, {command}; print([m for m in {heavy} if m in sys.modules])"
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("words", ["--help", "--help-all", "--no-such-option", "wrong value"])
+def test_help_and_a_wrong_option_answer_without_a_heavy_import(command, words):
+    """Importing torch takes seconds. A wrong value is found before --run is looked for."""
+    typed = [words] if words.startswith("--") else WRONG[command]
+    code = f"""
+import sys
+from {COMMANDS[command]} import main
+try:
+    status = main({typed})
+except SystemExit as end:
+    status = end.code
+print([name for name in {HEAVY} if name in sys.modules], status)
+"""
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE
     )
-    assert found.stdout.strip() == "[]"
+    wrong = 0 if "help" in words else 2 if words.startswith("--") else 1
+    assert found.stdout.splitlines()[-1] == f"[] {wrong}", found.stderr
+
+
+def test_argv_is_read_in_one_place():
+    readers = [
+        short(path)
+        for path in PACKAGE + PREP + TUNE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "argv"
+    ]
+    assert readers == ["cbdm_scale/config/command_line.py"]

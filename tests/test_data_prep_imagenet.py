@@ -182,14 +182,14 @@ def test_wrong_lists_are_told_with_their_line(tmp_path, lines, message):
 
 def test_lists_that_are_not_there_name_their_option(tmp_path):
     make_imagenet(tmp_path)
-    with pytest.raises(ValueError, match=r"--list \(gone.txt\): there is no such file"):
+    with pytest.raises(ValueError, match=r"--train-list \(gone.txt\): there is no such file"):
         read(tmp_path, train_list="gone.txt")
     with pytest.raises(ValueError, match=r"--eval-list \(gone.txt\): there is no such file"):
         read(tmp_path, eval_list="gone.txt")
-    with pytest.raises(ValueError, match=r"--list \(.*\.JPEG\) cannot be read"):
+    with pytest.raises(ValueError, match=r"--train-list \(.*\.JPEG\) cannot be read"):
         read(tmp_path, train_list=str(tmp_path / LINES[0].split()[0]))
     odd = put(tmp_path / "odd.txt", b"val/n09999999/ILSVRC2012_val_00000003.JPEG 8\n")
-    with pytest.raises(ValueError, match="has no image of the classes of --list"):
+    with pytest.raises(ValueError, match="has no image of the classes of --train-list"):
         read(tmp_path, eval_list=str(odd))
 
 

@@ -14,7 +14,7 @@ from test_data_prep_imagenet import make_imagenet
 
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import PUBLISHED, prep_command, read_manifest
-from data_prep.__main__ import main, make_parser
+from data_prep.__main__ import PREPARE, main
 from data_prep.options import READER_OPTIONS, Options
 from data_prep.readers import DATASETS, read_source
 
@@ -55,7 +55,11 @@ def test_every_data_set_of_the_help_has_a_reader(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "extra"),
-    [("imagenet-lt", ["--list", "list.txt"]), ("cub200", ["--bounding-box"]), ("celeba5", [])],
+    [
+        ("imagenet-lt", ["--train-list", "list.txt"]),
+        ("cub200", ["--bounding-box"]),
+        ("celeba5", []),
+    ],
 )
 def test_the_commands_write_shards_of_files(tmp_path, monkeypatch, name, extra):
     complete(name, tmp_path)
@@ -79,9 +83,9 @@ def test_a_wrong_resolution_is_told_by_every_reader_of_files(tmp_path, name, res
 def test_the_command_that_training_prints_has_all_that_is_needed(name):
     words = prep_command("ROOT", name).split()
     assert words[:3] == ["python", "-m", "data_prep"]
-    arguments = vars(make_parser().parse_args(words[3:]))
+    arguments = PREPARE.read(words[3:])
     entry = DATASETS[arguments.pop("dataset")]
-    assert {option for option in READER_OPTIONS if arguments[option]} == set(entry.needs)
+    assert {option for option in READER_OPTIONS if arguments.get(option)} == set(entry.needs)
 
 
 def given(option):

@@ -13,7 +13,7 @@ from test_third_party import CONFIGS, random_net, save, to_paper_names
 from tracking_tools import begin, history, make_database
 
 from cbdm_scale.data.manifest import parse_manifest
-from cbdm_scale.evaluate import main, parse
+from cbdm_scale.evaluate import COMMAND, main, parse
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
@@ -44,7 +44,7 @@ def test_another_run_without_an_evaluation_is_said_with_the_command(
     command = (
         f"--run {evaluated} --num-images 20 --guidance 0 2 --extractor {random_classifier}"
     )
-    assert f"python -m cbdm_scale.evaluate {command}" in error
+    assert f"{COMMAND.prog} {command}" in error
 
 
 def test_a_run_on_another_data_set_is_not_compared_with(

@@ -142,7 +142,7 @@ def test_without_one_by_the_command_the_card_has_the_evaluation_of_training(
 ) -> None:
     scores = {"fid": 7.5, "fid_few": 20.0, "fidelity": 0.5}
     write_training_record(Storage(run), 48, {"1.0": scores})
-    assert main(["--run", run, "--to", str(tmp_path / "out")]) == 0
+    assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
     assert "| 1 | cfg | 2 | 30 | 7.5 | - | - | - | - | - | - | 0.5 |" in card
     assert "not evaluated" not in capsys.readouterr().out
@@ -185,7 +185,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--run", run, "--out", str(exported)]) == 1
-    assert "is there already and not empty" in capsys.readouterr().err
+    assert "is there already, not empty" in capsys.readouterr().err
     assert main(["--run", run]) == 1
     assert "to is missing" in capsys.readouterr().err
 

@@ -82,7 +82,7 @@ def test_strength_zero_is_the_same_in_both_modes(run, tmp_path):
 
 def test_a_run_says_its_mode_to_sample_and_to_serve(run):
     options, *_ = parse(["--run", run])
-    assert (options.guidance, options.guidance_mode) == (1.0, "tcfg")
+    assert (options.guidance, options.guidance_mode) == ((1.0,), "tcfg")
     folder = checkpoint(run)
     (folder / "config.json").write_bytes(Path(run, "config.json").read_bytes())
     net, config = network(run)

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -148,7 +148,7 @@ class Command:
         that is no option ends with SystemExit, a value of another kind is a ValueError.
         """
         options = options_of(self.parts)
-        parser = self.parser({"options": options.values()})
+        parser = self.parser(options.values())
         parser.add_argument("-h", "--help", action="store_true", default=argparse.SUPPRESS)
         parser.add_argument("--help-all", action="store_true", default=argparse.SUPPRESS)
         found, unknown = parser.parse_known_args([_dashed(word) for word in argv])
@@ -174,24 +174,17 @@ class Command:
         hint = f"Did you mean {' or '.join(near)}?" if near else "See --help-all."
         return f"{flag} is no option of {self.prog}. {hint}"
 
-    def parser(self, groups: Mapping[str, Any], *, texts: bool = False) -> _Parser:
-        """Argparse's parser of some options, by group; ``texts``: with their help."""
-        parser = _Parser(
-            prog=self.prog,
-            description=self.about if texts else None,
-            epilog=self.epilog if texts else None,
-            usage=f"{' '.join([self.prog, *(n.upper() for n in self.positional)])} [options]",
-            formatter_class=functools.partial(
-                argparse.RawDescriptionHelpFormatter, max_help_position=29
-            ),
-            allow_abbrev=False,
-            add_help=False,
-        )
-        for title, options in groups.items():
-            group = parser.add_argument_group(title)
-            for option in options:
-                for flags, more in self._arguments(option):
-                    group.add_argument(*flags, default=argparse.SUPPRESS, **more)
+    def parser(self, options: Iterable[Option], *, choices: bool = False) -> _Parser:
+        """Argparse's parser of some options; what was not typed leaves no trace.
+
+        choices: values are compared with those of the field's type, as completion asks.
+        """
+        parser = _Parser(prog=self.prog, allow_abbrev=False, add_help=False)
+        for option in options:
+            for flags, more in self._arguments(option):
+                if choices and get_origin(option.kind) is Literal:
+                    more["choices"] = get_args(option.kind)
+                parser.add_argument(*flags, default=argparse.SUPPRESS, **more)
         return parser
 
     def _arguments(self, option: Option) -> list[tuple[list[str], dict[str, Any]]]:
@@ -211,12 +204,11 @@ class Command:
         lines = [f"usage: {self.prog} " + " ".join(n.upper() for n in self.positional)]
         lines[0] = f"{lines[0].rstrip()} [options]"
         lines += ["", *textwrap.wrap(self.about, width)]
-        groups = dict(self.short)
+        groups = {title: list(names) for title, names in self.short.items()}
         if everything:
             groups = {}
             for name in options:
-                part = name.rpartition(".")[0] or "options"
-                groups.setdefault(part, []).append(name)  # type: ignore[attr-defined]
+                groups.setdefault(name.rpartition(".")[0] or "options", []).append(name)
         for title, names in groups.items():
             lines += ["", f"{title}:"]
             for name in names:
@@ -301,6 +293,23 @@ def _value(option: Option, text: Any) -> Any:
 
 def _plain(kind: Any, word: str) -> Any:
     return kind(word) if kind in (int, float) else word
+
+
+def completion_script(commands: Sequence[Command], shell: str) -> str:
+    """What makes a shell complete ``cbdm``: its commands, their options and choices."""
+    import shtab
+
+    if shell not in shtab.SUPPORTED_SHELLS:
+        shells = ", ".join(shtab.SUPPORTED_SHELLS)
+        raise ValueError(
+            f"completion ({shell}) is made for {shells}. Try cbdm completion bash."
+        )
+    parser = argparse.ArgumentParser(prog="cbdm")
+    names = parser.add_subparsers()
+    for command in commands:
+        parents = [command.parser(options_of(command.parts).values(), choices=True)]
+        names.add_parser(command.name, parents=parents, add_help=False, help=command.about)
+    return str(shtab.complete(parser, shell))
 
 
 def main_of(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:

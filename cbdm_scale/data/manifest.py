@@ -157,7 +157,7 @@ def prep_command(root: str, name: str) -> str:
     dashed = canonical_name(name).replace("_", "-")
     source = "" if dashed == "digits-lt" else " --source DIR"
     if dashed == "imagenet-lt":
-        source += " --list ImageNet_LT_train.txt"
+        source += " --train-list ImageNet_LT_train.txt"
     return f"python -m data_prep {dashed}{source} --out {root}"
 
 

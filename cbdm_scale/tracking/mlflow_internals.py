@@ -10,8 +10,6 @@ import io
 import uuid
 from pathlib import Path
 
-from PIL import Image
-
 METRICS_PER_CALL = 1000
 """MAX_METRICS_PER_BATCH of mlflow.utils.validation."""
 PARAMS_PER_CALL = 100
@@ -37,6 +35,8 @@ def write_image(png: bytes, name: str, step: int, time_ms: int, run_id: str, to:
     same = uuid.uuid5(uuid.NAMESPACE_URL, f"{run_id}/{name}/{step}")
     stem = f"{name.replace('/', '~')}+step+{step}+timestamp+{time_ms}+{same}"
     (to / f"{stem}.png").write_bytes(png)
+    from PIL import Image  # a command's --help imports this file
+
     with Image.open(io.BytesIO(png)) as image:
         image.thumbnail(THUMBNAIL)
         image.save(to / f"{stem}+compressed.webp")

@@ -3,14 +3,13 @@
 K = number of classes.
 """
 
-import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
 from data_prep.checking.sets import find_sets
+from data_prep.options import DescribeOptions
 
 
 def table(root: str, manifest: Manifest) -> Iterator[str]:
@@ -57,36 +56,21 @@ def imbalance(manifest: Manifest) -> str:
     return words + (f", and {empty} classes without a training image" if empty else "")
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command; its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep describe", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("where", metavar="ROOT[/NAME]", help="all data sets of a root, or one")
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help="the picture (default describe.png, with several data sets describe-NAME.png, in "
-        "the current directory)",
-    )
-    options = parser.parse_args(argv)
-    try:
-        root, names = find_sets(options.where)
-        if options.out is not None and len(names) > 1:
-            raise ValueError(
-                f"--out ({options.out}) is one picture, and {root} holds {len(names)} data "
-                f"sets. Name one of them: {root}/{names[0]}"
-            )
-        for name in names:
-            manifest = read_manifest(root, name)
-            print("\n".join(table(root, manifest)))
-            from data_prep.checking.picture import draw
+def print_tables(options: DescribeOptions) -> int:
+    """A table and a picture of every data set; the exit status."""
+    root, names = find_sets(options.where)
+    if options.out is not None and len(names) > 1:
+        raise ValueError(
+            f"--out ({options.out}) is one picture, and {root} holds {len(names)} data sets. "
+            f"Name one of them: {root}/{names[0]}"
+        )
+    for name in names:
+        manifest = read_manifest(root, name)
+        print("\n".join(table(root, manifest)))
+        from data_prep.checking.picture import draw
 
-            default = "describe.png" if len(names) == 1 else f"describe-{name}.png"
-            path = Path(options.out or default)
-            draw(root, manifest, path)
-            print(f"picture {path}\n")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        default = "describe.png" if len(names) == 1 else f"describe-{name}.png"
+        path = Path(options.out or default)
+        draw(root, manifest, path)
+        print(f"picture {path}\n")
     return 0

@@ -4,12 +4,9 @@ Prints all that is wrong, not the first of it; the exit status is 1 if anything 
 K = number of classes.
 """
 
-import argparse
 import hashlib
 import json
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +26,7 @@ from cbdm_scale.data.manifest import (
 from cbdm_scale.storage.remote import Store, StoreError
 from data_prep.checking.check_shard import Expected, Findings, ShardCheck, num_index_groups
 from data_prep.checking.sets import find_sets
+from data_prep.options import VerifyOptions
 from data_prep.writing.fit import CLASSIFIER
 from data_prep.writing.pool import Sees, run
 from data_prep.writing.target import LocalTarget, RemoteTarget
@@ -210,27 +208,17 @@ def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Ve
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command; its exit status, which is 1 if anything is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep verify", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("where", metavar="ROOT[/NAME]", help="all data sets of a root, or one")
-    parser.add_argument("--workers", type=int, metavar="N", help="as for making a data set")
-    options = parser.parse_args(argv)
+def print_verdicts(options: VerifyOptions) -> int:
+    """Everything that is wrong with the data sets; the exit status is 1 if anything is."""
     num_wrong = 0
-    try:
-        root, names = find_sets(options.where)
-        for name in names:
-            verdict = verify(root, name, workers=options.workers)
-            for line in verdict.wrong:
-                print(f"wrong: {name}/{line}")
-            for line in verdict.warnings:
-                print(f"warning: {name}: {line}")
-            state = f"{len(verdict.wrong)} things are wrong" if verdict.wrong else "fine"
-            print(f"{name}: {state}" + (f"; {verdict.summary}" if verdict.summary else ""))
-            num_wrong += len(verdict.wrong)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    root, names = find_sets(options.where)
+    for name in names:
+        verdict = verify(root, name, workers=options.workers)
+        for line in verdict.wrong:
+            print(f"wrong: {name}/{line}")
+        for line in verdict.warnings:
+            print(f"warning: {name}: {line}")
+        state = f"{len(verdict.wrong)} things are wrong" if verdict.wrong else "fine"
+        print(f"{name}: {state}" + (f"; {verdict.summary}" if verdict.summary else ""))
+        num_wrong += len(verdict.wrong)
     return 1 if num_wrong else 0

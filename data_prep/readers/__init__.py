@@ -176,7 +176,7 @@ DATASETS = {
         about="CIFAR-100, whole", read=_cifar, needs=CIFAR100_FOLDER, takes=("allow_changed",)
     ),
     "imagenet-lt": Dataset(
-        about="ImageNet-LT: an ILSVRC folder and the published --list",
+        about="ImageNet-LT: an ILSVRC folder and the published --train-list",
         read=_imagenet,
         needs={
             "source": "the ILSVRC 2012 folder, with train and val in it",

@@ -47,13 +47,13 @@ class Row:
 
 
 def read_imagenet_lt(name: str, options: Options) -> Source:
-    """Train by --list; eval by --eval-list, else the folder val, else the training images.
+    """Train by --train-list; eval by --eval-list, else the folder val, else training images.
 
     Classes are the list's, in the order of their WordNet ids, which are also their names.
     """
     root, path = Path(str(options.source)).expanduser(), Path(str(options.train_list))
     path = path.expanduser()
-    rows = _rows(path, "--list")
+    rows = _rows(path, "--train-list")
     wnids, notes = _classes(rows, path)
     made, more = _provenance(path, rows, wnids)
     notes += more
@@ -106,15 +106,15 @@ def _rows(path: Path, option: str) -> list[Row]:
 
 def _classes(rows: list[Row], path: Path) -> tuple[tuple[str, ...], list[str]]:
     """The sorted wnids, whose labels must rise with them, and notes."""
-    labels = _labels(rows, path, "--list")
+    labels = _labels(rows, path, "--train-list")
     wnids = tuple(sorted(labels))
     if len(wnids) < 2:
-        raise ValueError(f"--list ({path}) names a single class, {wnids[0]}.")
+        raise ValueError(f"--train-list ({path}) names a single class, {wnids[0]}.")
     notes = []
     if labels[wnids[-1]] != len(wnids) - 1:
         notes.append(
-            f"--list names {len(wnids)} classes with labels up to {labels[wnids[-1]]}: they "
-            f"are numbered 0 to {len(wnids) - 1} here, in the same order"
+            f"--train-list names {len(wnids)} classes with labels up to {labels[wnids[-1]]}: "
+            f"they are numbered 0 to {len(wnids) - 1} here, in the same order"
         )
     return wnids, notes
 
@@ -145,7 +145,7 @@ def _provenance(path: Path, rows: list[Row], wnids: tuple[str, ...]) -> tuple[st
     if found == PUBLISHED_LIST:
         return "ImageNet-LT, the published list", []
     notes = [
-        f"--list is not the published ImageNet_LT_train.txt: its git blob id is {found}, "
+        f"--train-list is not the published ImageNet_LT_train.txt: its git blob id is {found}, "
         f"published is {PUBLISHED_LIST}"
     ]
     counts = {wnid: 0 for wnid in wnids}
@@ -195,7 +195,7 @@ def _eval_rows(path: Path, wnids: tuple[str, ...]) -> list[Row]:
     _labels(rows, path, "--eval-list")
     rows = [row for row in rows if row.wnid in known]
     if not rows:
-        raise ValueError(f"--eval-list ({path}) has no image of the classes of --list.")
+        raise ValueError(f"--eval-list ({path}) has no image of the classes of --train-list.")
     return rows
 
 
