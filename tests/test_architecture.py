@@ -38,7 +38,8 @@ def part_of(path: Path) -> str:
     return path.relative_to(HERE).parts[1].removesuffix(".py")
 
 
-PACKAGE = [p for p in sorted((HERE / "cbdm_scale").rglob("*.py")) if part_of(p) != "__init__"]
+DUNDER = {"__init__", "__main__"}  # the map; and cbdm, which imports the command that is named
+PACKAGE = [p for p in sorted((HERE / "cbdm_scale").rglob("*.py")) if part_of(p) not in DUNDER]
 PREP = sorted((HERE / "data_prep").rglob("*.py"))
 TUNE = sorted((HERE / "tune").rglob("*.py"))
 
