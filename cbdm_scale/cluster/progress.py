@@ -65,10 +65,8 @@ class Screen:
                 from tqdm import tqdm
 
                 form = "{percentage:3.0f}% {bar:20} {desc}"
-                wide = (
-                    shutil.get_terminal_size().columns
-                )  # 80 where it says 0, as in containers
-                self._bar = tqdm(file=sys.stdout, bar_format=form, ncols=wide)
+                columns, rows = shutil.get_terminal_size()  # 80 x 24 where it says 0
+                self._bar = tqdm(file=sys.stdout, bar_format=form, ncols=columns, nrows=rows)
             self._bar.n, self._bar.total = line.done, line.total
             self._bar.set_description_str(line.strip())
         elif self._bar is None:
