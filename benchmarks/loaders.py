@@ -7,6 +7,7 @@ as the first epoch finds it (nothing decoded yet) and as later epochs do.
 import io
 import random
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,6 @@ def ours(folder: Path, processes: int, *, cached: bool) -> Batches:
         yield batch.x0, batch.y
 
 
-def ours_first(folder: Path, processes: int) -> Batches:
-    return ours(folder, processes, cached=False)
-
-
-def ours_later(folder: Path, processes: int) -> Batches:
-    return ours(folder, processes, cached=True)
-
-
 def _to_floats(pixels: Any) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) in [-1, 1], mirrored for one in two."""
     x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(127.5).sub_(1)
@@ -123,10 +116,6 @@ def _pillow(data: bytes) -> Tensor:
         return _to_floats(image)
 
 
-def _label(data: bytes) -> int:
-    return int(data)
-
-
 def plain_webdataset(folder: Path, processes: int) -> Batches:
     """As WebDataset's own examples have it: tars, shuffle of 1,000, Pillow, batched."""
     import webdataset as wds
@@ -136,7 +125,7 @@ def plain_webdataset(folder: Path, processes: int) -> Batches:
         wds.WebDataset(tars, shardshuffle=len(tars), resampled=False, empty_check=False)
         .shuffle(1000)
         .to_tuple("png", "cls")
-        .map_tuple(_pillow, _label)
+        .map_tuple(_pillow, int)
         .batched(BATCH, partial=False)
         .repeat()
     )
@@ -191,8 +180,8 @@ def ray_data(folder: Path, processes: int) -> Batches:
 
 
 LOADERS = {
-    "ours, first epoch": ours_first,
-    "ours, later epochs": ours_later,
+    "ours, first epoch": partial(ours, cached=False),
+    "ours, later epochs": partial(ours, cached=True),
     "WebDataset": plain_webdataset,
     "ImageFolder": image_folder,
     "Ray Data": ray_data,

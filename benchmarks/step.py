@@ -23,7 +23,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import OneProcess, World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import backward, clip_and_step
 from cbdm_scale.training.options import TrainConfig
@@ -41,11 +41,12 @@ OURS: dict[str, LossConfig] = {
 }
 
 
-def new_net() -> torch.nn.Module:
+def new_net(channels: int = 128) -> torch.nn.Module:
+    """The paper's U-Net with so many channels."""
     torch.manual_seed(0)
-    return build(
-        NetworkSpec(model=UNetConfig(), channels=3, image_size=SIZE, num_classes=NUM_CLASSES)
-    )
+    config = UNetConfig(channels=channels)
+    spec = NetworkSpec(model=config, channels=3, image_size=SIZE, num_classes=NUM_CLASSES)
+    return build(spec)
 
 
 def batches(batch_size: int) -> Callable[[], Batch]:
@@ -62,32 +63,53 @@ def batches(batch_size: int) -> Callable[[], Batch]:
     return next_batch
 
 
+def gradient_step(
+    net: torch.nn.Module,
+    config: LossConfig,
+    world: World,
+    batch_size: int,
+    *,
+    parts: int = 1,
+    precision: str = "fp32",
+    channels_last: bool = True,
+) -> Callable[[], Batch]:
+    """The product's gradient of a batch, which comes back, in so many micro-batches."""
+    loss, draw = build_loss(config, LinearSchedule(), COUNTS, seed=0)
+    next_batch = batches(batch_size)
+
+    def step() -> Batch:
+        batch = next_batch()
+        net.zero_grad(set_to_none=True)
+        for _ in backward(
+            net,
+            loss,
+            draw,
+            batch,
+            world,
+            micro_batch=batch_size // parts,
+            precision=precision,
+            channels_last=channels_last,
+        ):
+            pass
+        return batch
+
+    return step
+
+
 def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """The step of the train loop under each loss. All share one network and its moments."""
-    world, net = OneProcess(), new_net()
+    net = new_net()
     if args.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, HALFLIFE)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
+    how = {"precision": args.precision, "channels_last": args.channels_last}
 
     def make(config: LossConfig) -> Callable[[], None]:
-        loss, draw = build_loss(config, LinearSchedule(), COUNTS, seed=0)
-        next_batch = batches(args.batch_size)
+        gradient = gradient_step(net, config, OneProcess(), args.batch_size, **how)
 
         def step() -> None:
-            batch = next_batch()
-            optimizer.zero_grad(set_to_none=True)
-            for _ in backward(
-                net,
-                loss,
-                draw,
-                batch,
-                world,
-                micro_batch=0,
-                precision=args.precision,
-                channels_last=args.channels_last,
-            ):
-                pass
+            batch = gradient()
             clip_and_step(optimizer, LR, CLIP)
             ema.update(net, int(batch.images[-1]) + 1, args.batch_size)
 

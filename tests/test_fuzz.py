@@ -16,7 +16,7 @@ READERS = """
 import os, pickle, sys, tempfile, time
 from pathlib import Path
 from benchmarks.fuzz import sandbox
-from benchmarks.fuzz.attacks import Code
+from benchmarks.fuzz.attacks import CODE
 from cbdm_scale.storage.json import parse_json
 
 sandbox.SECONDS, folder = 2, Path(tempfile.mkdtemp())
@@ -31,7 +31,7 @@ READERS = {
     "says so": lambda f: parse_json((f / "sent").read_bytes(), "it"),
     "names the file": lambda f: (f / "absent").read_bytes(),
     "trips": lambda f: {}["key"],
-    "runs a pickle": lambda f: pickle.loads(pickle.dumps(Code())),
+    "runs a pickle": lambda f: pickle.loads(pickle.dumps(CODE)),
     "looks outside": lambda f: (f.parent / sandbox.CANARY / "secret").read_text(),
     "writes outside": lambda f: (f.parent / "escaped").write_text(""),
     "removes outside": lambda f: (f.parent / sandbox.CANARY / "secret").unlink(),

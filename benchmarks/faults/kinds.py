@@ -45,8 +45,10 @@ class Scene:
             raise NotInjected(f"worker {rank} (pid {pid}) was dead already")
         return rank, pid
 
-    def host_of(self, pid: int) -> int:
-        return next(h for h in range(self.hosts.number) if pid in processes(h))
+    def a_host(self, chance: random.Random) -> tuple[int, int]:
+        """(rank of a worker that is alive, its host)."""
+        rank, pid = self.a_worker(chance)
+        return rank, next(h for h in range(self.hosts.number) if pid in processes(h))
 
 
 Injection = Generator[str, None, None]

@@ -27,8 +27,7 @@ print(*[node["NodeID"] for node in nodes if node["NodeManagerAddress"] == sys.ar
 
 
 def kill_raylet(scene: Scene, chance: random.Random) -> Injection:
-    rank, pid = scene.a_worker(chance)
-    host = scene.host_of(pid)
+    rank, host = scene.a_host(chance)
     [raylet] = [p for p in processes(host) if name(p) == "raylet"]
     os.kill(raylet, signal.SIGKILL)
     until(lambda: is_dead(raylet), PATIENCE_S, f"raylet {raylet} survived -9")
@@ -37,8 +36,7 @@ def kill_raylet(scene: Scene, chance: random.Random) -> Injection:
 
 
 def kill_host(scene: Scene, chance: random.Random) -> Injection:
-    rank, pid = scene.a_worker(chance)
-    host = scene.host_of(pid)
+    rank, host = scene.a_host(chance)
     gone = scene.hosts.kill(host)
     until(lambda: all(is_dead(p) for p in gone), PATIENCE_S, f"{gone} survived -9")
     with afterwards_whole(scene, host):
@@ -46,8 +44,7 @@ def kill_host(scene: Scene, chance: random.Random) -> Injection:
 
 
 def cut_for_a_while(scene: Scene, chance: random.Random) -> Injection:
-    rank, pid = scene.a_worker(chance)
-    host = scene.host_of(pid)
+    rank, host = scene.a_host(chance)
     scene.hosts.cut_off(host)
     try:
         time.sleep(SHORT_S)
@@ -60,8 +57,7 @@ def cut_for_a_while(scene: Scene, chance: random.Random) -> Injection:
 
 
 def cut_for_ever(scene: Scene, chance: random.Random) -> Injection:
-    rank, pid = scene.a_worker(chance)
-    host = scene.host_of(pid)
+    rank, host = scene.a_host(chance)
     with afterwards_whole(scene, host):
         scene.hosts.cut_off(host)
         yield f"host {host} with worker {rank} is cut off"
@@ -69,8 +65,8 @@ def cut_for_ever(scene: Scene, chance: random.Random) -> Injection:
 
 def announce(scene: Scene, chance: random.Random) -> Injection:
     """As a spot machine goes: Ray is told to drain its node, and then it is switched off."""
-    rank, pid = scene.a_worker(chance)
-    host, before = scene.host_of(pid), len(scene.run.said(ANNOUNCED))
+    rank, host = scene.a_host(chance)
+    before = len(scene.run.said(ANNOUNCED))
     python, head = sys.executable, f"{scene.hosts.address(0)}:{PORT}"
     node = scene.hosts.run(0, [python, "-c", NODE, head, scene.hosts.address(host)]).split()[-1]
     ray = str(Path(python).with_name("ray"))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -17,27 +18,22 @@ from benchmarks.fuzz.sandbox import CANARY
 Files = dict[str, bytes]
 
 
-class Shell:
-    """A pickle that runs a command when it is read."""
+class Payload:
+    """A pickle that calls something when it is read."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: str) -> None:
+        self.call, self.arguments = call, arguments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.system, (f"touch /tmp/{CANARY}",)
+        return self.call, self.arguments
 
 
-class Code:
-    """One that runs Python."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return exec, (f"x = '{CANARY}'",)
-
-
-class Writes:
-    """One that opens a file for writing."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (f"/tmp/{CANARY}", "w")
+CODE = Payload(exec, f"x = '{CANARY}'")
+PAYLOADS = (
+    Payload(os.system, f"touch /tmp/{CANARY}"),
+    CODE,
+    Payload(open, f"/tmp/{CANARY}", "w"),
+)
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -91,31 +87,23 @@ def huge_member() -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
 
 
-def with_json(name: str, change: Callable[[Any], Any]) -> Callable[[Files], Files]:
-    """The file's JSON, changed."""
-
-    def attack(files: Files) -> Files:
-        return files | {name: json.dumps(change(json.loads(files[name]))).encode()}
-
-    return attack
-
-
 def every(ending: str, data: bytes) -> Callable[[Files], Files]:
     """All files of an ending replaced."""
     return lambda files: {n: data if n.endswith(ending) else d for n, d in files.items()}
 
 
-def put(tree: Any, path: str, value: Any) -> Any:
-    *way, last = path.split(".")
-    here = tree
-    for key in way:
-        here = here[key]
-    here[last] = value
-    return tree
-
-
 def set_to(name: str, path: str, value: Any) -> Callable[[Files], Files]:
-    return with_json(name, lambda tree: put(tree, path, value))
+    """A value in a file of JSON, by its dotted path."""
+
+    def attack(files: Files) -> Files:
+        tree = here = json.loads(files[name])
+        *way, last = path.split(".")
+        for key in way:
+            here = here[key]
+        here[last] = value
+        return files | {name: json.dumps(tree).encode()}
+
+    return attack
 
 
 def attacks(subject: str, files: Files) -> Iterator[Callable[[Files], Files]]:
@@ -129,7 +117,7 @@ def attacks(subject: str, files: Files) -> Iterator[Callable[[Files], Files]]:
 
 
 def pickles(files: Files) -> Iterator[Callable[[Files], Files]]:
-    for payload in (Shell(), Code(), Writes()):
+    for payload in PAYLOADS:
         plain, packed = pickle.dumps(payload, protocol=2), pickle_zip(payload)
         for ending in (".pt", ".pth", ".safetensors", "data_batch_1"):
             if any(name.endswith(ending) for name in files):
@@ -172,7 +160,7 @@ def archives() -> Iterator[Callable[[Files], Files]]:
 
 
 def arrays() -> Iterator[Callable[[Files], Files]]:
-    for payload in (Shell(), Code(), Writes()):
+    for payload in PAYLOADS:
         out = io.BytesIO()
         np.savez(out, arr_0=np.array([payload], dtype=object))
         yield every(".npz", out.getvalue())

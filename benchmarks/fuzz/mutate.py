@@ -19,11 +19,9 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def deep() -> Any:
-    found: Any = []
-    for _ in range(600):
-        found = [found]
-    return found
+DEEP: Any = []
+for _ in range(600):
+    DEEP = [DEEP]
 
 
 # ----------------------------------------------------------------------------
@@ -66,12 +64,8 @@ def splice(data: bytes, chance: random.Random) -> bytes:
     return data[:a] + data[b : b + size] + data[a + size :]
 
 
-def nothing(data: bytes, chance: random.Random) -> bytes:
-    return b""
-
-
 def noise(data: bytes, chance: random.Random) -> bytes:
-    return chance.randbytes(len(data))
+    return chance.randbytes(chance.choice((0, len(data))))
 
 
 BYTES: tuple[Mutation, ...] = (
@@ -82,7 +76,7 @@ BYTES: tuple[Mutation, ...] = (
     overwrite,
     overwrite,
     splice,
-    nothing,
+    noise,
     noise,
 )
 
@@ -115,7 +109,7 @@ def edit(tree: Any, chance: random.Random) -> Any:
         elif way == 1 and isinstance(container, dict):
             container[chance.choice(("", "__class__", "..", "x" * 1000))] = container.pop(key)
         elif way == 2:
-            container[key] = deep()
+            container[key] = DEEP
         else:
             container[key] = chance.choice(VALUES)
     return tree
@@ -156,34 +150,33 @@ def zipped(data: bytes, chance: random.Random) -> bytes:
 
 
 def tarred(data: bytes, chance: random.Random) -> bytes:
-    """A member of another name, kind, size or content."""
+    """A member of another name, kind, size or content, or gone."""
     out = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(data)) as old,
         tarfile.open(fileobj=out, mode="w") as new,
     ):
         members = old.getmembers()
-        struck = chance.randrange(len(members))
+        struck, way = chance.randrange(len(members)), chance.randrange(7)
         for number, info in enumerate(members):
             stream = old.extractfile(info)
             content = stream.read() if stream else b""
-            if number == struck:
-                way = chance.randrange(7)
+            if number != struck:
+                new.addfile(info, io.BytesIO(content))
+                continue
+            if way == 0:
+                names = f"../{CANARY}/x.png", f"/{CANARY}/x.png", "", "a\n"
+                info.name = chance.choice(names)
+            elif way == 1:
                 kinds = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE
-                if way == 0:
-                    info.name = chance.choice(
-                        (f"../{CANARY}/x.png", f"/{CANARY}/x.png", "", "a\n")
-                    )
-                elif way == 1:
-                    info.type, info.linkname = chance.choice(kinds), f"../{CANARY}/secret"
-                elif way == 2:
-                    info.name = "deep/" * 40 + info.name
-                elif way == 3:
-                    continue
-                else:
-                    content = chance.choice(BYTES)(content, chance)
+                info.type, info.linkname = chance.choice(kinds), f"../{CANARY}/secret"
+            elif way == 2:
+                info.name = "deep/" * 40 + info.name
+            elif way > 3:
+                content = chance.choice(BYTES)(content, chance)
                 info.size = len(content)
-            new.addfile(info, io.BytesIO(content))
+            if way != 3:
+                new.addfile(info, io.BytesIO(content))
     return out.getvalue()
 
 

@@ -12,15 +12,9 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.step import COUNTS, SIZE, batches
-from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.losses.build import build_loss
+from benchmarks.step import gradient_step, new_net
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.build import build
-from cbdm_scale.models.options import UNetConfig
-from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import DistributedWorld
-from cbdm_scale.training.gradients import backward
 
 Step = Callable[[], None]
 MIB = 2**20
@@ -28,42 +22,6 @@ PRODUCT, LOCAL = "DDP as the product sets it up", "no communication"
 ALONE, ALONE_1 = "communication alone", "communication alone, buckets of 1 MiB"
 SMALL, BF16 = "buckets of 1 MiB", "bf16 gradients"
 MANY, MANY_LOCAL = "4 micro-batches", "4 micro-batches, no communication"
-
-
-def new_net(channels: int) -> nn.Module:
-    torch.manual_seed(0)
-    config = UNetConfig(channels=channels)
-    return build(
-        NetworkSpec(model=config, channels=3, image_size=SIZE, num_classes=len(COUNTS))
-    )
-
-
-def gradient_step(
-    net: nn.Module, world: DistributedWorld, images: int, *, reduce: bool = True, parts: int = 1
-) -> Step:
-    """The gradient by CBDM's loss in fp32, of ``parts`` micro-batches of so many images.
-
-    Without ``reduce`` it stays this rank's own.
-    """
-    loss, draw = build_loss(LossConfig(name="cbdm"), LinearSchedule(), COUNTS, seed=0)
-    next_batch = batches(images * parts)
-
-    def step() -> None:
-        net.zero_grad(set_to_none=True)
-        with world.no_sync(net, on=not reduce):
-            for _ in backward(
-                net,
-                loss,
-                draw,
-                next_batch(),
-                world,
-                micro_batch=images,
-                precision="fp32",
-                channels_last=True,
-            ):
-                pass
-
-    return step
 
 
 def bucketed(sizes: Iterable[int], cap: float) -> list[int]:
@@ -122,7 +80,14 @@ def make_variants(
         )
 
     def step(net: nn.Module, *, reduce: bool = True, parts: int = 1) -> Step:
-        return gradient_step(net, world, images, reduce=reduce, parts=parts)
+        cbdm = LossConfig(name="cbdm")
+        gradient = gradient_step(net, cbdm, world, images * parts, parts=parts)
+
+        def step() -> None:
+            with world.no_sync(net, on=not reduce):
+                gradient()
+
+        return step
 
     product = world.wrap(new_net(channels).to(memory_format=torch.channels_last))
     made = {LOCAL: step(product, reduce=False)}
