@@ -103,7 +103,7 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
     assert {t.status for t in kept.values()} == {"finished"}
     assert [r.images for r in kept["t000"].rungs] == [480, 960], "nothing was told twice"
     preset = work / "runs" / "search" / "killed-search" / "winner.json"
-    train = [sys.executable, "-m", "cbdm_scale.train", "--preset", str(preset), "--dry-run"]
+    train = [sys.executable, "-m", "cbdm_scale.train", "--config", str(preset), "--dry-run"]
     assert "loss.tau" in run([*train, "--data.root", str(work / "shards")])
 
 
