@@ -210,10 +210,3 @@ def test_out_that_cannot_be_written_is_told(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["digits-lt", "--out", str(tmp_path / "file"), "--no-classifier"]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
-
-
-def test_help_imports_nothing_heavy():
-    code = "import sys, data_prep.__main__ as m; m.main(['--nothing'])\n"
-    code += "print([x for x in ('torch', 'numpy', 'sklearn', 'pyarrow') if x in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
-    assert done.stdout.decode().strip() == "[]"

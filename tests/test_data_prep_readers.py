@@ -89,7 +89,9 @@ def test_the_command_that_training_prints_has_all_that_is_needed(name):
 
 
 def given(option):
-    word = {"resolution": 8, "imbalance": 0.5, "allow_missing": 3}.get(option, "x")
+    word = {"resolution": 8, "channels": 1, "imbalance": 0.5, "allow_missing": 3}.get(
+        option, "x"
+    )
     return True if option in ("bounding_box", "clean", "allow_changed") else word
 
 

@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(
     assert main(["--run", run, "--out", str(exported)]) == 1
     assert "is there already, not empty" in capsys.readouterr().err
     assert main(["--run", run]) == 1
-    assert "to is missing" in capsys.readouterr().err
+    assert "out is missing" in capsys.readouterr().err
 
 
 def test_a_layer_that_diffusers_lacks_is_named(
