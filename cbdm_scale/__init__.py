@@ -16,7 +16,8 @@ metrics      pure functions of features, and the networks that make features
 What makes a run of it:
 
 storage      local folders and URLs, JSON files
-config       what a run is: schema, the paper's rows, preset files, the command line
+cli          the command line of every command: options read once, --help, completion
+config       what a run is: schema, the paper's rows, preset files, what was typed
 cluster      the only import of ray: workers, pools, notices of preemption
 tracking     the only import of mlflow: runs, the spool of metrics, registered models
 pretrained   trained networks from anywhere, fine-tuning, export to other libraries

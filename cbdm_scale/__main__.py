@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from cbdm_scale.config.command_line import completion_script, main_of
+from cbdm_scale.cli.command import completion_script, main_of
 
 COMMANDS = {
     "prepare": (

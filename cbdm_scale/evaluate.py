@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cbdm_scale.config.command_line import Command, Typed, main_of, prog_of
+from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.training.options import check_source

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cbdm_scale.config.command_line import Command, main_of
+from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.data.options import DataRoot
 from cbdm_scale.storage.folder import Storage

@@ -6,16 +6,15 @@ nodes. Leaves nothing behind.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
-from cbdm_scale.config.command_line import main_of
-from cbdm_scale.config.run_options import RunOptions, parse_run, resolve
-from cbdm_scale.train import COMMAND as TRAIN
+from cbdm_scale.cli.command import Command, main_of
+from cbdm_scale.config.run_options import RUN_PARTS, RUN_SHORT, RunOptions, parse_run, resolve
 
-COMMAND = replace(
-    TRAIN,
+COMMAND = Command(
     name="preflight",
     about="Whether a cluster is ready for a run: takes the options of cbdm train.",
+    parts=RUN_PARTS,
+    short=RUN_SHORT,
 )
 
 

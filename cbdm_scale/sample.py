@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cbdm_scale.config.command_line import Command, Typed, main_of
+from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.generation.options import SampleOptions
 from cbdm_scale.storage.folder import Storage

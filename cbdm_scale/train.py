@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.config.command_line import Command, main_of
+from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.config.run_options import (
     RUN_PARTS,
     RUN_SHORT,

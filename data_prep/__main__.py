@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cbdm_scale.config.command_line import Command, main_of
+from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.storage.json import with_values
 from data_prep.options import DescribeOptions, Options, VerifyOptions
 from data_prep.readers import DATASETS

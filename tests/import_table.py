@@ -6,6 +6,9 @@ MAY_IMPORT = {
     "diffusion": set(),
     "storage": set(),
     # Floor 2.
+    "cli": {
+        "storage",
+    },
     "cluster": {
         "storage",
     },
@@ -39,6 +42,7 @@ MAY_IMPORT = {
     },
     # Floor 4.
     "config": {
+        "cli",
         "cluster",
         "data",
         "diffusion",
@@ -61,6 +65,16 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 5.
+    "generation": {
+        "cluster",
+        "data",
+        "data_prep",
+        "diffusion",
+        "models",
+        "sampling",
+        "storage",
+        "tracking",
+    },
     "pretrained": {
         "cluster",
         "config",
@@ -73,18 +87,8 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 6.
-    "generation": {
-        "cluster",
-        "data",
-        "data_prep",
-        "diffusion",
-        "models",
-        "sampling",
-        "storage",
-        "tracking",
-    },
-    # Floor 7.
     "evaluation": {
+        "cli",
         "cluster",
         "config",
         "data",
@@ -98,23 +102,23 @@ MAY_IMPORT = {
         "training",
     },
     "sample": {
-        "config",
+        "cli",
         "data",
         "generation",
         "pretrained",
         "storage",
         "training",
     },
-    # Floor 8.
+    # Floor 7.
     "evaluate": {
-        "config",
+        "cli",
         "evaluation",
         "pretrained",
         "storage",
         "training",
     },
     "export": {
-        "config",
+        "cli",
         "data",
         "evaluation",
         "pretrained",
@@ -137,8 +141,9 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 9.
+    # Floor 8.
     "classify": {
+        "cli",
         "cluster",
         "config",
         "data",
@@ -149,24 +154,25 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "preflight": {
+        "cli",
+        "cluster",
+        "config",
+        "runs",
+        "storage",
+        "tracking",
+    },
     "train": {
+        "cli",
         "config",
         "pretrained",
         "runs",
         "storage",
         "tracking",
     },
-    # Floor 10.
-    "preflight": {
-        "cluster",
-        "config",
-        "runs",
-        "storage",
-        "tracking",
-        "train",
-    },
 }
 TUNE_MAY_IMPORT = {
+    "cli",
     "cluster",
     "config",
     "data",
@@ -180,8 +186,8 @@ TUNE_MAY_IMPORT = {
 }
 
 PREP_MAY_IMPORT = {
+    "cli",
     "cluster",
-    "config",
     "data",
     "diffusion",
     "metrics",

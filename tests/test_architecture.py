@@ -146,4 +146,4 @@ def test_argv_is_read_in_one_place():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "argv"
     ]
-    assert readers == ["cbdm_scale/config/command_line.py"]
+    assert readers == ["cbdm_scale/cli/command.py"]

@@ -94,7 +94,7 @@ def options() -> dict[str, set[str]]:
 import json
 from importlib import import_module
 from cbdm_scale.__main__ import COMMANDS
-from cbdm_scale.config.command_line import options_of
+from cbdm_scale.cli.command import options_of
 found = {}
 for module in sorted({m for m, _ in COMMANDS.values() if m}):
     loaded = import_module(module)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.config.command_line import prog_of
+from cbdm_scale.cli.command import prog_of
 from cbdm_scale.config.preset_file import PresetFile, may_hold, preset_text
 from cbdm_scale.config.presets import any_row
 from cbdm_scale.config.schema import Config

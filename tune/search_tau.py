@@ -13,7 +13,7 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if sys.path[0] != ROOT:  # as a script, Python puts this folder there
     sys.path.insert(0, ROOT)
 
-from cbdm_scale.config.command_line import Command, Typed, main_of, options_of  # noqa: E402
+from cbdm_scale.cli.command import Command, Typed, main_of, options_of  # noqa: E402
 from cbdm_scale.config.run_options import (  # noqa: E402
     RUN_PARTS,
     RUN_SHORT,

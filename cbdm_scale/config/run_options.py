@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cbdm_scale.config.command_line import Typed
+from cbdm_scale.cli.command import Typed
 from cbdm_scale.config.overrides import with_options, with_process
 from cbdm_scale.config.preset_file import PresetFile, read_preset_file
 from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, any_row

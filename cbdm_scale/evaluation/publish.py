@@ -9,7 +9,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from cbdm_scale.config.command_line import prog_of
+from cbdm_scale.cli.command import prog_of
 from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from cbdm_scale.config.command_line import prog_of
+from cbdm_scale.cli.command import prog_of
 from cbdm_scale.evaluation.inputs import EVALUATIONS
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation

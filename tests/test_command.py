@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from cbdm_scale.__main__ import COMMANDS, main
-from cbdm_scale.config.command_line import Command, completion_script, main_of, options_of
+from cbdm_scale.cli.command import Command, completion_script, main_of, options_of
 from cbdm_scale.storage.json import structure, with_values
 
 
