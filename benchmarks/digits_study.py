@@ -24,7 +24,7 @@ def main() -> None:
         return round(args.images * COST / 48) * 48 if row == LONGER else args.images
 
     omegas = 0.0, 1.0, 2.0, 4.0
-    Study(name="digits study", args=args, rows=ROWS, omegas=omegas, images=images).carry_out()
+    Study(name="digits study", args=args, rows=ROWS, omegas=omegas, images=images).run_all()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main() -> None:
         if row == PRETRAINED:
             return ""
         halflife = round(args.more_images / HALFLIVES)
-        run = study.run(PRETRAINED, seed).url
+        run = study.run_all(PRETRAINED, seed).url
         return f"--init-from {run} --train.ema-halflife {halflife}"
 
     study = Study(
@@ -44,7 +44,7 @@ def main() -> None:
         images=images,
         more=start,
     )
-    study.carry_out()
+    study.run_all()
 
 
 if __name__ == "__main__":

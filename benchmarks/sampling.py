@@ -63,11 +63,13 @@ def digits_maker() -> ChunkMaker:
 
 
 def run_maker(run: str) -> ChunkMaker:
-    origin = load_pretrained(run)
+    pretrained = load_pretrained(run)
     options = SampleOptions(
-        run=run, sample=origin.config.sample, guidance=origin.config.eval.guidance[:1]
+        run=run, sample=pretrained.config.sample, guidance=pretrained.config.eval.guidance[:1]
     )
-    return ChunkMaker(make_plan(options, origin, None, options.guidance[0]), origin.weights)
+    return ChunkMaker(
+        make_plan(options, pretrained, None, options.guidance[0]), pretrained.weights
+    )
 
 
 def in_process(maker: ChunkMaker) -> dict[str, Variant]:

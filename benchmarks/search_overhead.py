@@ -23,7 +23,7 @@ from benchmarks.timing import Bench, Samples, arguments, ratio_of_means, table, 
 from cbdm_scale.cluster.connect import join
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import from_dict
-from cbdm_scale.runs.launch import carry_out
+from cbdm_scale.runs.launch import launch_run
 from cbdm_scale.storage.run_dir import RunDir
 
 TRIAL, ALONE = "as a trial", "the run alone"
@@ -77,7 +77,7 @@ def main() -> None:
     if args.alone:
         config = from_dict(json.loads(Path(args.alone).read_text()))
         options = {"name": args.name, "cluster.storage": args.storage}
-        carry_out(with_options(config, options))
+        launch_run(with_options(config, options))
         return
     args.storage = args.storage or tempfile.mkdtemp()
     os.environ["RAY_ADDRESS"] = "local"

@@ -101,7 +101,7 @@ class Study:
     def is_evaluated(self, row: str, seed: int) -> bool:
         return set(map(str, self.omegas)) <= self.scores(row, seed).keys()
 
-    def carry_out(self) -> None:
+    def run_all(self) -> None:
         """All rows, a seed after the other; the table after each."""
         for i, seed in enumerate(self.args.seeds):
             for row in self.rows:

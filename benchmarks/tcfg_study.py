@@ -51,9 +51,9 @@ Distances = dict[float, list[tuple[float, float]]]
 
 
 def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
-    origin = load_pretrained(run.url)
-    config = origin.config
-    return origin.build(), config, read_manifest(config.data.root, config.dataset)
+    pretrained = load_pretrained(run.url)
+    config = pretrained.config
+    return pretrained.build(), config, read_manifest(config.data.root, config.dataset)
 
 
 def scores_of(

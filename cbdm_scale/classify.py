@@ -20,7 +20,7 @@ from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.recognition.options import ClassifyOptions, RealData
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.json import flatten, with_values
+from cbdm_scale.storage.json import describe_differences, flatten, with_values
 from cbdm_scale.storage.run_dir import RunDir
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -71,7 +71,6 @@ def identity(options: ClassifyOptions, sets: "Sets") -> dict[str, Any]:
 
 def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
     """The run's folder, with config.json in it; ValueError if it is another run's."""
-    from cbdm_scale.runs.run_dir import differing
 
     digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:8]
     storage = Storage(options.cluster.storage)
@@ -85,7 +84,7 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
                 f"{run.path('config.json')} is no recognition run's ({error!r}). Choose "
                 "another --name."
             ) from error
-        if other := differing(before, flatten(decided)):
+        if other := describe_differences(before, flatten(decided)):
             raise ValueError(
                 f"name ({options.name}) is a run with another configuration: {other}. "
                 "Choose another --name, or leave it out."

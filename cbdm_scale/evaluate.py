@@ -40,13 +40,13 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Ty
     check_source(options.run, options.weights)
     from cbdm_scale.pretrained.loading import load_pretrained
 
-    origin = load_pretrained(
+    pretrained = load_pretrained(
         options.run,
         weights=options.weights,
         resolution=options.resolution,
         tracking_uri=options.track.uri,
     )
-    config = origin.config
+    config = pretrained.config
     known = config.eval.extractor != "none"
     base = EvaluateOptions(
         samples=options.samples,
@@ -61,23 +61,23 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Ty
         chunk_size=config.eval.chunk_size,
         sample=config.sample,
     )
-    return with_values(base, typed), origin, typed
+    return with_values(base, typed), pretrained, typed
 
 
-def start(options: EvaluateOptions, origin: "PretrainedNetwork", typed: Typed) -> int:
+def start(options: EvaluateOptions, pretrained: "PretrainedNetwork", typed: Typed) -> int:
     """One evaluation or a sweep, and its last words. The exit status."""
     from cbdm_scale.evaluation import sweep
 
     if options.widths:
-        sweep.start(options, origin, partial(evaluate, typed=typed))
+        sweep.start(options, pretrained, partial(evaluate, typed=typed))
         return 0
-    evaluation = evaluate(options, origin, typed)
+    evaluation = evaluate(options, pretrained, typed)
     print(f"next     {following(options, evaluation, typed)}")
     return 0
 
 
 def evaluate(
-    options: EvaluateOptions, origin: "PretrainedNetwork", typed: Typed
+    options: EvaluateOptions, pretrained: "PretrainedNetwork", typed: Typed
 ) -> "Evaluation":
     """Check, compute, write, log, and say how it went."""
     from cbdm_scale.evaluation import publish, summary
@@ -85,12 +85,12 @@ def evaluate(
     from cbdm_scale.evaluation.inputs import find_inputs
     from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
 
-    inputs = find_inputs(options, origin)
+    inputs = find_inputs(options, pretrained)
     against = publish.find_against(inputs)
     home = inputs.home
-    for note in origin.notes:
+    for note in pretrained.notes:
         print(note)
-    print(f"network  {origin.url}\nnumbers  {home.url}", flush=True)
+    print(f"network  {pretrained.url}\nnumbers  {home.url}", flush=True)
     evaluation = read_evaluation(home)
     if evaluation is None:
         home.check_writable()

@@ -60,7 +60,7 @@ COMMAND = Command(
 
 
 def find_evaluation(
-    origin: "PretrainedNetwork", weights: str
+    pretrained: "PretrainedNetwork", weights: str
 ) -> tuple["Evaluation | None", list[str]]:
     """The newest evaluation of this checkpoint and these weights, None if there is none.
 
@@ -70,35 +70,36 @@ def find_evaluation(
 
     from cbdm_scale.evaluation.records import read_evaluations
 
-    if not origin.folder:
+    if not pretrained.folder:
         return None, []
-    stored, problems = read_evaluations(Storage(f"{origin.folder}/{RunDir.EVALUATION}"))
+    stored, problems = read_evaluations(Storage(f"{pretrained.folder}/{RunDir.EVALUATION}"))
     notes = [f"note: left out of the card: {problem}" for problem in problems]
     found = [
         one.evaluation
         for one in stored
-        if (one.evaluation.weights, one.evaluation.trained_images) == (weights, origin.num_seen)
+        if (one.evaluation.weights, one.evaluation.trained_images)
+        == (weights, pretrained.num_seen)
     ]
     return found[-1] if found else None, notes
 
 
-def config_json(origin: "PretrainedNetwork") -> dict[str, object]:
+def config_json(pretrained: "PretrainedNetwork") -> dict[str, object]:
     """The run's configuration as a run keeps it, without the folders it was made in."""
-    about = json.loads(json.dumps(asdict(origin.config)))
+    about = json.loads(json.dumps(asdict(pretrained.config)))
     about["image"] = {
-        "channels": origin.spec.channels,
-        "size": origin.spec.image_size,
-        "num_classes": origin.spec.num_classes,
-        "fingerprint": origin.fingerprint,
+        "channels": pretrained.spec.channels,
+        "size": pretrained.spec.image_size,
+        "num_classes": pretrained.spec.num_classes,
+        "fingerprint": pretrained.fingerprint,
     }
-    about["classes"] = list(origin.class_names)
+    about["classes"] = list(pretrained.class_names)
     about["data"]["root"] = about["cluster"]["storage"] = about["track"]["uri"] = ""
     about["init_from"] = ""
     return dict(about)
 
 
 def export(
-    origin: "PretrainedNetwork",
+    pretrained: "PretrainedNetwork",
     real: Manifest | None,
     evaluation: "Evaluation | None",
     to: Path,
@@ -115,19 +116,19 @@ def export(
     from cbdm_scale.pretrained.export_program import write_program
 
     to.mkdir(parents=True, exist_ok=True)
-    (to / WEIGHTS).write_bytes(origin.weights)
+    (to / WEIGHTS).write_bytes(pretrained.weights)
     for_others: dict[str, list[str]] = {}
     try:
-        lines = write_diffusers(origin, to / DIFFUSERS)
+        lines = write_diffusers(pretrained, to / DIFFUSERS)
     except ValueError as error:
         lines = [f"not written: {error}"]
     else:
-        lines.append(check_diffusers(origin, to / DIFFUSERS))
+        lines.append(check_diffusers(pretrained, to / DIFFUSERS))
     for_others[f"{DIFFUSERS}/"] = lines
     if program:
-        for_others[PROGRAM] = write_program(origin, to / PROGRAM)
-    (to / CARD).write_text(write_card(origin, real, evaluation, for_others))
-    write_json(to / CONFIG, config_json(origin))  # last: now it is whole
+        for_others[PROGRAM] = write_program(pretrained, to / PROGRAM)
+    (to / CARD).write_text(write_card(pretrained, real, evaluation, for_others))
+    write_json(to / CONFIG, config_json(pretrained))  # last: now it is whole
     return for_others
 
 
@@ -141,18 +142,18 @@ def start(options: ExportOptions) -> int:
     from cbdm_scale.pretrained.loading import load_pretrained
     from cbdm_scale.pretrained.network import find_data
 
-    origin = load_pretrained(
+    pretrained = load_pretrained(
         options.run,
         weights=options.weights,
         resolution=options.resolution,
         tracking_uri=options.track.uri,
     )
-    real, _ = find_data(origin, options.data.root)
-    evaluation, notes = find_evaluation(origin, options.weights)
-    for note in (*origin.notes, *notes):
+    real, _ = find_data(pretrained, options.data.root)
+    evaluation, notes = find_evaluation(pretrained, options.weights)
+    for note in (*pretrained.notes, *notes):
         print(note)
-    for_others = export(origin, real, evaluation, to, program=options.program)
-    print(f"network    {origin.url}\nmodel      {to / WEIGHTS}")
+    for_others = export(pretrained, real, evaluation, to, program=options.program)
+    print(f"network    {pretrained.url}\nmodel      {to / WEIGHTS}")
     print(
         f"card       {to / CARD}" + ("" if evaluation else ", without metrics: not evaluated")
     )

@@ -43,13 +43,13 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Type
     check_source(options.run, options.weights)
     from cbdm_scale.pretrained.loading import load_pretrained
 
-    origin = load_pretrained(
+    pretrained = load_pretrained(
         options.run,
         weights=options.weights,
         resolution=options.resolution,
         tracking_uri=options.track.uri,
     )
-    config = origin.config
+    config = pretrained.config
     base = SampleOptions(
         num_images=config.eval.num_images,
         guidance=config.eval.guidance[:1],
@@ -58,20 +58,20 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Type
         chunk_size=config.eval.chunk_size,
         sample=config.sample,
     )
-    return with_values(base, typed), origin, typed
+    return with_values(base, typed), pretrained, typed
 
 
 def make_plan(
-    options: SampleOptions, origin: "PretrainedNetwork", real: Manifest | None, omega: float
+    options: SampleOptions, pretrained: "PretrainedNetwork", real: Manifest | None, omega: float
 ) -> "SetPlan":
     """Everything that decides the images; ValueError if options do not fit the network."""
     from cbdm_scale.generation.plan import plan_set
 
     return plan_set(
-        origin.spec,
-        origin.config.noise,
-        checkpoint=origin.checkpoint,
-        weights_sha256=origin.weights_sha256,
+        pretrained.spec,
+        pretrained.config.noise,
+        checkpoint=pretrained.checkpoint,
+        weights_sha256=pretrained.weights_sha256,
         counts=real.counts["train"] if real else None,
         omega=omega,
         labels=options.labels,
@@ -87,7 +87,7 @@ def make_plan(
 def give_out(
     store: "ChunkStore",
     options: SampleOptions,
-    origin: "PretrainedNetwork",
+    pretrained: "PretrainedNetwork",
     real: Manifest | None,
     root: str,
     typed: Typed,
@@ -111,7 +111,7 @@ def give_out(
                 export.write_npz(store, chunks, target)
                 following = COMMAND.line(typed, format="shards")
             case "shards":
-                dataset = canonical_name(options.dataset or origin.config.dataset or "made")
+                dataset = canonical_name(options.dataset or pretrained.config.dataset or "made")
                 export.write_shards(
                     store, chunks, target, name=dataset, real=real, root=root, say=print
                 )
@@ -124,7 +124,7 @@ def give_out(
 
 def make_set(
     options: SampleOptions,
-    origin: "PretrainedNetwork",
+    pretrained: "PretrainedNetwork",
     omega: float,
     typed: Typed,
 ) -> None:
@@ -134,20 +134,20 @@ def make_set(
     from cbdm_scale.generation.store import ChunkStore
     from cbdm_scale.pretrained.network import find_data
 
-    real, root = find_data(origin, options.data.root)
-    plan = make_plan(options, origin, real, omega)
-    out = Storage(options.out or origin.samples)
+    real, root = find_data(pretrained, options.data.root)
+    plan = make_plan(options, pretrained, real, omega)
+    out = Storage(options.out or pretrained.samples)
     out.check_writable()
     store = ChunkStore(out.child(plan.name), plan)
     store.write_plan()
-    for note in origin.notes:
+    for note in pretrained.notes:
         print(note)
-    print(f"network  {origin.url}\nset      {store.folder.url}", flush=True)
-    made = make_missing(store, origin.weights, options.num_images, options.cluster)
+    print(f"network  {pretrained.url}\nset      {store.folder.url}", flush=True)
+    made = make_missing(store, pretrained.weights, options.num_images, options.cluster)
     counts = real.counts["train"] if real else None
     grid = f"grid-{options.num_images}.png"
     store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), counts))
-    place, following = give_out(store, options, origin, real, root, typed)
+    place, following = give_out(store, options, pretrained, real, root, typed)
     speed = f", {made.rate:.1f}/s" if made.done else ""
     print(f"\nimages   {place} ({options.num_images:,} images, {made.done:,} made now{speed})")
     print(f"grid     {store.folder.path(grid)}")
@@ -156,9 +156,9 @@ def make_set(
 
 @main_of
 def main(argv: Sequence[str]) -> int:
-    options, origin, typed = parse(argv)
+    options, pretrained, typed = parse(argv)
     for omega in options.guidance:
-        make_set(options, origin, omega, typed)
+        make_set(options, pretrained, omega, typed)
     return 0
 
 

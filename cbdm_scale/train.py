@@ -19,7 +19,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from cbdm_scale.pretrained.finetune import Start
+    from cbdm_scale.pretrained.finetune import InitFrom
 
 COMMAND = Command(
     name="train",
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str]) -> Parsed:
     return parse_run(COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()]))
 
 
-def with_start(parsed: Parsed) -> "tuple[Parsed, Start | None]":
+def with_init_from(parsed: Parsed) -> "tuple[Parsed, InitFrom | None]":
     """The options with the defaults of the network that --init-from names, and that network.
 
     Wrong values are found before it is looked for.
@@ -45,38 +45,38 @@ def with_start(parsed: Parsed) -> "tuple[Parsed, Start | None]":
         resolve(parsed.config)
         return parsed, None
     parsed.check_values()
-    from cbdm_scale.pretrained.finetune import find_start, with_network
+    from cbdm_scale.pretrained.finetune import inherit_network, load_init_from
 
-    start = find_start(init_from, parsed.value("cluster.storage"), parsed.value("name"))
-    return replace(parsed, base=with_network(parsed.base, start, parsed.typed)), start
+    init = load_init_from(init_from, parsed.value("cluster.storage"), parsed.value("name"))
+    return replace(parsed, base=inherit_network(parsed.base, init, parsed.typed)), init
 
 
 @main_of
 def main(argv: Sequence[str]) -> int:
-    parsed, start = with_start(parse(argv))
+    parsed, init = with_init_from(parse(argv))
     config = resolve(parsed.config)
     for note in parsed.notes:
         print(note)
     if parsed.typed.get("dry_run"):
-        print_dry_run(config, start, parsed)
+        print_dry_run(config, init, parsed)
         return 0
-    from cbdm_scale.runs.launch import carry_out
+    from cbdm_scale.runs.launch import launch_run
 
-    outcome = carry_out(config, origin=start, chosen=parsed.chosen)
+    outcome = launch_run(config, init_from=init, chosen=parsed.chosen)
     print_outcome(outcome["config"], outcome)
     return 0
 
 
-def print_dry_run(config: Config, start: "Start | None", parsed: Parsed) -> None:
+def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> None:
     """The resolved configuration and what follows from it. Nothing is written."""
-    from cbdm_scale.pretrained.finetune import begin, resolve_start
+    from cbdm_scale.pretrained.finetune import resolve_init_from, write_initial_weights
     from cbdm_scale.runs.launch import describe, find_data
 
     manifest = find_data(config, write=False)
     lines: list[str] = []
-    if start:
-        config, lines = resolve_start(config, start, manifest, chosen=parsed.chosen)
-        lines += [*begin(config, start, manifest, write=False), ""]
+    if init:
+        config, lines = resolve_init_from(config, init, manifest, chosen=parsed.chosen)
+        lines += [*write_initial_weights(config, init, manifest, write=False), ""]
     for option, value in config.flat().items():
         print(f"{option} = {value}")
     print("", *lines, sep="\n")

@@ -65,6 +65,17 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 5.
+    "classify": {
+        "cli",
+        "cluster",
+        "config",
+        "data",
+        "data_prep",
+        "recognition",
+        "storage",
+        "tracking",
+        "training",
+    },
     "generation": {
         "cluster",
         "data",
@@ -142,18 +153,6 @@ MAY_IMPORT = {
         "training",
     },
     # Floor 8.
-    "classify": {
-        "cli",
-        "cluster",
-        "config",
-        "data",
-        "data_prep",
-        "recognition",
-        "runs",
-        "storage",
-        "tracking",
-        "training",
-    },
     "preflight": {
         "cli",
         "cluster",

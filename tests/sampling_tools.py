@@ -9,7 +9,7 @@ import torch
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.models.options import BackboneName, ModelConfig, UNetConfig
-from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.state import save_checkpoint

@@ -25,8 +25,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
-from cbdm_scale.runs.launch import describe
-from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.launch import describe, open_run_dir
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import OneProcess

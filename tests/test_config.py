@@ -48,7 +48,7 @@ NUMBERS = [option for option, value in FLAT.items() if isinstance(value, int | f
 
 
 @pytest.mark.parametrize("option", NUMBERS)
-def test_science_changes_the_name_of_a_run_and_runtime_does_not(option):
+def test_an_identity_option_changes_the_name_of_a_run_and_runtime_does_not(option):
     other = with_option(option, ACCEPTED.get(option, changed(FLAT[option])))
     assert (other.run_name == Config().run_name) == is_runtime(option)
 
@@ -66,11 +66,11 @@ def test_science_changes_the_name_of_a_run_and_runtime_does_not(option):
         ("model.attention", [2]),
     ],
 )
-def test_science_in_words_changes_the_name_too(option, value):
+def test_an_identity_option_in_words_changes_the_name_too(option, value):
     assert with_option(option, value).run_name != Config().run_name
 
 
-SCIENCE = """
+IDENTITY = """
 dataset seed backbone init_labels init_sha256
 data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
 process diffusion.num_steps diffusion.beta_1 diffusion.beta_T
@@ -84,8 +84,8 @@ train.precision
 """Written out once more: an option that changes sides makes old runs unreachable."""
 
 
-def test_what_a_run_learns_is_science_and_nothing_else_is():
-    assert sorted(Config().identity_options()) == sorted(SCIENCE.split())
+def test_what_a_run_learns_is_its_identity_and_nothing_else_is():
+    assert sorted(Config().identity_options()) == sorted(IDENTITY.split())
 
 
 def test_every_runtime_option_exists():

@@ -120,9 +120,9 @@ def test_a_pipeline_names_its_noise_and_its_labels_are_all_classes(tmp_path):
     scheduler = Path(tmp_path, "p/scheduler/scheduler_config.json")
     scheduler.parent.mkdir()
     scheduler.write_text(json.dumps(SCHEDULER))
-    origin = load_pretrained(str(tmp_path / "p"))
-    assert origin.config.diffusion.num_steps == 500 and origin.spec.num_classes == 11
-    table = origin.tensors["label.weight"]
+    pretrained = load_pretrained(str(tmp_path / "p"))
+    assert pretrained.config.diffusion.num_steps == 500 and pretrained.spec.num_classes == 11
+    table = pretrained.tensors["label.weight"]
     assert torch.equal(table[:11], net.state_dict()["label.weight"]) and not table[11].any()
     scheduler.write_text(json.dumps(SCHEDULER | {"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match="prediction_type 'v_prediction': the noise must be"):

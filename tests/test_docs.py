@@ -141,7 +141,7 @@ def test_the_python_of_the_readme_runs_as_far_as_it_trains() -> None:
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
     )
     lines = [line for line in code.splitlines() if line.startswith(("from ", "options"))]
-    assert "outcome = carry_out(with_options(preset(" in code
+    assert "outcome = launch_run(with_options(preset(" in code
     lines.append('with_options(preset("digits_lt", "cbdm"), options)')
     script = "\n".join(lines)
     done = subprocess.run(

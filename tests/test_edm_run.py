@@ -44,21 +44,21 @@ def test_the_sample_command_makes_what_heun_makes_of_the_average_weights(edm):
     assert sample(["--run", edm, "--format", "npz", "--cluster.workers", "0"]) == 0
     with np.load(only_set(f"{edm}/samples").local_path("images-30.npz")) as file:
         images, y = file["arr_0"], torch.from_numpy(file["arr_1"])
-    origin = load_pretrained(edm)
-    net = origin.build()
+    pretrained = load_pretrained(edm)
+    net = pretrained.build()
     expected = generate(
         net.eval(),
         torch.arange(30),
         y,
-        config=origin.config.sample,
-        process=EDM(origin.config.edm),
+        config=pretrained.config.sample,
+        process=EDM(pretrained.config.edm),
         shape=(1, 8, 8),
         omega=1.0,
         null_label=10,
         seed=0,
         chunk_size=8,
     )
-    assert origin.config.sample.name == "heun"
+    assert pretrained.config.sample.name == "heun"
     assert np.array_equal(images, to_uint8(expected).permute(0, 2, 3, 1).numpy())
 
 

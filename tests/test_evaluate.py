@@ -70,8 +70,8 @@ def test_what_decides_the_numbers_decides_the_folder(evaluated, random_classifie
     words += ["--num-images", "50"]
 
     def id_of(*more: str) -> str:
-        options, origin, _ = parse([*words, *more])
-        return find_inputs(options, origin).id
+        options, pretrained, _ = parse([*words, *more])
+        return find_inputs(options, pretrained).id
 
     assert id_of() == found_in(evaluated).id
     changes = [
@@ -166,8 +166,8 @@ def test_the_report_gets_the_nearest_training_image_of_every_made_one(
     more = ["--samples", str(tmp_path / "copies.npz"), "--out", str(tmp_path / "found")]
     words = ["--run", evaluated, "--extractor", random_classifier, *more, *HERE]
     assert main(words) == 0
-    options, origin, _ = parse(words)
-    inputs = find_inputs(options, origin)
+    options, pretrained, _ = parse(words)
+    inputs = find_inputs(options, pretrained)
     evaluation = read_evaluation(inputs.home)
     pictures = report_images(inputs, evaluation)
     assert pictures.classes == (0, 1, 4, 5, 8, 9), "two of head, middle and tail"
@@ -182,10 +182,10 @@ def test_images_without_labels_leave_no_class_to_show(evaluated, random_classifi
     images = np.zeros((9, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "a.npz", arr_0=images)
     more = ["--samples", str(tmp_path / "a.npz"), "--out", str(tmp_path / "found")]
-    options, origin, _ = parse(
+    options, pretrained, _ = parse(
         ["--run", evaluated, "--extractor", random_classifier, *more, *QUICK]
     )
-    inputs = find_inputs(options, origin)
+    inputs = find_inputs(options, pretrained)
     assert evaluate(evaluated, random_classifier, *more, *QUICK) == 0
     pictures = report_images(inputs, read_evaluation(inputs.home))
     assert pictures.classes == () and pictures.made.shape[0] == 0 and pictures.nearest is None

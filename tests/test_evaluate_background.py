@@ -201,8 +201,8 @@ def test_without_a_run_the_way_out_is_said(capsys):
 
 
 def test_the_runs_own_configuration_decides_the_defaults(evaluated):
-    options, origin, _ = parse(["--run", evaluated, "--seed", "5"])
-    assert origin and options.sample == origin.config.sample
+    options, pretrained, _ = parse(["--run", evaluated, "--seed", "5"])
+    assert pretrained and options.sample == pretrained.config.sample
     assert (options.num_images, options.omegas, options.chunk_size) == (30, (1.0,), 8)
     assert options.seed == 5 and options.extractor == "classifier"
     assert EvaluateOptions(guidance=(1, 0, 0.5, 1)).omegas == (0.0, 0.5, 1.0)

@@ -13,7 +13,7 @@ from cbdm_scale.evaluation.evaluator import BLOCK, evaluate_alone, sum_in_order
 from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import DistributedWorld, OneProcess
 

@@ -256,13 +256,13 @@ def test_one_denoising_step_of_a_dit_is_the_same_in_diffusers(
     pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
     run = make_run(tmp_path / "runs", digits_root, backbone="dit", model=DIT)
     assert main(["--run", run, "--out", str(tmp_path / "out")]) == 0
-    origin, folder = load_pretrained(run), tmp_path / "out/diffusers"
-    assert "checked: one denoising step" in check_diffusers(origin, folder)
+    pretrained, folder = load_pretrained(run), tmp_path / "out/diffusers"
+    assert "checked: one denoising step" in check_diffusers(pretrained, folder)
     config = folder / "transformer/config.json"
     heads = {"num_attention_heads": 2, "attention_head_dim": 16}
     config.write_text(json.dumps(json.loads(config.read_text()) | heads))
     with pytest.raises(ValueError, match="another image of this network"):
-        check_diffusers(origin, folder)
+        check_diffusers(pretrained, folder)
 
 
 @pytest.mark.oracle
@@ -272,9 +272,9 @@ def test_one_denoising_step_is_the_same_in_diffusers(
     exported: Path,
 ) -> None:
     pytest.importorskip("diffusers", reason="the oracle: pip install .[oracle]")
-    origin, folder = load_pretrained(run), exported / "diffusers"
-    assert "checked: one denoising step" in check_diffusers(origin, folder)
+    pretrained, folder = load_pretrained(run), exported / "diffusers"
+    assert "checked: one denoising step" in check_diffusers(pretrained, folder)
     config = folder / "unet/config.json"
     config.write_text(config.read_text().replace("silu", "gelu"))
     with pytest.raises(ValueError, match="another image of this network"):
-        check_diffusers(origin, folder)
+        check_diffusers(pretrained, folder)

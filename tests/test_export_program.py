@@ -63,8 +63,8 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
 def test_of_an_edm_network_the_program_is_the_denoiser_with_its_scaling(
     tmp_path: Path, digits_root: str
 ) -> None:
-    origin = load_pretrained(make_run(tmp_path / "runs", digits_root, row="cbdm_edm"))
-    lines = write_program(origin, tmp_path / "denoiser.pt2")
+    pretrained = load_pretrained(make_run(tmp_path / "runs", digits_root, row="cbdm_edm"))
+    lines = write_program(pretrained, tmp_path / "denoiser.pt2")
     assert "(x, sigma, y)`" in lines[0] and "D(x; sigma, y)" in lines[0]
     found = torch.export.load(tmp_path / "denoiser.pt2").module()
     x, y = torch.randn(2, 1, 8, 8), torch.tensor([0, 10])
@@ -85,19 +85,19 @@ def test_every_backbone_becomes_a_program(tmp_path: Path, digits_root: str, name
 def test_a_program_that_computes_something_else_is_refused(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    origin = load_pretrained(run)
-    denoiser = Denoiser(origin.build(), origin).eval()
+    pretrained = load_pretrained(run)
+    denoiser = Denoiser(pretrained.build(), pretrained).eval()
     batch = torch.export.Dim("batch", min=1, max=program.MOST)
-    example = examples(denoiser, origin, 3)
+    example = examples(denoiser, pretrained, 3)
     made = torch.export.export(
         denoiser, example, dynamic_shapes=tuple({0: batch} for _ in example)
     )
     torch.export.save(made, tmp_path / "p.pt2")
-    assert check_program(origin, denoiser, tmp_path / "p.pt2") < program.TOLERANCE
+    assert check_program(pretrained, denoiser, tmp_path / "p.pt2") < program.TOLERANCE
     with torch.no_grad():
         next(denoiser.parameters()).add_(0.1)
     with pytest.raises(ValueError, match="computes something else than the network"):
-        check_program(origin, denoiser, tmp_path / "p.pt2")
+        check_program(pretrained, denoiser, tmp_path / "p.pt2")
 
 
 def test_a_network_that_torch_cannot_follow_is_said_with_the_way_out(
@@ -107,6 +107,6 @@ def test_a_network_that_torch_cannot_follow_is_said_with_the_way_out(
         def forward(self, x, level, y, omega=None):
             return x * float(x.sum())
 
-    monkeypatch.setattr(PretrainedNetwork, "build", lambda origin: Odd())
+    monkeypatch.setattr(PretrainedNetwork, "build", lambda pretrained: Odd())
     with pytest.raises(ValueError, match="no program of a Odd: (?s:.*) Leave --program out"):
         write_program(load_pretrained(run), tmp_path / "p.pt2")

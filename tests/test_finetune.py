@@ -14,13 +14,13 @@ from test_third_party import CONFIGS, random_net, save, to_paper_names
 from cbdm_scale.config.preset_file import PresetFile, preset_text
 from cbdm_scale.config.run_options import resolve
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.pretrained.finetune import begin, label_rows, resolve_start
+from cbdm_scale.pretrained.finetune import label_rows, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.train import main, parse, with_start
+from cbdm_scale.train import main, parse, with_init_from
 from cbdm_scale.training.state import load_initial, save_checkpoint
 
 
@@ -35,12 +35,12 @@ def words(run, digits_root, tmp_path):
 
 def prepared(words):
     """(configuration, manifest, run's folder, lines) of a command, as before its launch."""
-    parsed, start = with_start(parse(words))
+    parsed, init = with_init_from(parse(words))
     config = resolve(parsed.config)
     manifest = read_manifest(config.data.root, config.dataset)
-    config, lines = resolve_start(config, start, manifest, chosen=parsed.chosen)
+    config, lines = resolve_init_from(config, init, manifest, chosen=parsed.chosen)
     folder = open_run_dir(config, manifest)
-    lines += begin(config, start, manifest, write=True)
+    lines += write_initial_weights(config, init, manifest, write=True)
     return config, manifest, folder, lines
 
 
@@ -52,7 +52,7 @@ def started(words):
     return config, state, lines
 
 
-def test_network_and_average_start_from_the_origins_average_and_nothing_else_does(words, run):
+def test_network_and_average_start_from_the_trained_average_and_nothing_else_does(words, run):
     config, state, lines = started(words)
     average = load(load_pretrained(run).weights)
     for net in (state.net, state.ema.net):
@@ -60,7 +60,7 @@ def test_network_and_average_start_from_the_origins_average_and_nothing_else_doe
         for name, tensor in net.state_dict().items():
             assert torch.equal(tensor, average[name]), name
     assert state.progress.num_seen == 0 and not state.optimizer.state
-    assert config.model == MODEL, "the network's options default to the origin's"
+    assert config.model == MODEL, "the network's options default to the trained network's"
     text = "\n".join(lines)
     assert "label rows by number: the same data set, 10 classes" in text
     assert "new      none" in text and "left     none" in text
@@ -68,8 +68,8 @@ def test_network_and_average_start_from_the_origins_average_and_nothing_else_doe
 
 def test_a_fresh_omega_layer_changes_nothing_bit_for_bit(words, run, digits_root):
     config, state, lines = started([*words, "--loss.tcfg", "--data.augment", "ada"])
-    origin = load_pretrained(run)
-    net = origin.build()
+    pretrained = load_pretrained(run)
+    net = pretrained.build()
     net.to(memory_format=torch.channels_last)  # as a run's network is: other sums, other bits
     x, t, y = (
         torch.randn(4, 1, 8, 8),
@@ -94,18 +94,21 @@ def test_what_the_new_network_has_no_place_for_is_left_and_named(words, tmp_path
 
 
 def test_label_rows_follow_the_names_of_classes_and_the_others_are_the_mean(run, digits_root):
-    origin, here = load_pretrained(run), read_manifest(digits_root, "digits_lt")
-    assert origin.class_names == here.class_names
+    pretrained, here = load_pretrained(run), read_manifest(digits_root, "digits_lt")
+    assert pretrained.class_names == here.class_names
     other = replace(
         here, source="another", class_names=("9", "ten", "0", *"abcdefg"), name="other"
     )
-    rows, how = label_rows(origin, other, "auto")
+    rows, how = label_rows(pretrained, other, "auto")
     assert rows == [9, None, 0] + [None] * 7
     assert how == "by name: 2 of 10; from the mean row: ten, a, b, c, d, ..."
-    assert label_rows(origin, other, "index")[0] == list(range(10))
-    assert label_rows(origin, other, "mean")[0] == [None] * 10
+    assert label_rows(pretrained, other, "index")[0] == list(range(10))
+    assert label_rows(pretrained, other, "mean")[0] == [None] * 10
     nameless = replace(
-        origin, class_names=(), fingerprint="", config=replace(origin.config, dataset="")
+        pretrained,
+        class_names=(),
+        fingerprint="",
+        config=replace(pretrained.config, dataset=""),
     )
     rows, how = label_rows(nameless, here, "auto")
     assert rows == [None] * 10 and "--init-labels index" in how
@@ -137,7 +140,7 @@ def test_y_prime_is_uniform_on_the_same_data_and_as_in_training_on_other_data(
 ):
     config, *_, lines = prepared(words)
     assert config.loss.label_power == 0
-    assert "loss.label_power 0 (bal: same data as the origin's" in "\n".join(lines)
+    assert "loss.label_power 0 (bal: same data as the trained network's" in "\n".join(lines)
     config, *_, lines = prepared([*words, "--loss.label_power", "0.5"])
     assert config.loss.label_power == 0.5 and "label_power" not in "\n".join(lines)
     kept = tmp_path / "winner.json"
@@ -174,7 +177,9 @@ def test_options_of_another_network_are_refused_by_name(words, capsys):
     assert "init_sha256 (beef) is not that of" in capsys.readouterr().err
 
 
-def test_the_noise_is_the_origins_and_another_one_is_refused(words, tmp_path, digits_root):
+def test_the_noise_is_the_trained_networks_and_another_one_is_refused(
+    words, tmp_path, digits_root
+):
     edm = make_run(tmp_path / "edm", digits_root, row="edm")
     config, *_ = prepared([*words[:1], edm, *words[2:], "--preset", "cbdm"])
     assert (config.process, config.loss.name) == ("edm", "cbdm")
@@ -200,10 +205,12 @@ def test_the_papers_own_code_is_a_start(words, tmp_path, capsys):
     assert main([*words, *more]) == 0
     said = capsys.readouterr().out
     assert "model.channels = 32" in said and "diffusion.num_steps = 50" in said
-    assert "all from the mean row, as the origin does not know its classes' names" in said
+    assert (
+        "all from the mean row, as the trained network does not know its classes' names" in said
+    )
 
 
-def test_what_is_no_origin_is_said_of_init_from(capsys):
+def test_what_is_no_network_is_said_of_init_from(capsys):
     assert main(["--init-from", "/nowhere/at/all", "--dry-run"]) == 1
     error = capsys.readouterr().err
     assert "init_from (/nowhere/at/all) does not exist. Give --init-from the folder" in error
@@ -213,17 +220,17 @@ def test_what_is_no_origin_is_said_of_init_from(capsys):
 # Once it has begun.
 
 
-def test_a_run_that_has_begun_does_without_its_origin(words, run):
+def test_a_run_that_has_begun_does_without_that_network(words, run):
     first, manifest, folder, _ = prepared(words)
     shutil.rmtree(run)
     again, _, there, lines = prepared(words)
     assert again == first and there == folder
     assert "does not exist" in lines[0] and "can do without" in lines[0]
-    with pytest.raises(ValueError, match="no run with these options has begun from it"):
+    with pytest.raises(ValueError, match="no run with these options has started from it"):
         prepared([*words, "--loss.tau", "0.5"])
 
 
-def test_a_named_run_whose_origin_changed_goes_on_with_its_own_weights(words, run):
+def test_a_named_run_whose_network_changed_goes_on_with_its_own_weights(words, run):
     words += ["--name", "mine"]
     config, manifest, folder, _ = prepared(words)
     kept = folder.read_bytes("init.safetensors")

@@ -25,24 +25,24 @@ def run(tmp_path, digits_root):
 
 
 def test_a_run_is_its_newest_whole_checkpoint(run):
-    origin = load_pretrained(run)
+    pretrained = load_pretrained(run)
     newest = Path(run, "checkpoints", "000000000096")
-    assert (origin.url, origin.checkpoint) == (str(newest), newest.name)
-    assert origin.weights == (newest / "ema.safetensors").read_bytes()
+    assert (pretrained.url, pretrained.checkpoint) == (str(newest), newest.name)
+    assert pretrained.weights == (newest / "ema.safetensors").read_bytes()
     assert (
         load_pretrained(run, weights="raw").weights
         == (newest / "model.safetensors").read_bytes()
     )
-    assert origin.samples == f"{run}/samples"
+    assert pretrained.samples == f"{run}/samples"
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(run):
     newest = Path(run, "checkpoints", "000000000096")
     (newest / "ema.safetensors").write_bytes(b"cut")
-    origin = load_pretrained(run)
-    assert origin.checkpoint == "000000000048"
+    pretrained = load_pretrained(run)
+    assert pretrained.checkpoint == "000000000048"
     assert any(
-        note.startswith(f"skipped: checkpoint {newest} is damaged") for note in origin.notes
+        note.startswith(f"skipped: checkpoint {newest} is damaged") for note in pretrained.notes
     )
     with pytest.raises(
         ValueError, match="000000000096 is damaged: ema.safetensors has 3 bytes"
@@ -54,9 +54,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run):
 
 
 def test_a_checkpoint_is_itself(run):
-    origin = load_pretrained(f"{run}/checkpoints/000000000048/")
-    assert origin.checkpoint == "000000000048" and origin.samples == f"{run}/samples"
-    assert "note: the network has seen 48 of the run's 480 images" in origin.notes
+    pretrained = load_pretrained(f"{run}/checkpoints/000000000048/")
+    assert pretrained.checkpoint == "000000000048" and pretrained.samples == f"{run}/samples"
+    assert "note: the network has seen 48 of the run's 480 images" in pretrained.notes
     with pytest.raises(
         ValueError, match="is no finished checkpoint.* 000000000048, 0000000000"
     ):
@@ -91,10 +91,10 @@ def test_a_model_of_mlflow_is_its_average_weights(run, tmp_path, monkeypatch):
     checkpoint = f"{run}/checkpoints/000000000048"
     register(client, Storage(run), run_id, 48, checkpoint, ["best"])
     for name in ("models:/noise@best", f"runs:/{run_id}/models/000000000048"):
-        origin = load_pretrained(name, tracking_uri=uri)
-        assert origin.weights == load_pretrained(checkpoint).weights
-        assert origin.config == load_pretrained(checkpoint).config
-        assert origin.samples.endswith("cbdm_scale/samples")
+        pretrained = load_pretrained(name, tracking_uri=uri)
+        assert pretrained.weights == load_pretrained(checkpoint).weights
+        assert pretrained.config == load_pretrained(checkpoint).config
+        assert pretrained.samples.endswith("cbdm_scale/samples")
     with pytest.raises(ValueError, match=r"run \(models:/other@best\) is not to be had.*other"):
         load_pretrained("models:/other@best", tracking_uri=uri)
     with pytest.raises(ValueError, match=r"weights \(raw\) are not in a model of MLflow"):
@@ -104,13 +104,13 @@ def test_a_model_of_mlflow_is_its_average_weights(run, tmp_path, monkeypatch):
 def test_a_checkpoint_of_the_papers_code_is_read(tmp_path):
     net = random_net(CONFIGS[0].values[0])
     path = save(tmp_path / "ckpt_3.pt", to_paper_names(net))
-    origin = load_pretrained(str(path))
-    assert origin.spec.image_shape == (3, 8, 8) and origin.spec.num_classes == 5
-    assert origin.config.diffusion.num_steps == 50 == origin.config.sample.num_steps
-    again = origin.build()
+    pretrained = load_pretrained(str(path))
+    assert pretrained.spec.image_shape == (3, 8, 8) and pretrained.spec.num_classes == 5
+    assert pretrained.config.diffusion.num_steps == 50 == pretrained.config.sample.num_steps
+    again = pretrained.build()
     for name, tensor in net.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    assert find_data(origin, "") == (None, "")
+    assert find_data(pretrained, "") == (None, "")
     out = str(tmp_path / "sets")
     words = ["--run", str(path), "--num-images", "5", "--out", out, "--cluster.workers", "0"]
     assert main([*words, "--sample.num-steps", "2"]) == 0
@@ -163,11 +163,11 @@ def test_a_configuration_or_checkpoint_of_another_version_is_said(run):
 
 
 def test_a_training_set_that_changed_is_not_the_runs(run, digits_root):
-    origin = load_pretrained(run)
-    manifest, root = find_data(origin, "")
+    pretrained = load_pretrained(run)
+    manifest, root = find_data(pretrained, "")
     assert manifest is not None and root == digits_root
     config = Path(run, "config.json")
-    config.write_text(config.read_text().replace(origin.fingerprint, "0" * 16))
+    config.write_text(config.read_text().replace(pretrained.fingerprint, "0" * 16))
     assert find_data(load_pretrained(run), "") == (None, "")
     with pytest.raises(ValueError, match="there has fingerprint .* the run learnt from 0000"):
         find_data(load_pretrained(run), digits_root)
@@ -176,8 +176,8 @@ def test_a_training_set_that_changed_is_not_the_runs(run, digits_root):
 def keep_two(run: str) -> dict[str, torch.Tensor]:
     """Averages after 48 and 96 images, as a run would keep them; those after 96."""
     weights = load(Path(run, "checkpoints", "000000000096", "model.safetensors").read_bytes())
-    origin = load_pretrained(run)
-    net = build(origin.spec)
+    pretrained = load_pretrained(run)
+    net = build(pretrained.spec)
     net.load_state_dict(weights)
     averages = start_averages(net, wanted=True)
     for images in (48, 96):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ray_tools import run, start, wait_for
+from ray_tools import start, wait_for
 from sampling_tools import make_run, only_set
 
 from cbdm_scale.cluster import PoolConfig, run_jobs
@@ -101,13 +101,13 @@ def test_killed_workers_are_replaced_and_what_a_job_raises_is_raised_here(
 @pytest.mark.timeout(600)
 def test_workers_kills_and_restarts_change_no_bit_of_a_set(work: Path, tmp_path: Path) -> None:
     """kill -9 of a worker, then of the driver; then the same command on more workers."""
-    origin = make_run(tmp_path / "runs", str(work / "shards"))
+    run = make_run(tmp_path / "runs", str(work / "shards"))
 
     def command(out: str, workers: int) -> list[str]:
         options = ("--num-images", "240", "--sample.num-steps", "40", "--format", "npz")
         place = ("--out", str(tmp_path / out), "--cluster.workers", str(workers))
         few = ("--cluster.cpus-per-worker", "0.5")
-        words = (sys.executable, "-m", "cbdm_scale.sample", "--run", origin)
+        words = (sys.executable, "-m", "cbdm_scale.sample", "--run", run)
         return [*words, *options, *place, *few]
 
     def made(out: str) -> int:

@@ -62,8 +62,8 @@ def test_every_row_that_fine_tunes_dry_runs_from_a_network_and_not_without(
     assert status == 1 and f"preset ({row[1]}) fine-tunes, and init_from is empty" in said
     assert f"run of --dataset {ORIGINS[row]} --preset ddpm" in said
 
-    origin = make_run(tmp_path / "origin", root, row="ddpm", dataset=ORIGINS[row])
-    status, said = dry_run(row, root, tmp_path, capsys, "--init-from", origin)
+    trained = make_run(tmp_path / "trained", root, row="ddpm", dataset=ORIGINS[row])
+    status, said = dry_run(row, root, tmp_path, capsys, "--init-from", trained)
     assert status == 0, said
     power = 0.0 if row[1] == "tuned_bal" else 1.0
     assert f"loss.label_power = {power}\n" in said, "the row's, not fine-tuning's default"
@@ -73,13 +73,13 @@ def test_every_row_that_fine_tunes_dry_runs_from_a_network_and_not_without(
 def test_a_row_of_table_2_decides_how_other_labels_are_drawn_and_an_option_over_it(
     root, tmp_path, capsys
 ):
-    origin = make_run(tmp_path / "origin", root, row="ddpm", dataset="cifar100")
+    trained = make_run(tmp_path / "trained", root, row="ddpm", dataset="cifar100")
     for row, more, power in (
         ("cbdm_sqr", (), 0.5),
         ("cbdm_bal", ("--loss.label-power", "0.25"), 0.25),
         ("cbdm", (), 1.0),  # the default for other data
     ):
         _, said = dry_run(
-            ("cifar100_lt", row), root, tmp_path, capsys, "--init-from", origin, *more
+            ("cifar100_lt", row), root, tmp_path, capsys, "--init-from", trained, *more
         )
         assert f"loss.label_power = {power}\n" in said

@@ -125,7 +125,7 @@ def test_without_a_checkpoint_every_rank_keeps_its_own_start(tmp_path):
 
 def test_fine_tuning_starts_from_what_rank_0_read(tmp_path):
     folder, state = Storage(str(tmp_path)), trained()
-    save_initial(folder, state.net.state_dict(), {"origin": "elsewhere"})
+    save_initial(folder, state.net.state_dict(), {"url": "elsewhere"})
     found, zero, one, lines = both_ranks(folder, fine_tunes=True)
     assert not found and lines == ["started from elsewhere"]
     for resumed in (zero, one):

@@ -78,11 +78,11 @@ def test_the_set_is_what_generate_makes_of_the_average_weights_and_the_runs_opti
 
 
 def test_another_chunk_size_makes_the_same_images_to_1e_4(run):
-    origin, real = load_pretrained(run), None
+    pretrained, real = load_pretrained(run), None
     made = []
     for size in (8, 30, 7):
-        options = SampleOptions(run=run, chunk_size=size, sample=origin.config.sample)
-        plan = make_plan(options, origin, real, 1.0)
+        options = SampleOptions(run=run, chunk_size=size, sample=pretrained.config.sample)
+        plan = make_plan(options, pretrained, real, 1.0)
         net, config = network(run)
         schedule, cpu = LinearSchedule(config.diffusion), torch.device("cpu")
         parts = [make_chunk(plan, net, schedule, chunk, cpu) for chunk in plan.chunks(30)]
@@ -235,8 +235,8 @@ def test_the_grid_has_a_row_of_ten_for_every_class_that_occurs(run):
 
 
 def test_the_runs_own_configuration_decides_the_defaults(run):
-    options, origin, _ = parse(["--run", run, "--seed", "5"])
-    assert origin and options.sample == origin.config.sample
+    options, pretrained, _ = parse(["--run", run, "--seed", "5"])
+    assert pretrained and options.sample == pretrained.config.sample
     assert (options.num_images, options.guidance, options.chunk_size) == (30, (1.0,), 8)
     assert options.seed == 5
 

@@ -184,7 +184,7 @@ def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
     config = parse(["--config", folder.path("winner.json")]).config
     assert config.loss.tau == found[0].trial.params["loss.tau"]
     assert config.eval.guidance == (1.0,) and config.train.ema_ramp == BASE.train.ema_ramp
-    assert config.identity_options() == winner_science(search, found[0])
+    assert config.identity_options() == winner_identity(search, found[0])
     page = folder.read_text("report.html")
     assert page.count("data-chart") >= 6 and "script-src &#39;sha256-" in page
     assert page.count("<script") == 2 and " src=" not in page[: page.index("<script")]
@@ -193,7 +193,7 @@ def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
     assert {"front.png", "parameters.png", "curves.png"} <= set(folder.list())
 
 
-def winner_science(search, best):
+def winner_identity(search, best):
     made = winner_preset(search, best, [])
     config = search.template.config("x", "search", made.options | best.trial.params, 0)
     return config.identity_options()

@@ -5,9 +5,8 @@ import json
 from typing import Any
 
 from cbdm_scale.config.schema import Config, is_runtime
-from cbdm_scale.runs.run_dir import differing
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.json import flatten
+from cbdm_scale.storage.json import describe_differences, flatten
 from tune.options import SearchConfig, all_rungs
 from tune.schedule import expected_images
 from tune.space import Space, fixed
@@ -53,7 +52,7 @@ def open_search_dir(folder: Storage, mine: dict[str, Any]) -> None:
     """The folder with its header; ValueError if it is another search's."""
     if folder.exists(HEADER):
         before, now = flatten(folder.read_json(HEADER)), flatten(mine)
-        if other := differing(before, now):
+        if other := describe_differences(before, now):
             raise ValueError(
                 f"name ({folder.url.rpartition('/')[2]}) is a search with other options: "
                 f"{other}. Choose another --name, or the options it began with."

@@ -76,14 +76,14 @@ class TrialTemplate:
 
 def train_trial(config: Config, tags: Mapping[str, str], known: int, report: Report) -> None:
     """Train to the end, reporting each evaluation after ``known`` images; raises what fails."""
-    from cbdm_scale.runs.launch import carry_out
+    from cbdm_scale.runs.launch import launch_run
 
     began = time.monotonic()
     ended: dict[str, Any] = {}
 
     def work() -> None:
         try:
-            ended["outcome"] = carry_out(config, tags)
+            ended["outcome"] = launch_run(config, tags)
         except BaseException as error:  # raised again in the trial's own thread
             ended["error"] = error
 

@@ -26,7 +26,7 @@ from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.paper_checkpoint import paper_names
-from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir

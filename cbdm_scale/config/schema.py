@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -67,7 +68,7 @@ class Config:
     """Network: it decides what options ``model`` has (models.BACKBONES)."""
 
     name: str = ""
-    """Name of the run; "" is data set, loss and a hash of what changes the science."""
+    """Name of the run; "" is data set, loss and a hash of what is learnt (identity options)."""
 
     seed: int = 0
     """Seed of the sample plan and of every random number."""
@@ -129,6 +130,7 @@ class Config:
 
     @property
     def run_name(self) -> str:
+        """``name``; where there is none, data set, title and a hash of the identity options."""
         if self.name:
             return self.name
         options = self.identity_options().items()
@@ -154,16 +156,22 @@ class Config:
 
     def identity_options(self) -> dict[str, Any]:
         """The options that make it this run and no other."""
-        return {option: v for option, v in self.flat().items() if not is_runtime(option)}
+        return identity_options(self.flat())
 
 
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 
 def is_runtime(option: str) -> bool:
+    """Whether a dotted option is among ``RUNTIME_OPTIONS``, by itself or with its part."""
     return any(
         option == r or (r.endswith(".") and option.startswith(r)) for r in RUNTIME_OPTIONS
     )
+
+
+def identity_options(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Of options by their dotted names, those that are not among ``RUNTIME_OPTIONS``."""
+    return {option: value for option, value in flat.items() if not is_runtime(option)}
 
 
 def from_dict(tree: Any) -> Config:

@@ -10,7 +10,7 @@ from cbdm_scale.pretrained.network import PretrainedNetwork
 
 
 def write_card(
-    origin: PretrainedNetwork,
+    pretrained: PretrainedNetwork,
     real: Manifest | None,
     evaluation: Evaluation | None,
     for_others: Mapping[str, list[str]],
@@ -27,7 +27,7 @@ def write_card(
     chance = evaluation.held_out_copies if evaluation else ()
     template = environment(Path(__file__).parent / "templates").get_template("model_card.md.j2")
     return template.render(
-        origin=origin,
+        pretrained=pretrained,
         real=real,
         evaluation=evaluation,
         for_others=for_others,

@@ -1,7 +1,7 @@
 """A run that starts from a trained network (Section 4.2, Table 2): what it takes over.
 
 The weights are mapped once, by the train command, into the run's own folder (init.safetensors),
-from where all ranks read them. So a run that has begun does not need its origin any more.
+from where all ranks read them. A run that has started does without the trained network.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ Rows = list[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class InitFrom:
     """What a run starts from, as far as its configuration must know."""
 
     url: str
@@ -43,43 +43,43 @@ class Start:
     """The trained network's: its model and diffusion are the defaults."""
     fingerprint: str
     """Of the data set that it learnt, "" where nothing says it."""
-    origin: PretrainedNetwork | None
-    """None: it is gone, and the run has begun."""
+    pretrained: PretrainedNetwork | None
+    """None: it is gone, and the run has started."""
     notes: tuple[str, ...] = ()
 
 
-def find_start(typed: str, storage: str, name: str) -> Start:
+def load_init_from(typed: str, storage: str, name: str) -> InitFrom:
     """What --init-from names, for a run in this storage, of this name ("": of any)."""
     url = typed if typed.startswith(MLFLOW) else Storage(typed).url
-    begun = find_begun(Storage(storage), name, url)
+    started = _started_runs(Storage(storage), name, url)
     try:
-        origin = load_pretrained(url)
+        pretrained = load_pretrained(url)
     except (ValueError, OSError) as error:
         text = str(error).replace("run (", "init_from (").replace("--run", "--init-from")
-        if not begun:
+        if not started:
             raise ValueError(text) from error
-        note = f"note: {text} A run that has begun from it can do without."
-        return replace(begun[0], notes=(note,))
-    now = Start(
-        url=origin.url,
+        note = f"note: {text} A run that has started from it can do without."
+        return replace(started[0], notes=(note,))
+    now = InitFrom(
+        url=pretrained.url,
         typed=url,
-        sha256=origin.weights_sha256[:16],
-        config=origin.config,
-        fingerprint=origin.fingerprint,
-        origin=origin,
-        notes=origin.notes,
+        sha256=pretrained.weights_sha256[:16],
+        config=pretrained.config,
+        fingerprint=pretrained.fingerprint,
+        pretrained=pretrained,
+        notes=pretrained.notes,
     )
-    if not begun or now.sha256 in [start.sha256 for start in begun]:
+    if not started or now.sha256 in [init.sha256 for init in started]:
         return now
     text = f"note: init_from ({typed}) holds other weights now, {now.sha256}, than those that "
     if name:
-        text += f"{name} began with, {begun[0].sha256}: it goes on with its own"
-        return replace(begun[0], notes=(text,))
-    text += f"an earlier run began with, {begun[0].sha256}: this is another run"
+        text += f"{name} began with, {started[0].sha256}: it goes on with its own"
+        return replace(started[0], notes=(text,))
+    text += f"an earlier run began with, {started[0].sha256}: this is another run"
     return replace(now, notes=(*now.notes, text))
 
 
-def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
+def _started_runs(runs: Storage, name: str, typed: str) -> list[InitFrom]:
     """From runs' own files: of this name, or all that were started with this --init-from."""
     found = []
     for run in [name] if name else runs.list():
@@ -92,24 +92,24 @@ def find_begun(runs: Storage, name: str, typed: str) -> list[Start]:
         except (ValueError, KeyError, TypeError):
             continue  # damaged: whoever opens that run is told
         if name or typed == about["typed"]:
-            one = Start(
+            one = InitFrom(
                 url=config.init_from,
                 typed=about["typed"],
                 sha256=config.init_sha256,
                 config=config,
                 fingerprint=about["fingerprint"],
-                origin=None,
+                pretrained=None,
             )
             found.append(one)
     return found
 
 
-def with_network(base: Config, start: Start, typed: Mapping[str, Any]) -> Config:
+def inherit_network(base: Config, init: InitFrom, typed: Mapping[str, Any]) -> Config:
     """The defaults of a run's options: network and noise are those of the trained network.
 
     ValueError where ``typed`` names others.
     """
-    there = start.config
+    there = init.config
     if (here := typed.get("backbone", there.backbone)) != there.backbone:
         raise ValueError(
             f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
@@ -132,29 +132,30 @@ def with_network(base: Config, start: Start, typed: Mapping[str, Any]) -> Config
     )
 
 
-def resolve_start(
-    config: Config, start: Start, manifest: Manifest, *, chosen: Collection[str]
+def resolve_init_from(
+    config: Config, init: InitFrom, manifest: Manifest, *, chosen: Collection[str]
 ) -> tuple[Config, list[str]]:
     """The configuration with all that follows from the trained network, and lines that say so.
 
     ``chosen``: options that somebody chose, which stay.
     """
-    check_architecture(config.model, start.config.model)
-    if config.init_sha256 not in ("", start.sha256):
+    check_architecture(config.model, init.config.model)
+    if config.init_sha256 not in ("", init.sha256):
         raise ValueError(
-            f"init_sha256 ({config.init_sha256}) is not that of {start.url} ({start.sha256}). "
-            "Leave it out, or give the origin that it belongs to."
+            f"init_sha256 ({config.init_sha256}) is not that of {init.url} ({init.sha256}). "
+            "Leave it out, or give the network that it belongs to."
         )
-    lines, loss = list(start.notes), config.loss
+    lines, loss = list(init.notes), config.loss
     if "loss.label_power" not in chosen and loss.regularises:
-        same = start.fingerprint == manifest.fingerprint
+        same = init.fingerprint == manifest.fingerprint
         loss = replace(loss, label_power=SAME_DATA if same else OTHER_DATA)
         lines.append(
             f"loss.label_power {loss.label_power:g} "
             + ("(bal: same data" if same else "(train: other data")
-            + " as the origin's, where Table 2 found it best; the option chooses another)"
+            + " as the trained network's, where Table 2 found it best; the option chooses "
+            "another)"
         )
-    config = replace(config, init_from=start.url, init_sha256=start.sha256, loss=loss)
+    config = replace(config, init_from=init.url, init_sha256=init.sha256, loss=loss)
     return config, lines
 
 
@@ -178,7 +179,9 @@ def check_architecture(here: Any, there: Any) -> None:
         )
 
 
-def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> list[str]:
+def write_initial_weights(
+    config: Config, init: InitFrom, manifest: Manifest, *, write: bool
+) -> list[str]:
     """Write what the run starts from into its folder, once; lines that say what became of it.
 
     Without ``write`` it is only tried.
@@ -186,55 +189,58 @@ def begin(config: Config, start: Start, manifest: Manifest, *, write: bool) -> l
     run = Storage(config.cluster.storage).child(config.run_name)
     if run.exists(RunDir.INITIAL_ABOUT):
         return []
-    if start.origin is None:
+    if init.pretrained is None:
         raise ValueError(
-            f"init_from ({start.typed}) cannot be opened, and no run with these options has "
-            "begun from it. Give the trained network's place, or the options of that run."
+            f"init_from ({init.typed}) cannot be opened, and no run with these options has "
+            "started from it. Give the trained network's place, or the options of that run."
         )
-    rows, how = label_rows(start.origin, manifest, config.init_labels)
+    rows, how = label_rows(init.pretrained, manifest, config.init_labels)
     net = build(network_spec(config, manifest))
     try:
-        made = transfer(net, start.origin.tensors, rows)
+        made = transfer(net, init.pretrained.tensors, rows)
     except ValueError as error:
-        raise ValueError(f"init_from ({start.url}): {error}") from error
-    lines = describe(made, start, how)
+        raise ValueError(f"init_from ({init.url}): {error}") from error
+    lines = describe(made, init, how)
     if write:
-        about = {"origin": start.url, "typed": start.typed, "report": lines}
-        about |= {"fingerprint": start.fingerprint, "weights": start.sha256}
+        about = {"url": init.url, "typed": init.typed, "report": lines}
+        about |= {"fingerprint": init.fingerprint, "weights": init.sha256}
         save_initial(run, made.tensors, about)
     return lines
 
 
-def describe(made: Transfer, start: Start, how: str) -> list[str]:
+def describe(made: Transfer, init: InitFrom, how: str) -> list[str]:
     """For people: what was mapped, what is new, what was left."""
     numbers = sum(tensor.numel() for tensor in made.tensors.values())
     return [
-        f"start    {start.url}, averaged weights {start.sha256}",
+        f"start    {init.url}, averaged weights {init.sha256}",
         f"mapped   {len(made.tensors)} tensors, {numbers:,} numbers; label rows {how}",
         "new      " + (f"{', '.join(made.new)}: they add nothing yet" if made.new else "none"),
         "left     " + (", ".join(made.left) or "none"),
     ]
 
 
-def label_rows(origin: PretrainedNetwork, manifest: Manifest, how: str) -> tuple[Rows, str]:
-    """For each class (K,) of the data set the origin's label row or None, the mean; and why."""
-    there, here = origin.spec.num_classes, manifest.num_classes
+def label_rows(pretrained: PretrainedNetwork, manifest: Manifest, how: str) -> tuple[Rows, str]:
+    """For each class (K,) of the data set its label row in the trained network, and why.
+
+    None is the mean of that network's rows.
+    """
+    there, here = pretrained.spec.num_classes, manifest.num_classes
     mean: Rows = [None] * here
     by_number: Rows = [c if c < there else None for c in range(here)]
     if how == "mean":
         return mean, "all from the mean row (init_labels mean)"
     if how == "index":
         return by_number, f"by number: {min(here, there)} of {here} (init_labels index)"
-    if origin.fingerprint == manifest.fingerprint:
+    if pretrained.fingerprint == manifest.fingerprint:
         return by_number, f"by number: the same data set, {here} classes"
-    names = origin.class_names
+    names = pretrained.class_names
     if not names:
-        real, _ = find_data(origin, "")
+        real, _ = find_data(pretrained, "")
         names = real.class_names if real else ()
     if not names:
         return mean, (
-            "all from the mean row, as the origin does not know its classes' names; if they "
-            "are in the order of this data set, --init-labels index"
+            "all from the mean row, as the trained network does not know its classes' names; "
+            "if they are in the order of this data set, --init-labels index"
         )
     number = {name: c for c, name in enumerate(names)}
     rows: Rows = [number.get(name) for name in manifest.class_names]

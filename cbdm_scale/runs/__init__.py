@@ -1,6 +1,6 @@
 """A run: launching it, one rank of it, its checkpoints.
 
-launch.py checks everything and starts it (node_checks.py asks the nodes, run_dir.py opens its
-folder); worker.py is one rank; checkpoints.py writes them beside training. The names in a run's
+launch.py checks everything, opens its folder and starts it (node_checks.py asks the nodes);
+worker.py is one rank; checkpoints.py writes them beside training. The names in a run's
 folder stand in storage/run_dir.py.
 """

@@ -4,25 +4,28 @@ Nothing is started and nothing written before the options, the data, the storage
 and the cluster have been found to fit each other.
 """
 
+import json
 import subprocess
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
+from dataclasses import asdict
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbdm_scale import __version__
-from cbdm_scale.config.schema import Config
+from cbdm_scale.config.schema import Config, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
-from cbdm_scale.pretrained.finetune import Start, begin, resolve_start
+from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.network import network_spec
-from cbdm_scale.runs.run_dir import open_run_dir
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import describe_differences, flatten
+from cbdm_scale.storage.run_dir import RunDir
 
 
 def find_data(config: Config, *, write: bool = True) -> Manifest:
@@ -80,6 +83,38 @@ def check_extractor(config: Config, manifest: Manifest) -> None:
     recipe.load("cpu")
 
 
+def open_run_dir(config: Config, manifest: Manifest) -> Storage:
+    """The run's folder, with config.json in it; ValueError if it is another run's."""
+    image = {
+        "channels": manifest.channels,
+        "size": manifest.image_size,
+        "num_classes": manifest.num_classes,
+        "fingerprint": manifest.fingerprint,
+    }
+    storage = Storage(config.cluster.storage)
+    storage.check_writable()
+    run = storage.child(config.run_name)
+    if run.exists(RunDir.CONFIG):
+        try:
+            before = flatten(run.read_json(RunDir.CONFIG))
+            before.pop("classes", None)  # the fingerprint stands for them
+        except ValueError as error:
+            raise ValueError(
+                f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
+                "another --name."
+            ) from error
+        now = config.flat() | flatten({"image": image})
+        if other := describe_differences(identity_options(before), identity_options(now)):
+            raise ValueError(
+                f"name ({config.run_name}) is a run with another configuration: {other}. "
+                "Choose another --name, or the options it began with."
+            )
+    run.make_folder()
+    about = asdict(config) | {"image": image, "classes": manifest.class_names}
+    run.write_json(RunDir.CONFIG, json.loads(json.dumps(about)))
+    return run
+
+
 def git_commit() -> str:
     """Commit of the working directory, "" outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -90,16 +125,16 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def carry_out(
+def launch_run(
     config: Config,
     tags: Mapping[str, str] | None = None,
-    origin: Start | None = None,
+    init_from: InitFrom | None = None,
     chosen: Collection[str] = (),
 ) -> dict[str, Any]:
     """Check, launch, and follow the run to its end; what came of it, its config and ``uri``.
 
-    tags: more of them for the run in MLflow. origin: what training starts from; options that
-    are not among the ``chosen`` ones then follow from the origin's data.
+    tags: more of them for the run in MLflow. init_from: what training starts from;
+    options that are not among the ``chosen`` ones then follow from its data.
     """
     from cbdm_scale import cluster, tracking
     from cbdm_scale.runs.node_checks import look_at_nodes
@@ -108,9 +143,9 @@ def carry_out(
 
     manifest = find_data(config)
     lines: list[str] = []
-    if origin:
-        config, lines = resolve_start(config, origin, manifest, chosen=chosen)
-        begin(config, origin, manifest, write=False)
+    if init_from:
+        config, lines = resolve_init_from(config, init_from, manifest, chosen=chosen)
+        write_initial_weights(config, init_from, manifest, write=False)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
@@ -118,8 +153,8 @@ def carry_out(
     if len(cluster.alive_nodes()) > 1:
         print(look_at_nodes(config, manifest, uri), flush=True)
     run = open_run_dir(config, manifest)
-    if origin:
-        lines += begin(config, origin, manifest, write=True)
+    if init_from:
+        lines += write_initial_weights(config, init_from, manifest, write=True)
     print("\n".join(lines), end="\n" if lines else "")
     run_id = tracking.start_run(
         uri,

@@ -112,3 +112,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Where a folder's options and ours, both flat, are not the same; "" if they are."""
+    return ", ".join(
+        f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
+        for option in sorted(before.keys() | now.keys())
+        if before.get(option) != now.get(option)
+    )

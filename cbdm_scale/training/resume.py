@@ -21,7 +21,7 @@ def resume(
 
     From the newest whole checkpoint, or of a run that ``fine_tunes`` from what it starts from.
     """
-    name, origin = None, ""
+    name, initial = None, ""
     with world.monitored_barrier():  # a store may take its time
         if world.rank == 0:
             name, damaged = load_newest(folder, state)
@@ -30,10 +30,10 @@ def resume(
             if name:
                 say(f"resumed from {folder.path(name)}")
             elif fine_tunes:
-                origin = load_initial(folder, state)
-                say(f"started from {origin}")
-    name, origin = world.gather((name, origin))[0]
-    if world.size > 1 and (name or origin):
+                initial = load_initial(folder, state)
+                say(f"started from {initial}")
+    name, initial = world.gather((name, initial))[0]
+    if world.size > 1 and (name or initial):
         broadcast(state, world)
     return name is not None
 

@@ -249,7 +249,7 @@ def load_initial(folder: Storage, state: State) -> str:
     tensors = load(data)
     for net in (state.net, state.ema.net):
         _load_weights(net, net.state_dict() | tensors, RunDir.INITIAL)
-    return str(about["origin"])
+    return str(about["url"])
 
 
 def drop_old_checkpoints(folder: Storage, keep: int, needed: Collection[int]) -> None:

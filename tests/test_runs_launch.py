@@ -8,7 +8,7 @@ import pytest
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.runs.run_dir import open_run_dir
+from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import parse
 
