@@ -57,8 +57,8 @@ def batches(batch_size: int) -> Callable[[], Batch]:
     begins = count(0, batch_size)
 
     def next_batch() -> Batch:
-        images = torch.arange(batch_size) + next(begins)
-        return Batch(x0, y, images, ("",) * batch_size, ())
+        sample_ids = torch.arange(batch_size) + next(begins)
+        return Batch(x0, y, sample_ids, ("",) * batch_size, ())
 
     return next_batch
 
@@ -111,7 +111,7 @@ def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         def step() -> None:
             batch = gradient()
             clip_and_step(optimizer, LR, CLIP)
-            ema.update(net, int(batch.images[-1]) + 1, args.batch_size)
+            ema.update(net, int(batch.sample_ids[-1]) + 1, args.batch_size)
 
         return step
 

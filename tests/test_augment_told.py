@@ -57,7 +57,7 @@ def test_batches_are_augmented_alike_for_every_number_of_workers(made, name):
             else:
                 assert part.augment is None
     there = sent(open_images(made, augment=name))
-    assert torch.equal(there[alone[0].images].x0, alone[0].x0)
+    assert torch.equal(there[alone[0].sample_ids].x0, alone[0].x0)
     assert not torch.equal(load(open_images(made), 1)[0].x0, alone[0].x0)
 
 

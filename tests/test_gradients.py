@@ -37,7 +37,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_batch():
     again = copy.deepcopy(net)
     again.zero_grad()
     inputs, batch = make_inputs(), make_batch(torch.arange(BATCH))
-    draws = inputs.draw(batch.images, (1, 8, 8), torch.device("cpu"))
+    draws = inputs.draw(batch.sample_ids, (1, 8, 8), torch.device("cpu"))
     inputs.loss(again, batch.x0, batch.y, draws)["total"].mean().backward()
     assert terms["total"].shape == (BATCH,)
     for a, b in zip(net.parameters(), again.parameters(), strict=True):

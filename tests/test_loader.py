@@ -31,7 +31,7 @@ def root(made, tmp_path):
 
 def assert_same(a, b):
     assert torch.equal(a.x0, b.x0) and torch.equal(a.y, b.y)
-    assert torch.equal(a.images, b.images)
+    assert torch.equal(a.sample_ids, b.sample_ids)
     assert (a.keys, a.substitutions) == (b.keys, b.substitutions)
 
 
@@ -49,7 +49,7 @@ def test_batches_hold_the_planned_images_and_labels(made):
     images, seen = open_images(made), []
     for step, batch in enumerate(load(images, 8)):
         numbers = range(step * BATCH, (step + 1) * BATCH)
-        assert batch.images.tolist() == list(numbers)
+        assert batch.sample_ids.tolist() == list(numbers)
         assert list(batch.keys) == planned_keys(images, numbers)
         assert batch.substitutions == ()
         assert batch.x0.shape == (BATCH, 1, 8, 8) and batch.x0.dtype == torch.float32
@@ -83,7 +83,7 @@ def test_the_global_batches_are_the_same_for_every_number_of_workers(
             part = ranks[rank][step]
             assert torch.equal(part.x0, whole.x0[rank::world_size])
             assert torch.equal(part.y, whole.y[rank::world_size])
-            assert torch.equal(part.images, whole.images[rank::world_size])
+            assert torch.equal(part.sample_ids, whole.sample_ids[rank::world_size])
             assert part.keys == whole.keys[rank::world_size]
 
 

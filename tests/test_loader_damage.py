@@ -70,22 +70,22 @@ def test_a_bad_sample_is_named_and_replaced_and_nothing_else_moves(
     bad = bad_rows(root, kind)
     steps = 3 * N // BATCH  # three epochs
     for before, after in zip(load(whole, steps), load(images, steps), strict=True):
-        rows = whole.plan.rows(before.images.numpy())
+        rows = whole.plan.rows(before.sample_ids.numpy())
         hit = np.flatnonzero(np.isin(rows, list(bad)))
 
         # Named, counted, with the class that lost an image.
-        found = {s.image: s for s in after.substitutions}
-        assert sorted(found) == before.images[hit].tolist()
+        found = {s.sample_id: s for s in after.substitutions}
+        assert sorted(found) == before.sample_ids[hit].tolist()
         for place in hit:
-            substitution = found[int(before.images[place])]
+            substitution = found[int(before.sample_ids[place])]
             assert substitution.label == int(before.y[place])
             assert f"sample {before.keys[place]} of train/" in substitution.reason
             assert REASONS[kind] in substitution.reason
 
         # Replaced by the next readable element of its stream.
-        assert torch.equal(after.images, before.images)
+        assert torch.equal(after.sample_ids, before.sample_ids)
         for place in hit:
-            successors = whole.plan.successors(int(before.images[place]))
+            successors = whole.plan.successors(int(before.sample_ids[place]))
             row = next(row for row in successors if row not in bad)
             assert after.keys[place] == whole.reader.index.key(row)
             assert int(after.y[place]) == whole.reader.index.labels[row]
@@ -116,10 +116,10 @@ def test_a_resampled_image_is_replaced_by_one_of_its_class(made, root):
         before, after = (load(i, 8, processes=processes) for i in (whole, images))
         hit = 0
         for a, b in zip(before, after, strict=True):
-            assert torch.equal(a.y, b.y) and torch.equal(a.images, b.images)
-            rows = whole.plan.rows(a.images.numpy())
+            assert torch.equal(a.y, b.y) and torch.equal(a.sample_ids, b.sample_ids)
+            rows = whole.plan.rows(a.sample_ids.numpy())
             lost = np.isin(rows, list(bad))
-            assert [s.image for s in b.substitutions] == a.images[lost].tolist()
+            assert [s.sample_id for s in b.substitutions] == a.sample_ids[lost].tolist()
             assert all(
                 (x == y) != gone for x, y, gone in zip(a.keys, b.keys, lost, strict=True)
             )
@@ -133,7 +133,7 @@ def test_substitutions_are_the_same_for_every_number_of_workers(root):
     (alone,) = load(images, 1)
     parts = [load(images, 1, rank=r, world_size=4)[0] for r in range(4)]
     found = [s for part in parts for s in part.substitutions]
-    assert sorted(found, key=lambda s: s.image) == list(alone.substitutions)
+    assert sorted(found, key=lambda s: s.sample_id) == list(alone.substitutions)
     assert len(found) > 0
 
 

@@ -81,9 +81,11 @@ def test_killed_workers_are_replaced_and_what_a_job_raises_is_raised_here(
 
     few = PoolConfig(workers=1, cpus_per_worker=0.5, max_failures=1)
     with pytest.raises(
-        RuntimeError, match=r"2 workers died, more than cluster.max_failures \(1"
+        RuntimeError, match=r"(?s)^2 workers died.* cluster.max_failures \(1\) is how many"
     ):
         list(run_jobs(hopeless, [1], few, said.append))
+    with pytest.raises(RuntimeError, match="(?s)^2 workers died.* Take fewer.$"):
+        list(run_jobs(hopeless, [1], few, said.append, advice="Take fewer."))
     import ray
 
     said.clear()

@@ -52,10 +52,10 @@ def fresh_state(width=4):
     return State(net, EMA(net, CONFIG.ema_halflife), optimizer, Progress(substitutions=[0] * K))
 
 
-def make_batch(images, substitutions=()):
-    x0 = rng.normal(SEED, "pixels", images, 64).view(-1, 1, 8, 8).clamp(-1, 1)
-    keys = tuple(f"key-{image}" for image in images.tolist())
-    return Batch(x0, images % K, images, keys, tuple(substitutions))
+def make_batch(sample_ids, substitutions=()):
+    x0 = rng.normal(SEED, "pixels", sample_ids, 64).view(-1, 1, 8, 8).clamp(-1, 1)
+    keys = tuple(f"key-{image}" for image in sample_ids.tolist())
+    return Batch(x0, sample_ids % K, sample_ids, keys, tuple(substitutions))
 
 
 def make_batches(start=0, rank=0, size=1):

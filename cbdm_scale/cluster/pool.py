@@ -42,6 +42,7 @@ def run_jobs(
     at_most: int | None = None,
     sees: Callable[[], bool] | None = None,
     leave: bool = False,
+    advice: str = "",
 ) -> Iterator[tuple[Job, Result]]:
     """(job, result) of every job, as they get done, in any order.
 
@@ -51,6 +52,7 @@ def run_jobs(
     sees: asked on every node; unless all say yes, the work stays on this one.
     leave: at the end, leave a cluster that was joined for these jobs; one of this machine alone
         then ends, and gives its memory back.
+    advice: what to do when too many workers die, for commands without --cluster.max-failures.
     """
     if not jobs:
         return
@@ -74,7 +76,7 @@ def run_jobs(
         workers = min(workers, at_most or workers)
         log_if_busy(workers * config.cpus_per_worker)
         node_id = home["NodeID"] if home else None
-        pool: _Pool[Job, Result] = _Pool(setup, jobs, config, on_gpu, log, node_id)
+        pool: _Pool[Job, Result] = _Pool(setup, jobs, config, on_gpu, log, node_id, advice)
         with sigterm_interrupts():
             yield from pool.run(workers)
     finally:
@@ -167,12 +169,17 @@ class _Pool(Generic[Job, Result]):
         config: PoolConfig,
         on_gpu: bool,
         log: Log,
-        node_id: str | None = None,
+        node_id: str | None,
+        advice: str,
     ):
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.config, self.on_gpu, self.log = config, on_gpu, log
+        self.advice = advice or (
+            "What is finished is kept: the same command goes on. Smaller jobs need less "
+            f"memory; cluster.max_failures ({config.max_failures}) is how many may die."
+        )
         self.setup = ray.put(setup)  # sent once, however many workers
         where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
         self.make_worker = ray.remote(
@@ -232,9 +239,7 @@ class _Pool(Generic[Job, Result]):
         first_line = str(error).strip().partition("\n")[0]
         if failures > self.config.max_failures:
             raise RuntimeError(
-                f"{failures} workers died, more than cluster.max_failures "
-                f"({self.config.max_failures}), the last with: {first_line}. What is finished "
-                "is kept: the same command goes on. Smaller jobs need less memory."
+                f"{failures} workers died, the last with: {first_line}. {self.advice}"
             ) from error
         self.log(f"a worker died and is replaced ({first_line})")
         if job is not None:

@@ -31,30 +31,30 @@ class Augmentation:
     flip: bool = False
     seed: int = 0
 
-    def __call__(self, x0: Tensor, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images x0 (n, C, H, W) in [-1, 1] with numbers images (n,), and ADA's nine, (n, 9).
+    def __call__(self, x0: Tensor, sample_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images x0 (n, C, H, W) in [-1, 1] of sample_ids (n,), and ADA's nine numbers, (n, 9).
 
         ADA describes to the network what was done, the mirror included; the others do not.
         """
-        mirrored = self.mirrored(images)
-        return self.after_mirror(flip_where(mirrored, x0, -1), images, mirrored)
+        mirrored = self.mirrored(sample_ids)
+        return self.after_mirror(flip_where(mirrored, x0, -1), sample_ids, mirrored)
 
-    def mirrored(self, images: Tensor) -> Tensor:
-        """Which images (n,) are flipped horizontally, (n,) bool."""
+    def mirrored(self, sample_ids: Tensor) -> Tensor:
+        """Which of sample_ids (n,) are flipped horizontally, (n,) bool."""
         if not self.flip:
-            return torch.zeros(len(images), dtype=torch.bool)
-        return rng.uniform(self.seed, "flip", images).squeeze(1) < 0.5
+            return torch.zeros(len(sample_ids), dtype=torch.bool)
+        return rng.uniform(self.seed, "flip", sample_ids).squeeze(1) < 0.5
 
     def after_mirror(
-        self, x0: Tensor, images: Tensor, mirrored: Tensor
+        self, x0: Tensor, sample_ids: Tensor, mirrored: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The rest, for images that are flipped already: a loader flips bytes, not floats."""
         match self.name:
             case "ada":
-                a = draw_ada(self.seed, images, self.p, mirrored)
+                a = draw_ada(self.seed, sample_ids, self.p, mirrored)
                 return transform(x0, a), augment_cond(a)
             case "diffaug":
-                return diffaug(x0, rng.uniform(self.seed, "diffaug", images, 7)), None
+                return diffaug(x0, rng.uniform(self.seed, "diffaug", sample_ids, 7)), None
             case "none":
                 return x0, None
 
@@ -80,18 +80,18 @@ SHIFT = 1 / 8
 """A_trans: one standard deviation of the translation, in widths or heights of the image."""
 
 
-def draw_ada(seed: int, images: Tensor, p: float, mirror: Tensor) -> Tensor:
-    """Table 6's a_0 .. a_7 for images (n,): (n, 8) float64, 0 where not applied.
+def draw_ada(seed: int, sample_ids: Tensor, p: float, mirror: Tensor) -> Tensor:
+    """Table 6's a_0 .. a_7 for sample_ids (n,): (n, 8) float64, 0 where not applied.
 
     a_0, a_1 mirror in x and y (0 or 1); a_2 logarithm of the scale; a_3 angle of the rotation;
     a_4, a_5 direction and logarithm of the stretch; a_6, a_7 shift in x and y.
     y-flip, scaling, rotation, stretch and shift are each applied with probability p. a_0 is
     ``mirror`` (n,), which has its own probability and is done to the image already.
     """
-    coins = rng.uniform(seed, "ada/coins", images, 5) < p
+    coins = rng.uniform(seed, "ada/coins", sample_ids, 5) < p
     y_flip, scaled, turned, stretched, shifted = coins.unbind(1)
-    upside_down, angle, direction = rng.uniform(seed, "ada/uniform", images, 3).unbind(1)
-    normal = rng.normal(seed, "ada/normal", images, 4).double()
+    upside_down, angle, direction = rng.uniform(seed, "ada/uniform", sample_ids, 3).unbind(1)
+    normal = rng.normal(seed, "ada/normal", sample_ids, 4).double()
     size, stretch, x, y = normal.unbind(1)
     full_turn = 2 * torch.pi
     return torch.stack(

@@ -28,7 +28,7 @@ from cbdm_scale.data.shards import BadSample, ShardReader
 class Substitution:
     """One planned image that could not be read, and why."""
 
-    image: int
+    sample_id: int
     label: int
     reason: str
 
@@ -37,7 +37,7 @@ class Substitution:
 class Batch:
     x0: Tensor  # (n, C, H, W) float32 in [-1, 1], which DiffAug's colours may leave
     y: Tensor  # (n,) int64
-    images: Tensor  # (n,) int64, numbers since the run began
+    sample_ids: Tensor  # (n,) int64, numbers since the run began
     keys: tuple[str, ...]
     substitutions: tuple[Substitution, ...]
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
@@ -52,7 +52,7 @@ class Packed:
 
     x: Tensor  # (n, C, H, W) uint8; float32 where an augmentation has made it so
     y: NDArray[np.int64]
-    images: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
     keys: tuple[str, ...]
     substitutions: tuple[Substitution, ...]
     augment: Tensor | None
@@ -60,16 +60,16 @@ class Packed:
     def unpack(self) -> Batch:
         """The batch, its images as floats in [-1, 1]."""
         x0 = to_model_range(self.x) if self.x.dtype == torch.uint8 else self.x
-        y, images = torch.from_numpy(self.y), torch.from_numpy(self.images)
-        return Batch(x0, y, images, self.keys, self.substitutions, self.augment)
+        y, sample_ids = torch.from_numpy(self.y), torch.from_numpy(self.sample_ids)
+        return Batch(x0, y, sample_ids, self.keys, self.substitutions, self.augment)
 
 
 class BatchSource(Protocol):
     """Gives the batch of any images of a plan, by their numbers since the run began (n,)."""
 
-    def __getitem__(self, images: Tensor) -> Batch: ...
+    def __getitem__(self, sample_ids: Tensor) -> Batch: ...
 
-    def pack(self, images: Tensor) -> Packed:
+    def pack(self, sample_ids: Tensor) -> Packed:
         """The same for a loader process."""
         ...
 
@@ -86,46 +86,46 @@ class PlannedImages:
         self.reader, self.plan, self.augmentation = reader, plan, augmentation
         reader.check_cache(shards_at_once(plan))
 
-    def __getitem__(self, images: Tensor) -> Batch:
-        return self.pack(images).unpack()
+    def __getitem__(self, sample_ids: Tensor) -> Batch:
+        return self.pack(sample_ids).unpack()
 
-    def pack(self, images: Tensor) -> Packed:
+    def pack(self, sample_ids: Tensor) -> Packed:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""
-        index, rows, substitutions = self.reader.index, self.plan.rows(images.numpy()), []
+        index, rows, substitutions = self.reader.index, self.plan.rows(sample_ids.numpy()), []
         self.reader.want(rows)
-        self.reader.want(self._soon(images))
+        self.reader.want(self._soon(sample_ids))
         pixels, bad = self.reader.load_batch(rows)
         for place, error in bad:
-            image, label = int(images[place]), int(index.labels[rows[place]])
-            substitutions.append(Substitution(image, label, str(error)))
-            rows[place], pixels[place] = self._stand_in(image)
-        mirrored = self.augmentation.mirrored(images)
+            sample_id, label = int(sample_ids[place]), int(index.labels[rows[place]])
+            substitutions.append(Substitution(sample_id, label, str(error)))
+            rows[place], pixels[place] = self._stand_in(sample_id)
+        mirrored = self.augmentation.mirrored(sample_ids)
         chosen = mirrored.numpy()
         pixels[chosen] = pixels[chosen, ..., ::-1]
         x, augment = torch.from_numpy(pixels), None
         if self.augmentation.name != "none":
-            x, augment = self.augmentation.after_mirror(to_model_range(x), images, mirrored)
+            x, augment = self.augmentation.after_mirror(to_model_range(x), sample_ids, mirrored)
         y = index.labels[rows].astype(np.int64)
-        return Packed(x, y, images.numpy(), index.keys(rows), tuple(substitutions), augment)
+        return Packed(x, y, sample_ids.numpy(), index.keys(rows), tuple(substitutions), augment)
 
-    def _soon(self, images: Tensor) -> NDArray[np.int64]:
+    def _soon(self, sample_ids: Tensor) -> NDArray[np.int64]:
         """Rows, one a stream, of half a shard later: what comes next from a far store."""
         plan = self.plan
         if len(plan.sizes) == 1 or self.reader.store.is_local:
             return np.empty(0, np.int64)
         half = plan.num_samples // len(plan.sizes) // 2
-        first = int(images[0]) + half * plan.num_streams
+        first = int(sample_ids[0]) + half * plan.num_streams
         return plan.rows(np.arange(first, first + plan.num_streams))
 
-    def _stand_in(self, image: int) -> tuple[int, np.ndarray]:
-        for row in islice(self.plan.successors(image), 10_000):
+    def _stand_in(self, sample_id: int) -> tuple[int, np.ndarray]:
+        for row in islice(self.plan.successors(sample_id), 10_000):
             try:
                 return row, self.reader.load(row)
             except BadSample:
                 continue
         raise ValueError(
             f"data.root ({self.reader.root}): no readable image is left in the stream of image "
-            f"{image}. Verify the shards, or make them again with python -m data_prep."
+            f"{sample_id}. Verify the shards, or make them again with python -m data_prep."
         )
 
 
@@ -135,8 +135,8 @@ class PackedImages:
 
     dataset: BatchSource
 
-    def __getitem__(self, images: Tensor) -> Packed:
-        return self.dataset.pack(images)
+    def __getitem__(self, sample_ids: Tensor) -> Packed:
+        return self.dataset.pack(sample_ids)
 
 
 def load_batches(
@@ -151,10 +151,10 @@ def load_batches(
     """The batches of one rank from image ``start`` on, for ever, in the plan's order."""
 
     def steps() -> Iterator[Tensor]:
-        image = start
+        sample_id = start
         while True:
-            yield slots(image, batch_size, rank, world_size)
-            image += batch_size
+            yield slots(sample_id, batch_size, rank, world_size)
+            sample_id += batch_size
 
     if config.processes:
         server = torch.multiprocessing.get_context("forkserver")
@@ -172,7 +172,7 @@ def load_batches(
             yield packed.unpack()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
-        ahead = (thread.submit(dataset.__getitem__, images) for images in steps())
+        ahead = (thread.submit(dataset.__getitem__, sample_ids) for sample_ids in steps())
         queue = deque(islice(ahead, config.prefetch))
         try:
             while True:

@@ -36,14 +36,14 @@ class Plan(Protocol):
     sizes: Rows
     """Samples of each block, (B,): what is read together is one block."""
 
-    def epoch(self, image: int) -> int:
+    def epoch(self, sample_id: int) -> int:
         """The epoch of an image, by its number since the run began."""
 
-    def rows(self, images: Rows) -> Rows:
+    def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
         ...
 
-    def successors(self, image: int) -> Iterator[int]:
+    def successors(self, sample_id: int) -> Iterator[int]:
         """Rows that stand in for an image whose sample cannot be read, in their order."""
         ...
 
@@ -83,13 +83,13 @@ class SamplePlan:
         sizes, seed, num_streams = self._recipe
         return _sample_plan, (np.asarray(sizes), seed, num_streams)
 
-    def epoch(self, image: int) -> int:
+    def epoch(self, sample_id: int) -> int:
         """The epoch of an image, by its number since the run began."""
-        return image // self.num_samples
+        return sample_id // self.num_samples
 
-    def rows(self, images: Rows) -> Rows:
+    def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
-        epochs, positions = np.divmod(np.asarray(images, np.int64), self.num_samples)
+        epochs, positions = np.divmod(np.asarray(sample_ids, np.int64), self.num_samples)
         elements, streams = np.divmod(positions, self.num_streams)
         rows = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs).tolist():
@@ -97,9 +97,9 @@ class SamplePlan:
             rows[here] = self._rows_of(epoch, streams[here], elements[here])
         return rows
 
-    def successors(self, image: int) -> Iterator[int]:
+    def successors(self, sample_id: int) -> Iterator[int]:
         """Rows that stand in for an unreadable sample: the next elements of its stream."""
-        epoch, position = divmod(int(image), self.num_samples)
+        epoch, position = divmod(int(sample_id), self.num_samples)
         element, stream = divmod(position, self.num_streams)
         short, longer = divmod(self.num_samples, self.num_streams)
         length = short + (stream < longer)

@@ -111,25 +111,25 @@ class ResampledPlan:
     def __reduce__(self) -> tuple[Any, ...]:
         return ResampledPlan, self._recipe
 
-    def epoch(self, image: int) -> int:
+    def epoch(self, sample_id: int) -> int:
         """The epoch of an image, by its number since the run began."""
-        return image // self.num_samples
+        return sample_id // self.num_samples
 
-    def rows(self, images: Rows) -> Rows:
+    def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
-        epochs, positions = np.divmod(np.asarray(images, np.int64), self.num_samples)
+        epochs, positions = np.divmod(np.asarray(sample_ids, np.int64), self.num_samples)
         rows = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             rows[here] = self._epoch_rows(epoch)[positions[here]]
         return rows
 
-    def successors(self, image: int) -> Iterator[int]:
+    def successors(self, sample_id: int) -> Iterator[int]:
         """Stand-ins of an unreadable sample: its class's other images, then what comes next.
 
         Another class stands in only where no image of the class can be read.
         """
-        epoch, position = divmod(int(image), self.num_samples)
+        epoch, position = divmod(int(sample_id), self.num_samples)
         rows = self._epoch_rows(epoch)
         c = self.class_of[rows[position]]
         own = self.members[self.first[c] :][: self.counts[c]]
@@ -138,10 +138,10 @@ class ResampledPlan:
         after = np.roll(rows, -position)[1:]
         yield from after[self.class_of[after] != c].tolist()
 
-    def is_balanced(self, images: Rows) -> NDArray[np.bool_]:
+    def is_balanced(self, sample_ids: Rows) -> NDArray[np.bool_]:
         """Which images belong to the share with uniform classes: (n,) -> (n,)."""
         n, b = self.num_samples, self.num_balanced
-        positions = np.asarray(images, np.int64) % n
+        positions = np.asarray(sample_ids, np.int64) % n
         balanced: NDArray[np.bool_] = (positions + 1) * b // n > positions * b // n
         return balanced
 

@@ -114,17 +114,17 @@ class Augmented:
     seed: int
     flip: bool
 
-    def __getitem__(self, images: Tensor) -> Batch:
-        return self.pack(images).unpack()
+    def __getitem__(self, sample_ids: Tensor) -> Batch:
+        return self.pack(sample_ids).unpack()
 
-    def pack(self, images: Tensor) -> Packed:
+    def pack(self, sample_ids: Tensor) -> Packed:
         """Images of these numbers (n,) since the run began."""
-        rows = self.plan.rows(images.numpy())
+        rows = self.plan.rows(sample_ids.numpy())
         pixels = self.images.read(rows.tolist())
         size = pixels.shape[-1]
         border = size // 8
-        windows = rng.uniform(self.seed, "recognition/crop", images, 2) * (2 * border + 1)
-        mirrored = rng.uniform(self.seed, "recognition/flip", images)[:, 0] < 0.5
+        windows = rng.uniform(self.seed, "recognition/crop", sample_ids, 2) * (2 * border + 1)
+        mirrored = rng.uniform(self.seed, "recognition/flip", sample_ids)[:, 0] < 0.5
         wide = np.pad(pixels, ((0, 0), (0, 0), (border, border), (border, border)))
         for i, (top, left) in enumerate(windows.long().tolist()):
             pixels[i] = wide[i, :, top : top + size, left : left + size]
@@ -132,7 +132,7 @@ class Augmented:
             chosen = mirrored.numpy()
             pixels[chosen] = pixels[chosen, ..., ::-1]
         x, y = torch.from_numpy(pixels), self.images.labels[rows]
-        return Packed(x, y, images.numpy(), tuple(map(str, rows)), (), None)
+        return Packed(x, y, sample_ids.numpy(), tuple(map(str, rows)), (), None)
 
 
 def not_in_training(train: Images, test: Images) -> list[int]:

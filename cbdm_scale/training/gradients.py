@@ -41,7 +41,7 @@ def backward(
         x0 = batch.x0[part].to(world.device, memory_format=layout, non_blocking=True)
         y = batch.y[part].to(world.device, non_blocking=True)
         augment = None if batch.augment is None else batch.augment[part]
-        draws = draw(batch.images[part], tuple(x0.shape[1:]), world.device, augment)
+        draws = draw(batch.sample_ids[part], tuple(x0.shape[1:]), world.device, augment)
         with world.no_sync(net, on=i + 1 < len(parts)):
             bf16 = precision == "bf16"
             with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=bf16):

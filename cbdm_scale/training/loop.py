@@ -165,7 +165,7 @@ def sync_flags(
         raise RunError("reading the data failed. " + " ".join(filter(None, reasons)))
     if flags[3]:
         progress = state.progress
-        plain = [(s.image, s.label, s.reason) for s in replaced]
+        plain = [(s.sample_id, s.label, s.reason) for s in replaced]
         for image, label, reason in sorted(sum(world.gather(plain), [])):
             progress.substitutions[label] += 1
             callbacks.log(f"damaged: image {image} of the plan, {reason}")

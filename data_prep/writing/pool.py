@@ -60,6 +60,8 @@ def run(
         at_most=workers,
         sees=partial(sees, folder) if sees else None,
         leave=True,
+        advice=f"Fewer --workers (now {workers}) need less memory; --workers 0 is this process "
+        "alone.",
     )
     for _, result in jobs:
         yield result
