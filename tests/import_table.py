@@ -22,17 +22,13 @@ MAY_IMPORT = {
     "models": {
         "diffusion",
     },
-    "sampling": {
-        "diffusion",
-    },
     "tracking": {
         "storage",
     },
     # Floor 3.
-    "metrics": {
-        "data",
+    "sampling": {
+        "diffusion",
         "models",
-        "sampling",
     },
     "training": {
         "data",
@@ -41,6 +37,12 @@ MAY_IMPORT = {
         "storage",
     },
     # Floor 4.
+    "metrics": {
+        "data",
+        "models",
+        "sampling",
+    },
+    # Floor 5.
     "config": {
         "cli",
         "cluster",
@@ -64,7 +66,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 5.
+    # Floor 6.
     "classify": {
         "cli",
         "cluster",
@@ -97,7 +99,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 6.
+    # Floor 7.
     "evaluation": {
         "cli",
         "cluster",
@@ -120,7 +122,7 @@ MAY_IMPORT = {
         "storage",
         "training",
     },
-    # Floor 7.
+    # Floor 8.
     "evaluate": {
         "cli",
         "evaluation",
@@ -152,7 +154,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 8.
+    # Floor 9.
     "preflight": {
         "cli",
         "cluster",

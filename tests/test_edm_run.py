@@ -19,7 +19,7 @@ from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import main as sample
 from cbdm_scale.sample import parse as parse_sample
-from cbdm_scale.sampling.generate import generate
+from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import parse
 
@@ -46,18 +46,14 @@ def test_the_sample_command_makes_what_heun_makes_of_the_average_weights(edm):
         images, y = file["arr_0"], torch.from_numpy(file["arr_1"])
     pretrained = load_pretrained(edm)
     net = pretrained.build()
-    expected = generate(
-        net.eval(),
-        torch.arange(30),
-        y,
-        config=pretrained.config.sample,
+    sampler = Sampler(
+        network=pretrained.spec,
         process=EDM(pretrained.config.edm),
-        shape=(1, 8, 8),
-        omega=1.0,
-        null_label=10,
+        config=pretrained.config.sample,
         seed=0,
         chunk_size=8,
     )
+    expected = sampler.generate(net.eval(), torch.arange(30), y, omega=1.0)
     assert pretrained.config.sample.name == "heun"
     assert np.array_equal(images, to_uint8(expected).permute(0, 2, 3, 1).numpy())
 

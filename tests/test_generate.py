@@ -9,14 +9,19 @@ from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
-from cbdm_scale.sampling.generate import chunks, generate
+from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 
 SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))
-SHAPE = (3, 4, 4)
+NETWORK = NetworkSpec(
+    model=UNetConfig(multipliers=(1,), attention=()), channels=3, image_size=4, num_classes=10
+)
+SHAPE = NETWORK.image_shape
 CONV = torch.nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
 # 27 inputs of variance 1 / 27: what it predicts is as large as noise, as with a real network,
 # and the sampler does not multiply the rounding of a step by the thousands
@@ -35,19 +40,16 @@ def net(x, t, y, omega=None, augment=None):
     return CONV(x) + 0.1 * y.view(-1, 1, 1, 1)
 
 
-def make(samples, config=SAMPLERS[0], seed=0, omega=0.5, chunk_size=100):
-    return generate(
-        net,
-        samples,
-        samples % 10,
-        config=config,
-        process=EDM() if config.name == "heun" else SCHEDULE,
-        shape=SHAPE,
-        omega=omega,
-        null_label=10,
-        seed=seed,
-        chunk_size=chunk_size,
+def make_sampler(config, seed=0, chunk_size=100):
+    process = EDM() if config.name == "heun" else SCHEDULE
+    return Sampler(
+        network=NETWORK, process=process, config=config, seed=seed, chunk_size=chunk_size
     )
+
+
+def make(samples, config=SAMPLERS[0], seed=0, omega=0.5, chunk_size=100):
+    sampler = make_sampler(config, seed=seed, chunk_size=chunk_size)
+    return sampler.generate(net, samples, samples % 10, omega)
 
 
 def on_ranks(num_samples, chunk_size, world, config):
@@ -137,9 +139,7 @@ def test_a_sampler_says_how_often_it_asks_the_network(config):
         calls.append(1)
         return net(*args)
 
-    process = EDM() if config.name == "heun" else SCHEDULE
-    options = {"process": process, "shape": SHAPE, "omega": 0.0, "null_label": 10, "seed": 0}
-    generate(counted, torch.arange(2), torch.arange(2), config=config, **options)
+    make_sampler(config).generate(counted, torch.arange(2), torch.arange(2), omega=0.0)
     assert len(calls) == config.calls
 
 
@@ -199,17 +199,8 @@ def test_a_network_that_broke_is_said_so():
 
     y = torch.tensor([0, 2, 1, 2])
     with pytest.raises(ValueError, match="non-finite values in 2 of 4 images"):
-        generate(
-            broken,
-            torch.arange(4),
-            y,
-            config=SamplerConfig(num_steps=3),
-            process=SCHEDULE,
-            shape=SHAPE,
-            omega=0.0,
-            null_label=10,
-            seed=0,
-        )
+        sampler = make_sampler(SamplerConfig(num_steps=3))
+        sampler.generate(broken, torch.arange(4), y, omega=0.0)
 
 
 def test_uint8_rounds_to_the_nearest_and_undoes_the_model_range():

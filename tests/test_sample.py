@@ -26,7 +26,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import COMMAND, SampleOptions, main, make_plan, parse
-from cbdm_scale.sampling.generate import generate
+from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.storage.folder import Storage
 
 ROOT = Path(__file__).parents[1]
@@ -60,18 +60,14 @@ def test_the_set_is_what_generate_makes_of_the_average_weights_and_the_runs_opti
     images, labels = npz(run)
     net, config = network(run)
     y = torch.arange(30) % 10
-    expected = generate(
-        net,
-        torch.arange(30),
-        y,
-        config=config.sample,
+    sampler = Sampler(
+        network=load_pretrained(run).spec,
         process=LinearSchedule(config.diffusion),
-        shape=(1, 8, 8),
-        omega=1.0,
-        null_label=10,
+        config=config.sample,
         seed=0,
         chunk_size=8,
     )
+    expected = sampler.generate(net, torch.arange(30), y, omega=1.0)
     assert labels.tolist() == y.tolist() and labels.dtype == np.int64
     assert images.dtype == np.uint8 and images.shape == (30, 8, 8, 1)
     assert np.array_equal(images, to_uint8(expected).permute(0, 2, 3, 1).numpy())

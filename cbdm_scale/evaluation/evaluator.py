@@ -38,7 +38,8 @@ from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores, spread_rows
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sampling.generate import chunks, generate
+from cbdm_scale.pretrained.network import network_spec
+from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -89,22 +90,18 @@ class Evaluator:
 
         The images are the same whatever the number of shares.
         """
-        options, manifest, made = self.config.eval, self.manifest, []
-        y = class_cyclic(num_images, manifest.num_classes)
+        options, device, made = self.config.eval, self.world.device, []
+        sampler = Sampler(
+            network=network_spec(self.config, self.manifest),
+            process=self.process,
+            config=self.config.sample,
+            seed=self.config.seed if options.seed is None else options.seed,
+            chunk_size=options.chunk_size,
+            guidance_mode=options.guidance_mode,
+        )
+        y = class_cyclic(num_images, self.manifest.num_classes)
         for numbers in chunks(num_images, options.chunk_size, share, num_shares):
-            x = generate(
-                net,
-                numbers.to(self.world.device),
-                y[numbers].to(self.world.device),
-                config=self.config.sample,
-                process=self.process,
-                shape=(manifest.channels, manifest.image_size, manifest.image_size),
-                omega=omega,
-                null_label=manifest.num_classes,
-                seed=self.config.seed if options.seed is None else options.seed,
-                chunk_size=options.chunk_size,
-                guidance_mode=options.guidance_mode,
-            )
+            x = sampler.generate(net, numbers.to(device), y[numbers].to(device), omega)
             made.append((numbers, y[numbers], to_uint8(x).cpu()))
             self.on_chunk(len(numbers))
         return made

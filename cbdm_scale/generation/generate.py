@@ -19,7 +19,7 @@ from cbdm_scale.diffusion.process import Process
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.models.build import build
-from cbdm_scale.sampling.generate import generate
+from cbdm_scale.sampling.generate import Sampler
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,18 @@ def make_chunk(
 ) -> torch.Tensor:
     """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1]."""
     samples = torch.arange(*chunk)
+    sampler = Sampler(
+        network=plan.network,
+        process=process,
+        config=plan.sample,
+        seed=plan.seed,
+        chunk_size=len(samples),
+        guidance_mode=plan.guidance_mode,
+    )
     bf16 = plan.precision == "bf16"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        return generate(
-            net,
-            samples.to(device),
-            plan.labels_of(samples).to(device),
-            config=plan.sample,
-            process=process,
-            shape=plan.shape,
-            omega=plan.omega,
-            null_label=plan.network.null_label,
-            seed=plan.seed,
-            chunk_size=len(samples),
-            guidance_mode=plan.guidance_mode,
-        )
+        y = plan.labels_of(samples)
+        return sampler.generate(net, samples.to(device), y.to(device), plan.omega)
 
 
 def make_missing(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sampling.generate import generate
+from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.options import check_trained
 
 
@@ -32,17 +32,14 @@ def generate_from_checkpoint(
     if not (omega >= 0 and math.isfinite(omega)):
         raise ValueError(f"omega must be finite and not negative, got {omega}. 0 is none.")
     check_trained("guidance_mode", config.eval.guidance_mode, omega, spec.omega_max)
-    x = generate(
-        pretrained.build(),
-        torch.arange(len(labels)),
-        torch.tensor(list(labels), dtype=torch.int64),
-        config=config.sample,
+    sampler = Sampler(
+        network=spec,
         process=build_process(config.noise),
-        shape=spec.image_shape,
-        omega=omega,
-        null_label=spec.num_classes,
+        config=config.sample,
         seed=seed,
         chunk_size=config.eval.chunk_size,
         guidance_mode=config.eval.guidance_mode,
     )
+    y = torch.tensor(list(labels), dtype=torch.int64)
+    x = sampler.generate(pretrained.build(), torch.arange(len(y)), y, omega)
     return to_uint8(x).permute(0, 2, 3, 1).numpy()

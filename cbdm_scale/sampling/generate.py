@@ -7,6 +7,7 @@ give the same bits. Shapes: n = images, C = channels, H = height, W = width.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
 from cbdm_scale.sampling.dpm import dpm_solver
@@ -33,34 +35,36 @@ def chunks(num_samples: int, chunk_size: int, rank: int, world: int) -> list[Ten
     return list(torch.arange(num_samples).split(chunk_size))[rank::world] if num_samples else []
 
 
-def generate(
-    net: Net,
-    samples: Tensor,
-    y: Tensor,
-    *,
-    config: SamplerConfig,
-    process: Process,
-    shape: tuple[int, int, int],
-    omega: float,
-    null_label: int,
-    seed: int,
-    chunk_size: int = 100,
-    guidance_mode: GuidanceMode = "cfg",
-) -> Tensor:
-    """Images number ``samples`` (n,) with labels y (n,): (n, C, H, W) float32 in [-1, 1].
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """What decides an image, beside the weights, its number, its label and the guidance."""
 
-    They are made ``chunk_size`` at a time on the device of ``samples``; shape is (C, H, W).
-    """
-    assert samples.shape == y.shape, "one label for every sample"
-    interval = Interval(process, config.guidance_from, config.guidance_to)
-    guided = guide(net, omega, null_label, interval, guidance_mode)
-    images = []
-    for part, y_part in zip(samples.split(chunk_size), y.split(chunk_size), strict=True):
-        normal = partial(_normal, seed, part, shape)
-        sampler = _sampler(config, process, partial(normal, "sample step"))
-        if len(part):
-            images.append(_check_finite(sampler(guided, normal("sample", 0), y_part)))
-    return torch.cat(images) if images else torch.empty(0, *shape, device=samples.device)
+    network: NetworkSpec
+    process: Process
+    """Of the network; on the device that images are made on."""
+    config: SamplerConfig
+    seed: int
+    chunk_size: int = 100
+    """Images that are made at a time."""
+    guidance_mode: GuidanceMode = "cfg"
+
+    def generate(self, net: Net, samples: Tensor, y: Tensor, omega: float) -> Tensor:
+        """Images number ``samples`` (n,) with labels y (n,): (n, C, H, W) float32 in [-1, 1].
+
+        They are made on the device of ``samples``; omega is the strength of guidance, 0 none.
+        ValueError if the network's values are not finite.
+        """
+        assert samples.shape == y.shape, "one label for every sample"
+        config, shape = self.config, self.network.image_shape
+        interval = Interval(self.process, config.guidance_from, config.guidance_to)
+        guided = guide(net, omega, self.network.null_label, interval, self.guidance_mode)
+        size, images = self.chunk_size, []
+        for part, y_part in zip(samples.split(size), y.split(size), strict=True):
+            normal = partial(_normal, self.seed, part, shape)
+            solver = _solver(config, self.process, partial(normal, "sample step"))
+            if len(part):
+                images.append(_check_finite(solver(guided, normal("sample", 0), y_part)))
+        return torch.cat(images) if images else torch.empty(0, *shape, device=samples.device)
 
 
 def _normal(
@@ -81,7 +85,7 @@ def _check_finite(x: Tensor) -> Tensor:
     return x
 
 
-def _sampler(
+def _solver(
     config: SamplerConfig, process: Process, draw: Draw
 ) -> Callable[[Net, Tensor, Tensor], Tensor]:
     """The sampler that the options name, (net, noise, y) -> images, with all its options."""
