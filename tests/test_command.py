@@ -1,6 +1,7 @@
 """Options of dataclasses as a command line that is read once."""
 
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -194,3 +195,13 @@ def test_what_is_absent_has_its_default_and_an_integer_is_a_number():
 
 def test_every_option_has_help():
     assert options_of([Whole()])["part.size"].help.startswith("How large.")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As | head is."""
+    words = [sys.executable, "-u", "-m", "cbdm_scale", "train", "--help-all"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdout and command.stderr
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 0

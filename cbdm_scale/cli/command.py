@@ -11,6 +11,7 @@ import ast
 import difflib
 import functools
 import inspect
+import os
 import shlex
 import shutil
 import sys
@@ -324,6 +325,9 @@ def main_of(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
         try:
             refuse_typed_passwords(words)
             return body(words) or 0
+        except BrokenPipeError:  # | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
             print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
             return 130
