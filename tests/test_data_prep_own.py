@@ -91,7 +91,7 @@ def test_cifar_takes_the_step_profile(tmp_path):
         (["webdataset", "--source", "a.tar", "--name", "x"], "1 tars are not there"),
         (
             ["webdataset", "--source", "xyz://y.tar", "--name", "x"],
-            "xyz://y.tar cannot be opened",
+            "source (xyz://y.tar) cannot be opened",
         ),
         (["synthetic"], "--counts is missing: imagenet_lt"),
         (["synthetic", "--counts", "5", "--source", "in"], "--source (in) means nothing"),

@@ -55,7 +55,7 @@ def test_the_network_and_its_own_weights_fit() -> None:
         ({"image__size": True}, "image.size is True"),
         ({"image__num_classes": 0}, "image.num_classes is 0"),
         ({"image": None}, "of another version"),
-        ({"model__channels": "many"}, "model.channels takes a value like"),
+        ({"model__channels": "many"}, "model.channels takes a whole number"),
         ({"model__multipliers": [1.5, 2]}, "model.multipliers .* whole number"),
         ({"model__num_blocks": 1 << 20}, "model.num_blocks must be from 1 to 256"),
         ({"diffusion__num_steps": 1 << 40}, "diffusion.num_steps"),
