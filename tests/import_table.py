@@ -18,9 +18,11 @@ MAY_IMPORT = {
     },
     "losses": {
         "diffusion",
+        "storage",
     },
     "models": {
         "diffusion",
+        "storage",
     },
     "tracking": {
         "storage",
@@ -29,6 +31,7 @@ MAY_IMPORT = {
     "sampling": {
         "diffusion",
         "models",
+        "storage",
     },
     "training": {
         "data",
@@ -41,6 +44,7 @@ MAY_IMPORT = {
         "data",
         "models",
         "sampling",
+        "storage",
     },
     # Floor 5.
     "config": {

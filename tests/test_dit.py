@@ -67,8 +67,8 @@ def test_positions_are_sines_of_column_and_row():
     [
         ({"size": "M"}, "model.size must be S, B, L or XL, got 'M'"),
         ({"patch": 0}, "model.patch must be at least 1"),
-        ({"dropout": 1.0}, "model.dropout must lie in"),
-        ({"depth": -1}, "model.depth must be at least 0, got -1: 0 is that of --model.size"),
+        ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1"),
+        ({"depth": -1}, "model.depth must be at least 0, got -1. 0 is that of --model.size"),
         (
             {"width": 100},
             r"model.width \(100\) .* by 4 and by model.heads \(6\). Try --model.width 96",

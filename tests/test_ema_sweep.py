@@ -49,7 +49,10 @@ def test_against_a_run_whose_widths_were_swept_it_is_its_average_that_is_shown(
     ("words", "complaint"),
     [
         (("--ema-sweep", "0.1", "x"), r"--ema-sweep takes .*, got '0\.1 x'"),
-        (("--ema-sweep", "0.1", "0.9"), r"ema_sweep: the width .* got 0\.9"),
+        (
+            ("--ema-sweep", "0.1", "0.9"),
+            "must be above 0 and at most 0.28 each, got 0.1 0.9",
+        ),
         (("--ema-sweep", "0.1", "--weights", "raw"), r"cannot go with weights"),
     ],
 )

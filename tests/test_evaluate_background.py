@@ -166,7 +166,7 @@ def test_labels_that_the_data_set_does_not_have_are_said(
     ("words", "message"),
     [
         (("--guidance", "0", "much"), r"--guidance takes .* a number, got '0 much'"),
-        (("--guidance", "-1"), "guidance must be one or more numbers"),
+        (("--guidance", "-1"), "guidance must be at least 0 each, got -1"),
         (("--guidance", "nan"), r"guidance takes .*number, got 'nan'"),
         (("--num-images", "1"), "num_images must be at least 2, got 1"),
         (("--chunk-size", "0"), "chunk_size must be at least 1, got 0"),

@@ -56,8 +56,8 @@ def test_epochs_count_the_whole_mixture_and_total_images_goes_before():
     [
         ({"batch_size": 0}, "train.batch_size must be at least 1"),
         ({"lr": 0.0}, "train.lr must be above 0"),
-        ({"total_images": -1}, "train.total_images must not be negative"),
-        ({"warmup": 1.0}, "must be below 1"),
+        ({"total_images": -1}, "train.total_images must be at least 0, got -1"),
+        ({"warmup": 1.0}, "train.warmup must be at least 0 and below 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(options, words):

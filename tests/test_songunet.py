@@ -174,10 +174,10 @@ def test_label_and_level_are_added_before_the_perceptron():
     [
         ({"channels": 30}, r"model.channels \(30\) must be a multiple of 4. Try .* 28"),
         ({"channels": 0}, r"model.channels \(0\).* Try --model.channels 4"),
-        ({"multipliers": ()}, r"model.multipliers \(\) must hold one level or more"),
+        ({"multipliers": ()}, r"model.multipliers must be 1 to 16 values, got none"),
         ({"num_blocks": 0}, "model.num_blocks must be from 1 to 256, got 0"),
         ({"attention": (3,)}, r"model.attention \(3,\) .* 0..2"),
-        ({"dropout": 1.0}, r"model.dropout must lie in \[0, 1\), got 1.0. EDM has 0.13"),
+        ({"dropout": 1.0}, r"model.dropout must be at least 0 and below 1, got 1. Try 0.13"),
         ({"embedding": "learnt"}, "model.embedding must be positional or fourier, got 'lea"),
         ({"filter": "cubic"}, "model.filter must be box or smooth, got 'cubic'"),
     ],

@@ -125,7 +125,7 @@ def failure(capsys, *words):
         ),
         (["--dataset", "imagenet_lt"], ["python -m data_prep imagenet-lt --source"]),
         (["--dataset", "imagenet-lt"], ["python -m data_prep imagenet-lt --source"]),
-        (["--process", "vp"], ["process (vp) must be ddpm or edm"]),
+        (["--process", "vp"], ["process must be ddpm or edm, got 'vp'"]),
         (
             ["--process", "edm", "--sample.name", "dpm"],
             ["(dpm) is no sampler of the process edm"],

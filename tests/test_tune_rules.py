@@ -74,7 +74,7 @@ def test_a_dimension_reads_as_it_is_written(word, option, expected):
         ("loss.tua=0.1:1", "loss.tua is no option of a run. Did you mean loss.tau"),
         ("loss.tau=1:0.1", "is neither LOW:HIGH"),
         ("loss.tau=0:1", "loss.tau must be above 0"),
-        ("loss.label_power=0:2", "loss.label_power must lie in"),
+        ("loss.label_power=0:2", "loss.label_power must be from 0 to 1"),
         ("loss.tau=1", "loss.tau is what is searched for"),
         ("train.log_every=1:5", "takes a whole number|does not change what is learnt"),
         ("model.dropout", "has no usual range"),

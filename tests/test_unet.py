@@ -193,12 +193,12 @@ def test_norms_of_bf16_images_are_exact_to_float32(memory_format):
         ({"channels": 7, "groups": 7}, r"model.channels \(7\) must be even"),
         ({"channels": 0}, r"model.channels \(0\)"),
         ({"groups": 0}, "model.groups must be at least 1, got 0"),
-        ({"multipliers": ()}, r"model.multipliers \(\) must hold one level or more"),
-        ({"multipliers": (1, 0)}, r"model.multipliers \(1, 0\)"),
+        ({"multipliers": ()}, r"model.multipliers must be 1 to 16 values, got none"),
+        ({"multipliers": (1, 0)}, r"model.multipliers must be at least 1 each, got 1 0"),
         ({"num_blocks": 0}, "model.num_blocks must be from 1 to 256, got 0"),
         ({"attention": (4,)}, r"model.attention \(4,\) .* 0..3, as model.multipliers has 4"),
         ({"attention": (1, 1)}, r"model.attention \(1, 1\) must name different levels"),
-        ({"dropout": 1.0}, r"model.dropout must lie in \[0, 1\), got 1.0"),
+        ({"dropout": 1.0}, r"model.dropout must be at least 0 and below 1, got 1"),
     ],
 )
 def test_wrong_configurations_name_option_and_value(options, message):

@@ -1,10 +1,11 @@
 """What a search is told besides the options of the runs that it makes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
+from cbdm_scale.storage.checks import NonNegativeInt, Range, check_fields
 from tune.objective import METRICS, ObjectiveName
 from tune.schedule import even_rungs, rungs
 
@@ -26,17 +27,17 @@ DIGITS: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    trials: int = 32
+    trials: Annotated[int, Range(ge=2)] = 32
     """Settings to try, controls included; more may be asked of a search later."""
 
     controls: int | None = None
     """How many of them have tau 0, which is DDPM: the first with the row's own values, the
     others with drawn ones, so that DDPM is tuned too. None: one in eight, at least one."""
 
-    gpus_per_trial: int = 0
+    gpus_per_trial: NonNegativeInt = 0
     """GPUs of a trial, a worker each; 0: the workers that --cluster.workers says."""
 
-    at_once: int = 0
+    at_once: NonNegativeInt = 0
     """Trials at a time; 0: as many as the cluster has room for. The others queue."""
 
     objective: ObjectiveName = "fid"
@@ -51,13 +52,13 @@ class SearchConfig:
     """Where the next values come from: tpe (Optuna's; for several objectives in the form that
     is made for them), or random."""
 
-    eta: int = 3
+    eta: Annotated[int, Range(ge=2)] = 3
     """At a rung one trial in so many goes on; rungs are so many times as long as the last."""
 
-    first_rung: int = 0
+    first_rung: NonNegativeInt = 0
     """Images before the first rung; 0: a sixth of the total."""
 
-    finalists: int = 3
+    finalists: NonNegativeInt = 3
     """Best trials that are repeated with other seeds, and the best control with them."""
 
     repeats: int = 3
@@ -69,18 +70,7 @@ class SearchConfig:
     loss.p_uncond=0.1 (not searched)."""
 
     def __post_init__(self) -> None:
-        for option, least in (
-            ("trials", 2),
-            ("at_once", 0),
-            ("gpus_per_trial", 0),
-            ("eta", 2),
-            ("first_rung", 0),
-            ("finalists", 0),
-        ):
-            if getattr(self, option) < least:
-                raise ValueError(
-                    f"{option} must be at least {least}, got {getattr(self, option)}."
-                )
+        check_fields(self)
         if self.finalists and self.repeats < 2:
             raise ValueError(
                 f"repeats ({self.repeats}) must be at least 2, or there is no telling what is "

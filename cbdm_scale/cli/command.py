@@ -22,6 +22,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from cbdm_scale.storage.checks import as_typed, bounds_in_words, field_types
 from cbdm_scale.storage.json import in_words
 from cbdm_scale.storage.remote import refuse_typed_passwords
 
@@ -56,9 +57,19 @@ class Option:
         return f"--{part}{dot}no-{last}"
 
     @property
+    def field(self) -> str:
+        """The last word of its name."""
+        return self.name.rpartition(".")[2]
+
+    @property
     def help(self) -> str:
         """The string under the field."""
-        return _docs(self.owner).get(self.name.rpartition(".")[2], "")
+        return _docs(self.owner).get(self.field, "")
+
+    @property
+    def bounds(self) -> str:
+        """Of its numbers, in words."""
+        return bounds_in_words(field_types(self.owner)[self.field])
 
 
 def prog_of(name: str) -> str:
@@ -227,7 +238,7 @@ class Command:
             elif value is not None:
                 several = value if isinstance(value, list | tuple) else [value]
                 flag = [] if name in self.positional else [option.flag]
-                words += [*flag, *(shlex.quote(_text(one)) for one in several)]
+                words += [*flag, *(shlex.quote(as_typed(one)) for one in several)]
         return " ".join(words)
 
 
@@ -246,9 +257,9 @@ def _option_lines(
     if option.name in positional:
         flag, takes = option.name.upper(), ""
     usual = " (on)" if option.kind is bool and option.default else ""
+    bounds = f"; {option.bounds}" if everything and option.bounds else ""
     if option.kind is not bool and option.default not in ("", None, ()):
-        several = option.default if isinstance(option.default, tuple) else [option.default]
-        usual = f" ({' '.join(map(_text, several))})"
+        usual = f" ({as_typed(option.default)}{bounds})"
     head = f"  {flag} {takes}".rstrip()
     if everything:
         body = textwrap.wrap(option.help + usual, width - 28) or [""]
@@ -259,15 +270,6 @@ def _option_lines(
     if len(head) > 26:
         return [head, *(" " * 28 + line for line in body)]
     return [f"{head:<28}{body[0]}", *(" " * 28 + line for line in body[1:])]
-
-
-def _text(value: Any) -> str:
-    """A value as it is typed."""
-    return (
-        f"{value:g}"
-        if isinstance(value, float) and float(f"{value:g}") == value
-        else str(value)
-    )
 
 
 def _dashed(word: str) -> str:

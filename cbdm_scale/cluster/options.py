@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cbdm_scale.storage.checks import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    check_fields,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -19,22 +27,22 @@ RankMain = Callable[["torch.device", ReportCheckpoint, Log], dict[str, Any]]
 class ClusterConfig:
     """Options --cluster.* of commands that train."""
 
-    workers: int = 2
+    workers: PositiveInt = 2
     """Training processes over all nodes; with GPUs, one GPU each."""
 
-    min_workers: int = 0
+    min_workers: NonNegativeInt = 0
     """Fewest workers that go on while a node is away, with the same batch; 0: all of them."""
 
-    resize_s: float = 60
+    resize_s: PositiveFloat = 60
     """With min_workers, seconds between two looks for nodes that have room for more workers."""
 
-    cpus_per_worker: float = 1
+    cpus_per_worker: PositiveFloat = 1
     """Logical CPUs reserved for each worker; its number of threads (at least one)."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where the network runs; auto is gpu if the cluster has any."""
 
-    min_nodes: int = 0
+    min_nodes: NonNegativeInt = 0
     """Nodes that must have joined before the workers are placed, where they take a while."""
 
     storage: str = "~/cbdm_scale/runs"
@@ -43,40 +51,19 @@ class ClusterConfig:
     max_failures: int = 10
     """How often workers that died are started again from the newest checkpoint."""
 
-    max_preemption_failures: int = -1
+    max_preemption_failures: Annotated[int, Range(ge=-1)] = -1
     """The same where a node was taken away with notice (spot machines), which is no failure and
     is counted apart; -1: any number of times."""
 
-    timeout_s: float = 60
+    timeout_s: PositiveFloat = 60
     """Seconds after which a worker that does not answer is given up."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"cluster.workers must be at least 1, got {self.workers}. Try 2.")
-        if self.cpus_per_worker <= 0:
-            raise ValueError(
-                f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
-            )
-        if not 0 <= self.min_workers <= self.workers:
+        check_fields(self, "cluster")
+        if self.min_workers > self.workers:
             raise ValueError(
                 f"cluster.min_workers must be from 0 to cluster.workers ({self.workers}), got "
                 f"{self.min_workers}. Try 1, or 0, which waits for all of them."
-            )
-        if self.resize_s <= 0:
-            raise ValueError(f"cluster.resize_s must be above 0, got {self.resize_s}. Try 60.")
-        if self.min_nodes < 0:
-            raise ValueError(
-                f"cluster.min_nodes must be at least 0, got {self.min_nodes}. Try 0, which "
-                "waits for none."
-            )
-        if self.max_preemption_failures < -1:
-            raise ValueError(
-                "cluster.max_preemption_failures must be at least -1, got "
-                f"{self.max_preemption_failures}. Try -1, which is any number of times."
-            )
-        if self.timeout_s <= 0:
-            raise ValueError(
-                f"cluster.timeout_s must be above 0, got {self.timeout_s}. Try 60."
             )
 
     @property
@@ -94,11 +81,13 @@ class ClusterConfig:
 class PoolConfig:
     """Options --cluster.* of commands whose jobs are independent of each other."""
 
-    workers: int | None = None
+    workers: Annotated[int, Range(ge=0, hint="Try 0, which is this process alone.")] | None = (
+        None
+    )
     """Processes over all nodes, one GPU each where there are any. None: as many as the cluster
     has room for. 0: this process alone, without Ray."""
 
-    cpus_per_worker: float = 1
+    cpus_per_worker: PositiveFloat = 1
     """Logical CPUs reserved for each worker; its number of threads (at least one), on which
     the last bits of a result may depend."""
 
@@ -109,15 +98,7 @@ class PoolConfig:
     """How many workers may die and be replaced."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(
-                f"cluster.workers must be at least 0, got {self.workers}. Try 0, which is this "
-                "process alone."
-            )
-        if self.cpus_per_worker <= 0:
-            raise ValueError(
-                f"cluster.cpus_per_worker must be above 0, got {self.cpus_per_worker}. Try 1."
-            )
+        check_fields(self, "cluster")
 
     @property
     def threads(self) -> int:

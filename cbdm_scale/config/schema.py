@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.data.manifest import canonical_name
@@ -19,6 +19,7 @@ from cbdm_scale.models.options import (
     backbone_config,
 )
 from cbdm_scale.sampling.options import SamplerConfig, check_trained
+from cbdm_scale.storage.checks import check_fields
 from cbdm_scale.storage.json import flatten, with_values
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import TrainConfig
@@ -102,6 +103,7 @@ class Config:
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
         if self.name and not set(self.name) <= set(_NAME_LETTERS):
             raise ValueError(
@@ -111,14 +113,6 @@ class Config:
             raise ValueError(
                 f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
                 "models.backbone_config(backbone)."
-            )
-        if self.process not in get_args(ProcessName):
-            raise ValueError(
-                f"process ({self.process}) must be {' or '.join(get_args(ProcessName))}."
-            )
-        if self.init_labels not in get_args(LabelRows):
-            raise ValueError(
-                f"init_labels ({self.init_labels}) must be auto, index or mean. Try auto."
             )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
         strength = max(self.eval.guidance)

@@ -6,9 +6,10 @@ from typing import Literal
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.data.options import DataRoot
 from cbdm_scale.metrics.options import Resize
-from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_guidance, check_mode
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, Strengths
+from cbdm_scale.storage.checks import PositiveInt, check_fields
 from cbdm_scale.tracking.options import TrackUri
-from cbdm_scale.training.options import check_width
+from cbdm_scale.training.options import Width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class EvaluateOptions:
     """Generated images for each guidance strength. Section 4.1: 50,000; its ablations: 10,000.
     With --samples 0 is all of them."""
 
-    guidance: tuple[float, ...] = (1.0,)
+    guidance: Strengths = (1.0,)
     """Guidance strengths omega, such as 0 0.4 0.8: a set of images for each. With --samples the
     one that the set was made with, where the set does not say it."""
 
@@ -59,14 +60,14 @@ class EvaluateOptions:
     """ema: the weights' average. raw: as they were trained. power:WIDTH: the average of this
     relative width, such as power:0.1, of a run with --train.posthoc-every."""
 
-    ema_sweep: tuple[float, ...] = ()
+    ema_sweep: tuple[Width, ...] = ()
     """Relative widths of the average, such as 0.03 0.05 0.1 0.2: an evaluation of each, and
     which one has the smallest FID. For a run with --train.posthoc-every."""
 
     seed: int = 0
     """Seed of the generated images, and of every random choice of the metrics."""
 
-    chunk_size: int = 100
+    chunk_size: PositiveInt = 100
     """Images made at once. Another size changes an image's last bits, no more."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -82,7 +83,7 @@ class EvaluateOptions:
     dataset: str = ""
     """Name of the data set, for a .pt file, which does not say it."""
 
-    resolution: int | None = None
+    resolution: PositiveInt | None = None
     """Height of the images, for a .pt file that does not say it."""
 
     data: DataRoot = field(default_factory=DataRoot)
@@ -91,26 +92,18 @@ class EvaluateOptions:
     cluster: PoolConfig = field(default_factory=PoolConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.num_images < 2 and not (self.samples and self.num_images == 0):
             raise ValueError(
                 f"num_images must be at least 2, got {self.num_images}. Try 10000."
             )
-        check_mode("guidance_mode", self.guidance_mode)
-        if self.chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}. Try 100.")
         if self.extractor == "none":
             raise ValueError("extractor none gives no numbers. Try --extractor classifier.")
-        check_guidance("guidance", self.guidance)
         if self.samples and len(self.omegas) > 1:
             raise ValueError(
                 f"guidance names {len(self.omegas)} strengths, and samples ({self.samples}) is "
                 "one set. Give the one that it was made with."
             )
-        for width in self.ema_sweep:
-            try:
-                check_width(width)
-            except ValueError as error:
-                raise ValueError(f"ema_sweep: {error}") from None
         if self.ema_sweep and (self.samples or self.weights != "ema"):
             other = "samples" if self.samples else "weights"
             raise ValueError(

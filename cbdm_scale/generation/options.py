@@ -5,7 +5,8 @@ from typing import Literal
 
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.data.options import DataRoot
-from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_guidance, check_mode
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, Strengths
+from cbdm_scale.storage.checks import PositiveInt, check_fields
 from cbdm_scale.tracking.options import TrackUri
 
 Format = Literal["png", "npz", "shards"]
@@ -19,10 +20,10 @@ class SampleOptions:
     """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
     (models:/NAME@ALIAS, runs:/ID/PATH), or a checkpoint of the paper's own code (.pt)."""
 
-    num_images: int = 10_000
+    num_images: PositiveInt = 10_000
     """Images of the set. Section 4.1: 50,000. More of the same set later keeps these."""
 
-    guidance: tuple[float, ...] = (1.0,)
+    guidance: Strengths = (1.0,)
     """omega of (1 + omega) e - omega e_null, a set for each: 0 is none. In the other
     convention, s e + (1 - s) e_null, it is s = 1 + omega. The default is the run's first."""
 
@@ -39,7 +40,7 @@ class SampleOptions:
     seed: int = 0
     """Every image's random numbers follow from the seed and its number in the set."""
 
-    chunk_size: int = 100
+    chunk_size: PositiveInt = 100
     """Images made at once. Another size changes an image's last bits, no more."""
 
     format: Format = "png"
@@ -59,7 +60,7 @@ class SampleOptions:
     dataset: str = ""
     """Name of the data set that --format shards makes; "" is the run's own."""
 
-    resolution: int | None = None
+    resolution: PositiveInt | None = None
     """Height of the images, for a .pt file that does not say it."""
 
     data: DataRoot = field(default_factory=DataRoot)
@@ -68,8 +69,4 @@ class SampleOptions:
     cluster: PoolConfig = field(default_factory=PoolConfig)
 
     def __post_init__(self) -> None:
-        for name, value in [("num_images", self.num_images), ("chunk_size", self.chunk_size)]:
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}. Try 1000.")
-        check_mode("guidance_mode", self.guidance_mode)
-        check_guidance("guidance", self.guidance)
+        check_fields(self)

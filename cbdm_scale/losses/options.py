@@ -1,8 +1,9 @@
 """Options of the objective."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from cbdm_scale.storage.checks import NonNegativeFloat, Range, UnitFloat, check_fields
 
 LossName = Literal["ddpm", "cbdm"]
 
@@ -12,54 +13,33 @@ class LossConfig:
     name: LossName = "cbdm"
     """The objective: ddpm (Equation 1) or cbdm (Equation 4), with the noise of --process."""
 
-    tau: float = 1.0
+    tau: NonNegativeFloat = 1.0
     """Weight of the regulariser: w(t) = tau * t / T (Equation 4's tau is this / T)."""
 
-    gamma: float = 0.25
+    gamma: NonNegativeFloat = 0.25
     """Weight of the commitment term, as in Equation 4."""
 
-    label_power: float = 1.0
+    label_power: UnitFloat = 1.0
     """y' is drawn with probability counts ** power: 1 = Y^train, 0.5 = Y^sqr, 0 = Y^bal."""
 
-    p_uncond: float = 0.1
+    p_uncond: UnitFloat = 0.1
     """Probability, per image, that the label is dropped for classifier-free guidance."""
 
-    reg_share: float = 1.0
+    reg_share: Annotated[float, Range(gt=0, le=1, hint="For none use --loss.name ddpm.")] = 1.0
     """Share of the images that the regulariser sees, weighted by its inverse (paper: 1)."""
 
     tcfg: bool = False
     """Teach the network the guidance strength (Equations 32 and 33), so that guided sampling
     costs one prediction (eval.guidance_mode tcfg): with either objective, the terms add."""
 
-    omega_max: float = 1.0
+    omega_max: NonNegativeFloat = 1.0
     """With tcfg: strengths are uniform in [0, omega_max], one an image (paper: up to 1)."""
 
-    tcfg_gamma: float = 0.25
+    tcfg_gamma: NonNegativeFloat = 0.25
     """With tcfg: weight of the commitment term, the 1/4 of Equation 33."""
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(LossName):
-            raise ValueError(
-                f"loss.name ({self.name}) is no objective. "
-                f"Choose {' or '.join(get_args(LossName))}."
-            )
-        for option, high, way_out in (
-            ("label_power", 1, "1 keeps the training frequencies, 0 makes classes uniform"),
-            ("p_uncond", 1, "the paper found 0.1 best"),
-            ("tau", math.inf, "0 is plain DDPM, 1 the paper's default"),
-            ("gamma", math.inf, "the paper uses 0.25"),
-            ("omega_max", math.inf, "the paper draws strengths from 0 to 1"),
-            ("tcfg_gamma", math.inf, "the paper uses 0.25"),
-        ):
-            value = getattr(self, option)
-            if not (0 <= value <= high and math.isfinite(value)):
-                allowed = "be finite and not negative" if high > 1 else "lie in [0, 1]"
-                raise ValueError(f"loss.{option} must {allowed}, got {value}: {way_out}.")
-        if not 0 < self.reg_share <= 1:
-            raise ValueError(
-                f"loss.reg_share must lie in (0, 1], got {self.reg_share}: 1 is the paper's "
-                "objective; for none of the regulariser use --loss.name ddpm."
-            )
+        check_fields(self, "loss")
         if self.tcfg and not (self.omega_max and self.p_uncond):
             option, usual = ("p_uncond", 0.1) if self.omega_max else ("omega_max", 1.0)
             raise ValueError(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cbdm_scale.metrics.classifier import missing_classifier
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
-from cbdm_scale.metrics.options import EvalConfig, Resize, check_rule
+from cbdm_scale.metrics.options import EvalConfig, Resize
+from cbdm_scale.storage.checks import check_value
 
 Read = Callable[[str], bytes]
 """The bytes at a path or URL; raises FileNotFoundError where there is nothing."""
@@ -36,7 +37,7 @@ def find_extractor(
     ``folder`` is that of the data set, where ``classifier`` lies; ``weights``, ``resize`` and
     ``allow_weights`` are for the networks that others have published.
     """
-    check_rule(resize)
+    check_value("eval.resize", resize, Resize, default="bilinear")
     kind, _, path = name.partition(":")
     if kind == "classifier":
         path = path or f"{folder.rstrip('/')}/classifier.safetensors"

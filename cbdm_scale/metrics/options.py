@@ -1,13 +1,12 @@
 """How the evaluations of a run are made: extractor, number of images, strengths, when."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-from cbdm_scale.sampling.options import GuidanceMode, check_guidance, check_mode
+from cbdm_scale.sampling.options import GuidanceMode, Strengths
+from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
 
 Resize = Literal["bilinear", "tf1", "bicubic"]
-
-RULES: tuple[Resize, ...] = get_args(Resize)
 
 K_NEAREST = 5
 """Neighbours that a ball reaches to by default."""
@@ -34,14 +33,14 @@ class EvalConfig:
     """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
     tf1 (torch-fidelity), bicubic (clean-fid)."""
 
-    num_images: int = 10_000
+    num_images: Annotated[int, Range(ge=2)] = 10_000
     """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
 
-    recall_images: int = 0
+    recall_images: NonNegativeInt = 0
     """Images of either side whose improved precision and recall are measured as well; 0: none.
     The paper's 50,000 belong to python -m cbdm_scale.evaluate, not to every look on the way."""
 
-    guidance: tuple[float, ...] = (1.0,)
+    guidance: Strengths = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end."""
 
     scan: bool = False
@@ -54,7 +53,7 @@ class EvalConfig:
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
-    chunk_size: int = 100
+    chunk_size: PositiveInt = 100
     """Images generated at once. The set is made in these chunks whatever the workers."""
 
     background: Literal["auto", "never", "always"] = "auto"
@@ -68,35 +67,14 @@ class EvalConfig:
     """Score that chooses the best checkpoint: FID of all classes or of the few ones."""
 
     def __post_init__(self) -> None:
-        if self.num_images < 2:
-            raise ValueError(f"eval.num_images must be at least 2, got {self.num_images}.")
+        check_fields(self, "eval")
         if self.recall_images and not K_NEAREST < self.recall_images <= self.num_images:
             raise ValueError(
                 f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "
                 f"({self.num_images}), got {self.recall_images}."
             )
-        check_guidance("eval.guidance", self.guidance)
-        check_mode("eval.guidance_mode", self.guidance_mode)
-        check_rule(self.resize)
-        if self.chunk_size < 1:
-            raise ValueError(f"eval.chunk_size must be at least 1, got {self.chunk_size}.")
-        if self.background not in ("auto", "never", "always"):
-            raise ValueError(
-                f"eval.background must be auto, never or always, got {self.background!r}."
-            )
-        if self.best_by not in get_args(BestBy):
-            raise ValueError(f"eval.best_by must be fid or fid_few, got {self.best_by!r}.")
 
     @property
     def at_intervals(self) -> tuple[float, ...]:
         """The strengths of an evaluation on the way."""
         return self.guidance if self.scan else self.guidance[:1]
-
-
-def check_rule(rule: str) -> None:
-    """ValueError unless it is one of ``RULES``."""
-    if rule not in RULES:
-        raise ValueError(
-            f"eval.resize must be {', '.join(RULES[:-1])} or {RULES[-1]}, got {rule!r}. Try "
-            "bilinear, as in pytorch-fid."
-        )

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbdm_scale.metrics.options import Resize, check_rule
+from cbdm_scale.metrics.options import Resize
+from cbdm_scale.storage.checks import check_value
 
 
 def resize(levels: Tensor, side: int, rule: Resize) -> Tensor:
     """Images (N, C, H, W) in 0..255 -> (N, C, S, S) float32, still in 0..255."""
-    check_rule(rule)
+    check_value("eval.resize", rule, Resize, default="bilinear")
     x = levels.to(torch.float32)
     if x.shape[-2:] == (side, side):  # every rule leaves the right size alone
         return x

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from cbdm_scale.storage.checks import Length, PositiveInt, Range, check_fields
 
 TAPS = {"box": (1, 1), "smooth": (1, 3, 3, 1)}
 """Filters of the resampling, along each axis, before they are normed."""
@@ -20,7 +22,11 @@ SIZES: dict[str, tuple[int, int, int]] = {
 """Table 1: blocks, width, heads."""
 
 
-_MOST_BLOCKS, _MOST_LEVELS = 256, 16
+_Dropout = Annotated[float, Range(ge=0, lt=1)]
+_Multipliers = Annotated[tuple[PositiveInt, ...], Length(le=16)]
+"""16 halvings leave nothing of any image."""
+_OfSize = Annotated[int, Range(ge=0, hint="0 is that of --model.size.")]
+_Blocks = Annotated[int, Range(ge=1, le=256)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,59 +34,35 @@ class UNetConfig:
     channels: int = 128
     """Channels at full resolution, a multiple of ``groups``."""
 
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    multipliers: _Multipliers = (1, 2, 2, 2)
     """Channels of each level in units of ``channels``; every further level halves the image."""
 
-    num_blocks: int = 2
+    num_blocks: _Blocks = 2
     """Residual blocks a level on the way down; on the way up there is one more."""
 
     attention: tuple[int, ...] = (1,)
     """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
 
-    groups: int = 32
+    groups: PositiveInt = 32
     """Groups of every normalisation. With one channel a group (32 channels in 32 groups) the
     blocks at full resolution are blind to step and label: what is added to a whole channel, the
     normalisation takes away again. Small networks want 8."""
 
-    dropout: float = 0.1
+    dropout: _Dropout = 0.1
     """Probability with which a residual block drops an activation in training."""
 
     def __post_init__(self) -> None:
-        if self.groups < 1:
-            raise ValueError(f"model.groups must be at least 1, got {self.groups}. Try 32.")
+        check_fields(self, "model")
         if self.channels < 1 or self.channels % self.groups or self.channels % 2:
             raise ValueError(
                 f"model.channels ({self.channels}) must be even and divisible by model.groups "
                 f"({self.groups}). Try --model.channels {2 * self.groups}, or --model.groups 8."
             )
-        _check_blocks(self.multipliers, self.num_blocks, self.attention)
-        _check_dropout(self.dropout, "The paper has 0.1")
+        _check_attention(self.attention, len(self.multipliers))
 
 
-def _check_dropout(dropout: float, way_out: str) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}. {way_out}.")
-
-
-def _check_blocks(
-    multipliers: tuple[int, ...], num_blocks: int, attention: tuple[int, ...]
-) -> None:
-    """ValueError unless there are levels, blocks on them, and attention on some of them."""
-    levels = len(multipliers)
-    if levels == 0 or any(not isinstance(m, int) or m < 1 for m in multipliers):
-        raise ValueError(
-            f"model.multipliers {multipliers} must hold one level or more, each a whole number "
-            "from 1. Try 1 2 2 2."
-        )
-    if not 1 <= num_blocks <= _MOST_BLOCKS:
-        raise ValueError(
-            f"model.num_blocks must be from 1 to {_MOST_BLOCKS}, got {num_blocks}. Try 2."
-        )
-    if levels > _MOST_LEVELS:
-        raise ValueError(
-            f"model.multipliers has {levels:,} levels: {_MOST_LEVELS} halvings leave nothing "
-            "of any image. Try 1 2 2 2."
-        )
+def _check_attention(attention: tuple[int, ...], levels: int) -> None:
+    """ValueError unless these are some of the levels, each once."""
     if len(set(attention)) < len(attention) or not all(0 <= i < levels for i in attention):
         raise ValueError(
             f"model.attention {attention} must name different levels out of 0..{levels - 1}, "
@@ -93,16 +75,16 @@ class SongConfig:
     channels: int = 128
     """Channels that ``multipliers`` count in, a multiple of 4."""
 
-    multipliers: tuple[int, ...] = (2, 2, 2)
+    multipliers: _Multipliers = (2, 2, 2)
     """Channels of each level in units of ``channels``; every further level halves the image."""
 
-    num_blocks: int = 4
+    num_blocks: _Blocks = 4
     """Residual blocks a level on the way down; on the way up there is one more."""
 
     attention: tuple[int, ...] = (1,)
     """Levels with self-attention, 0 the finest; level 1 is 16x16 for images of 32x32."""
 
-    dropout: float = 0.13
+    dropout: _Dropout = 0.13
     """Probability with which a residual block drops an activation in training."""
 
     embedding: Literal["positional", "fourier"] = "positional"
@@ -115,18 +97,13 @@ class SongConfig:
     """Whether the image is added again at every level of the way down, as in NCSN++."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "model")
         if self.channels < 4 or self.channels % 4:
             raise ValueError(
                 f"model.channels ({self.channels}) must be a multiple of 4. Try "
                 f"--model.channels {max(4, self.channels // 4 * 4)}."
             )
-        _check_blocks(self.multipliers, self.num_blocks, self.attention)
-        _check_dropout(self.dropout, "EDM has 0.13")
-        for name, choices in (("embedding", ("positional", "fourier")), ("filter", TAPS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"model.{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}."
-                )
+        _check_attention(self.attention, len(self.multipliers))
 
     @property
     def noise_channels(self) -> int:
@@ -139,22 +116,22 @@ class DiTConfig:
     size: DiTSize = "S"
     """Blocks, width and heads of Table 1: S, B, L or XL."""
 
-    patch: int = 2
+    patch: PositiveInt = 2
     """Side of a patch in pixels: 2, 4 or 8 in the paper. Half of it is four times the work."""
 
-    depth: int = 0
+    depth: _OfSize = 0
     """Blocks; 0 is the size's."""
 
-    width: int = 0
+    width: _OfSize = 0
     """Numbers of a token, a multiple of 4 and of ``heads``; 0 is the size's."""
 
-    heads: int = 0
+    heads: _OfSize = 0
     """Heads of each attention; 0 is the size's."""
 
-    dropout: float = 0.0
+    dropout: _Dropout = 0.0
     """Probability with which a block drops an activation of its perceptron. The paper: 0."""
 
-    step_shift: int = 0
+    step_shift: Annotated[int, Range(ge=0, le=1)] = 0
     """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
     1 as in the library diffusers, which loads an exported network with 1 alone."""
 
@@ -165,21 +142,9 @@ class DiTConfig:
         return self.depth or depth, self.width or width, self.heads or heads
 
     def __post_init__(self) -> None:
-        if self.size not in get_args(DiTSize):
-            raise ValueError(f"model.size must be S, B, L or XL, got {self.size!r}.")
-        if self.patch < 1:
-            raise ValueError(f"model.patch must be at least 1, got {self.patch}. Try 2.")
-        for name in ("depth", "width", "heads"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"model.{name} must be at least 0, got {getattr(self, name)}: 0 is that of "
-                    "--model.size."
-                )
+        check_fields(self, "model")
         _, width, heads = self.shape
         _check_heads(width, heads)
-        _check_dropout(self.dropout, "The paper has 0")
-        if self.step_shift not in (0, 1):
-            raise ValueError(f"model.step_shift must be 0 or 1, got {self.step_shift}. Try 0.")
 
 
 def _check_heads(width: int, heads: int) -> None:
@@ -193,33 +158,27 @@ def _check_heads(width: int, heads: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    patch: int = 4
+    patch: PositiveInt = 4
     """Side of a patch in pixels: 4 in the paper for images of 32x32, 8 for larger ones."""
 
-    depth: int = 9
+    depth: PositiveInt = 9
     """Blocks."""
 
-    width: int = 384
+    width: PositiveInt = 384
     """Numbers of a token, a multiple of 4 and of ``heads``."""
 
-    heads: int = 12
+    heads: PositiveInt = 12
     """Heads of each attention."""
 
-    expansion: int = 2
+    expansion: PositiveInt = 2
     """Hidden width of each perceptron in units of ``width``."""
 
-    dropout: float = 0.0
+    dropout: _Dropout = 0.0
     """Probability with which a block drops an activation of its perceptron."""
 
     def __post_init__(self) -> None:
-        usual = {"patch": 4, "depth": 9, "width": 384, "heads": 12, "expansion": 2}
-        for name, value in usual.items():
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"model.{name} must be at least 1, got {getattr(self, name)}. Try {value}."
-                )
+        check_fields(self, "model")
         _check_heads(self.width, self.heads)
-        _check_dropout(self.dropout, "Try 0")
 
 
 BackboneName = Literal["unet", "ddpmpp", "ncsnpp", "dit", "vit"]

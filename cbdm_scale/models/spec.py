@@ -1,9 +1,12 @@
 """What a network is: the options of its backbone, and the images that it is made for."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from cbdm_scale.models.options import ModelConfig, check_image_size
+from cbdm_scale.storage.checks import Range, check_fields
+
+_OfData = Annotated[int, Range(ge=1, hint="Look into dataset.json.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +17,11 @@ class NetworkSpec:
     """
 
     model: ModelConfig
-    channels: int
+    channels: _OfData
     """Of an image."""
     image_size: int
     """Height and width in pixels."""
-    num_classes: int
+    num_classes: _OfData
     """K."""
     num_steps: int = 1000
     """T: whole-numbered levels lie in 0..T-1."""
@@ -28,12 +31,7 @@ class NetworkSpec:
     """The largest guidance strength of its training (TCFG); 0: it has no layer for that."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}. Look into "
-                    "dataset.json."
-                )
+        check_fields(self)
         check_image_size(self.model, self.image_size)
 
     @property

@@ -1,6 +1,5 @@
 """Images from a checkpoint folder alone: what a registered model does when it is called."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.options import check_trained
+from cbdm_scale.storage.checks import NonNegativeFloat, check_value
 
 
 def generate_from_checkpoint(
@@ -29,8 +29,7 @@ def generate_from_checkpoint(
     if outside:
         raise ValueError(f"labels {outside} are outside 0..{spec.num_classes - 1}.")
     omega = config.eval.guidance[0] if omega is None else omega
-    if not (omega >= 0 and math.isfinite(omega)):
-        raise ValueError(f"omega must be finite and not negative, got {omega}. 0 is none.")
+    check_value("omega", omega, NonNegativeFloat, default=0)
     check_trained("guidance_mode", config.eval.guidance_mode, omega, spec.omega_max)
     sampler = Sampler(
         network=spec,

@@ -1,8 +1,17 @@
 """What the classify command can be told."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from cbdm_scale.cluster.options import ClusterConfig
+from cbdm_scale.storage.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    check_fields,
+)
 from cbdm_scale.tracking.options import TrackConfig
 
 
@@ -10,47 +19,33 @@ from cbdm_scale.tracking.options import TrackConfig
 class FitConfig:
     """The defaults are those of Cao et al., "LDAM" (2019), for long-tailed CIFAR."""
 
-    epochs: float = 200
+    epochs: PositiveFloat = 200
     """Passes over real and generated images together; train.total_images goes before."""
 
-    total_images: int = 0
+    total_images: NonNegativeInt = 0
     """Images shown in all, over all workers; 0 is epochs. The same number for every set
     compares data and not lengths of training."""
 
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Images per optimiser step, all ranks together."""
 
-    lr: float = 0.1
+    lr: PositiveFloat = 0.1
     """Learning rate of SGD after the warm-up."""
 
-    momentum: float = 0.9
+    momentum: Annotated[float, Range(ge=0, lt=1)] = 0.9
     """Of SGD, without Nesterov's step."""
 
-    weight_decay: float = 2e-4
+    weight_decay: NonNegativeFloat = 2e-4
     """Added to the gradient, as a share of every weight."""
 
-    warmup: float = 0.025
+    warmup: Annotated[float, Range(ge=0, lt=1)] = 0.025
     """Share of the training over which the learning rate rises linearly (5 epochs of 200)."""
 
-    log_every: int = 25_600
+    log_every: PositiveInt = 25_600
     """Images between two reports of the loss."""
 
     def __post_init__(self) -> None:
-        for option in ("batch_size", "log_every"):
-            if getattr(self, option) < 1:
-                raise ValueError(
-                    f"train.{option} must be at least 1, got {getattr(self, option)}. Try 128."
-                )
-        for option in ("epochs", "lr"):
-            if not getattr(self, option) > 0:
-                raise ValueError(
-                    f"train.{option} must be above 0, got {getattr(self, option)}."
-                )
-        for option in ("total_images", "momentum", "weight_decay", "warmup"):
-            if not getattr(self, option) >= 0:
-                raise ValueError(f"train.{option} must not be negative. Try 0.")
-        if not self.warmup < 1 or not self.momentum < 1:
-            raise ValueError("train.warmup and train.momentum must be below 1. Try 0.025, 0.9.")
+        check_fields(self, "train")
 
     def num_images(self, num_samples: int) -> int:
         """Images to show, of a set of ``num_samples``: whole steps, at least one."""

@@ -26,12 +26,12 @@ from cbdm_scale.sampling.guidance import Interval, guide
 from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.sampling.steps import Draw
+from cbdm_scale.storage.checks import PositiveInt, check_value
 
 
 def chunks(num_samples: int, chunk_size: int, rank: int, world: int) -> list[Tensor]:
     """Sample numbers, int64, of every chunk of one rank: chunk c belongs to rank c % world."""
-    if chunk_size < 1:
-        raise ValueError(f"sample.chunk_size must be at least 1, got {chunk_size}. Try 100.")
+    check_value("chunk_size", chunk_size, PositiveInt, default=100)
     return list(torch.arange(num_samples).split(chunk_size))[rank::world] if num_samples else []
 
 

@@ -16,14 +16,14 @@ from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.diffusion.schedule import expand_as
 from cbdm_scale.sampling.options import HeunConfig
 from cbdm_scale.sampling.steps import Draw
+from cbdm_scale.storage.checks import PositiveInt, check_value
 
 USUAL = HeunConfig()
 
 
 def noise_levels(config: HeunConfig, num_steps: int) -> list[float]:
     """sigma_max to sigma_min, evenly spaced to the power 1 / rho, then 0 (Equation 5)."""
-    if num_steps < 1:
-        raise ValueError(f"sample.num_steps must be at least 1, got {num_steps}. Try 18.")
+    check_value("sample.num_steps", num_steps, PositiveInt, default=18)
     if num_steps == 1:
         return [config.sigma_max, 0.0]
     high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)

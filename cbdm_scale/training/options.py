@@ -1,11 +1,21 @@
 """Options of training: images, batch, optimiser, averages, intervals."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from cbdm_scale.storage.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    check_fields,
+    check_value,
+)
 
 POWER = "power:"
 """Before the relative width of an average that is found after training."""
-WIDEST = 0.28
+Width = Annotated[float, Range(gt=0, le=0.28, hint="Try 0.1: a tenth of the training so far.")]
 """Wider profiles of such an average would rise towards the beginning of training."""
 
 
@@ -16,7 +26,7 @@ def check_weights(weights: str) -> None:
     try:
         if not weights.startswith(POWER):
             raise ValueError("it is neither of them")
-        check_width(float(weights.removeprefix(POWER)))
+        check_value("its width", float(weights.removeprefix(POWER)), Width)
     except ValueError as error:
         raise ValueError(
             f"weights ({weights}) must be ema (the average), raw (what was trained) or "
@@ -34,39 +44,30 @@ def check_source(run: str, weights: str) -> None:
     check_weights(weights)
 
 
-def check_width(width: float) -> None:
-    """ValueError unless an average found after training can have this relative width."""
-    if not 0 < width <= WIDEST:
-        raise ValueError(
-            f"the width of an average must lie above 0 and at most {WIDEST}, got {width}. "
-            "Try 0.1: a tenth of the training so far."
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    total_images: int = 19_200_000
+    total_images: PositiveInt = 19_200_000
     """Images shown to the network, all ranks together (the authors' 300k steps of 64)."""
 
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Images per optimiser step, all ranks together."""
 
-    micro_batch: int = 0
+    micro_batch: NonNegativeInt = 0
     """Images per rank that go through the network at once; 0 is all of the rank's share."""
 
-    lr: float = 2e-4
+    lr: PositiveFloat = 2e-4
     """Learning rate of Adam after the warm-up."""
 
-    warmup_images: int = 320_000
+    warmup_images: NonNegativeInt = 320_000
     """Images over which the learning rate rises linearly from 0 (the authors' 5,000 steps)."""
 
-    clip: float = 1.0
+    clip: PositiveFloat = 1.0
     """Largest norm of the gradient; larger ones are scaled down to it."""
 
-    ema_halflife: float = 443_600
+    ema_halflife: PositiveFloat = 443_600
     """Half-life of the averaged weights in images (the authors' 0.9999 a step of 64)."""
 
-    ema_ramp: float = 0.0
+    ema_ramp: NonNegativeFloat = 0.0
     """Cap of the half-life as a share of the images seen; 0 is none, as in the paper."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -78,51 +79,34 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with torch.compile."""
 
-    log_every: int = 51_200
+    log_every: PositiveInt = 51_200
     """Images between two reports of losses and speed."""
 
-    save_every: int = 640_000
+    save_every: PositiveInt = 640_000
     """Images between two checkpoints."""
 
-    sample_every: int = 1_280_000
+    sample_every: NonNegativeInt = 1_280_000
     """Images between two sample grids; 0 for none."""
 
-    eval_every: int = 3_200_000
+    eval_every: NonNegativeInt = 3_200_000
     """Images between two evaluations by FID, each of a checkpoint that is saved then; 0 for one
     at the end only."""
 
-    posthoc_every: int = 0
+    posthoc_every: NonNegativeInt = 0
     """Images between two kept pairs of averages, from which sample and evaluate find that of
     any width (--weights power:0.1); 0 for none. They cost two more copies of the network."""
 
-    eval_at: tuple[int, ...] = ()
+    eval_at: tuple[PositiveInt, ...] = ()
     """Further numbers of images after which to evaluate, such as the rungs of a search."""
 
-    keep: int = 3
+    keep: PositiveInt = 3
     """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
 
     max_bad_steps: int = 5
     """Steps in a row with a gradient that is not finite, after which the run stops."""
 
     def __post_init__(self) -> None:
-        for option in ("total_images", "batch_size", "log_every", "save_every", "keep"):
-            if getattr(self, option) < 1:
-                raise ValueError(
-                    f"train.{option} must be at least 1, got {getattr(self, option)}."
-                )
-        for option in ("lr", "clip", "ema_halflife"):
-            if not getattr(self, option) > 0:
-                raise ValueError(
-                    f"train.{option} must be above 0, got {getattr(self, option)}."
-                )
-        intervals = ("sample_every", "eval_every", "posthoc_every")
-        for option in ("micro_batch", "warmup_images", *intervals):
-            if getattr(self, option) < 0:
-                raise ValueError(f"train.{option} must not be negative. Try 0.")
-        if min(self.eval_at, default=1) < 1:
-            raise ValueError(
-                f"train.eval_at must be numbers of images above 0, got {self.eval_at}."
-            )
+        check_fields(self, "train")
 
     def per_rank(self, world_size: int) -> int:
         """Images of a rank in a step; a ValueError says which batch would divide."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cbdm_scale.training.options import check_width
+from cbdm_scale.storage.checks import check_value
+from cbdm_scale.training.options import Width
 
 WIDTHS = 0.05, 0.1
 """Relative widths sigma_rel of the two averages that run beside training, as published."""
@@ -25,7 +26,7 @@ def gamma_of(width: float) -> float:
 
     sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), solved for its largest gamma.
     """
-    check_width(width)
+    check_value("width", width, Width)
     per = width**-2  # (gamma + 2)^2 (gamma + 3) = per (gamma + 1), multiplied out
     return float(np.roots([1, 7, 16 - per, 12 - per]).real.max())
 
