@@ -29,6 +29,7 @@ COMMANDS = {
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Hand the words to the command that the first of them names. The exit status."""
     name, words = (argv[0], argv[1:]) if argv else ("", [])
     if name == "completion":
         modules = [

@@ -196,6 +196,7 @@ def resolve(options: ClassifyOptions) -> ClassifyOptions:
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Train and test a classifier as the options say. The exit status."""
     return start(resolve(parse(argv)))
 
 

@@ -117,6 +117,7 @@ def following(options: EvaluateOptions, evaluation: "Evaluation", typed: Typed) 
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Evaluate as the options say, and name the next command. The exit status."""
     return start(*parse(argv))
 
 

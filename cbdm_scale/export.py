@@ -133,6 +133,7 @@ def export(
 
 
 def start(options: ExportOptions) -> int:
+    """Check, export, and say how it went. The exit status."""
     check_source(options.run, options.weights)
     if not options.out:
         raise ValueError("out is missing. Give --out the folder that is to be written.")
@@ -165,6 +166,7 @@ def start(options: ExportOptions) -> int:
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Write the folder that the options name. The exit status."""
     return start(with_values(ExportOptions(), COMMAND.read(argv)))
 
 

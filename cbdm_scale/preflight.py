@@ -20,6 +20,7 @@ COMMAND = Command(
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Ask every node, and print what they answer. The exit status."""
     typed = COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()])
     config = resolve(parse_run(typed).config)
     from cbdm_scale import cluster, tracking

@@ -156,6 +156,7 @@ def make_set(
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Make a set at every strength of guidance. The exit status."""
     options, pretrained, typed = parse(argv)
     for omega in options.guidance:
         make_set(options, pretrained, omega, typed)

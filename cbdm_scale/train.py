@@ -53,6 +53,7 @@ def with_init_from(parsed: Parsed) -> "tuple[Parsed, InitFrom | None]":
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Train, or print what would be trained. The exit status."""
     parsed, init = with_init_from(parse(argv))
     config = resolve(parsed.config)
     for note in parsed.notes:

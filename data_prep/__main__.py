@@ -49,6 +49,7 @@ COMMANDS = (PREPARE, VERIFY, DESCRIBE)
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Prepare a data set, verify or describe one. The exit status."""
     if argv and argv[0] == "verify":
         verifying = with_values(VerifyOptions(), VERIFY.read(argv[1:]))
         from data_prep.checking.verify import print_verdicts

@@ -24,13 +24,18 @@ MAY_IMPORT = {
         "diffusion",
         "storage",
     },
+    "sampling": {
+        "diffusion",
+        "storage",
+    },
     "tracking": {
         "storage",
     },
     # Floor 3.
-    "sampling": {
-        "diffusion",
+    "metrics": {
+        "data",
         "models",
+        "sampling",
         "storage",
     },
     "training": {
@@ -40,13 +45,6 @@ MAY_IMPORT = {
         "storage",
     },
     # Floor 4.
-    "metrics": {
-        "data",
-        "models",
-        "sampling",
-        "storage",
-    },
-    # Floor 5.
     "config": {
         "cli",
         "cluster",
@@ -70,7 +68,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 6.
+    # Floor 5.
     "classify": {
         "cli",
         "cluster",
@@ -103,7 +101,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 7.
+    # Floor 6.
     "evaluation": {
         "cli",
         "cluster",
@@ -126,7 +124,7 @@ MAY_IMPORT = {
         "storage",
         "training",
     },
-    # Floor 8.
+    # Floor 7.
     "evaluate": {
         "cli",
         "evaluation",
@@ -158,7 +156,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 9.
+    # Floor 8.
     "preflight": {
         "cli",
         "cluster",

@@ -47,7 +47,8 @@ def test_the_sample_command_makes_what_heun_makes_of_the_average_weights(edm):
     pretrained = load_pretrained(edm)
     net = pretrained.build()
     sampler = Sampler(
-        network=pretrained.spec,
+        shape=(1, 8, 8),
+        null_label=10,
         process=EDM(pretrained.config.edm),
         config=pretrained.config.sample,
         seed=0,

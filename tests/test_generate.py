@@ -9,8 +9,6 @@ from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.models.options import UNetConfig
-from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
 from cbdm_scale.sampling.generate import Sampler, chunks
@@ -18,10 +16,7 @@ from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
 
 SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))
-NETWORK = NetworkSpec(
-    model=UNetConfig(multipliers=(1,), attention=()), channels=3, image_size=4, num_classes=10
-)
-SHAPE = NETWORK.image_shape
+SHAPE = (3, 4, 4)
 CONV = torch.nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
 # 27 inputs of variance 1 / 27: what it predicts is as large as noise, as with a real network,
 # and the sampler does not multiply the rounding of a step by the thousands
@@ -43,7 +38,12 @@ def net(x, t, y, omega=None, augment=None):
 def make_sampler(config, seed=0, chunk_size=100):
     process = EDM() if config.name == "heun" else SCHEDULE
     return Sampler(
-        network=NETWORK, process=process, config=config, seed=seed, chunk_size=chunk_size
+        shape=SHAPE,
+        null_label=10,
+        process=process,
+        config=config,
+        seed=seed,
+        chunk_size=chunk_size,
     )
 
 

@@ -61,7 +61,8 @@ def test_the_set_is_what_generate_makes_of_the_average_weights_and_the_runs_opti
     net, config = network(run)
     y = torch.arange(30) % 10
     sampler = Sampler(
-        network=load_pretrained(run).spec,
+        shape=(1, 8, 8),
+        null_label=10,
         process=LinearSchedule(config.diffusion),
         config=config.sample,
         seed=0,

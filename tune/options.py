@@ -84,6 +84,7 @@ class SearchConfig:
 
     @property
     def num_controls(self) -> int:
+        """Trials with tau 0, which is DDPM: ``controls``, or a share of all."""
         shares = max(1, self.trials // CONTROL_SHARE)
         return shares if self.controls is None else self.controls
 

@@ -66,6 +66,7 @@ def parse(argv: Sequence[str]) -> SearchCommand:
 
 @main_of
 def main(argv: Sequence[str]) -> int:
+    """Search, or print what would be searched. The exit status."""
     command = parse(argv)
     base = with_recall(command.search, resolve(command.base))
     if base.init_from:

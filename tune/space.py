@@ -35,10 +35,12 @@ class Range:
         return (value - self.low) / (self.high - self.low)
 
     def nearest(self, value: float) -> float:
+        """The value itself, or the end that it lies beyond."""
         return min(max(value, self.low), self.high)
 
     @property
     def ends(self) -> tuple[float, ...]:
+        """Its bounds."""
         return self.low, self.high
 
     def __str__(self) -> str:
@@ -52,16 +54,20 @@ class Choice:
     values: tuple[float, ...]
 
     def at(self, share: float) -> float:
+        """The value at a share 0..1 of the way through the values."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
     def share(self, value: float) -> float:
+        """The inverse of ``at``, the middle of the value's part; ValueError if none is it."""
         return (self.values.index(value) + 0.5) / len(self.values)
 
     def nearest(self, value: float) -> float:
+        """The one that is closest, the first of two."""
         return min(self.values, key=lambda v: abs(v - value))
 
     @property
     def ends(self) -> tuple[float, ...]:
+        """All of them: any may be as far as it goes."""
         return self.values
 
     def __str__(self) -> str:

@@ -91,8 +91,10 @@ class Evaluator:
         The images are the same whatever the number of shares.
         """
         options, device, made = self.config.eval, self.world.device, []
+        spec = network_spec(self.config, self.manifest)
         sampler = Sampler(
-            network=network_spec(self.config, self.manifest),
+            shape=spec.image_shape,
+            null_label=spec.null_label,
             process=self.process,
             config=self.config.sample,
             seed=self.config.seed if options.seed is None else options.seed,

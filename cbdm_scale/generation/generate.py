@@ -54,7 +54,8 @@ def make_chunk(
     """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1]."""
     samples = torch.arange(*chunk)
     sampler = Sampler(
-        network=plan.network,
+        shape=plan.shape,
+        null_label=plan.network.null_label,
         process=process,
         config=plan.sample,
         seed=plan.seed,

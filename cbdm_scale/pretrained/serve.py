@@ -32,7 +32,8 @@ def generate_from_checkpoint(
     check_value("omega", omega, NonNegativeFloat, default=0)
     check_trained("guidance_mode", config.eval.guidance_mode, omega, spec.omega_max)
     sampler = Sampler(
-        network=spec,
+        shape=spec.image_shape,
+        null_label=spec.null_label,
         process=build_process(config.noise),
         config=config.sample,
         seed=seed,

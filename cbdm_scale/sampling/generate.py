@@ -18,7 +18,6 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
 from cbdm_scale.sampling.dpm import dpm_solver
@@ -39,7 +38,10 @@ def chunks(num_samples: int, chunk_size: int, rank: int, world: int) -> list[Ten
 class Sampler:
     """What decides an image, beside the weights, its number, its label and the guidance."""
 
-    network: NetworkSpec
+    shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+    null_label: int
+    """What the network knows as no label: K."""
     process: Process
     """Of the network; on the device that images are made on."""
     config: SamplerConfig
@@ -55,9 +57,9 @@ class Sampler:
         ValueError if the network's values are not finite.
         """
         assert samples.shape == y.shape, "one label for every sample"
-        config, shape = self.config, self.network.image_shape
+        config, shape = self.config, self.shape
         interval = Interval(self.process, config.guidance_from, config.guidance_to)
-        guided = guide(net, omega, self.network.null_label, interval, self.guidance_mode)
+        guided = guide(net, omega, self.null_label, interval, self.guidance_mode)
         size, images = self.chunk_size, []
         for part, y_part in zip(samples.split(size), y.split(size), strict=True):
             normal = partial(_normal, self.seed, part, shape)
