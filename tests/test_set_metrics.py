@@ -7,7 +7,12 @@ import torch
 from feature_tools import normal
 from torch import Tensor
 
-from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out, held_out_copies
+from cbdm_scale.evaluation.set_metrics import (
+    compute_metrics,
+    held_out,
+    held_out_copies,
+    shown_classes,
+)
 from cbdm_scale.metrics.fid import FrechetTo, Reference, fid
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.kid import kid
@@ -144,3 +149,10 @@ def test_a_reference_that_sets_share_changes_no_number_and_prepares_the_real_sid
     assert prepared.count(240) == 1, "all real images"
     assert len(prepared) == 1 + 3 + 2 * 3, "all, three groups, and three classes a set"
     assert found[0].table.pooled[0].fid == found[0].fid and found[0].fid != found[1].fid
+
+
+def test_head_middle_and_tail_are_shown():
+    counts = [5, 900, 40, 41, 800, 7, 42, 30, 700, 6]
+    assert shown_classes(counts) == (1, 4, 3, 2, 9, 0)
+    assert shown_classes([3, 9, 1]) == (1, 0, 2)
+    assert shown_classes([1] * 7) == (0, 1, 2, 3, 5, 6)

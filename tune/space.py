@@ -28,12 +28,6 @@ class Range:
             return math.exp(math.log(self.low) + share * math.log(self.high / self.low))
         return self.low + share * (self.high - self.low)
 
-    def share(self, value: float) -> float:
-        """The inverse of ``at``."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
     def nearest(self, value: float) -> float:
         """The value itself, or the end that it lies beyond."""
         return min(max(value, self.low), self.high)
@@ -56,10 +50,6 @@ class Choice:
     def at(self, share: float) -> float:
         """The value at a share 0..1 of the way through the values."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
-
-    def share(self, value: float) -> float:
-        """The inverse of ``at``, the middle of the value's part; ValueError if none is it."""
-        return (self.values.index(value) + 0.5) / len(self.values)
 
     def nearest(self, value: float) -> float:
         """The one that is closest, the first of two."""

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.evaluation.examples import class_examples
-from cbdm_scale.evaluation.results import Missing, SetResult
+from cbdm_scale.evaluation.results import ClassExamples, Missing, SetResult
 from cbdm_scale.metrics.extract import FeatureSet
 from cbdm_scale.metrics.features import label_hits
 from cbdm_scale.metrics.fid import Reference
@@ -40,6 +39,8 @@ VERSION = 1
 NUM_NEIGHBOURS = 5
 KID_IMAGES = 10_000
 """KID of all classes together is of at most so many random images a side."""
+IMAGES_PER_CLASS = 8
+"""That a report shows, at most."""
 HELD_OUT = 10_000
 """Real images, at most, that memorisation is compared with."""
 
@@ -257,4 +258,42 @@ def group_result(
         fidelity=pooled[0].fidelity,
         table=ClassTable((), tuple(pooled)),
         missing=tuple(gaps.missing),
+    )
+
+
+def shown_classes(counts: Sequence[int], each: int = 2) -> tuple[int, ...]:
+    """Head, middle and tail of the classes by training images: up to ``each`` of each.
+
+    All classes where there are no more than three times ``each``. Ties in label order.
+    """
+    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    if len(order) <= 3 * each:
+        return tuple(order)
+    middle = (len(order) - each) // 2
+    return (*order[:each], *order[middle : middle + each], *order[-each:])
+
+
+def class_examples(
+    counts: Sequence[int], real: Tensor, fake: Tensor, nearest: Tensor | None
+) -> tuple[ClassExamples, ...]:
+    """The first images of some classes, as many of each; classes with none are left out.
+
+    counts (K,) of the training set choose the classes; real (N,) and fake (M,) are labels,
+    nearest (M,) training images.
+    """
+    rows = {
+        c: [(labels == c).nonzero().flatten().tolist() for labels in (real, fake)]
+        for c in shown_classes(counts)
+    }
+    rows = {c: sides for c, sides in rows.items() if all(sides)}
+    n = min((len(side) for sides in rows.values() for side in sides), default=0)
+    n = min(n, IMAGES_PER_CLASS)
+    return tuple(
+        ClassExamples(
+            label=c,
+            real=tuple(real_rows[:n]),
+            generated=tuple(fake_rows[:n]),
+            nearest=() if nearest is None else tuple(nearest[fake_rows[:n]].tolist()),
+        )
+        for c, (real_rows, fake_rows) in rows.items()
     )

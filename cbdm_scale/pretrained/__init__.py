@@ -1,6 +1,6 @@
 """Trained networks from anywhere, fine-tuning, export to other libraries.
 
-In: loading.py finds a network by its name, select_weights (in training/) says which weights,
+In: loading.py finds a network by its name, training/snapshots.py says which weights,
 third_party.py reads what no run of ours trained (paper_checkpoint.py the paper's own code,
 diffusers_folder.py a folder of diffusers); network.py is what all of them give.
 

@@ -17,7 +17,7 @@ from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpo
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.options import check_source
-from cbdm_scale.training.select_weights import file_of, select_weights
+from cbdm_scale.training.snapshots import file_of, select_weights
 from cbdm_scale.training.state import num_seen_of, read_checkpoint
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"

@@ -1,7 +1,8 @@
-"""The averages that are kept during training, on disk, and the average of any width from them.
+"""Which weights of a checkpoint: the average, the trained ones, or an average of some width.
 
-A file has the running averages after so many images, "<width>/<parameter>", float16. The one
-beside it has its size and sha256 and is written last.
+Averages are kept during training: a file has the running ones after so many images,
+"<width>/<parameter>", float16. The one beside it has its size and sha256 and is written last.
+An average of any width is found from them.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.options import POWER
 from cbdm_scale.training.power_ema import (
     WIDTHS,
     PowerEMA,
@@ -69,3 +71,17 @@ def average_of_width(run: Storage, width: float, num_seen: int) -> dict[str, Ten
                     share = factor * value.float()
                     total[name] = total[name].add_(share) if name in total else share
     return total
+
+
+def file_of(weights: str) -> str:
+    """The file of a checkpoint that they are in, or are built upon."""
+    return RunDir.MODEL if weights == "raw" else RunDir.EMA
+
+
+def select_weights(run: Storage, num_seen: int, data: bytes, weights: str) -> bytes:
+    """The safetensors file of the weights; ``data`` is what ``file_of`` them holds."""
+    if not weights.startswith(POWER):
+        return data
+    averages = average_of_width(run, float(weights.removeprefix(POWER)), num_seen)
+    tensors = load(data)
+    return save({name: averages.get(name, t).contiguous() for name, t in tensors.items()})
