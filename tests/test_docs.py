@@ -16,8 +16,6 @@ PAGES = [
     *sorted((ROOT / "clusters").glob("*.md")),
     *sorted((ROOT / "tune").glob("*.md")),
 ]
-PICTURES = "docs/images/"
-"""Made by python -m benchmarks.pictures."""
 PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 
@@ -43,9 +41,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if re.match(r"[a-z]+:", target):
             continue
         file = (page.parent / target).resolve() if target else page
-        if page_id(file).startswith(PICTURES):
-            assert file.suffix == ".png"
-            continue
         assert file.exists(), link
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), link
