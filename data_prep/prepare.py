@@ -13,10 +13,11 @@ from data_prep.writing.encode import Encoding
 from data_prep.writing.fit import CLASSIFIER, fit_classifier
 from data_prep.writing.shards import RECORDS, write_dataset
 from data_prep.writing.staging import put_in_place, staging
-from data_prep.writing.target import LocalTarget, RemoteTarget, Target
+from data_prep.writing.target import Target
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
 OURS |= {"train", "eval", "val", "test"}
+WAY_OUT = "Replace it with --force-overwrite, or give another --out."
 
 
 def prepare(
@@ -24,19 +25,30 @@ def prepare(
 ) -> Manifest:
     """Read, write, and fit the feature classifier; say what came out."""
     Encoding(format=options.format, quality=options.quality)
-    if "://" not in options.out:
-        return _prepare_locally(dataset, options, only_if_missing, log)
-    source = _read(dataset, options, log)
-    where = f"{options.out.rstrip('/')}/{source.name}"
-    target = RemoteTarget(where)
-    manifest = _finished_remotely(target, source, options)
-    written = manifest is None
-    if manifest is None:
-        manifest = _write(source, target, RemoteTarget(options.out), options, log)
+    is_remote = "://" in options.out
+    root = options.out.rstrip("/") if is_remote else str(Path(options.out).expanduser())
+    if only_if_missing and _is_whole(root, name_of(dataset, options), options):
+        return read_manifest(root, name_of(dataset, options))
+    source = read_source(dataset, options)
+    for note in source.notes:
+        log(f"note: {note}")
+    target = Target(f"{root}/{source.name}")
+    if is_remote:
+        manifest = _finished(target, source, options)
+        written = manifest is None
+        manifest = manifest or _write(source, target.url, root, options, log)
+    else:
+        folder = Path(target.url)
+        _check_folder(folder, options)
+        with staging(folder, wait=only_if_missing, log=log) as hidden:
+            if only_if_missing and _is_whole(root, source.name, options):
+                return read_manifest(root, source.name)  # by the process that we waited for
+            manifest = _write(source, str(hidden), root, options, log)
+            written = put_in_place(hidden, folder, options.force_overwrite)
     if options.classifier and target.size(CLASSIFIER) is None:
         fit_classifier(source, target, log)
     source.done()
-    _log_outcome(manifest, where, options.out, written, log)
+    _log_outcome(manifest, target.url, root, written, log)
     return manifest
 
 
@@ -58,101 +70,67 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
         prepare("digits-lt", options, only_if_missing=True)
 
 
-def _prepare_locally(
-    dataset: str, options: Options, only_if_missing: bool, log: Log
-) -> Manifest:
-    out = Path(options.out).expanduser()
-    folder = out / name_of(dataset, options)
-
-    def is_whole() -> bool:
-        due = options.classifier and not (folder / CLASSIFIER).exists()
-        return only_if_missing and (folder / "dataset.json").exists() and not due
-
-    if is_whole():
-        return read_manifest(str(out), folder.name)
-    source = _read(dataset, options, log)
-    folder = out / source.name
-    _check_target(folder, options)
-    with staging(folder, wait=only_if_missing, log=log) as hidden:
-        if is_whole():  # by the process that we waited for
-            return read_manifest(str(out), folder.name)
-        manifest = _write(source, LocalTarget(hidden), LocalTarget(out), options, log)
-        written = put_in_place(hidden, folder, options.force_overwrite)
-    if options.classifier and not (folder / CLASSIFIER).exists():
-        fit_classifier(source, LocalTarget(folder), log)
-    source.done()
-    _log_outcome(manifest, str(folder), str(out), written, log)
-    return manifest
+def _is_whole(root: str, name: str, options: Options) -> bool:
+    folder = Path(root) / name
+    due = options.classifier and not (folder / CLASSIFIER).exists()
+    return (folder / "dataset.json").exists() and not due
 
 
-def _read(dataset: str, options: Options, log: Log) -> Source:
-    source = read_source(dataset, options)
-    for note in source.notes:
-        log(f"note: {note}")
-    return source
-
-
-def _write(source: Source, target: Target, out: Target, options: Options, log: Log) -> Manifest:
+def _write(source: Source, out: str, root: str, options: Options, log: Log) -> Manifest:
     return write_dataset(
         source,
-        target,
+        out,
         samples_per_shard=options.samples_per_shard,
         seed=options.seed,
         log=log,
         encoding=Encoding(format=options.format, quality=options.quality),
         workers=options.workers,
-        bad_list=out,
+        bad_list=root,
         reads=options.source,
     )
 
 
-def _check_target(folder: Path, options: Options) -> None:
+def _check_folder(folder: Path, options: Options) -> None:
     """Refuse early what would be refused after the work."""
     if not folder.exists():
         return
     source = Path(options.source).expanduser().resolve() if options.source else None
     inside = source is not None and source.is_relative_to(folder.resolve())
     names = {f.name for f in folder.iterdir()} if folder.is_dir() else {"a file"}
-    foreign = "" if "dataset.json" in names else ", ".join(sorted(names - OURS)[:3])
-    if inside or foreign:
+    _check_names(str(folder), names | ({"--source"} if inside else set()), options)
+
+
+def _check_names(where: str, names: set[str], options: Options) -> None:
+    """ValueError if what is there, by its names in the folder, is not to be replaced."""
+    foreign = names - OURS if "dataset.json" not in names else names & {"--source"}
+    if foreign:
         raise ValueError(
-            f"--out ({options.out}): {folder} is there and is not a data set of ours "
-            f"(it holds {'--source' if inside else foreign}). Give another --out."
+            f"--out ({options.out}): {where} is there and is not a data set of ours (it holds "
+            f"{', '.join(sorted(foreign)[:3])}). Give another --out."
         )
-    if not (folder / "dataset.json").exists() and not options.force_overwrite:
+    if "dataset.json" not in names and not options.force_overwrite:
         raise ValueError(
-            f"--out ({options.out}): {folder} is there without a dataset.json, so it is "
-            "unfinished. Replace it with --force-overwrite, or give another --out."
+            f"--out ({options.out}): {where} is there without a dataset.json, so it is "
+            f"unfinished. {WAY_OUT}"
         )
 
 
-def _finished_remotely(
-    target: RemoteTarget, source: Source, options: Options
-) -> Manifest | None:
-    """The manifest of the same data set if it is there; clears away what may be replaced."""
+def _finished(target: Target, source: Source, options: Options) -> Manifest | None:
+    """The manifest of the same data set if a store has it; clears what may be replaced."""
     names = target.names()
     if not names or (f"{RECORDS}/" in names[0] and "dataset.json" not in names):
         return None  # nothing, or an attempt that may be continued
-    where = f"--out ({options.out}): {target.url} is there"
-    again = "Replace it with --force-overwrite, or give another --out."
-    if "dataset.json" not in names:
-        foreign = sorted({name.split("/")[0] for name in names} - OURS)[:3]
-        if foreign:
-            raise ValueError(
-                f"{where} and is not a data set of ours (it holds {', '.join(foreign)}). Give "
-                "another --out."
-            )
-        if not options.force_overwrite:
-            raise ValueError(f"{where} without a dataset.json, so it is unfinished. {again}")
-    elif not options.force_overwrite:
+    _check_names(target.url, {name.split("/")[0] for name in names}, options)
+    if not options.force_overwrite:
+        where = f"--out ({options.out}): {target.url} is there"
         encoding = Encoding(format=options.format, quality=options.quality)
         try:
             old = parse_manifest(target.read("dataset.json"))
         except ValueError as error:
-            raise ValueError(f"{where} and its dataset.json {error}. {again}") from None
+            raise ValueError(f"{where} and its dataset.json {error}. {WAY_OUT}") from None
         if old.source == source.made + encoding.words:
             return old
-        raise ValueError(f"{where} already, made of {old.source}. {again}")
+        raise ValueError(f"{where} already, made of {old.source}. {WAY_OUT}")
     target.remove("dataset.json")  # first: without it the rest counts as unfinished
     target.remove("")
     return None

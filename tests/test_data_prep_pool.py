@@ -5,7 +5,7 @@ import os
 import pytest
 
 from data_prep.writing.pool import Sees, run
-from data_prep.writing.target import LocalTarget
+from data_prep.writing.target import Target
 
 
 @pytest.mark.parametrize("workers", [0, None])
@@ -34,7 +34,7 @@ def test_error_of_a_call_stops_the_others():
 def test_node_gets_work_only_if_it_sees_what_is_written_and_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "started").touch()
-    here, target = str(tmp_path), LocalTarget(tmp_path)
+    here, target = str(tmp_path), Target(str(tmp_path))
     assert Sees(target, "started")(here)
     assert Sees(target, "started", "started")(here)
     assert Sees(target, "started", "s3://bucket/images")(here)

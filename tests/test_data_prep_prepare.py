@@ -100,9 +100,9 @@ def test_interrupted_run_without_a_finished_shard_leaves_nothing(tmp_path, monke
 
 @pytest.mark.parametrize("same", [True, False])
 def test_another_process_may_be_faster(tmp_path, monkeypatch, same):
-    def overtaken(source, target, **options):
-        manifest = write_dataset(source, target, **options)
-        shutil.copytree(target.folder, tmp_path / "digits_lt")
+    def overtaken(source, out, **options):
+        manifest = write_dataset(source, out, **options)
+        shutil.copytree(out, tmp_path / "digits_lt")
         if not same:
             (tmp_path / "digits_lt/eval/000000.tar").write_bytes(b"")
         return manifest

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from data_prep.checking.sets import find_sets
 from data_prep.options import VerifyOptions
 from data_prep.writing.fit import CLASSIFIER
 from data_prep.writing.pool import Sees, run
-from data_prep.writing.target import LocalTarget, RemoteTarget
+from data_prep.writing.target import Target
 
 SMALLEST_TELLING_SHARD = 20
 """Samples from which on a shard of a single class is worth a warning."""
@@ -69,9 +68,7 @@ def verify(root: str, name: str, *, workers: int | None = 0, log: Log = print) -
         num_classes=manifest.num_classes,
     )
     found: dict[str, Findings] = {}
-    where = dataset_folder(root, name)
-    target = LocalTarget(Path(where)) if store.is_local else RemoteTarget(where)
-    sees = Sees(target, "dataset.json")
+    sees = Sees(Target(dataset_folder(root, name)), "dataset.json")
     with ProgressBar(len(expected), f"shards of {name}", log) as progress:
         for findings in run(check, expected, workers, progress.log, sees):
             found[findings.file] = findings

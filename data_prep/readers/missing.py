@@ -1,16 +1,15 @@
 """Images that a list names and the disk lacks: all of them in a file, and an error or not."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_prep.options import Options
-from data_prep.writing.target import LocalTarget, RemoteTarget, Target
+from data_prep.writing.target import Target
 
 
 def missing_file(out: str, name: str) -> tuple[Target, str]:
     """The folder --out, which may be a URL, and the file's name in it."""
-    folder: Target = RemoteTarget(out) if "://" in out else LocalTarget(Path(out).expanduser())
-    return folder, f"{name}.missing.txt"
+    return Target(os.path.expanduser(out)), f"{name}.missing.txt"
 
 
 def allow_missing(

@@ -5,10 +5,8 @@ measures it, so that the accuracy reported is that of the very weights that are 
 Shapes: N = images, C = channels, H = height, W = width.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,8 +29,7 @@ def default_epochs(num_images: int) -> int:
     return min(max(400_000 // max(num_images, 1), 8), 20)
 
 
-def write_classifier(
-    path: str,
+def train_classifier(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     num_classes: int,
@@ -40,13 +37,13 @@ def write_classifier(
     epochs: int | None = None,
     seed: int = 0,
     flip: bool = False,
-) -> dict[str, float]:
-    """Fit a classifier to images (N, C, H, W) and write it to ``path``, whole or not at all.
+) -> tuple[bytes, dict[str, float]]:
+    """Fit a classifier to images (N, C, H, W): its file, and how right it is.
 
-    Returns accuracy_train and accuracy_held_out (left out below ten images). The same images,
-    seed, torch and instruction set give the same file; a large set also needs the same number
-    of threads. ``flip`` also shows mirrored images: right for
-    objects, wrong for digits. Prints one line an epoch.
+    The latter is accuracy_train and accuracy_held_out (left out below ten images). The same
+    images, seed, torch and instruction set give the same file; a large set also needs the same
+    number of threads. ``flip`` also shows mirrored images: right for objects, wrong for digits.
+    Prints one line an epoch.
     """
     _check(images, labels, num_classes)
     rng = torch.Generator().manual_seed(seed)
@@ -61,8 +58,7 @@ def write_classifier(
         if len(held_out):
             metrics["accuracy_held_out"] = _accuracy(net, x, y, held_out)
     print("classifier: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()), flush=True)
-    _write_whole(Path(path), save_classifier(net))
-    return metrics
+    return save_classifier(net), metrics
 
 
 @contextmanager
@@ -154,17 +150,3 @@ def _accuracy(net: SmallClassifier, x: Tensor, y: Tensor, index: Tensor) -> floa
         _, logits = net(to_model_range(x[part]).contiguous(memory_format=torch.channels_last))
         hits += int((logits.argmax(dim=1) == y[part]).sum())
     return hits / len(index)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename: readers see the old file, or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -3,9 +3,7 @@
 N = images, C = channels, H = W = image size, K = number of classes.
 """
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +20,7 @@ MOST_BYTES = 2 << 30
 
 def fit_classifier(source: Source, target: Target, log: Callable[[str], None]) -> None:
     """Fit to the eval images, or to a class-balanced subset of many, and store the weights."""
-    from data_prep.writing.classifier import write_classifier
+    from data_prep.writing.classifier import train_classifier
 
     split = source.splits["eval"]
     size = source.channels * source.image_size**2
@@ -41,12 +39,9 @@ def fit_classifier(source: Source, target: Target, log: Callable[[str], None]) -
         except BadImage:
             continue  # left out of the shards too, and named there
         kept.append(row)
-    with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
-        path = Path(folder) / CLASSIFIER
-        k = len(source.class_names)
-        pixels, labels = np.stack(images), split.labels[kept]  # (N, C, H, W), (N,)
-        write_classifier(str(path), pixels, labels, k, flip=source.mirrors)
-        target.write(CLASSIFIER, path.read_bytes())
+    pixels, labels = np.stack(images), split.labels[kept]  # (N, C, H, W), (N,)
+    file, _ = train_classifier(pixels, labels, len(source.class_names), flip=source.mirrors)
+    target.write(CLASSIFIER, file)
 
 
 def choose_rows(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from data_prep.writing.encode import Encoding
 from data_prep.writing.left_out import LeftOut
 from data_prep.writing.pool import Sees, run
 from data_prep.writing.records import ShardRecord, parse_record
-from data_prep.writing.target import LocalTarget, Target
+from data_prep.writing.target import Target
 from data_prep.writing.tars import Shard, ShardMaker
 
 MAX_SAMPLES_PER_SHARD = 1_000_000
@@ -33,19 +33,20 @@ RECORDS = ".records"
 
 def write_dataset(
     source: Source,
-    target: Path | Target,
+    out: str | Path,
     *,
     samples_per_shard: int,
     seed: int,
     log: Log,
     encoding: Encoding | None = None,
     workers: int | None = 0,
-    bad_list: Path | Target | None = None,
+    bad_list: str | Path | None = None,
     reads: str | None = None,
 ) -> Manifest:
     """Write the shards of every split, the two tables, and dataset.json last.
 
-    Goes on with what an earlier attempt of the same source and options left in ``target``.
+    Goes on with what an earlier attempt of the same source and options left in ``out``, a
+    folder or a URL.
     ``bad_list`` is the folder for <name>.bad.txt; without it the reasons are only counted.
     ``reads`` is a local path that workers on other nodes must see.
     """
@@ -55,7 +56,7 @@ def write_dataset(
             "Try --samples-per-shard 1000."
         )
     encoding = encoding or Encoding()
-    target = LocalTarget(target) if isinstance(target, Path) else target
+    target = Target(str(out))
     work = f"{RECORDS}/{_fingerprint(source, samples_per_shard, seed, encoding)}"
     shards = _plan_shards(source, samples_per_shard, seed)
     _start_or_continue(target, work, source, log)
@@ -66,8 +67,7 @@ def write_dataset(
         with TableWriter(Path(scratch), len(shards)) as tables:
             for record in _records(maker, shards, left_out):
                 tables.add(record.file, record.rows, record.num_bytes, record.sha256)
-        bad_list = LocalTarget(bad_list) if isinstance(bad_list, Path) else bad_list
-        left_out.judge(bad_list, log)
+        left_out.judge(Target(str(bad_list)) if bad_list else None, log)
         digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()
         for table in sorted(f for f in Path(scratch).rglob("*") if f.is_file()):
             with target.draft(table.relative_to(scratch).as_posix(), work) as path:
