@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from source_tools import pixels_of
 
+from data_prep.options import Options
 from data_prep.readers.cifar import CIFAR10, CIFAR100, read_cifar
 from data_prep.readers.pickles import load_batch
 
@@ -73,9 +74,10 @@ def make_folder(folder, variant, is_python=True, per_file=None):
 
 
 def read(variant, folder, imbalance=None, allow_changed=True):
-    return read_cifar(
-        variant, "x", str(folder), imbalance=imbalance, seed=0, allow_changed=allow_changed
-    )
+    name = "cifar100" if variant is CIFAR100 else "cifar10"
+    name += "" if imbalance is None else "_lt"
+    options = Options(source=str(folder), imbalance=imbalance, allow_changed=allow_changed)
+    return read_cifar(name, options)
 
 
 @pytest.mark.parametrize("is_python", [True, False], ids=["python", "binary"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_prep.options import Options
-from data_prep.readers.long_tail import long_tail_counts, long_tail_rows, long_tailed
+from data_prep.readers.long_tail import long_tail_counts, long_tail_rows, with_tail
 from data_prep.readers.synthetic import read_synthetic
 
 
@@ -87,7 +87,7 @@ def synthetic(counts):
 @pytest.mark.parametrize(("profile", "kept"), [("exp", [40, 12, 4]), ("step", [40, 4, 4])])
 def test_a_balanced_source_gets_a_long_tail_and_keeps_its_other_splits(profile, kept):
     whole = synthetic("40,41,43")
-    tailed = long_tailed(whole, 0.1, profile, seed=3)
+    tailed = with_tail(whole, Options(long_tail=0.1, profile=profile, seed=3))
     train = tailed.splits["train"]
     assert np.bincount(train.labels).tolist() == kept
     assert tailed.splits["eval"] is whole.splits["eval"]
@@ -101,4 +101,4 @@ def test_a_balanced_source_gets_a_long_tail_and_keeps_its_other_splits(profile, 
 
 def test_a_source_that_has_a_long_tail_gets_no_other():
     with pytest.raises(ValueError, match=r"--long-tail \(0.1\) needs a balanced source.*4 "):
-        long_tailed(synthetic("40,20,4"), 0.1, "exp", seed=0)
+        with_tail(synthetic("40,20,4"), Options(long_tail=0.1))

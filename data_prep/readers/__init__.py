@@ -6,8 +6,9 @@ images (any file as pixels), keys, missing, classes <- listing (files that a lis
 foreign_shards <- samples <- foreign_tars, copies (of tars far away)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from data_prep.options import READER_OPTIONS, Options
@@ -16,17 +17,14 @@ from data_prep.readers.names import own_name
 if TYPE_CHECKING:  # readers import numpy and more: only the chosen one does, so --help is quick
     from data_prep.source import Source
 
-LONG_TAIL = 0.01
-"""Default of --imbalance: the smallest class over the largest."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One line of --help, and what stands behind it."""
 
     about: str
-    read: Callable[[str, Options], "Source"]
-    """Canonical name and options -> source."""
+    read: str
+    """module:function of this folder, called with the canonical name and the options."""
     needs: Mapping[str, str] = field(default_factory=dict)
     """Fields of Options that must be given -> what to give."""
     takes: tuple[str, ...] = ()
@@ -66,82 +64,14 @@ def read_source(dataset: str, options: Options) -> "Source":
             raise ValueError(
                 f"{word}{shown} means nothing for {dataset}. Leave it out; it is for {others}."
             )
-    return entry.read(name_of(dataset, options), options)
+    module, _, function = entry.read.partition(":")
+    read = getattr(import_module(f"{__name__}.{module}"), function)
+    source: Source = read(name_of(dataset, options), options)
+    if "long_tail" not in entry.takes:
+        return source
+    from data_prep.readers.long_tail import with_tail
 
-
-def _digits(name: str, options: Options) -> "Source":
-    from data_prep.readers.digits import read_digits_lt
-
-    return read_digits_lt(_imbalance(options), options.seed, options.profile or "exp")
-
-
-def _cifar(name: str, options: Options) -> "Source":
-    from data_prep.readers.cifar import CIFAR10, CIFAR100, read_cifar
-
-    assert options.source is not None
-    return read_cifar(
-        {"cifar10": CIFAR10, "cifar100": CIFAR100}[name.removesuffix("_lt")],
-        name,
-        options.source,
-        imbalance=_imbalance(options) if name.endswith("_lt") else None,
-        seed=options.seed,
-        allow_changed=options.allow_changed,
-        profile=options.profile or "exp",
-    )
-
-
-def _imagenet(name: str, options: Options) -> "Source":
-    from data_prep.readers.imagenet import read_imagenet_lt
-
-    return read_imagenet_lt(name, options)
-
-
-def _cub(name: str, options: Options) -> "Source":
-    from data_prep.readers.cub import read_cub200
-
-    return read_cub200(name, options)
-
-
-def _celeba(name: str, options: Options) -> "Source":
-    from data_prep.readers.celeba import read_celeba5
-
-    return read_celeba5(name, options)
-
-
-def _folder(name: str, options: Options) -> "Source":
-    from data_prep.readers.folder import read_folder
-
-    return _with_tail(read_folder(name, options), options)
-
-
-def _webdataset(name: str, options: Options) -> "Source":
-    from data_prep.readers.foreign_shards import read_webdataset
-
-    return _with_tail(read_webdataset(name, options), options)
-
-
-def _synthetic(name: str, options: Options) -> "Source":
-    from data_prep.readers.synthetic import read_synthetic
-
-    return _with_tail(read_synthetic(name, options), options)
-
-
-def _with_tail(source: "Source", options: Options) -> "Source":
-    """The source as it is, or with the long tail that --long-tail cuts into it."""
-    from data_prep.readers.long_tail import long_tailed
-
-    if options.long_tail is not None:
-        return long_tailed(source, options.long_tail, options.profile or "exp", options.seed)
-    if options.profile is not None:
-        raise ValueError(
-            f"--profile ({options.profile}) is the profile of --long-tail, which is missing. "
-            "Add --long-tail 0.01, or leave it out."
-        )
-    return source
-
-
-def _imbalance(options: Options) -> float:
-    return LONG_TAIL if options.imbalance is None else options.imbalance
+    return with_tail(source, options)
 
 
 CIFAR10_FOLDER = {
@@ -154,30 +84,36 @@ TAIL = ("long_tail", "profile")
 DATASETS = {
     "digits-lt": Dataset(
         about="scikit-learn's real digits, 8x8, long-tailed (no --source)",
-        read=_digits,
+        read="digits:read_digits_lt",
         takes=("imbalance", "profile"),
     ),
     "cifar10-lt": Dataset(
         about="CIFAR-10, long-tailed: the literature's seed-0 subset",
-        read=_cifar,
+        read="cifar:read_cifar",
         needs=CIFAR10_FOLDER,
         takes=("imbalance", "profile", "allow_changed"),
     ),
     "cifar100-lt": Dataset(
         about="CIFAR-100, long-tailed in the same way",
-        read=_cifar,
+        read="cifar:read_cifar",
         needs=CIFAR100_FOLDER,
         takes=("imbalance", "profile", "allow_changed"),
     ),
     "cifar10": Dataset(
-        about="CIFAR-10, whole", read=_cifar, needs=CIFAR10_FOLDER, takes=("allow_changed",)
+        about="CIFAR-10, whole",
+        read="cifar:read_cifar",
+        needs=CIFAR10_FOLDER,
+        takes=("allow_changed",),
     ),
     "cifar100": Dataset(
-        about="CIFAR-100, whole", read=_cifar, needs=CIFAR100_FOLDER, takes=("allow_changed",)
+        about="CIFAR-100, whole",
+        read="cifar:read_cifar",
+        needs=CIFAR100_FOLDER,
+        takes=("allow_changed",),
     ),
     "imagenet-lt": Dataset(
         about="ImageNet-LT: an ILSVRC folder and the published --train-list",
-        read=_imagenet,
+        read="imagenet:read_imagenet_lt",
         needs={
             "source": "the ILSVRC 2012 folder, with train and val in it",
             "train_list": "ImageNet_LT_train.txt, as published",
@@ -186,13 +122,13 @@ DATASETS = {
     ),
     "cub200": Dataset(
         about="CUB-200-2011, birds, in its own split",
-        read=_cub,
+        read="cub:read_cub200",
         needs={"source": "the folder CUB_200_2011 of the unpacked archive"},
         takes=("resolution", "bounding_box", "allow_missing"),
     ),
     "celeba5": Dataset(
         about="CelebA-5, faces by hair: the published lists, or --clean",
-        read=_celeba,
+        read="celeba:read_celeba5",
         needs={
             "source": "the folder with CelebA's img_align_celeba and the five classes' lists"
         },
@@ -200,14 +136,14 @@ DATASETS = {
     ),
     "folder": Dataset(
         about="your images: one folder a class, or a .csv or .parquet of path,label",
-        read=_folder,
+        read="folder:read_folder",
         needs={"source": "the folder with one folder a class, or the table"},
         takes=("name", "eval_source", "resolution", "channels", *TAIL, "allow_missing"),
         is_own=True,
     ),
     "webdataset": Dataset(
         about="your shards: 'URL-{000000..000123}.tar', img2dataset's too",
-        read=_webdataset,
+        read="foreign_shards:read_webdataset",
         needs={"source": "tars, such as 'URL-{000000..000123}.tar'", "name": "what to call it"},
         takes=(
             *("eval_source", "label_from", "classes", "resolution", "channels"),
@@ -217,7 +153,7 @@ DATASETS = {
     ),
     "synthetic": Dataset(
         about="procedural images, of any number, for load tests (no --source)",
-        read=_synthetic,
+        read="synthetic:read_synthetic",
         needs={"counts": "imagenet_lt, a number for each of --classes, or numbers a,b,c"},
         takes=("name", "classes", "eval_per_class", "resolution", *TAIL),
         is_own=True,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.options import Profile
-from data_prep.readers.long_tail import describe_tail, long_tail_counts, long_tail_rows
+from data_prep.options import Options
+from data_prep.readers.long_tail import cut_tail
 from data_prep.readers.pickles import load_batch
 from data_prep.source import Source, Split
 
@@ -79,21 +79,13 @@ Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images (N, 32, 32, 3) and labels (N,)."""
 
 
-def read_cifar(
-    variant: Variant,
-    name: str,
-    source: str,
-    *,
-    imbalance: float | None,
-    seed: int,
-    allow_changed: bool,
-    profile: Profile = "exp",
-) -> Source:
-    """Long-tailed unless ``imbalance`` is None; eval is the full training set either way."""
-    folder, is_python = _find_folder(variant, Path(source).expanduser())
+def read_cifar(name: str, options: Options) -> Source:
+    """cifar10, cifar100, and long-tailed with _lt; eval is the full training set either way."""
+    variant = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name.removesuffix("_lt")]
+    folder, is_python = _find_folder(variant, Path(str(options.source)).expanduser())
     changed: list[str] = []
     if is_python:
-        changed = _changed_files(variant, folder, allow_changed)
+        changed = _changed_files(variant, folder, options.allow_changed)
         notes = [f"{f} is not the published file (md5)" for f in changed]
     else:
         notes = ["binary version: no md5s are known for it, so its files are not checked"]
@@ -103,11 +95,10 @@ def read_cifar(
     train_labels = np.concatenate([labels for _, labels in parts[:-1]])
     full = Split.of_arrays(train_images, train_labels, "train")
     train, made = full, f"{variant.title}"
-    if imbalance is not None:
+    if name.endswith("_lt"):
         largest = int(np.bincount(train_labels, minlength=variant.num_classes).max())
-        counts = long_tail_counts(largest, variant.num_classes, imbalance, profile=profile)
-        train = full.take(long_tail_rows(train_labels, counts, seed))
-        made += f", {describe_tail(profile, imbalance, largest)}, seed {seed}"
+        train, tail = cut_tail(full, largest, variant.num_classes, options)
+        made += f", {tail}, seed {options.seed}"
     if changed:
         made += f", with files that differ from the published ones: {', '.join(changed)}"
     return Source(

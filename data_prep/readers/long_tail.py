@@ -12,9 +12,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.options import Profile
-from data_prep.source import Source
+from data_prep.options import Options, Profile
+from data_prep.source import Source, Split
 
+IMBALANCE = 0.01
+"""Default of --imbalance: the smallest class over the largest."""
 NAMES = {"exp": "exponential", "step": "step"}
 UNBALANCED = 2.0
 """Largest class over smallest from which on a source no longer counts as balanced."""
@@ -74,17 +76,39 @@ def long_tail_rows(
     return np.concatenate(kept)
 
 
-def describe_tail(profile: Profile, imbalance: float, largest: int) -> str:
-    """A clause of ``Source.made``."""
-    return f"{NAMES[profile]} long tail {imbalance} from {largest}"
+def cut_tail(
+    split: Split, largest: int, num_classes: int, options: Options, at_least: int = 0
+) -> tuple[Split, str]:
+    """The part of a split that --long-tail or --imbalance keeps, a clause of ``Source.made``.
 
-
-def long_tailed(source: Source, imbalance: float, profile: Profile, seed: int) -> Source:
-    """A balanced source with a long tail cut into its training split; the others stay.
-
-    The largest class keeps as many images as every class has. ValueError if the source has a
-    long tail already: cutting another into it would mean nothing.
+    No data set takes both options.
     """
+    option, imbalance = "--long-tail", options.long_tail
+    if imbalance is None:
+        option = "--imbalance"
+        imbalance = IMBALANCE if options.imbalance is None else options.imbalance
+    profile = options.profile or "exp"
+    counts = long_tail_counts(
+        largest, num_classes, imbalance, at_least, profile=profile, option=option
+    )
+    rows = long_tail_rows(split.labels, counts, options.seed)
+    return split.take(rows), f"{NAMES[profile]} long tail {imbalance} from {largest}"
+
+
+def with_tail(source: Source, options: Options) -> Source:
+    """The source as it is, or with a long tail by --long-tail in its training split.
+
+    The largest class then keeps as many images as every class has; other splits stay.
+    ValueError if the source has a long tail already: another one in it would mean nothing.
+    """
+    long_tail = options.long_tail
+    if long_tail is None and options.profile is not None:
+        raise ValueError(
+            f"--profile ({options.profile}) is the profile of --long-tail, which is missing. "
+            "Add --long-tail 0.01, or leave it out."
+        )
+    if long_tail is None:
+        return source
     train = source.splits["train"]
     k = len(source.class_names)
     per_class = np.bincount(train.labels, minlength=k)
@@ -92,11 +116,11 @@ def long_tailed(source: Source, imbalance: float, profile: Profile, seed: int) -
     rarest = source.class_names[int(per_class.argmin())]
     if largest > UNBALANCED * smallest:
         raise ValueError(
-            f"--long-tail ({imbalance}) needs a balanced source, but its classes have from "
+            f"--long-tail ({long_tail}) needs a balanced source, but its classes have from "
             f"{smallest} ({rarest!r}) to {largest} images. "
             "Leave it out: the source is long-tailed as it is."
         )
-    counts = long_tail_counts(smallest, k, imbalance, profile=profile, option="--long-tail")
+    train, tail = cut_tail(train, smallest, k, options)
     notes = source.notes
     if smallest < largest:
         notes += (
@@ -105,8 +129,7 @@ def long_tailed(source: Source, imbalance: float, profile: Profile, seed: int) -
         )
     return replace(
         source,
-        splits=source.splits
-        | {"train": train.take(long_tail_rows(train.labels, counts, seed))},
-        made=f"{source.made}, {describe_tail(profile, imbalance, smallest)}, seed {seed}",
+        splits=source.splits | {"train": train},
+        made=f"{source.made}, {tail}, seed {options.seed}",
         notes=notes,
     )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.source import Source
-from data_prep.writing.records import Bad, ShardRecord
 from data_prep.writing.target import Target
+from data_prep.writing.tars import Bad, ShardRecord
 
 
 class LeftOut:

@@ -23,9 +23,8 @@ from data_prep.source import BadImage, Source
 from data_prep.writing.encode import Encoding
 from data_prep.writing.left_out import LeftOut
 from data_prep.writing.pool import Sees, run
-from data_prep.writing.records import ShardRecord, parse_record
 from data_prep.writing.target import Target
-from data_prep.writing.tars import Shard, ShardMaker
+from data_prep.writing.tars import Shard, ShardMaker, ShardRecord, parse_record
 
 MAX_SAMPLES_PER_SHARD = 1_000_000
 RECORDS = ".records"
