@@ -1,11 +1,14 @@
 """The options of python -m data_prep: of a data set that is written, verified or described."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from data_prep.writing.encode import Format
+from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
+from data_prep.writing.encode import Format, Quality
 
 Profile = Literal["exp", "step"]
+Imbalance = Annotated[float, Range(gt=0, le=1, hint="Try 0.01.")]
+"""The smallest class over the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +42,19 @@ class Options:
     counts: str | None = None
     """synthetic: imagenet_lt, images a class, or a,b,c."""
 
-    eval_per_class: int | None = None
+    eval_per_class: PositiveInt | None = None
     """synthetic: up to 50 unless given."""
 
-    resolution: int | None = None
+    resolution: Annotated[int, Range(ge=1, le=4096)] | None = None
     """Pixels of a side, for files: 64 unless given, cub200 128."""
 
     channels: int | None = None
     """3 for RGB, which is the default, or 1 for grey."""
 
-    imbalance: float | None = None
+    imbalance: Imbalance | None = None
     """Smallest class over largest, for the -lt sets: 0.01 unless given."""
 
-    long_tail: float | None = None
+    long_tail: Imbalance | None = None
     """Cut a tail into one's own images: smallest class over largest."""
 
     profile: Profile | None = None
@@ -63,25 +66,25 @@ class Options:
     clean: bool = False
     """celeba5: images with exactly one of the classes."""
 
-    allow_missing: int | None = None
+    allow_missing: NonNegativeInt | None = None
     """Go on without up to so many images that are missing or bad."""
 
     allow_changed: bool = False
     """Accept files with another md5."""
 
-    seed: int = 0
+    seed: Annotated[int, Range(ge=0, le=2**32 - 1)] = 0
     """Which images stay, and their order."""
 
-    samples_per_shard: int = 1000
+    samples_per_shard: Annotated[int, Range(ge=1, le=1_000_000)] = 1000
     """Images in a tar."""
 
     format: Format = "png"
     """png, webp (lossless) or jpeg."""
 
-    quality: int | None = None
+    quality: Quality | None = None
     """Of --format jpeg, 1 to 100: 95 unless given."""
 
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Ray tasks at a time; 0 is this process alone. Unless given: 0 if that takes up to a
     minute, else one per CPU."""
 
@@ -92,6 +95,7 @@ class Options:
     """Fit the small feature classifier that FID without Inception needs."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "--")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels ({self.channels}) must be 1 or 3. Try --channels 3.")
 
@@ -101,8 +105,11 @@ class VerifyOptions:
     where: str = ""
     """ROOT for all data sets of a root, ROOT/NAME for one."""
 
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """As for making a data set."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 @dataclass(frozen=True, kw_only=True)

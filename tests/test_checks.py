@@ -36,7 +36,7 @@ class Part:
     name: str = ""
 
     def __post_init__(self):
-        check_fields(self, "part")
+        check_fields(self, "part.")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import io
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from shard_tools import contents, make_digits
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import ShardReader, decode
 from data_prep.readers.digits import read_digits_lt
-from data_prep.writing.encode import FORMATS, Encoding
+from data_prep.writing.encode import Encoding, Format
 
 
 def photo(channels):
@@ -36,7 +37,7 @@ def test_quality_of_jpeg_is_what_was_asked_for():
     assert Encoding(format="jpeg").encode(pixels) == stored
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", get_args(Format))
 def test_every_format_is_read_back_from_its_shards(tmp_path, monkeypatch, name):
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
     for out in ("a", "b"):

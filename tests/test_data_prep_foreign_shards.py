@@ -187,7 +187,7 @@ def test_eval_source_must_have_the_same_classes(tmp_path):
         ("{a,a}.txt", {}, "names .*a.txt twice"),
         ("a.txt", {"label_from": "txt"}, r"--label-from \(txt\) must be cls, or json:"),
         ("a.txt", {}, "a.txt is damaged or cut short"),
-        ("a.txt", {"resolution": 0}, r"--resolution \(0\)"),
+        ("a.txt", {"resolution": 0}, "--resolution must be from 1 to"),
     ],
 )
 def test_sources_that_are_none_are_refused(tmp_path, source, options, message):

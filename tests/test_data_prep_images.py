@@ -11,7 +11,8 @@ from image_tools import encoded, png_header
 from PIL import Image
 from process_tools import sent
 
-from data_prep.readers.images import ImageFiles, check_resolution, load_image, square_around
+from data_prep.options import Options
+from data_prep.readers.images import ImageFiles, load_image, square_around
 from data_prep.source import BadImage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -243,7 +244,6 @@ def test_files_pickle_and_name_themselves_in_errors(tmp_path):
 
 
 def test_a_resolution_beyond_reason_names_the_option():
-    assert check_resolution(64) == 64
     for wrong in (0, -3, 5000):
-        with pytest.raises(ValueError, match=rf"--resolution \({wrong}\) must be 1 to 4096"):
-            check_resolution(wrong)
+        with pytest.raises(ValueError, match=rf"--resolution must be from 1 to .* got {wrong}"):
+            Options(resolution=wrong)

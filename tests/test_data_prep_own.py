@@ -81,12 +81,15 @@ def test_cifar_takes_the_step_profile(tmp_path):
         (["folder", "--source", "in", "--profile", "step"], "--profile (step) is the profile"),
         (["folder", "--source", "cifar10"], "published data set"),
         (["folder", "--source", "in", "--classes", "3"], "--classes (3) means nothing for fol"),
-        (["folder", "--source", "in", "--allow-missing", "-1"], "--allow-missing (-1)"),
+        (
+            ["folder", "--source", "in", "--allow-missing", "-1"],
+            "--allow-missing must be at least 0, got -1",
+        ),
         (
             ["folder", "--source", "in", "--eval-source", "gone"],
             "--eval-source (gone) is neither",
         ),
-        (["folder", "--source", "in", "--resolution", "0"], "--resolution (0) must be 1 to"),
+        (["folder", "--source", "in", "--resolution", "0"], "--resolution must be from 1 to"),
         (["webdataset", "--source", "a.tar"], "--name is missing: what to call it"),
         (["webdataset", "--source", "a.tar", "--name", "x"], "1 tars are not there"),
         (

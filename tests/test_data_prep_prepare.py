@@ -169,7 +169,7 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
     variant = CIFAR100 if "100" in name else CIFAR10
     make_folder(tmp_path / "in", variant)
     command = [name.replace("-", "_"), "--source", str(tmp_path / "in"), "--allow_changed"]
-    command += ["--out", str(tmp_path), "--samples_per_shard=500", "--no_classifier"]
+    command += ["--out", str(tmp_path), "--samples-per-shard=500", "--no_classifier"]
     command += ["--imbalance", "0.1"] if name.endswith("lt") else []
     assert main(command) == 0
     said = capsys.readouterr().out.splitlines()
@@ -190,14 +190,17 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
         (["cifar10", "--source", "/nowhere"], "--source (/nowhere) is not CIFAR-10"),
         (["cifar10", "--source", "x", "--imbalance", "0.1"], "means nothing for cifar10"),
         (["digits-lt", "--source", "x"], "--source (x) means nothing for digits-lt"),
-        (["digits-lt", "--imbalance", "2"], "--imbalance (2.0)"),
-        (["digits-lt", "--samples-per-shard", "0"], "--samples-per-shard (0) must be 1 to"),
-        (["digits-lt", "--seed", "-1"], "--seed (-1) must be 0 to"),
+        (["digits-lt", "--imbalance", "2"], "--imbalance must be above 0 and at most 1, got 2"),
+        (["digits-lt", "--samples-per-shard", "0"], "--samples-per-shard must be from 1 to"),
+        (["digits-lt", "--seed", "-1"], "--seed must be from 0 to"),
         (["digits-lt", "--out", "nowhere://x"], "(nowhere://x/digits_lt) cannot be opened"),
-        (["digits-lt", "--workers", "-1"], "--workers (-1) must be 0 or more"),
+        (["digits-lt", "--workers", "-1"], "--workers must be at least 0, got -1"),
         (["digits-lt", "--format", "gif"], "format takes png or webp or jpeg, got 'gif'"),
         (["digits-lt", "--quality", "90"], "--quality (90) means nothing for --format png"),
-        (["digits-lt", "--format", "jpeg", "--quality", "0"], "--quality (0) must be 1 to 100"),
+        (
+            ["digits-lt", "--format", "jpeg", "--quality", "0"],
+            "--quality must be from 1 to",
+        ),
     ],
 )
 def test_wrong_values_name_option_value_and_way_out(tmp_path, capsys, words, message):

@@ -59,7 +59,7 @@ class ClusterConfig:
     """Seconds after which a worker that does not answer is given up."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "cluster")
+        check_fields(self, "cluster.")
         if self.min_workers > self.workers:
             raise ValueError(
                 f"cluster.min_workers must be from 0 to cluster.workers ({self.workers}), got "
@@ -98,7 +98,7 @@ class PoolConfig:
     """How many workers may die and be replaced."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "cluster")
+        check_fields(self, "cluster.")
 
     @property
     def threads(self) -> int:

@@ -62,7 +62,7 @@ class DataConfig:
     """Share of the planned images that may be replaced because they are damaged."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "data")
+        check_fields(self, "data.")
         if "://" in self.cache:
             raise ValueError(
                 f"data.cache ({self.cache}) must be a folder on each node's own disk. Leave it "

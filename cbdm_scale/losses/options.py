@@ -39,7 +39,7 @@ class LossConfig:
     """With tcfg: weight of the commitment term, the 1/4 of Equation 33."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "loss")
+        check_fields(self, "loss.")
         if self.tcfg and not (self.omega_max and self.p_uncond):
             option, usual = ("p_uncond", 0.1) if self.omega_max else ("omega_max", 1.0)
             raise ValueError(

@@ -67,7 +67,7 @@ class EvalConfig:
     """Score that chooses the best checkpoint: FID of all classes or of the few ones."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "eval")
+        check_fields(self, "eval.")
         if self.recall_images and not K_NEAREST < self.recall_images <= self.num_images:
             raise ValueError(
                 f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "

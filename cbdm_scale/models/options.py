@@ -52,7 +52,7 @@ class UNetConfig:
     """Probability with which a residual block drops an activation in training."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "model")
+        check_fields(self, "model.")
         if self.channels < 1 or self.channels % self.groups or self.channels % 2:
             raise ValueError(
                 f"model.channels ({self.channels}) must be even and divisible by model.groups "
@@ -97,7 +97,7 @@ class SongConfig:
     """Whether the image is added again at every level of the way down, as in NCSN++."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "model")
+        check_fields(self, "model.")
         if self.channels < 4 or self.channels % 4:
             raise ValueError(
                 f"model.channels ({self.channels}) must be a multiple of 4. Try "
@@ -142,7 +142,7 @@ class DiTConfig:
         return self.depth or depth, self.width or width, self.heads or heads
 
     def __post_init__(self) -> None:
-        check_fields(self, "model")
+        check_fields(self, "model.")
         _, width, heads = self.shape
         _check_heads(width, heads)
 
@@ -177,7 +177,7 @@ class ViTConfig:
     """Probability with which a block drops an activation of its perceptron."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "model")
+        check_fields(self, "model.")
         _check_heads(self.width, self.heads)
 
 

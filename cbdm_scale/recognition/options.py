@@ -45,7 +45,7 @@ class FitConfig:
     """Images between two reports of the loss."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "train")
+        check_fields(self, "train.")
 
     def num_images(self, num_samples: int) -> int:
         """Images to show, of a set of ``num_samples``: whole steps, at least one."""

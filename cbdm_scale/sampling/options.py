@@ -52,7 +52,7 @@ class HeunConfig:
     """S_noise: standard deviation of the new noise, a little above 1 against lost detail."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "sample.heun")
+        check_fields(self, "sample.heun.")
         if self.sigma_max <= self.sigma_min:
             raise ValueError(
                 f"sample.heun.sigma_max ({self.sigma_max}) must be above sample.heun.sigma_min "
@@ -112,7 +112,7 @@ class SamplerConfig:
     """Levels and churn of heun."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "sample")
+        check_fields(self, "sample.")
         if self.name != "ddim" and self.eta:
             raise ValueError(
                 f"sample.eta ({self.eta}) acts with sample.name ddim only, not with "

@@ -6,7 +6,7 @@
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
     def __post_init__(self) -> None:
-        check_fields(self, "train")
+        check_fields(self, "train.")
 
 The names are pydantic's. What relates two fields is code after ``check_fields``.
 """
@@ -79,17 +79,17 @@ UnitFloat = Annotated[float, Range(ge=0, le=1)]
 """A share or a probability."""
 
 
-def check_fields(options: Any, part: str = "") -> None:
+def check_fields(options: Any, prefix: str = "") -> None:
     """ValueError unless every field of a dataclass is what its type says.
 
-    ``part`` is how the dataclass is called where its options are typed: train, sample.heun.
+    ``prefix`` stands before their names where they are typed: "train.", or "--" for a flag.
     """
     owner: type = type(options)
     kinds = field_types(owner)
     for field in fields(options):
-        name = f"{part}.{field.name}" if part else field.name
         value = getattr(options, field.name)
-        check_value(name, value, kinds[field.name], default=field.default)
+        name = field.name.replace("_", "-") if prefix == "--" else field.name
+        check_value(prefix + name, value, kinds[field.name], default=field.default)
 
 
 def check_value(name: str, value: Any, kind: Any, *, default: Any = None) -> None:

@@ -106,7 +106,7 @@ class TrainConfig:
     """Steps in a row with a gradient that is not finite, after which the run stops."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "train")
+        check_fields(self, "train.")
 
     def per_rank(self, world_size: int) -> int:
         """Images of a rank in a step; a ValueError says which batch would divide."""

@@ -49,8 +49,6 @@ def name_of(dataset: str, options: Options) -> str:
 
 def read_source(dataset: str, options: Options) -> "Source":
     """Check that the options mean something to the data set, then read it."""
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"--seed ({options.seed}) must be 0 to 2^32 - 1. Try --seed 0.")
     entry = DATASETS[dataset]
     defaults = {f.name: f.default for f in fields(Options)}
     for option, word in READER_OPTIONS.items():

@@ -57,7 +57,7 @@ def read_celeba5(name: str, options: Options) -> Source:
         },
         name=name,
         class_names=CLASSES,
-        resolution=RESOLUTION if options.resolution is None else options.resolution,
+        resolution=options.resolution or RESOLUTION,
         made=made,
         notes=notes,
         options=options,

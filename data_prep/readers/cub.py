@@ -55,7 +55,7 @@ def read_cub200(name: str, options: Options) -> Source:
         {"train": train, "eval": train, "test": test},
         name=name,
         class_names=class_names,
-        resolution=RESOLUTION if options.resolution is None else options.resolution,
+        resolution=options.resolution or RESOLUTION,
         made="CUB-200-2011, official split"
         + (", square around the bounding box" if options.bounding_box else ""),
         notes=notes,

@@ -40,7 +40,7 @@ def read_folder(name: str, options: Options) -> Source:
         {split: part.listing for split, part in found.items()},
         name=name,
         class_names=train.class_names,
-        resolution=RESOLUTION if options.resolution is None else options.resolution,
+        resolution=options.resolution or RESOLUTION,
         channels=options.channels or 3,
         made=made,
         notes=notes,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_prep.options import Options
 from data_prep.readers.classes import check_same_classes, eval_notes, number_classes
 from data_prep.readers.copies import Copies
-from data_prep.readers.images import FILTER, check_resolution, load_image
+from data_prep.readers.images import FILTER, RESOLUTION, load_image
 from data_prep.readers.keys import make_keys
 from data_prep.readers.listing import shorten
 from data_prep.readers.missing import allow_missing, missing_file
@@ -29,7 +29,7 @@ def read_webdataset(name: str, options: Options) -> Source:
     source, eval_source, classes = options.source, options.eval_source, options.classes
     assert source is not None
     label_from = options.label_from or "cls"
-    resolution = check_resolution(options.resolution)
+    resolution = options.resolution or RESOLUTION
     channels = options.channels or 3
     pools = {"train": scan(source, "--source", label_from)}
     if eval_source is not None:

@@ -76,7 +76,7 @@ def read_imagenet_lt(name: str, options: Options) -> Source:
         {"train": train, "eval": held_out},
         name=name,
         class_names=wnids,
-        resolution=RESOLUTION if options.resolution is None else options.resolution,
+        resolution=options.resolution or RESOLUTION,
         made=made,
         notes=notes,
         options=options,

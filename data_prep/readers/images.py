@@ -39,7 +39,6 @@ FILTER = (
 """For ``Source.made``: how a file came to its resolution."""
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit, a quarter of a GB."""
-MAX_RESOLUTION = 4096
 RESOLUTION = 64
 """Default of --resolution."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -98,18 +97,6 @@ class ImageFiles:
             )
         except BadImage as error:
             raise BadImage(f"{path}: {error}") from error
-
-
-def check_resolution(resolution: int | None) -> int:
-    """The option --resolution, or RESOLUTION, or an error."""
-    if resolution is None:
-        return RESOLUTION
-    if not 1 <= resolution <= MAX_RESOLUTION:
-        raise ValueError(
-            f"--resolution ({resolution}) must be 1 to {MAX_RESOLUTION} pixels. "
-            "Try --resolution 64."
-        )
-    return resolution
 
 
 def center_crop(image: "Image", resolution: int) -> "Image":

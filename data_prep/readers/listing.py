@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.options import Options
-from data_prep.readers.images import FILTER, Box, ImageFiles, check_resolution
+from data_prep.readers.images import FILTER, Box, ImageFiles
 from data_prep.readers.keys import make_keys
 from data_prep.readers.missing import allow_missing, missing_file
 from data_prep.source import Source, Split
@@ -88,7 +88,6 @@ def listed_source(
 
     A split without images is left out.
     """
-    check_resolution(resolution)
     missing = [image for split in splits.values() for image in split.missing()]
     left = allow_missing(missing, name, options)
     made = f"{made}; {resolution}x{resolution}, {FILTER}"

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.options import Options, Profile
+from cbdm_scale.storage.checks import check_value
+from data_prep.options import Imbalance, Options, Profile
 from data_prep.source import Source, Split
 
 IMBALANCE = 0.01
@@ -39,11 +40,7 @@ def long_tail_counts(
     """
     if num_classes < 2:
         raise ValueError(f"{option} ({imbalance}) needs at least 2 classes, not {num_classes}")
-    if not 0 < imbalance <= 1:
-        raise ValueError(
-            f"{option} ({imbalance}) is the smallest class over the largest: "
-            "a number above 0 and up to 1, such as 0.01."
-        )
+    check_value(option, imbalance, Imbalance)
     if profile == "step":
         shares = [imbalance if c >= num_classes // 2 else 1.0 for c in range(num_classes)]
     else:

@@ -24,10 +24,6 @@ def allow_missing(
     --allow-missing of them is a ValueError. A file of an earlier run goes when all are there.
     """
     allowed = options.allow_missing or 0
-    if allowed < 0:
-        raise ValueError(
-            f"--allow-missing ({allowed}) must be 0 or more: the images to do without."
-        )
     unique = list(dict.fromkeys(missing))
     folder, file = missing_file(options.out, name)
     if not unique:

@@ -9,13 +9,15 @@ Philox's: the same bytes on every machine. R = resolution, K = number of classes
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.storage.checks import Range, check_value
 from data_prep.options import Options
 from data_prep.readers.imagenet_counts import imagenet_lt_counts
-from data_prep.readers.images import check_resolution
+from data_prep.readers.images import RESOLUTION
 from data_prep.source import Source, Split
 
 Floats = NDArray[np.float32]
@@ -52,15 +54,12 @@ def read_synthetic(name: str, options: Options) -> Source:
     """Images per class by --counts: "imagenet_lt", a number for all classes, or one each."""
     assert options.counts is not None
     per_class = parse_counts(options.counts, options.classes)
-    resolution = check_resolution(options.resolution)
+    resolution = options.resolution or RESOLUTION
     k, num_eval = len(per_class), options.eval_per_class
     if num_eval is None:
         num_eval = min(EVAL_PER_CLASS, max(per_class))
-    if not 1 <= num_eval <= MAX_IMAGES // k:
-        raise ValueError(
-            f"--eval-per-class ({num_eval}) must be 1 to {MAX_IMAGES // k:,}. "
-            f"Try --eval-per-class {EVAL_PER_CLASS}."
-        )
+    most = Annotated[int, Range(ge=1, le=MAX_IMAGES // k)]
+    check_value("--eval-per-class", num_eval, most, default=EVAL_PER_CLASS)
     return Source(
         name=name,
         class_names=tuple(f"class_{c:04d}" for c in range(k)),
@@ -90,8 +89,7 @@ def parse_counts(counts: str, classes: int | None) -> tuple[int, ...]:
         if len(per_class) == 1:
             if classes is None:
                 raise ValueError(f"--counts ({counts}) needs --classes: how many classes?")
-            if not 2 <= classes <= MAX_CLASSES:
-                raise ValueError(f"--classes ({classes}) must be 2 to {MAX_CLASSES:,}.")
+            check_value("--classes", classes, Annotated[int, Range(ge=2, le=MAX_CLASSES)])
             per_class *= classes
     if classes is not None and classes != len(per_class):
         raise ValueError(

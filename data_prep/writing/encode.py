@@ -5,16 +5,18 @@ The same pixels give the same bytes under the same Pillow; nothing of the moment
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cbdm_scale.storage.checks import Range, check_fields
 
 if TYPE_CHECKING:  # --help reads this file and should be quick
     import numpy as np
     from numpy.typing import NDArray
 
 Format = Literal["png", "webp", "jpeg"]
-FORMATS: tuple[Format, ...] = ("png", "webp", "jpeg")
 SUFFIX: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 JPEG_QUALITY = 95
+Quality = Annotated[int, Range(ge=1, le=100, hint="Try 95.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +29,15 @@ class Encoding:
     """
 
     format: Format = "png"
-    quality: int | None = None
+    quality: Quality | None = None
     """Of JPEG, 1 to 100; None is 95. Colours are kept at full resolution."""
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ValueError(
-                f"--format ({self.format}) must be one of {', '.join(FORMATS)}. Try png."
-            )
+        check_fields(self, "--")
         if self.quality is not None and self.format != "jpeg":
             raise ValueError(
                 f"--quality ({self.quality}) means nothing for --format {self.format}, which "
                 "is lossless. Leave it out, or add --format jpeg."
-            )
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(
-                f"--quality ({self.quality}) must be 1 to 100. Try --quality {JPEG_QUALITY}."
             )
 
     @property

@@ -34,8 +34,6 @@ def run(
     than ``WORTH_RAY_S`` by the second. Other nodes get
     work only if all of them see what ``sees`` asks for.
     """
-    if workers is not None and workers < 0:
-        raise ValueError(f"--workers ({workers}) must be 0 or more. Try --workers 0.")
     if workers is None:
         began = time.monotonic()
         for item in items[:2]:

@@ -26,7 +26,6 @@ from data_prep.writing.pool import Sees, run
 from data_prep.writing.target import Target
 from data_prep.writing.tars import Shard, ShardMaker, ShardRecord, parse_record
 
-MAX_SAMPLES_PER_SHARD = 1_000_000
 RECORDS = ".records"
 
 
@@ -49,11 +48,6 @@ def write_dataset(
     ``bad_list`` is the folder for <name>.bad.txt; without it the reasons are only counted.
     ``reads`` is a local path that workers on other nodes must see.
     """
-    if not 1 <= samples_per_shard <= MAX_SAMPLES_PER_SHARD:
-        raise ValueError(
-            f"--samples-per-shard ({samples_per_shard}) must be 1 to {MAX_SAMPLES_PER_SHARD}. "
-            "Try --samples-per-shard 1000."
-        )
     encoding = encoding or Encoding()
     target = Target(str(out))
     work = f"{RECORDS}/{_fingerprint(source, samples_per_shard, seed, encoding)}"
