@@ -108,3 +108,12 @@ def test_a_text_of_another_version_is_an_error(change):
         del data["run"]
     with pytest.raises(ValueError, match="damaged or of another version"):
         from_json(json.dumps(data))
+
+
+def test_only_the_ends_of_an_interval_may_be_unknown():
+    data = json.loads(to_json(example()))
+    data["sets"][0]["fid"] |= {"low": None, "high": None}
+    assert not from_json(json.dumps(data)).sets[0].fid.is_known
+    data["sets"][0]["fid"]["value"] = None
+    with pytest.raises(ValueError, match="fid.value takes a number, got 'None'"):
+        from_json(json.dumps(data))

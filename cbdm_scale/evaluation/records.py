@@ -10,14 +10,12 @@ The id of an evaluation during training is <checkpoint>-training, of one by the 
 import dataclasses
 import json
 import math
-import types
-import typing
 from dataclasses import dataclass
 from typing import Any
 
 from cbdm_scale.evaluation.results import FORMAT, Evaluation
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.json import parse_json
+from cbdm_scale.storage.json import parse_json, structure
 from cbdm_scale.storage.run_dir import RunDir
 
 METRICS, ABOUT = "metrics.json", "about.json"
@@ -39,29 +37,10 @@ def from_json(text: str) -> Evaluation:
         data = parse_json(text, "it")
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']}, this version reads {FORMAT}")
-        found: Evaluation = _read(Evaluation, data)
+        found: Evaluation = structure(Evaluation, data, "")
         return found
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{METRICS} is damaged or of another version: {error!r}") from error
-
-
-def _read(kind: Any, data: Any) -> Any:
-    """``data`` of json as a value of type ``kind``: dataclass, tuple, optional or plain."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(
-            **{f.name: _read(hints[f.name], data[f.name]) for f in dataclasses.fields(kind)}
-        )
-    if origin in (typing.Union, types.UnionType):
-        inner = next(a for a in args if a is not type(None))
-        return None if data is None else _read(inner, data)
-    if origin is tuple:
-        each = [args[0]] * len(data) if args[-1] is Ellipsis else args
-        return tuple(_read(k, d) for k, d in zip(each, data, strict=True))
-    if kind is float:
-        return math.nan if data is None else float(data)
-    return data
 
 
 @dataclass(frozen=True)

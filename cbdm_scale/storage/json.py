@@ -21,9 +21,9 @@ def parse_json(data: bytes | str, what: str) -> Any:
 def structure(kind: Any, value: Any, name: str) -> Any:
     """A JSON value as one of type ``kind``: dataclass, tuple, dict, optional, Literal, plain.
 
-    An integer may stand for a fraction, a list for a tuple, and nothing for a field that has a
-    default; nothing else is converted. ValueError calls the value ``name``, and what is inside
-    it by dots.
+    An integer may stand for a fraction, a list for a tuple, nothing for a field that has a
+    default, and null for a number whose default is nan; nothing else is converted. ValueError
+    calls the value ``name``, and what is inside it by dots.
     """
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -35,6 +35,7 @@ def structure(kind: Any, value: Any, name: str) -> Any:
         inside = {
             key: structure(hints[key], item, f"{name}.{key}" if name else key)
             for key, item in value.items()
+            if not (item is None and _is_nan(kind, key))
         }
         try:
             return kind(**inside)  # type: ignore[operator]
@@ -58,6 +59,12 @@ def structure(kind: Any, value: Any, name: str) -> Any:
     if origin is None and kind is not float and type(value) is kind:
         return value
     raise ValueError(f"{name[:80] or 'it'} takes {in_words(kind)}, got {str(value)[:80]!r}")
+
+
+def _is_nan(kind: Any, name: str) -> bool:
+    """Whether the default of a dataclass's field is nan: a number that is not known."""
+    default = kind.__dataclass_fields__[name].default
+    return isinstance(default, float) and math.isnan(default)
 
 
 def in_words(kind: Any) -> str:
