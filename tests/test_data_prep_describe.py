@@ -34,6 +34,14 @@ def test_picture_goes_where_it_is_told_and_never_into_the_data_set(tmp_path, mon
     assert sorted(tmp_path.rglob("root/**/*")) == before
 
 
+def test_an_index_in_parts_shows_the_same_images(parted_made, tmp_path, monkeypatch):
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
+    for kind in ("one", "parts"):
+        path = tmp_path / f"{kind}.png"
+        assert main(["describe", str(parted_made / kind), "--out", str(path)]) == 0
+    assert (tmp_path / "parts.png").read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
 def test_odd_class_names_and_bad_images_do_not_stop_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ("$x$", "鳥", "a" * 500, "\N{GRINNING FACE}", "_^{", *"56789")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,48 +33,13 @@ from cbdm_scale.data.mapped import map_batch, write_batch
 from cbdm_scale.data.parted import PartedIndex
 
 
-class Index(Protocol):
-    """A compact view of one split. Columns take a row or an array of rows."""
-
-    split: str
-    num_samples: int
-    """N"""
-    shard_sizes: NDArray[np.int64]
-    """(number of shards,), samples per shard"""
-
-    @property
-    def labels(self) -> Any:
-        """(N,) int64"""
-
-    @property
-    def shard_of(self) -> Any:
-        """(N,) int32, positions in ``shard_sizes``"""
-
-    @property
-    def offsets(self) -> Any:
-        """(N,) int64, first byte of the image in its tar"""
-
-    @property
-    def lengths(self) -> Any:
-        """(N,) int64, bytes of the image"""
-
-    @property
-    def crc32(self) -> Any:
-        """(N,) uint32 of the image's bytes"""
-
-    def key(self, row: int) -> str:
-        """The name of a sample."""
-
-    def keys(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """The names of the samples at rows (n,)."""
-
-    def shard_name(self, shard: int) -> str:
-        """The shard's file within the data set's folder, such as "train/000000.tar"."""
-        ...
-
-
 class MappedIndex:
-    """The whole index of a split in one mapped file, as arrays; pickles as its path."""
+    """The whole index of a split in one mapped file, as arrays; pickles as its path.
+
+    num_samples is N, shard_sizes (number of shards,) samples per shard. By row, (N,) each:
+    labels; shard_of, the positions in shard_sizes; offsets, the first byte of the image in its
+    tar; lengths, its bytes, and their crc32.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -105,6 +70,10 @@ class MappedIndex:
     def shard_name(self, shard: int) -> str:
         """The shard's file within the data set's folder, such as "train/000000.tar"."""
         return self._shard_names[shard]
+
+
+Index = MappedIndex | PartedIndex
+"""Both are asked alike: columns take a row or an array of rows."""
 
 
 def open_index(root: str, name: str, split: str) -> Index:

@@ -21,6 +21,15 @@ SMALLEST_TELLING_SHARD = 20
 """Samples from which on a shard of a single class is worth a warning."""
 
 
+def mixing_warning(files: list[str]) -> str:
+    """What is wrong with shards of a single class."""
+    shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+    return (
+        f"{len(files)} shards hold a single class each ({shown}): batches will be mixed less "
+        "well than with data_prep's own shards, which spread the classes over all of them"
+    )
+
+
 def part_name(part: int) -> str:
     """A part of the index, within the data set's folder."""
     return f"index.parquet/part-{part:05d}.parquet"

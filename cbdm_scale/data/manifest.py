@@ -22,6 +22,7 @@ from cbdm_scale.data.index_files import (
     check_parted,
     in_split,
     is_parted,
+    mixing_warning,
     parse_shards,
     part_name,
 )
@@ -236,7 +237,7 @@ def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
         except OSError as error:  # Arrow's
             raise ValueError(f"index.parquet cannot be read ({error})") from None
     if one_class:
-        _warn_of_one_class(folder, one_class)
+        warnings.warn(f"{folder}: {mixing_warning(one_class)}", stacklevel=3)
     for split in manifest.counts:
         rows = int(in_split(table, split)["samples"].to_numpy().sum())
         if rows != manifest.num_images(split):
@@ -277,12 +278,3 @@ def _size_of(fs: Store, path: str) -> int | None:
     except FileNotFoundError:
         return None
     return None if size is None else int(size)
-
-
-def _warn_of_one_class(folder: str, files: list[str]) -> None:
-    warnings.warn(
-        f"{len(files)} shards of {folder} hold a single class each ({', '.join(files[:3])}"
-        f"{', ...' if len(files) > 3 else ''}): batches will be mixed less well than with "
-        "data_prep's own shards, which spread the classes over all of them",
-        stacklevel=4,
-    )

@@ -86,10 +86,8 @@ class PartedIndex:
                 raise IndexError(f"row {row} of {self.num_samples}")
             shard = int(np.searchsorted(self._ends, row, side="right"))
             end = int(self._ends[shard])
-            start, part = (
-                end - int(self.shard_sizes[shard]),
-                self._part(int(self._parts[shard])),
-            )
+            start = end - int(self.shard_sizes[shard])
+            part = self._part(int(self._parts[shard]))
             self._last = start, end, shard, part
         return shard if column == "shard" else part[column][row - part["first"]]
 

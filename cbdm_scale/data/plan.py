@@ -12,7 +12,7 @@ a time. An index of up to ``MIX_ROWS`` rows is one stream of one block, which mi
 Shapes: N = samples, S = streams, B = blocks (shards, or one block of everything).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -46,6 +46,18 @@ class Plan(Protocol):
     def successors(self, sample_id: int) -> Iterator[int]:
         """Rows that stand in for an image whose sample cannot be read, in their order."""
         ...
+
+
+def by_epoch(
+    sample_ids: Rows, num_samples: int, rows_of: Callable[[int, Rows], ArrayLike]
+) -> Rows:
+    """Rows (n,) of images (n,), from ``rows_of`` an epoch and positions in it."""
+    epochs, positions = np.divmod(np.asarray(sample_ids, np.int64), num_samples)
+    rows = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs).tolist():
+        here = epochs == epoch
+        rows[here] = rows_of(epoch, positions[here])
+    return rows
 
 
 class SamplePlan:
@@ -89,13 +101,12 @@ class SamplePlan:
 
     def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
-        epochs, positions = np.divmod(np.asarray(sample_ids, np.int64), self.num_samples)
-        elements, streams = np.divmod(positions, self.num_streams)
-        rows = np.empty(len(positions), np.int64)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            rows[here] = self._rows_of(epoch, streams[here], elements[here])
-        return rows
+
+        def of_epoch(epoch: int, positions: Rows) -> Rows:
+            elements, streams = np.divmod(positions, self.num_streams)
+            return self._rows_of(epoch, streams, elements)
+
+        return by_epoch(sample_ids, self.num_samples, of_epoch)
 
     def successors(self, sample_id: int) -> Iterator[int]:
         """Rows that stand in for an unreadable sample: the next elements of its stream."""

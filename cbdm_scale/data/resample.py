@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cbdm_scale.data.plan import MIX_ROWS, Plan, Rows, SamplePlan
+from cbdm_scale.data.plan import MIX_ROWS, Plan, Rows, SamplePlan, by_epoch
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs
 
@@ -117,12 +117,7 @@ class ResampledPlan:
 
     def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
-        epochs, positions = np.divmod(np.asarray(sample_ids, np.int64), self.num_samples)
-        rows = np.empty(len(positions), np.int64)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            rows[here] = self._epoch_rows(epoch)[positions[here]]
-        return rows
+        return by_epoch(sample_ids, self.num_samples, lambda e, i: self._epoch_rows(e)[i])
 
     def successors(self, sample_id: int) -> Iterator[int]:
         """Stand-ins of an unreadable sample: its class's other images, then what comes next.

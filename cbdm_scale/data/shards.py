@@ -151,15 +151,16 @@ class ShardReader:
         try:
             data = self._read_range(shard, offset, length, row)
         except FileNotFoundError:
-            raise BadSample(index.key(row), shard, "the shard is missing") from None
+            reason = "the shard is missing"
         except BadShard as error:
-            raise BadSample(index.key(row), shard, str(error)) from None
+            reason = str(error)
         except _TooShort as error:
             reason = f"the shard ends at byte {error}, the image at {offset + length}"
-            raise BadSample(index.key(row), shard, reason) from None
-        if zlib.crc32(data) != index.crc32[row]:
-            raise BadSample(index.key(row), shard, "its bytes do not have the index's crc32")
-        return data
+        else:
+            if zlib.crc32(data) == index.crc32[row]:
+                return data
+            reason = "its bytes do not have the index's crc32"
+        raise BadSample(index.key(row), shard, reason)
 
     def load(self, row: int) -> NDArray[np.uint8]:
         """One image, (C, H, W) uint8."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbdm_scale.data.groups import GROUPS, Group
-from cbdm_scale.data.index import Index, open_index
+from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.data.shards import BadSample, ShardReader
 
@@ -105,6 +105,7 @@ def _draw_sheet(
 ) -> None:
     """One row a class: its name and its first images in the order of the shards."""
     index = open_index(root, manifest.name, "train")
+    labels = index.labels[np.arange(index.num_samples)]
     reader = ShardReader(root, manifest.name, index)
     height = 1 / (0.62 * rows + 0.35 * len(bands))  # of an inch, in parts of the figure
     top = 1.0
@@ -123,21 +124,25 @@ def _draw_sheet(
             )
             tiles = figure.add_axes((0.27, top + 0.02 * height, 0.70, 0.58 * height))
             tiles.imshow(
-                _tiles(reader, index, c), cmap="gray", vmin=0, vmax=255, aspect="equal"
+                _tiles(reader, np.flatnonzero(labels == c)),
+                cmap="gray",
+                vmin=0,
+                vmax=255,
+                aspect="equal",
             )
             tiles.set_anchor("W")
             tiles.axis("off")
         top -= 0.05 * height
 
 
-def _tiles(reader: ShardReader, index: Index, label: int) -> NDArray[np.uint8]:
-    """Up to 12 of a class's images in a row on white, which is as wide for fewer: (h, w, 3)."""
+def _tiles(reader: ShardReader, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The first 12 images in a row on white, which is as wide for fewer: (h, w, 3)."""
     import torch
     from torchvision.utils import make_grid
 
     size = reader.image_size
     tiles = torch.full((IMAGES_A_CLASS, 3, size, size), 255, dtype=torch.uint8)
-    for i, row in enumerate(np.flatnonzero(index.labels == label)[:IMAGES_A_CLASS]):
+    for i, row in enumerate(rows[:IMAGES_A_CLASS]):
         try:
             tiles[i] = torch.from_numpy(reader.load(int(row)))  # (C, H, W)
         except BadSample:

@@ -14,7 +14,7 @@ import numpy as np
 from cbdm_scale.cluster import Log
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
-from cbdm_scale.data.index_files import part_name
+from cbdm_scale.data.index_files import SMALLEST_TELLING_SHARD, mixing_warning, part_name
 from cbdm_scale.data.manifest import (
     Manifest,
     dataset_folder,
@@ -29,9 +29,6 @@ from data_prep.options import VerifyOptions
 from data_prep.writing.fit import CLASSIFIER
 from data_prep.writing.pool import Sees, run
 from data_prep.writing.target import Target
-
-SMALLEST_TELLING_SHARD = 20
-"""Samples from which on a shard of a single class is worth a warning."""
 
 
 @dataclass
@@ -179,10 +176,7 @@ def _judge_mixing(found: list[Findings], verdict: Verdict) -> None:
         if len(f.labels) >= SMALLEST_TELLING_SHARD and len(np.unique(f.labels)) == 1
     ]
     if pure:
-        verdict.warnings.append(
-            f"{len(pure)} shards hold a single class each ({', '.join(pure[:3])}"
-            f"{', ...' if len(pure) > 3 else ''}): batches will be mixed less well"
-        )
+        verdict.warnings.append(mixing_warning(pure))
 
 
 def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Verdict) -> None:
