@@ -48,7 +48,7 @@ class Options:
     resolution: Annotated[int, Range(ge=1, le=4096)] | None = None
     """Pixels of a side, for files: 64 unless given, cub200 128."""
 
-    channels: int | None = None
+    channels: Literal[1, 3] | None = None
     """3 for RGB, which is the default, or 1 for grey."""
 
     imbalance: Imbalance | None = None
@@ -96,8 +96,6 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
-        if self.channels not in (None, 1, 3):
-            raise ValueError(f"--channels ({self.channels}) must be 1 or 3. Try --channels 3.")
 
 
 @dataclass(frozen=True, kw_only=True)

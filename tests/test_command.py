@@ -39,6 +39,19 @@ COMMAND = Command(
 )
 
 
+def test_a_choice_of_numbers_is_a_number():
+    @dataclass(frozen=True, kw_only=True)
+    class Image:
+        channels: Literal[1, 3] | None = None
+
+    command = Command(name="image", about="", parts=(Image(),), short={})
+    assert with_values(Image(), command.read(["--channels", "3"])) == Image(channels=3)
+    with pytest.raises(ValueError, match="channels takes 1 or 3, got '2'"):
+        with_values(Image(), command.read(["--channels", "2"]))
+    with pytest.raises(ValueError, match="--channels takes 1 or 3, got 'grey'"):
+        command.read(["--channels", "grey"])
+
+
 def test_what_was_typed_comes_out_by_dotted_name_and_nothing_else():
     assert COMMAND.read([]) == {}
     typed = COMMAND.read(

@@ -21,7 +21,7 @@ from cbdm_scale.data.loader import Substitution
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import is_due, train
-from cbdm_scale.training.options import TrainConfig
+from cbdm_scale.training.options import per_rank
 
 
 class Threads:
@@ -236,5 +236,5 @@ def test_a_loss_that_stays_not_finite_stops_the_run():
 
 def test_batch_that_does_not_divide_says_what_would():
     with pytest.raises(ValueError, match=r"\(64\).*workers \(6\)\. Try --train.batch-size 60"):
-        TrainConfig(batch_size=64).per_rank(6)
-    assert TrainConfig(batch_size=60).per_rank(6) == 10
+        per_rank(64, 6)
+    assert per_rank(60, 6) == 10

@@ -9,6 +9,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.options import per_rank
 
 CLASSES = {
     "digits_lt": 10,
@@ -63,7 +64,7 @@ def test_every_preset_builds(row):
     assert config.train.total_images % config.train.batch_size == 0
     for workers in (1, 2, 3, 4):
         if workers != 3 or config.train.batch_size == 48:
-            config.train.per_rank(workers)
+            per_rank(config.train.batch_size, workers)
 
 
 def test_the_papers_network_has_35_93_million_parameters_with_100_classes():

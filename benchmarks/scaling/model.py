@@ -115,7 +115,7 @@ def efficiency(
 
 
 def divides(batch: int, gpus: int) -> bool:
-    """Whether every GPU has the same whole number of images (train.per_rank refuses others)."""
+    """Whether every GPU has the same whole number of images (as per_rank demands)."""
     return batch % gpus == 0
 
 

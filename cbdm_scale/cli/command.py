@@ -195,7 +195,7 @@ class Command:
         for option in options:
             for flags, more in self._arguments(option):
                 if choices and get_origin(option.kind) is Literal:
-                    more["choices"] = get_args(option.kind)
+                    more["choices"] = [str(choice) for choice in get_args(option.kind)]
                 parser.add_argument(*flags, default=argparse.SUPPRESS, **more)
         return parser
 
@@ -295,6 +295,7 @@ def _value(option: Option, text: Any) -> Any:
 
 
 def _plain(kind: Any, word: str) -> Any:
+    kind = type(get_args(kind)[0]) if get_origin(kind) is Literal else kind
     return kind(word) if kind in (int, float) else word
 
 

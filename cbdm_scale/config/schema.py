@@ -22,7 +22,7 @@ from cbdm_scale.sampling.options import SamplerConfig, check_trained
 from cbdm_scale.storage.checks import check_fields
 from cbdm_scale.storage.json import flatten, with_values
 from cbdm_scale.tracking.options import TrackConfig
-from cbdm_scale.training.options import TrainConfig
+from cbdm_scale.training.options import TrainConfig, per_rank
 
 LabelRows = Literal["auto", "index", "mean"]
 
@@ -120,7 +120,7 @@ class Config:
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
         )
         for workers in range(self.cluster.fewest, self.cluster.workers + 1):
-            self.train.per_rank(workers)
+            per_rank(self.train.batch_size, workers)
 
     @property
     def run_name(self) -> str:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
-from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
+from cbdm_scale.diffusion.options import NoiseConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
+from cbdm_scale.storage.json import structure
 
 FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
@@ -85,20 +86,10 @@ class SetPlan:
         """The inverse of ``to_dict``; KeyError, TypeError or ValueError where it is not one."""
         if tree["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {tree['format_version']}, not {FORMAT_VERSION}")
-        noise = tree["noise"]
-        parts = {
-            "network": NetworkSpec.from_dict(tree["network"]),
-            "noise": NoiseConfig(
-                process=noise["process"],
-                schedule=ScheduleConfig(**noise["schedule"]),
-                edm=EDMConfig(**noise["edm"]),
-            ),
-            "sample": SamplerConfig.from_dict(tree["sample"]),
-            "classes": tuple(tree["classes"]),
-            "probs": tuple(tree["probs"]),
-        }
         plain = {k: v for k, v in tree.items() if k != "format_version"}
-        return cls(**plain | parts)
+        plain["network"] = NetworkSpec.from_dict(tree["network"])
+        found: SetPlan = structure(cls, plain, "")
+        return found
 
     @property
     def name(self) -> str:

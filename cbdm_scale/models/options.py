@@ -131,7 +131,7 @@ class DiTConfig:
     dropout: _Dropout = 0.0
     """Probability with which a block drops an activation of its perceptron. The paper: 0."""
 
-    step_shift: Annotated[int, Range(ge=0, le=1)] = 0
+    step_shift: Literal[0, 1] = 0
     """Waves of a step have frequencies 10000^(-i / (128 - step_shift)): 0 as in DiT's own code,
     1 as in the library diffusers, which loads an exported network with 1 alone."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args
 
 from cbdm_scale.models.options import ModelConfig, check_image_size
 from cbdm_scale.storage.checks import Range, check_fields
+from cbdm_scale.storage.json import structure
 
 _OfData = Annotated[int, Range(ge=1, hint="Look into dataset.json.")]
 
@@ -52,6 +53,6 @@ class NetworkSpec:
     def from_dict(cls, tree: dict[str, Any]) -> "NetworkSpec":
         """The inverse of ``to_dict``, also after JSON. KeyError, TypeError or ValueError."""
         classes = {one.__name__: one for one in get_args(ModelConfig)}
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in tree["model"].items()}
+        model = structure(classes[tree["class"]], tree["model"], "model")
         plain = {k: v for k, v in tree.items() if k != "class"}
-        return cls(**plain | {"model": classes[tree["class"]](**options)})
+        return cls(**plain | {"model": model})

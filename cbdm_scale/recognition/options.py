@@ -13,6 +13,7 @@ from cbdm_scale.storage.checks import (
     check_fields,
 )
 from cbdm_scale.tracking.options import TrackConfig
+from cbdm_scale.training.options import per_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +96,12 @@ class ClassifyOptions:
             raise ValueError(
                 f"seeds {self.seeds} must be different numbers from 0 on. Try --seeds 0 1 2."
             )
-        batch, workers = self.train.batch_size, self.cluster.workers
-        if self.cluster.fewest < workers:
+        if self.cluster.fewest < self.cluster.workers:
             raise ValueError(
                 f"cluster.min_workers ({self.cluster.min_workers}): batch normalisation sees a "
                 "worker's share of a batch, so that the number of workers is fixed. Try 0."
             )
-        if batch % workers:
-            raise ValueError(
-                f"train.batch_size ({batch}) must be divisible by the number of workers "
-                f"({workers}). Try --train.batch-size {max(batch // workers, 1) * workers}."
-            )
+        per_rank(self.train.batch_size, self.cluster.workers)
 
 
 def parse_per_class(text: str) -> int | None:

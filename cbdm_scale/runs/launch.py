@@ -26,6 +26,7 @@ from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.options import per_rank
 
 
 def find_data(config: Config, *, write: bool = True) -> Manifest:
@@ -69,7 +70,7 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
         "steps per epoch": manifest.num_images("train") / batch,
         "epochs": config.train.total_images / manifest.num_images("train"),
         "steps": -(-config.train.total_images // batch),
-        "images per worker and step": config.train.per_rank(config.cluster.workers),
+        "images per worker and step": per_rank(config.train.batch_size, config.cluster.workers),
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
     }
 

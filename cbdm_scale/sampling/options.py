@@ -156,14 +156,6 @@ class SamplerConfig:
             del plain["heun"]
         return plain
 
-    @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> "SamplerConfig":
-        """The inverse of ``to_dict`` and of ``asdict``."""
-        try:
-            return cls(**tree | {"heun": HeunConfig(**tree.get("heun", {}))})
-        except TypeError as error:
-            raise ValueError(f"sample is not as it is written: {error}") from error
-
 
 def usual_sampler(process: ProcessName) -> SamplerConfig:
     """The default sampler of a process."""

@@ -108,12 +108,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self, "train.")
 
-    def per_rank(self, world_size: int) -> int:
-        """Images of a rank in a step; a ValueError says which batch would divide."""
-        if self.batch_size % world_size:
-            smaller = self.batch_size // world_size * world_size
-            raise ValueError(
-                f"train.batch_size ({self.batch_size}) must be divisible by the number of "
-                f"workers ({world_size}). Try --train.batch-size {smaller or world_size}."
-            )
-        return self.batch_size // world_size
+
+def per_rank(batch_size: int, world_size: int) -> int:
+    """A rank's share of a batch; a ValueError says which batch would divide."""
+    if batch_size % world_size:
+        smaller = batch_size // world_size * world_size
+        raise ValueError(
+            f"train.batch_size ({batch_size}) must be divisible by the number of workers "
+            f"({world_size}). Try --train.batch-size {smaller or world_size}."
+        )
+    return batch_size // world_size
