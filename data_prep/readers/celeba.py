@@ -19,7 +19,6 @@ from data_prep.source import Source
 
 CLASSES = ("Bald", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
 SPLITS = ("train", "val", "test")
-RESOLUTION = 64
 SUBFOLDERS = ("", "celeba", "Anno", "Eval", "Img", "CelebA", "CelebA/Anno", "CelebA/Eval",
               "CelebA/Img")  # fmt: skip
 """Where the parts of CelebA lie: side by side, as torchvision unpacks them, as published."""
@@ -57,7 +56,6 @@ def read_celeba5(name: str, options: Options) -> Source:
         },
         name=name,
         class_names=CLASSES,
-        resolution=options.resolution or RESOLUTION,
         made=made,
         notes=notes,
         options=options,

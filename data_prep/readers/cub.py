@@ -38,7 +38,7 @@ def read_cub200(name: str, options: Options) -> Source:
     boxes = _boxes(folder, images) if options.bounding_box else None
     everything = Listing(
         names=tuple(images.values()),
-        paths=_paths(folder / "images", images),
+        paths=Folders().find_below(folder / "images", images.values()),
         labels=labels,
         boxes=boxes,
     )
@@ -55,7 +55,7 @@ def read_cub200(name: str, options: Options) -> Source:
         {"train": train, "eval": train, "test": test},
         name=name,
         class_names=class_names,
-        resolution=options.resolution or RESOLUTION,
+        resolution=RESOLUTION,
         made="CUB-200-2011, official split"
         + (", square around the bounding box" if options.bounding_box else ""),
         notes=notes,
@@ -120,15 +120,6 @@ def _labels(
         )
     names = tuple(classes[c].partition(".")[2] or classes[c] for c in used)
     return np.array([place[c] for c in ids], np.int64), names, notes
-
-
-def _paths(folder: Path, images: dict[int, str]) -> tuple[str | None, ...]:
-    there = Folders()
-    found = []
-    for image in images.values():
-        place, _, file = image.rpartition("/")
-        found.append(there.find(file, [folder / place]))
-    return tuple(found)
 
 
 def _boxes(folder: Path, images: dict[int, str]) -> tuple[Box, ...]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from data_prep.options import Options
 from data_prep.readers.class_folders import find_splits, list_folder
 from data_prep.readers.classes import LabelledListing, check_same_classes, eval_notes
-from data_prep.readers.images import RESOLUTION
 from data_prep.readers.label_tables import is_table, list_table
 from data_prep.readers.listing import listed_source
 from data_prep.source import Source
@@ -40,8 +39,6 @@ def read_folder(name: str, options: Options) -> Source:
         {split: part.listing for split, part in found.items()},
         name=name,
         class_names=train.class_names,
-        resolution=options.resolution or RESOLUTION,
-        channels=options.channels or 3,
         made=made,
         notes=notes,
         options=options,

@@ -20,7 +20,6 @@ from data_prep.readers.imagenet_counts import imagenet_lt_counts
 from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines, shorten
 from data_prep.source import Source
 
-RESOLUTION = 64
 PUBLISHED_LIST = "a063f095fcd475db4cf8b0658c4b73955535bbf9"
 """The git blob id of ImageNet_LT_train.txt."""
 LINE = re.compile(r"(?:(?:.*/)?(train|val)/|.*/)?(n\d{8})/([^/]+) (\d+)")
@@ -76,7 +75,6 @@ def read_imagenet_lt(name: str, options: Options) -> Source:
         {"train": train, "eval": held_out},
         name=name,
         class_names=wnids,
-        resolution=options.resolution or RESOLUTION,
         made=made,
         notes=notes,
         options=options,

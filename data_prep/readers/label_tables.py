@@ -44,18 +44,10 @@ def list_table(file: Path, option: str) -> LabelledListing:
     return LabelledListing(
         class_names=class_names,
         listing=Listing(
-            names=tuple(paths), paths=tuple(_find(file.parent, paths)), labels=numbers
+            names=tuple(paths), paths=Folders().find_below(file.parent, paths), labels=numbers
         ),
         notes=_repeats(paths, labels),
     )
-
-
-def _find(folder: Path, paths: list[str]) -> Iterator[str | None]:
-    """The files, or None where one is missing."""
-    folders = Folders()
-    for path in paths:
-        file = folder / path
-        yield folders.find(file.name, [file.parent])
 
 
 def _csv_rows(file: Path, where: str) -> Iterator[Row]:

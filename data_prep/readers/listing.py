@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.options import Options
-from data_prep.readers.images import FILTER, Box, ImageFiles
+from data_prep.readers.images import FILTER, RESOLUTION, Box, ImageFiles
 from data_prep.readers.keys import make_keys
 from data_prep.readers.missing import allow_missing, missing_file
 from data_prep.source import Source, Split
@@ -36,6 +36,11 @@ class Folders:
     def find(self, name: str, folders: Iterable[Path]) -> str | None:
         """The absolute path in the first of the folders that holds it."""
         return next((str(f.absolute() / name) for f in folders if name in self.names(f)), None)
+
+    def find_below(self, folder: Path, names: Iterable[str]) -> tuple[str | None, ...]:
+        """The absolute paths of names that may hold folders; None where one is missing."""
+        files = (folder / name for name in names)
+        return tuple(self.find(file.name, [file.parent]) for file in files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +83,16 @@ def listed_source(
     *,
     name: str,
     class_names: tuple[str, ...],
-    resolution: int,
     made: str,
     notes: Iterable[str],
     options: Options,
-    channels: int = 3,
+    resolution: int = RESOLUTION,
 ) -> Source:
     """Images of files, without those that are missing; every class keeps one, or an error.
 
-    A split without images is left out.
+    A split without images is left out. ``resolution`` holds where --resolution is not given.
     """
+    resolution, channels = options.resolution or resolution, options.channels or 3
     missing = [image for split in splits.values() for image in split.missing()]
     left = allow_missing(missing, name, options)
     made = f"{made}; {resolution}x{resolution}, {FILTER}"
