@@ -1,7 +1,7 @@
 """Which reader makes which data set, and which options mean something to it.
 
 digits; cifar (through pickles); synthetic; long_tail (of any balanced source)
-images (any file as pixels), keys, missing, classes <- listing (files that a list names)
+images (any file as pixels), keys, classes <- listing (files that a list names)
     <- imagenet, cub, celeba, folder (through class_folders or label_tables)
 foreign_shards <- samples <- foreign_tars, copies (of tars far away)
 """

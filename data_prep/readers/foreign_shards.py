@@ -14,8 +14,7 @@ from data_prep.readers.classes import check_same_classes, eval_notes, number_cla
 from data_prep.readers.copies import Copies
 from data_prep.readers.images import FILTER, RESOLUTION, load_image
 from data_prep.readers.keys import make_keys
-from data_prep.readers.listing import shorten
-from data_prep.readers.missing import allow_missing, missing_file
+from data_prep.readers.listing import allow_missing, missing_file, shorten
 from data_prep.readers.samples import Pool, check_labels, scan
 from data_prep.source import BadImage, Source, Split
 from data_prep.tars import read_range

@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep.options import Options
-from data_prep.readers.missing import allow_missing, missing_file
+from data_prep.readers.listing import allow_missing, missing_file
 
 
 def options(folder, allowed=None):
