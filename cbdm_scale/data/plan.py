@@ -36,9 +36,6 @@ class Plan(Protocol):
     sizes: Rows
     """Samples of each block, (B,): what is read together is one block."""
 
-    def epoch(self, sample_id: int) -> int:
-        """The epoch of an image, by its number since the run began."""
-
     def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
         ...
@@ -94,10 +91,6 @@ class SamplePlan:
     def __reduce__(self) -> tuple[Any, ...]:
         sizes, seed, num_streams = self._recipe
         return _sample_plan, (np.asarray(sizes), seed, num_streams)
-
-    def epoch(self, sample_id: int) -> int:
-        """The epoch of an image, by its number since the run began."""
-        return sample_id // self.num_samples
 
     def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""

@@ -111,10 +111,6 @@ class ResampledPlan:
     def __reduce__(self) -> tuple[Any, ...]:
         return ResampledPlan, self._recipe
 
-    def epoch(self, sample_id: int) -> int:
-        """The epoch of an image, by its number since the run began."""
-        return sample_id // self.num_samples
-
     def rows(self, sample_ids: Rows) -> Rows:
         """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
         return by_epoch(sample_ids, self.num_samples, lambda e, i: self._epoch_rows(e)[i])
