@@ -1,14 +1,17 @@
 """Class-balancing diffusion models, trained on many machines.
 
-The way of an image, and of the code (imports run from right to left, never back):
+The way of an image:
 
     data -> diffusion -> models -> losses -> training -> sampling -> metrics
     '------------- plain torch: no ray, no mlflow -----------------------'
 
+Imports run one way, from the bottom to the top of tests/import_table.py.
+
 diffusion    noise: schedule, EDM, processes, the denoiser's type; random numbers of an image
 data         shards, index, sample plan, loader, augmentation
 models       backbones, and the classifier's ResNet
-losses       one file an objective: DDPM (Equation 1), CBDM (Equation 4), TCFG (Appendix C)
+losses       an objective is a sum of terms, one file each: DDPM (Equation 1),
+             CBDM (Equation 4), TCFG (Appendix C)
 training     train loop, state, gradients, averages, the ranks (distributed)
 sampling     samplers, guidance, grids
 metrics      pure functions of features, and the networks that make features
@@ -19,7 +22,8 @@ storage      local folders and URLs, JSON files
 cli          the command line of every command: options read once, --help, completion
 config       what a run is: schema, the paper's rows, preset files, what was typed
 cluster      the only import of ray: workers, pools, notices of preemption
-tracking     the only import of mlflow: runs, the spool of metrics, registered models
+tracking     the only import of mlflow (with pretrained/mlflow_model.py, which MLflow runs):
+             runs, the spool of metrics, registered models
 pretrained   trained networks from anywhere, fine-tuning, export to other libraries
 generation   sets of images of a trained network, made on all workers
 evaluation   who evaluates when, the scores on record, the report
@@ -27,7 +31,7 @@ recognition  a classifier on real and generated images (Table 4)
 runs         a run's folder, its checkpoints, one rank of it, launching it
 
 The commands: train, sample, evaluate, export, classify, preflight. Beside the package:
-data_prep writes the shards, tune searches. tests/import_table.py says what may import what.
+data_prep writes the shards, tune searches.
 """
 
 __version__ = "0.1.0"

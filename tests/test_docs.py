@@ -144,3 +144,18 @@ def test_the_python_of_the_readme_runs_as_far_as_it_trains() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert 5 <= len([line for line in code.splitlines() if line.strip()]) <= 12
+
+
+def test_the_equations_are_where_the_table_says() -> None:
+    """Every file, and every test of it, that docs/paper.md names."""
+    folders = ROOT / "cbdm_scale", ROOT / "tests", ROOT
+    for row in (ROOT / "docs" / "paper.md").read_text().splitlines():
+        tests = ""
+        for path in re.findall(r"`([\w/]+\.py)`", row):
+            found = [folder / path for folder in folders if (folder / path).exists()]
+            assert found, f"{path} in: {row}"
+            if "/" not in path:
+                tests += found[0].read_text()
+        if row.startswith("|") and tests:
+            for name in re.findall(r"`(test_\w+)`", row):
+                assert f"def {name}(" in tests, f"{name} in: {row}"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from cbdm_scale.cluster.options import Log
 from cbdm_scale.cluster.ray_internals import preemption_info
 
-LEAST_S = 5.0
-"""The second checkpoint begins so many seconds before the deadline, or earlier:"""
-WRITES = 3.0
-"""so many times as long before it as the last one took."""
+MIN_LEAD_S = 5.0
+"""Seconds before the deadline at which the second checkpoint begins at the latest."""
+LEAD_IN_WRITES = 3.0
+"""How much earlier it begins, in units of the seconds that the last checkpoint took."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,11 @@ class PreemptionMonitor:
             )
             self._answered, self._is_last = found, False
             return True
-        if left is not None and not self._is_last and left < max(LEAST_S, WRITES * write_s):
+        if (
+            left is not None
+            and not self._is_last
+            and left < max(MIN_LEAD_S, LEAD_IN_WRITES * write_s)
+        ):
             self._is_last = True
             return True
         return False

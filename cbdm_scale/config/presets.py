@@ -1,6 +1,6 @@
 """One line per row of the paper's tables (1, 2, 5 and 7, and Figure 12), its numbers beside it.
 
-settings.py says what the rows of a table share. A line's last figures are what the paper
+paper.py says what the rows of a table share. A line's last figures are what the paper
 reports of it: FID, F_8, recall, IS and, where the table has it, F_1/8.
 """
 

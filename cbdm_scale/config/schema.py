@@ -66,7 +66,7 @@ class Config:
     """Row of the data set's presets that the other options start from (presets.py)."""
 
     backbone: BackboneName = "unet"
-    """Network: it decides what options ``model`` has (models.BACKBONES)."""
+    """Network: it decides what options ``model`` has (models.options.BACKBONES)."""
 
     name: str = ""
     """Name of the run; "" is data set, loss and a hash of what is learnt (identity options)."""
@@ -112,7 +112,7 @@ class Config:
         if type(self.model) is not type(backbone_config(self.backbone)):
             raise ValueError(
                 f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
-                "models.backbone_config(backbone)."
+                "models.options.backbone_config(backbone)."
             )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
         strength = max(self.eval.guidance)

@@ -3,8 +3,8 @@
 Image g lies at position i = g - eN of epoch e = g // N; an epoch stays N planned images. Of
 those, b = round(rN) are *balanced*, the ones with floor((i + 1) b / N) > floor(i b / N): any
 window of n images holds n b / N of them to within one. Their classes are uniform; the classes
-of the others have the probabilities ``class_probs(counts, power)``: METHOD's RS is power 0,
-SQRT-RS 1/2. From there on everything is counting:
+of the others have the probabilities ``class_probs(counts, power)``: RS of Section 4.1 is
+power 0, SQRT-RS 1/2. From there on everything is counting:
 
 - *Classes of an epoch.* Systematic rounding with an offset that runs through P values (in
   bit-reversed order, so evenly at any time) gives every class of an epoch its target, rounded

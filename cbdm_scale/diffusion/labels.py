@@ -1,4 +1,4 @@
-"""Class frequencies: label distributions made from them, and groups of classes.
+"""Label distributions Y, made from class frequencies.
 
 Shapes: K = number of classes.
 """
@@ -11,10 +11,10 @@ def class_probs(counts: Tensor, power: float) -> Tensor:
     """Probabilities proportional to ``counts ** power``, shape (K,), float64.
 
     ===== =================== ==========================
-    power label set Y (S 4.2) resampling of images (S 4.1)
+    power label set Y (4.2)   resampling of images (4.1)
     ===== =================== ==========================
     1     Y^train             none
-    1/2   Y^sqr               RS-SQRT
+    1/2   Y^sqr               SQRT-RS
     0     Y^bal               RS
     ===== =================== ==========================
     """

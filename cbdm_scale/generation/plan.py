@@ -22,7 +22,7 @@ from cbdm_scale.storage.json import structure
 
 FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
-"""Names of label distributions in the paper, as powers of the training counts."""
+"""Label distributions of Section 4.2 by name, as powers of the training counts."""
 
 Chunk = tuple[int, int]
 """First image of a chunk, and the one after its last."""

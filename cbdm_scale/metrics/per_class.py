@@ -73,7 +73,7 @@ class LabelledFeatures:
     x: Tensor
     y: Tensor
     hits: Tensor | None = None
-    """(N,) bool: the classifier sees the label (``fidelity.label_hits``)."""
+    """(N,) bool: the classifier sees the label (``features.label_hits``)."""
 
     def __post_init__(self) -> None:
         for part in (self.y, self.hits):
