@@ -97,7 +97,7 @@ def ours(folder: Path, processes: int, *, cached: bool) -> Batches:
             reader.load_batch(np.arange(start, start + BATCH))
     plan = SamplePlan(index.shard_sizes.tolist(), 0)
     images = PlannedImages(reader, plan, Augmentation(flip=True))
-    config = DataConfig(processes=processes)
+    config = DataConfig(num_workers=processes)
     where = {"start": 0, "batch_size": BATCH, "rank": 0, "world_size": 1}
     for batch in load_batches(images, config, **where):
         yield batch.x0, batch.y

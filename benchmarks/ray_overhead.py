@@ -116,7 +116,7 @@ def make_config(args: argparse.Namespace, folder: Path, name: str) -> Config:
         "train.save_every": stretch,
         "train.sample_every": 0,
         "train.eval_every": 0,
-        "train.keep": 1,
+        "train.keep_checkpoints": 1,
         "sample.num_steps": 1,
         "eval.extractor": "none",
         "cluster.workers": WORKERS,

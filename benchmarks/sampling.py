@@ -43,7 +43,7 @@ def digits_maker() -> ChunkMaker:
         channels=1,
         image_size=8,
         num_classes=10,
-        omega_max=config.loss.strongest,
+        omega_max=config.loss.max_guidance,
     )
     plan = SetPlan(
         checkpoint="fresh",

@@ -119,7 +119,9 @@ def start(options: ClassifyOptions) -> int:
         image_size=manifest.image_size,
         groups=manifest.groups,
         fit=options.train,
-        data=DataConfig(root=root, flip=options.data.flip, processes=options.data.processes),
+        data=DataConfig(
+            root=root, flip=options.data.flip, num_workers=options.data.num_workers
+        ),
         seeds=options.seeds,
     )
     uri = options.track.uri or tracking.default_tracking_uri(Storage(options.cluster.storage))

@@ -141,7 +141,7 @@ def start(options: ExportOptions) -> int:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ValueError(f"out ({to}) is there already, not empty. Give --out another folder.")
     from cbdm_scale.pretrained.loading import load_pretrained
-    from cbdm_scale.pretrained.network import find_data
+    from cbdm_scale.pretrained.network import find_training_data
 
     pretrained = load_pretrained(
         options.run,
@@ -149,7 +149,7 @@ def start(options: ExportOptions) -> int:
         resolution=options.resolution,
         tracking_uri=options.track.uri,
     )
-    real, _ = find_data(pretrained, options.data.root)
+    real, _ = find_training_data(pretrained, options.data.root)
     evaluation, notes = find_evaluation(pretrained, options.weights)
     for note in (*pretrained.notes, *notes):
         print(note)

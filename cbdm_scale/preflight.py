@@ -24,11 +24,11 @@ def main(argv: Sequence[str]) -> int:
     typed = COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()])
     config = resolve(parse_run(typed).config)
     from cbdm_scale import cluster, tracking
-    from cbdm_scale.runs.launch import check_extractor, find_data
+    from cbdm_scale.runs.launch import check_extractor, prepare_data
     from cbdm_scale.runs.node_checks import look_at_nodes
     from cbdm_scale.storage.folder import Storage
 
-    manifest = find_data(config)
+    manifest = prepare_data(config)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)
     storage = Storage(config.cluster.storage)

@@ -132,9 +132,9 @@ def make_set(
     from cbdm_scale.generation import export
     from cbdm_scale.generation.generate import make_missing
     from cbdm_scale.generation.store import ChunkStore
-    from cbdm_scale.pretrained.network import find_data
+    from cbdm_scale.pretrained.network import find_training_data
 
-    real, root = find_data(pretrained, options.data.root)
+    real, root = find_training_data(pretrained, options.data.root)
     plan = make_plan(options, pretrained, real, omega)
     out = Storage(options.out or pretrained.samples)
     out.check_writable()

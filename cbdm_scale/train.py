@@ -71,9 +71,9 @@ def main(argv: Sequence[str]) -> int:
 def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> None:
     """The resolved configuration and what follows from it. Nothing is written."""
     from cbdm_scale.pretrained.finetune import resolve_init_from, write_initial_weights
-    from cbdm_scale.runs.launch import describe, find_data
+    from cbdm_scale.runs.launch import describe, prepare_data
 
-    manifest = find_data(config, write=False)
+    manifest = prepare_data(config, write=False)
     lines: list[str] = []
     if init:
         config, lines = resolve_init_from(config, init, manifest, chosen=parsed.chosen)

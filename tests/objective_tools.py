@@ -58,10 +58,10 @@ def build(n=0, process="ddpm", shape=SHAPE, **options):
 
 
 def with_drawn(draws, **changed):
-    return replace(draws, of_terms=draws.of_terms | changed)
+    return replace(draws, term_draws=draws.term_draws | changed)
 
 
 def rows_of(draws):
     """The images that the regulariser sees, and those that learn the strength."""
-    seen = draws.of_terms.get("rows", draws.kept[:0])
-    return seen, draws.kept if "omega" in draws.of_terms else draws.kept[:0]
+    seen = draws.term_draws.get("rows", draws.kept[:0])
+    return seen, draws.kept if "omega" in draws.term_draws else draws.kept[:0]

@@ -59,7 +59,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 PASSWORD = "planted-password-of-a-url/5d17"
 """Of the MLflow server that the unbroken run logs to."""
 UNBROKEN_IMAGES = 1_920
-EVERY = "--train.save-every", "480", "--train.keep", "9"
+EVERY = "--train.save-every", "480", "--train.keep-checkpoints", "9"
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tune.trials import TrialStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 IMAGES = 1_920
-EVERY = ("--train.save-every", "480", "--train.keep", "9")
+EVERY = ("--train.save-every", "480", "--train.keep-checkpoints", "9")
 
 
 @pytest.fixture(scope="module")

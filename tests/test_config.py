@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import asdict
 
@@ -78,8 +79,8 @@ edm.sigma_data edm.p_mean edm.p_std
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
 loss.tcfg loss.omega_max loss.tcfg_gamma
-train.batch_size train.lr train.warmup_images train.clip train.ema_halflife train.ema_ramp
-train.precision
+train.batch_size train.lr train.warmup_images train.max_grad_norm train.ema_halflife
+train.ema_ramp train.precision
 """
 """Written out once more: an option that changes sides makes old runs unreachable."""
 
@@ -91,6 +92,12 @@ def test_what_a_run_learns_is_its_identity_and_nothing_else_is():
 def test_every_runtime_option_exists():
     for option in RUNTIME_OPTIONS:
         assert any(name == option or name.startswith(option) for name in FLAT), option
+
+
+def test_an_option_at_its_default_leaves_the_name_of_a_run_alone():
+    """So a new option renames no run that does not use it."""
+    of_nothing = hashlib.sha256(b"{}").hexdigest()[:8]
+    assert Config().run_name == f"digits_lt-cbdm-{of_nothing}"
 
 
 def test_the_default_name_says_data_set_and_loss():
@@ -156,7 +163,7 @@ def test_flat_names_are_dotted_paths():
         (lambda: DataConfig(resample_power=-1), r"data.resample_power.*got -1. Try 1"),
         (lambda: DataConfig(resample_power=2), r"data.resample_power.*got 2. Try 1"),
         (lambda: DataConfig(balanced_fraction=1.5), r"balanced_fraction.*got 1.5. Try 0"),
-        (lambda: DataConfig(processes=-1), r"data.processes.*got -1. Try"),
+        (lambda: DataConfig(num_workers=-1), r"data.num_workers.*got -1. Try"),
         (
             lambda: DataConfig(augment="mixup"),
             "data.augment must be none, ada or diffaug, got 'mixup'",

@@ -44,7 +44,7 @@ def pixel_file(cache):
 def test_later_epochs_and_other_processes_get_the_same_batches_from_the_file(root, cache):
     expected = load(open_images(root, flip=True), 9)
     again = open_images(root, flip=True, reader=open_reader(root, cache))
-    for batches in load(again, 9), load(again, 9, processes=1):
+    for batches in load(again, 9), load(again, 9, num_workers=1):
         for a, b in zip(expected, batches, strict=True):
             assert torch.equal(a.x0, b.x0) and torch.equal(a.y, b.y) and a.keys == b.keys
     assert pixel_file(cache).stat().st_size == N * SLOT

@@ -26,8 +26,8 @@ def numbers_of(draws):
     """Every number of an image by name, (N, ...) each."""
     of_image = {"t": draws.t, "eps": draws.eps, "dropped": draws.dropped}
     for name in ("y_alt", "omega"):
-        of_image[name] = draws.of_terms[name]
-    for name, rows in (("kept", draws.kept), ("seen", draws.of_terms["rows"])):
+        of_image[name] = draws.term_draws[name]
+    for name, rows in (("kept", draws.kept), ("seen", draws.term_draws["rows"])):
         of_image[name] = torch.zeros(len(draws.t)).index_fill(0, rows, 1)
     return of_image
 
@@ -35,7 +35,7 @@ def numbers_of(draws):
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_other_labels_have_the_frequencies_of_the_label_power(power):
     n = 20_000
-    y_alt = draw(n, label_power=power).of_terms["y_alt"]
+    y_alt = draw(n, label_power=power).term_draws["y_alt"]
     expected = COUNTS.double() ** power / (COUNTS.double() ** power).sum()
     found = torch.bincount(y_alt, minlength=K) / n
     assert found.tolist() == pytest.approx(expected.tolist(), abs=5 * 0.5 / n**0.5)
@@ -67,7 +67,7 @@ def test_under_edm_a_step_is_the_share_of_training_with_less_noise():
 
 
 def test_strengths_are_uniform_up_to_omega_max():
-    omega = draw(20_000, tcfg=True, omega_max=3.0).of_terms["omega"]
+    omega = draw(20_000, tcfg=True, omega_max=3.0).term_draws["omega"]
     counts = torch.histc(omega, 6, 0, 3)
     assert (counts - 20_000 / 6).abs().max() < 5 * (20_000 / 6) ** 0.5
     assert omega.dtype == torch.float32
@@ -116,8 +116,8 @@ def test_draws_move_together():
     meta = torch.device("meta")
     moved = drawer(tcfg=True)(torch.arange(8), (1, 1, 1), CPU, torch.zeros(8, 9)).to(meta)
     fields = [moved.t, moved.eps, moved.dropped, moved.kept, moved.augment]
-    assert {f.device for f in [*fields, *moved.of_terms.values()]} == {meta}
-    assert moved.of_terms.keys() == {"y_alt", "rows", "omega"}
+    assert {f.device for f in [*fields, *moved.term_draws.values()]} == {meta}
+    assert moved.term_draws.keys() == {"y_alt", "rows", "omega"}
 
 
 # ----------------------------------------------------------------------------
@@ -127,16 +127,16 @@ def test_draws_move_together():
 def test_a_share_of_the_regulariser_costs_that_share():
     n = 4000
     for share in (0.1, 0.5):
-        m = len(draw(n, reg_share=share, p_uncond=0.2).of_terms["rows"])
+        m = len(draw(n, reg_share=share, p_uncond=0.2).term_draws["rows"])
         assert m == pytest.approx(share * 0.8 * n, rel=0.1)
     whole = draw(n, p_uncond=0.2)
-    assert torch.equal(whole.of_terms["rows"], whole.kept)
+    assert torch.equal(whole.term_draws["rows"], whole.kept)
     assert torch.equal(whole.kept, (~whole.dropped).nonzero().flatten())
 
 
 def test_tau_zero_and_ddpm_pay_for_no_second_prediction():
-    assert not len(draw(200, tau=0.0).of_terms["rows"])
-    assert not draw(200, name="ddpm").of_terms
+    assert not len(draw(200, tau=0.0).term_draws["rows"])
+    assert not draw(200, name="ddpm").term_draws
 
 
 def test_a_class_without_images_is_an_error():

@@ -6,7 +6,7 @@ from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_inputs
 
 from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_step
+from cbdm_scale.training.gradients import NonFiniteGuard, RunError, backward, clip_and_step
 
 
 def gradients(net, *, loss=None, micro_batch=0, precision="fp32"):
@@ -117,20 +117,20 @@ GOOD, BAD = torch.tensor(1.0), torch.tensor(float("nan"))
 
 
 def test_a_skipped_step_is_counted_one_step_late():
-    guard = Guard(max_in_a_row=5)
+    guard = NonFiniteGuard(max_in_a_row=5)
     norms = [GOOD, BAD, GOOD, BAD, BAD, GOOD]
     assert [guard.record(norm, ("a",)) for norm in norms] == [0, 0, 1, 0, 1, 1]
     assert guard.flush() == 0
 
 
 def test_the_last_step_is_counted_once():
-    guard = Guard(max_in_a_row=5)
+    guard = NonFiniteGuard(max_in_a_row=5)
     guard.record(BAD, ("a",))
     assert [guard.flush(), guard.flush()] == [1, 0]
 
 
 def test_too_many_skipped_steps_in_a_row_name_their_samples():
-    guard = Guard(max_in_a_row=2)
+    guard = NonFiniteGuard(max_in_a_row=2)
     for norm, key in ((BAD, "x"), (GOOD, "y"), (BAD, "a"), (BAD, "b")):
         guard.record(norm, (key,))
     with pytest.raises(RunError, match=r"2 steps in a row \(train.max_bad_steps\).*: a, b\."):

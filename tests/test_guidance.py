@@ -5,7 +5,7 @@ from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.sampling.guidance import Interval, classifier_free, guide, trained
+from cbdm_scale.sampling.guidance import GuidanceInterval, classifier_free, guide, trained
 from cbdm_scale.sampling.options import check_trained
 
 
@@ -58,7 +58,7 @@ def test_guidance_costs_one_call():
 
 
 def test_outside_the_interval_guidance_is_off_and_the_edges_are_inside():
-    guided = classifier_free(net, 1.6, 7, Interval(STEPS, low=0.1, high=0.5))
+    guided = classifier_free(net, 1.6, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
     always = classifier_free(net, 1.6, 7)
     out, plain, full = guided(X, LEVEL, Y), net(X, LEVEL, Y), always(X, LEVEL, Y)
     assert torch.equal(out[:2], full[:2])  # levels 1 and 5 of 10
@@ -72,21 +72,21 @@ def test_outside_the_interval_half_of_the_work_is_saved():
         calls.append(len(x))
         return x
 
-    guided = classifier_free(counting, 1.0, 7, Interval(STEPS, low=0.1, high=0.5))
+    guided = classifier_free(counting, 1.0, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
     for level in (0, 1, 5, 6):
         guided(X, torch.full_like(LEVEL, level), Y)
     assert calls == [3, 6, 6, 3]
 
 
 def test_an_interval_of_all_levels_is_guidance_to_the_bit():
-    whole, none = Interval(STEPS), Interval(STEPS, low=0.95, high=0.99)
+    whole, none = GuidanceInterval(STEPS), GuidanceInterval(STEPS, low=0.95, high=0.99)
     always = classifier_free(net, 1.6, 7)
     assert torch.equal(classifier_free(net, 1.6, 7, whole)(X, LEVEL, Y), always(X, LEVEL, Y))
     assert torch.equal(classifier_free(net, 1.6, 7, none)(X, LEVEL, Y), net(X, LEVEL, Y))
 
 
 def test_omega_and_augment_reach_both_predictions_inside_the_interval():
-    guided = classifier_free(net, 0.5, 7, Interval(STEPS, low=0.2, high=1.0))
+    guided = classifier_free(net, 0.5, 7, GuidanceInterval(STEPS, low=0.2, high=1.0))
     omega, augment = torch.tensor([0.1, 0.2, 0.3]), torch.arange(27.0).view(3, 9)
     e, e_null = net(X, LEVEL, Y, omega, augment), net(X, LEVEL, NULL, omega, augment)
     expected = torch.cat([e[:1], (1.5 * e - 0.5 * e_null)[1:]])
@@ -121,15 +121,15 @@ def test_a_trained_network_without_a_label_is_not_guided():
 
 
 def test_outside_the_interval_a_trained_network_is_told_zero():
-    guided = trained(net, 0.8, 7, Interval(STEPS, low=0.1, high=0.5))
+    guided = trained(net, 0.8, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
     expected = net(X, LEVEL, Y, torch.tensor([0.8, 0.8, 0]))
     assert torch.equal(guided(X, LEVEL, Y), expected)
-    whole = trained(net, 0.8, 7, Interval(STEPS))
+    whole = trained(net, 0.8, 7, GuidanceInterval(STEPS))
     assert torch.equal(whole(X, LEVEL, Y), trained(net, 0.8, 7)(X, LEVEL, Y))
 
 
 def test_the_mode_chooses_and_two_predictions_are_the_default():
-    everywhere = Interval(STEPS)
+    everywhere = GuidanceInterval(STEPS)
     two, one = classifier_free(net, 0.8, 7), trained(net, 0.8, 7)
     assert torch.equal(guide(net, 0.8, 7, everywhere)(X, LEVEL, Y), two(X, LEVEL, Y))
     assert torch.equal(guide(net, 0.8, 7, everywhere, "tcfg")(X, LEVEL, Y), one(X, LEVEL, Y))
@@ -152,10 +152,10 @@ def test_an_interval_counts_in_shares_of_training_whatever_the_level_is():
     edm = EDM()
     level = (edm.sigma(quantiles).log() / 4).float()
     inside = [False, True, True, False]
-    assert Interval(edm, 0.1, 0.5).holds(level).tolist() == inside
-    assert Interval(STEPS, 0.1, 0.5).holds((10 * quantiles).long()).tolist() == inside
+    assert GuidanceInterval(edm, 0.1, 0.5).holds(level).tolist() == inside
+    assert GuidanceInterval(STEPS, 0.1, 0.5).holds((10 * quantiles).long()).tolist() == inside
     x, y = torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 2, 3])
-    guided = classifier_free(net, 0.7, 7, Interval(edm, 0.1, 0.5))(x, level, y)
+    guided = classifier_free(net, 0.7, 7, GuidanceInterval(edm, 0.1, 0.5))(x, level, y)
     whole = classifier_free(net, 0.7, 7)(x, level, y)
     expected = torch.where(torch.tensor(inside).view(-1, 1, 1, 1), whole, net(x, level, y))
     torch.testing.assert_close(guided, expected)

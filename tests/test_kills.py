@@ -25,7 +25,14 @@ KILLS = 6
 @pytest.mark.parametrize("workers", [2, 3])
 def test_many_kills_change_no_bit(work: Path, workers: int) -> None:
     """kill -9 of workers and of the driver by turns; then the same command, to the end."""
-    more = ("--train.save-every", "480", "--train.keep", "99", "--train.log-every", "480")
+    more = (
+        "--train.save-every",
+        "480",
+        "--train.keep-checkpoints",
+        "99",
+        "--train.log-every",
+        "480",
+    )
     run(command(work, f"whole-{workers}", workers, IMAGES, *more), seconds=1200)
 
     name, log = f"hurt-{workers}", work / f"hurt-{workers}.log"

@@ -12,7 +12,7 @@ from tracking_tools import make_database
 
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.pretrained.network import find_data
+from cbdm_scale.pretrained.network import find_training_data
 from cbdm_scale.sample import main
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import start_averages
@@ -110,7 +110,7 @@ def test_a_checkpoint_of_the_papers_code_is_read(tmp_path):
     again = pretrained.build()
     for name, tensor in net.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    assert find_data(pretrained, "") == (None, "")
+    assert find_training_data(pretrained, "") == (None, "")
     out = str(tmp_path / "sets")
     words = ["--run", str(path), "--num-images", "5", "--out", out, "--cluster.workers", "0"]
     assert main([*words, "--sample.num-steps", "2"]) == 0
@@ -164,13 +164,13 @@ def test_a_configuration_or_checkpoint_of_another_version_is_said(run):
 
 def test_a_training_set_that_changed_is_not_the_runs(run, digits_root):
     pretrained = load_pretrained(run)
-    manifest, root = find_data(pretrained, "")
+    manifest, root = find_training_data(pretrained, "")
     assert manifest is not None and root == digits_root
     config = Path(run, "config.json")
     config.write_text(config.read_text().replace(pretrained.fingerprint, "0" * 16))
-    assert find_data(load_pretrained(run), "") == (None, "")
+    assert find_training_data(load_pretrained(run), "") == (None, "")
     with pytest.raises(ValueError, match="there has fingerprint .* the run learnt from 0000"):
-        find_data(load_pretrained(run), digits_root)
+        find_training_data(load_pretrained(run), digits_root)
 
 
 def keep_two(run: str) -> dict[str, torch.Tensor]:

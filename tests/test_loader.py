@@ -100,7 +100,9 @@ def test_a_restart_continues_as_if_nothing_had_happened(root, step):
 
 def test_the_length_of_the_prefetch_changes_nothing(made):
     images = open_images(made, flip=True)
-    for a, b in zip(load(images, 5, prefetch=1), load(images, 5, prefetch=7), strict=True):
+    for a, b in zip(
+        load(images, 5, prefetch_factor=1), load(images, 5, prefetch_factor=7), strict=True
+    ):
         assert_same(a, b)
 
 
@@ -111,7 +113,7 @@ def test_processes_read_the_same_batches_and_report_the_same_damage(root):
     expected = load(images, 4)
     assert sum(len(batch.substitutions) for batch in expected) > 0
     for processes in (1, 2):
-        found = load(images, 4, processes=processes, prefetch=2)
+        found = load(images, 4, num_workers=processes, prefetch_factor=2)
         for a, b in zip(expected, found, strict=True):
             assert_same(a, b)
 
@@ -164,8 +166,8 @@ def test_an_image_is_flipped_in_some_epochs_and_not_in_others(made):
 @pytest.mark.parametrize(
     ("option", "value", "way_out"),
     [
-        ("processes", -1, "Try 0"),
-        ("prefetch", 0, "Try 4"),
+        ("num_workers", -1, "Try 0"),
+        ("prefetch_factor", 0, "Try 4"),
         ("max_bad", -0.1, "Try 0.01"),
         ("max_bad", 1.1, "Try 0.01"),
         ("max_bad", float("nan"), "Try 0.01"),

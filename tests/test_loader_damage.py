@@ -113,7 +113,7 @@ def test_a_resampled_image_is_replaced_by_one_of_its_class(made, root):
     whole, images = open_resampled(made), open_resampled(root)
     bad = bad_rows(root, "missing shard")
     for processes in (0, 1):
-        before, after = (load(i, 8, processes=processes) for i in (whole, images))
+        before, after = (load(i, 8, num_workers=processes) for i in (whole, images))
         hit = 0
         for a, b in zip(before, after, strict=True):
             assert torch.equal(a.y, b.y) and torch.equal(a.sample_ids, b.sample_ids)

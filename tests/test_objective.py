@@ -82,12 +82,12 @@ def naive_terms(process, x0, y, draws, config, weights):
         h = predict(K if draws.dropped[i] else y[i])
         term = {"dm": norm(h - target)}
         if config.name == "cbdm":
-            h_alt = predict(draws.of_terms["y_alt"][i])
+            h_alt = predict(draws.term_draws["y_alt"][i])
             weight = config.tau * share / config.reg_share if i in seen else 0.0
             term["r"] = weight * norm(h - h_alt.detach())
             term["rc"] = weight * norm(h.detach() - h_alt)
         if config.tcfg:
-            omega = draws.of_terms["omega"][i].double()
+            omega = draws.term_draws["omega"][i].double()
             h_omega, push = predict(y[i], omega), omega * (h - predict(K))
             weight = 1.0 if i in taught else 0.0
             term["g"] = weight * norm(h_omega - push.detach() - target)
@@ -155,7 +155,7 @@ def test_gradients_stop_where_the_equations_say(process, objective):
         expected[i] += pull
         torch.testing.assert_close(grad_alt[m], -config.gamma * pull)
     for j, i in enumerate(taught.tolist()):
-        omega = draws.of_terms["omega"][i]
+        omega = draws.term_draws["omega"][i]
         d = per * (h_omega[j] - omega * (h[i] - h_none[j]) - target[i])
         expected[i] -= config.tcfg_gamma * omega * d
         torch.testing.assert_close(grad_none[j], config.tcfg_gamma * omega * d)
@@ -288,7 +288,7 @@ def test_dropped_labels_weigh_nothing_beyond_the_denoising_loss(process, objecti
         assert not terms[name][dropped].any(), name
     assert torch.equal(terms["total"][dropped], terms["dm"][dropped])
     if len(seen):
-        assert (terms["r"][seen][y[seen] != draws.of_terms["y_alt"][seen]] > 0).all()
+        assert (terms["r"][seen][y[seen] != draws.term_draws["y_alt"][seen]] > 0).all()
     if len(taught):
         assert (terms["g"][taught] > 0).all()
 
@@ -313,7 +313,7 @@ def test_terms_leave_each_others_draws_and_values(process, objective):
     options = OBJECTIVES[objective] | {"p_uncond": 0.3}
     loss, draws = build(32, process, **options)
     plain, before = build(32, process, name="ddpm", p_uncond=0.3)
-    assert not before.of_terms
+    assert not before.term_draws
     for field in ("t", "eps", "dropped", "kept"):
         assert torch.equal(getattr(draws, field), getattr(before, field)), field
     terms = loss(fake_net, x0, y, draws)
@@ -333,7 +333,7 @@ def test_a_share_of_the_regulariser_leaves_the_expectation():
     # Each selection is what the drawer makes for eight other images.
     part, others = build(n * num_selections, reg_share=share, p_uncond=0.0, shape=(1, 1, 1))
     seen = torch.zeros(num_selections * n, dtype=torch.bool)
-    seen[others.of_terms["rows"]] = True
+    seen[others.term_draws["rows"]] = True
     losses, grads = [], []
     for selection in seen.view(num_selections, n):
         rows = selection.nonzero().flatten()

@@ -46,7 +46,7 @@ def network(config):
                 image_size=SIZES.get(config.dataset, 32),
                 num_classes=CLASSES[config.dataset],
                 augment=config.data.conditions_on_augmentation,
-                omega_max=config.loss.strongest,
+                omega_max=config.loss.max_guidance,
             )
         )
 
@@ -85,7 +85,7 @@ def test_the_papers_settings(row):
     assert train.warmup_images == 5_000 * batch
     ema = EMA(torch.nn.Identity(), train.ema_halflife, train.ema_ramp)
     assert ema.decay(batch, batch) == pytest.approx(0.9999, abs=1e-12)
-    assert (train.lr, train.clip, train.ema_ramp) == (2e-4, 1.0, 0.0)
+    assert (train.lr, train.max_grad_norm, train.ema_ramp) == (2e-4, 1.0, 0.0)
     tau = TABLE_7.get(row[0], 1) if loss.name == "cbdm" else 1
     assert (loss.tau, loss.gamma, loss.p_uncond) == (tau, 0.25, 0.1)
     assert loss.label_power == {"bal": 0, "sqr": 0.5}.get(row[1].rpartition("_")[2], 1)

@@ -20,13 +20,13 @@ from cbdm_scale.data.processes import LoaderError
 @pytest.mark.parametrize(
     ("blow", "option"),
     [
-        (signal.SIGKILL, r"data.processes \(2\): loader process \d+ \(-9\).* is gone"),
+        (signal.SIGKILL, r"data.num_workers \(2\): loader process \d+ \(-9\).* is gone"),
         (signal.SIGSTOP, r"data.timeout_s \(1\): no batch came from the 2 loader processes"),
     ],
 )
 def test_a_process_that_is_killed_or_hangs_stops_the_run(tmp_path, blow, option):
     write_digits(tmp_path)
-    config = DataConfig(processes=2, prefetch=1, timeout_s=1)
+    config = DataConfig(num_workers=2, prefetch_factor=1, timeout_s=1)
     batches = load_batches(
         open_images(tmp_path), config, start=0, batch_size=BATCH, rank=0, world_size=1
     )
@@ -53,7 +53,7 @@ from cbdm_scale.data.loader import DataConfig, load_batches
 
 if __name__ == "__main__":
     where = dict(start=0, batch_size=BATCH, rank=0, world_size=1)
-    batches = load_batches(open_images(Path({root!r})), DataConfig(processes=1), **where)
+    batches = load_batches(open_images(Path({root!r})), DataConfig(num_workers=1), **where)
     next(batches)
     print(*[p.pid for p in torch.multiprocessing.active_children()], flush=True)
     time.sleep(600)

@@ -62,12 +62,12 @@ def test_all_predictions_come_from_one_network_call_and_none_twice(process, obje
     assert torch.equal(x, noisy.x[rows]) and torch.equal(level, noisy.level[rows])
     assert torch.equal(augment, draws.augment[rows])
     y_in, none = torch.where(draws.dropped, K, y), torch.full_like(taught, K)
-    y_alt = draws.of_terms.get("y_alt", y)[seen]
+    y_alt = draws.term_draws.get("y_alt", y)[seen]
     assert torch.equal(labels, torch.cat([y_in, y_alt, none, y[taught]]))
     if not len(taught):
         assert omega is None
         return
-    strengths = draws.of_terms["omega"][taught]
+    strengths = draws.term_draws["omega"][taught]
     silent = torch.zeros(40 + len(seen) + len(taught))
     assert torch.equal(omega, torch.cat([silent, strengths]))
     distinct = set(zip(rows.tolist(), labels.tolist(), omega.tolist(), strict=True))
@@ -112,7 +112,7 @@ class Alignment:
         kept, draws = predicted.draws.kept, predicted.draws
         apart = torch.zeros(len(predicted.y))
         apart[kept] = mean_sq(predicted.e[kept] - predicted.further["none"])
-        value = draws.of_terms["strength"].float() * apart
+        value = draws.term_draws["strength"].float() * apart
         return Values((value,), {"alignment": value})
 
 
@@ -146,7 +146,7 @@ SMALL = {
 def all_dropped(draws):
     nobody = draws.kept[:0]
     dropped = replace(draws, dropped=torch.ones_like(draws.dropped), kept=nobody)
-    return with_drawn(dropped, rows=nobody) if "rows" in draws.of_terms else dropped
+    return with_drawn(dropped, rows=nobody) if "rows" in draws.term_draws else dropped
 
 
 @pytest.mark.parametrize("backbone", SMALL)

@@ -119,7 +119,7 @@ def test_a_search_that_could_tell_nothing_is_refused(options, words):
 def test_an_evaluation_counts_with_its_best_strength():
     found = {"0.5": {"fid": 9.0, "fid_few": 1.0}, "2.0": {"fid": 4.0, "fid_few": 4.0}}
     assert best_strength(found, "fid") == "2.0"
-    assert best_strength(found, "few_fid") == "0.5"
+    assert best_strength(found, "fid_few") == "0.5"
     assert best_strength(found, "pareto") == "0.5"
     assert scalar((9.0, 1.0)) == pytest.approx(3.0)
 
@@ -167,7 +167,7 @@ def test_asking_again_asks_the_same_and_another_trial_asks_another():
         assert all(d.low <= first[o] <= d.high for o, d in SPACE.items())
 
 
-@pytest.mark.parametrize("objective", ["fid", "few_fid", "pareto", "pareto_recall"])
+@pytest.mark.parametrize("objective", ["fid", "fid_few", "pareto", "pareto_recall"])
 def test_tpe_asks_nearer_to_where_the_objective_is_low(objective):
     """The objective is |log tau|: its lowest point is tau = 1."""
 

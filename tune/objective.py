@@ -9,18 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-ObjectiveName = Literal["fid", "few_fid", "pareto", "pareto_recall"]
+ObjectiveName = Literal["fid", "fid_few", "pareto", "pareto_recall"]
 Scores = Mapping[str, Mapping[str, float]]
 """Guidance strength (as text) -> name -> value, as ``Evaluation.scores`` has them."""
 METRICS: dict[ObjectiveName, tuple[str, ...]] = {
     "fid": ("fid",),
-    "few_fid": ("fid_few",),
+    "fid_few": ("fid_few",),
     "pareto": ("fid", "fid_few"),
     "pareto_recall": ("fid", "fid_few", "recall"),
 }
 WORDS: dict[ObjectiveName, str] = {
     "fid": "FID",
-    "few_fid": "FID of the few classes",
+    "fid_few": "FID of the few classes",
     "pareto": "geometric mean of FID and FID of the few classes",
     "pareto_recall": "geometric mean of FID, FID of the few classes and 1 - recall",
 }

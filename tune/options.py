@@ -41,7 +41,7 @@ class SearchConfig:
     """Trials at a time; 0: as many as the cluster has room for. The others queue."""
 
     objective: ObjectiveName = "fid"
-    """What is minimised, each trial at its best guidance strength: fid (all classes), few_fid
+    """What is minimised, each trial at its best guidance strength: fid (all classes), fid_few
     (the few ones), pareto (both), pareto_recall (both, and 1 - recall)."""
 
     scheduler: SchedulerName = "asha"
@@ -104,7 +104,7 @@ def searched_row(row: Config) -> Config:
         options["eval.guidance"] = [omega / 2, omega, 2 * omega]
     if row.eval.guidance_mode == "tcfg":  # strengths that the network is not told fail
         omegas = options.get("eval.guidance", row.eval.guidance)
-        options["eval.guidance"] = sorted({min(o, row.loss.strongest) for o in omegas})
+        options["eval.guidance"] = sorted({min(o, row.loss.max_guidance) for o in omegas})
     if row.eval.seed is None:
         options["eval.seed"] = row.seed
     return with_options(row, options)

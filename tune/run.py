@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cbdm_scale.cluster import connect
 from cbdm_scale.config.schema import Config
-from cbdm_scale.runs.launch import check_extractor, find_data
+from cbdm_scale.runs.launch import check_extractor, prepare_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import flatten
 from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
@@ -28,7 +28,7 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
         cluster = replace(base.cluster, workers=options.gpus_per_trial, device="gpu")
         base = replace(base, cluster=cluster)
     steps = all_rungs(options, base)
-    check_extractor(base, find_data(base))
+    check_extractor(base, prepare_data(base))
     connect(base.cluster)
     at_once = max_concurrent(base.cluster, options.at_once)
     storage.check_writable()
@@ -77,11 +77,15 @@ def trial_base(
 
     A population keeps the checkpoint of every rung, from which others may go on.
     """
-    keep = len(steps) + base.train.keep if options.scheduler == "pbt" else base.train.keep
+    keep = (
+        len(steps) + base.train.keep_checkpoints
+        if options.scheduler == "pbt"
+        else base.train.keep_checkpoints
+    )
     return replace(
         base,
         cluster=replace(base.cluster, storage=folder.child("trials").url),
         track=replace(base.track, uri=uri),
-        train=replace(base.train, eval_at=steps[:-1], eval_every=0, keep=keep),
+        train=replace(base.train, eval_at=steps[:-1], eval_every=0, keep_checkpoints=keep),
         eval=replace(base.eval, background="never"),
     )

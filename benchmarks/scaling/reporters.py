@@ -88,7 +88,7 @@ def tiny(root: str, storage: str, workers: int, steps: int) -> Config:
     options = {
         "name": f"of-{workers}",
         "data.root": root,
-        "data.prefetch": 1,
+        "data.prefetch_factor": 1,
         "model.channels": 8,
         "model.multipliers": [1],
         "model.num_blocks": 1,

@@ -31,8 +31,8 @@ RUNTIME_OPTIONS = (
     "preset",
     "init_from",
     "data.root",
-    "data.processes",
-    "data.prefetch",
+    "data.num_workers",
+    "data.prefetch_factor",
     "data.cache",
     "data.cache_gb",
     "data.timeout_s",
@@ -45,7 +45,7 @@ RUNTIME_OPTIONS = (
     "train.micro_batch",
     "train.channels_last",
     "train.compile",
-    "train.keep",
+    "train.keep_checkpoints",
     "train.max_bad_steps",
     "train.log_every",
     "train.save_every",
@@ -117,18 +117,23 @@ class Config:
         self.sample.check_fits(self.process, self.diffusion.num_steps)
         strength = max(self.eval.guidance)
         check_trained(
-            "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.strongest
+            "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.max_guidance
         )
         for workers in range(self.cluster.fewest, self.cluster.workers + 1):
             per_rank(self.train.batch_size, workers)
 
     @property
     def run_name(self) -> str:
-        """``name``; where there is none, data set, title and a hash of the identity options."""
+        """``name``; where there is none, data set, title and a hash of the identity options.
+
+        Only of those that are not at their defaults: an option that is new in a version
+        leaves the names of runs alone that do not use it.
+        """
         if self.name:
             return self.name
-        options = self.identity_options().items()
-        plain = {k: float(v) if type(v) is int else v for k, v in options}  # 1 is 1.0
+        usual = _usual(self.backbone).identity_options()
+        changed = [(k, v) for k, v in self.identity_options().items() if v != usual[k]]
+        plain = {k: float(v) if type(v) is int else v for k, v in changed}  # 1 is 1.0
         text = json.dumps(plain, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.dataset}-{self.title}-{digest}"
@@ -168,6 +173,11 @@ def identity_options(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in flat.items() if not is_runtime(option)}
 
 
+def _usual(backbone: BackboneName) -> Config:
+    """Everything at its default, on a backbone."""
+    return Config(backbone=backbone, model=backbone_config(backbone))
+
+
 def from_dict(tree: Any) -> Config:
     """The inverse of ``dataclasses.asdict`` after a trip through JSON; ValueError if damaged.
 
@@ -175,6 +185,5 @@ def from_dict(tree: Any) -> Config:
     """
     if not isinstance(tree, dict):
         raise ValueError(f"a configuration is an object of JSON, got {type(tree).__name__}")
-    backbone = tree.get("backbone", "unet")
-    usual = Config(backbone=backbone, model=backbone_config(backbone))
+    usual = _usual(tree.get("backbone", "unet"))
     return with_values(usual, {k: v for k, v in tree.items() if k not in ("image", "classes")})

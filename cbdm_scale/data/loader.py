@@ -156,15 +156,15 @@ def load_batches(
             yield slots(sample_id, batch_size, rank, world_size)
             sample_id += batch_size
 
-    if config.processes:
+    if config.num_workers:
         server = torch.multiprocessing.get_context("forkserver")
         server.set_forkserver_preload([__name__])  # torch is imported once, not per process
         loader: torch.utils.data.DataLoader[Packed] = torch.utils.data.DataLoader(
             PackedImages(dataset),  # type: ignore[arg-type]
             batch_size=None,
             sampler=steps(),
-            num_workers=config.processes,
-            prefetch_factor=config.prefetch,
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch_factor,
             multiprocessing_context=server,
             worker_init_fn=leave_with_parent,
         )
@@ -173,7 +173,7 @@ def load_batches(
         return
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
         ahead = (thread.submit(dataset.__getitem__, sample_ids) for sample_ids in steps())
-        queue = deque(islice(ahead, config.prefetch))
+        queue = deque(islice(ahead, config.prefetch_factor))
         try:
             while True:
                 yield queue.popleft().result()

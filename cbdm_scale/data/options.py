@@ -41,10 +41,10 @@ class DataConfig:
     balanced_fraction: UnitFloat = 0.0
     """Share of every batch that is drawn uniformly over classes."""
 
-    processes: NonNegativeInt = 0
+    num_workers: NonNegativeInt = 0
     """Processes that read and decode, per worker; 0 is a thread of the worker."""
 
-    prefetch: PositiveInt = 4
+    prefetch_factor: PositiveInt = 4
     """Batches read ahead, per process (or by the thread)."""
 
     cache: str = ""

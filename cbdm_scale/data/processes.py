@@ -118,9 +118,9 @@ def _say(watch: Watch) -> str:
     count = len(watch.processes)
     if watch.gone:
         return (
-            f"data.processes ({count}): loader process {', '.join(watch.gone)} is gone; exit "
-            "code -9 is a kill, often for want of memory. Try fewer --data.processes or a "
-            "smaller --data.prefetch."
+            f"data.num_workers ({count}): loader process {', '.join(watch.gone)} is gone; exit "
+            "code -9 is a kill, often for want of memory. Try fewer --data.num-workers or a "
+            "smaller --data.prefetch-factor."
         )
     return (
         f"data.timeout_s ({watch.patience_s:g}): no batch came from the {count} loader "

@@ -13,7 +13,7 @@ from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
-from cbdm_scale.pretrained.network import PretrainedNetwork, find_data
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -84,7 +84,7 @@ class Inputs:
 def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inputs:
     """Find and check it all; ValueError says what is not there, or does not fit."""
     pretrained = _with_dataset(options, pretrained)
-    real, root = find_data(pretrained, options.data.root)
+    real, root = find_training_data(pretrained, options.data.root)
     config = pretrained.config
     if real is None:
         raise ValueError(

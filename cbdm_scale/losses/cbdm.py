@@ -52,12 +52,12 @@ class CBDM:
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """e' of the images seen."""
-        rows = draws.of_terms["rows"]
-        return {"alt": Branch(draws.of_terms["y_alt"][rows], rows)}
+        rows = draws.term_draws["rows"]
+        return {"alt": Branch(draws.term_draws["y_alt"][rows], rows)}
 
     def values(self, predicted: Predicted) -> Values:
         """Equation 4 without L_DM: zero for the images that are not seen."""
-        e, rows = predicted.e, predicted.draws.of_terms["rows"]
+        e, rows = predicted.e, predicted.draws.term_draws["rows"]
         t = predicted.draws.t[rows].float()
         weight = self.tau * t / self.num_steps / self.reg_share  # (M,)
         r, rc, pull = (

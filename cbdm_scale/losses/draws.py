@@ -31,11 +31,11 @@ class Drawer:
         t = self.process.step(rng.uniform(self.seed, "timestep", images)[:, 0])
         dropped = rng.uniform(self.seed, "label drop", images)[:, 0] < self.p_uncond
         kept = (~dropped).nonzero()[:, 0]
-        of_terms: dict[str, Tensor] = {}
+        term_draws: dict[str, Tensor] = {}
         for term in self.terms:
             drawn = term.draw(self.seed, images, dropped)
-            assert not drawn.keys() & of_terms.keys(), "two terms draw under one name"
-            of_terms |= drawn
+            assert not drawn.keys() & term_draws.keys(), "two terms draw under one name"
+            term_draws |= drawn
         numel = math.prod(shape)
         eps = rng.normal(self.seed, "noise", images.to(device), numel).view(-1, *shape)
-        return Draws(t, eps, dropped, kept, of_terms, augment).to(device)
+        return Draws(t, eps, dropped, kept, term_draws, augment).to(device)

@@ -54,7 +54,7 @@ class LossConfig:
         return f"{self.name}_tcfg" if self.tcfg else self.name
 
     @property
-    def strongest(self) -> float:
+    def max_guidance(self) -> float:
         """The largest guidance strength that the network is trained with; 0 is none."""
         return self.omega_max if self.tcfg else 0.0
 

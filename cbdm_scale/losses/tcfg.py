@@ -55,7 +55,7 @@ class TCFG:
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """e_uncond and e_omega of the images whose label was kept."""
-        kept, omega = draws.kept, draws.of_terms["omega"]
+        kept, omega = draws.kept, draws.term_draws["omega"]
         none = torch.full_like(kept, self.null_label)
         return {"none": Branch(none, kept), "omega": Branch(y[kept], kept, omega[kept])}
 
@@ -69,7 +69,7 @@ class TCFG:
                 predicted.further["none"],
                 predicted.further["omega"],
                 predicted.noisy.target[kept],
-                predicted.draws.of_terms["omega"][kept],
+                predicted.draws.term_draws["omega"][kept],
                 self.gamma,
             )
         )

@@ -22,7 +22,7 @@ class Draws:
     eps: Tensor  # (N, C, H, W) standard normal
     dropped: Tensor  # (N,) bool, label dropped for guidance
     kept: Tensor  # (G,) int64, the images whose label was not dropped
-    of_terms: Mapping[str, Tensor] = field(default_factory=dict)  # what the terms drew
+    term_draws: Mapping[str, Tensor] = field(default_factory=dict)  # what the terms drew
     augment: Tensor | None = None  # (N, 9) how x0 was augmented, if the network is given it
 
     def to(self, device: torch.device) -> "Draws":
@@ -36,7 +36,7 @@ class Draws:
             move(self.eps),
             move(self.dropped),
             move(self.kept),
-            {name: move(v) for name, v in self.of_terms.items()},
+            {name: move(v) for name, v in self.term_draws.items()},
             None if self.augment is None else move(self.augment),
         )
 

@@ -12,7 +12,7 @@ from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
-from cbdm_scale.pretrained.network import PretrainedNetwork, find_data, network_spec
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data, network_spec
 from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
@@ -235,7 +235,7 @@ def label_rows(pretrained: PretrainedNetwork, manifest: Manifest, how: str) -> t
         return by_number, f"by number: the same data set, {here} classes"
     names = pretrained.class_names
     if not names:
-        real, _ = find_data(pretrained, "")
+        real, _ = find_training_data(pretrained, "")
         names = real.class_names if real else ()
     if not names:
         return mean, (

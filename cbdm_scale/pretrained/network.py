@@ -58,7 +58,7 @@ def network_spec(config: Config, image: ImageSpec) -> NetworkSpec:
         num_classes=image.num_classes,
         num_steps=config.diffusion.num_steps,
         augment=config.data.conditions_on_augmentation,
-        omega_max=config.loss.strongest,
+        omega_max=config.loss.max_guidance,
     )
 
 
@@ -177,7 +177,9 @@ def _check_shapes(where: str, spec: NetworkSpec, tensors: Mapping[str, Tensor]) 
         )
 
 
-def find_data(pretrained: PretrainedNetwork, data_root: str) -> tuple[Manifest | None, str]:
+def find_training_data(
+    pretrained: PretrainedNetwork, data_root: str
+) -> tuple[Manifest | None, str]:
     """The data set that it learnt: manifest and root; None and "" where it is not to be had.
 
     ``data_root`` says where the data set is now; then it must be there, and be the same.

@@ -62,7 +62,7 @@ class RealData:
     flip: bool = True
     """Mirror training images, each with probability 1/2; the digits' default is not to."""
 
-    processes: int = 0
+    num_workers: int = 0
     """Processes that read and decode, per worker; 0 is a thread of the worker."""
 
 

@@ -61,7 +61,7 @@ class Task:
 
 def train_and_test(
     world: World,
-    published: ReportCheckpoint,
+    report_checkpoint: ReportCheckpoint,
     log: Log = print,
     *,
     task: Task,

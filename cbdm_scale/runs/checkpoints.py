@@ -82,13 +82,18 @@ class CheckpointManager:
         folder: Storage,
         world: World,
         tracker: Tracker,
-        published: ReportCheckpoint,
+        report_checkpoint: ReportCheckpoint,
         about: dict[str, Any],
         keep: int,
         needed: Callable[[], Collection[int]],
     ):
         self.folder, self.world, self.tracker = folder, world, tracker
-        self.published, self.about, self.keep, self.needed = published, about, keep, needed
+        self.report_checkpoint, self.about, self.keep, self.needed = (
+            report_checkpoint,
+            about,
+            keep,
+            needed,
+        )
         self.saved = self.whole = -1
         """Images of the newest checkpoint, and of the newest that is known to be whole."""
         self.writer = Writer()
@@ -122,7 +127,7 @@ class CheckpointManager:
             if self.world.rank == 0:
                 self.writer.wait()
         self.whole = self.saved
-        self.published(self.newest_path, {"images": float(self.saved)})
+        self.report_checkpoint(self.newest_path, {"images": float(self.saved)})
         self.prune()
 
     def check(self) -> float:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbdm_scale import __version__
-from cbdm_scale.config.schema import Config, identity_options
+from cbdm_scale.config.schema import Config, from_dict, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
@@ -29,7 +29,7 @@ from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.options import per_rank
 
 
-def find_data(config: Config, *, write: bool = True) -> Manifest:
+def prepare_data(config: Config, *, write: bool = True) -> Manifest:
     """The data set; the digits are made on the spot where they are missing.
 
     Without ``write`` they are made in a temporary folder, and nothing of them stays.
@@ -97,8 +97,8 @@ def open_run_dir(config: Config, manifest: Manifest) -> Storage:
     run = storage.child(config.run_name)
     if run.exists(RunDir.CONFIG):
         try:
-            before = flatten(run.read_json(RunDir.CONFIG))
-            before.pop("classes", None)  # the fingerprint stands for them
+            there = run.read_json(RunDir.CONFIG)
+            before = from_dict(there).flat() | flatten({"image": there.get("image", {})})
         except ValueError as error:
             raise ValueError(
                 f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
@@ -142,7 +142,7 @@ def launch_run(
     from cbdm_scale.runs.worker import run_rank
     from cbdm_scale.training.distributed import run_in_world
 
-    manifest = find_data(config)
+    manifest = prepare_data(config)
     lines: list[str] = []
     if init_from:
         config, lines = resolve_init_from(config, init_from, manifest, chosen=chosen)

@@ -59,7 +59,7 @@ LAST_WORDS_S = 20.0
 
 def run_rank(
     world: World,
-    published: ReportCheckpoint,
+    report_checkpoint: ReportCheckpoint,
     say: Log = print,
     *,
     config: Config,
@@ -75,7 +75,7 @@ def run_rank(
     if world.rank == 0 and run_id:
         tracker = MlflowTracker(run, tracking_uri, run_id)
     try:
-        outcome = Run(config, world, run, tracker, published, say).go()
+        outcome = Run(config, world, run, tracker, report_checkpoint, say).go()
     except (RunError, ValueError) as error:
         outcome = {"error": " ".join(sorted(set(world.gather(str(error))) - {""}))}
     outcome["unsent"] = tracker.close(LAST_WORDS_S)
@@ -91,7 +91,7 @@ class Run:
         world: World,
         run: Storage,
         tracker: Tracker,
-        published: ReportCheckpoint,
+        report_checkpoint: ReportCheckpoint,
         print_line: Log,
     ):
         self.config, self.world, self.folder = config, world, run
@@ -112,9 +112,9 @@ class Run:
             run,
             world,
             tracker,
-            published,
+            report_checkpoint,
             about,
-            config.train.keep,
+            config.train.keep_checkpoints,
             lambda: self.scheduler.needed,
         )
 
@@ -149,7 +149,7 @@ class Run:
         stopped = stop.is_set if stop else lambda: False
         notice = PreemptionMonitor(self.print_line)
 
-        def leave() -> bool:
+        def preemption_save_due() -> bool:
             if world.rank:
                 return False
             self.shown.reach(state.progress.num_seen)
@@ -162,7 +162,7 @@ class Run:
             save=self.checkpoints.save,
             keep_averages=self.keep_averages,
             stop=stopped,
-            save_now=leave,
+            save_now=preemption_save_due,
             log=self.say,
         )
         how = ""

@@ -21,7 +21,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
 from cbdm_scale.sampling.dpm import dpm_solver
-from cbdm_scale.sampling.guidance import Interval, guide
+from cbdm_scale.sampling.guidance import GuidanceInterval, guide
 from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.sampling.steps import Draw
@@ -58,7 +58,7 @@ class Sampler:
         """
         assert samples.shape == y.shape, "one label for every sample"
         config, shape = self.config, self.shape
-        interval = Interval(self.process, config.guidance_from, config.guidance_to)
+        interval = GuidanceInterval(self.process, config.guidance_from, config.guidance_to)
         guided = guide(net, omega, self.null_label, interval, self.guidance_mode)
         size, images = self.chunk_size, []
         for part, y_part in zip(samples.split(size), y.split(size), strict=True):

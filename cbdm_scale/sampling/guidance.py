@@ -11,7 +11,7 @@ from cbdm_scale.sampling.options import GuidanceMode
 
 
 @dataclass(frozen=True)
-class Interval:
+class GuidanceInterval:
     """Noise levels at which guidance acts (Kynkäänniemi et al., 2024): low <= t / T <= high.
 
     Under EDM t / T is the share of training with less noise.
@@ -33,7 +33,7 @@ class Interval:
 
 
 def classifier_free(
-    net: Net, omega: float, null_label: int, interval: Interval | None = None
+    net: Net, omega: float, null_label: int, interval: GuidanceInterval | None = None
 ) -> Net:
     """Push the prediction away from the unconditional one (Ho & Salimans, 2022).
 
@@ -69,7 +69,9 @@ def classifier_free(
     return guided if strength else net
 
 
-def trained(net: Net, omega: float, null_label: int, interval: Interval | None = None) -> Net:
+def trained(
+    net: Net, omega: float, null_label: int, interval: GuidanceInterval | None = None
+) -> Net:
     """Give the network the strength: TCFG taught it what to predict (Equation 32).
 
         net(x, level, y, omega)
@@ -99,7 +101,7 @@ def guide(
     net: Net,
     omega: float,
     null_label: int,
-    interval: Interval | None = None,
+    interval: GuidanceInterval | None = None,
     mode: GuidanceMode = "cfg",
 ) -> Net:
     """The network guided with strength omega, by two predictions (cfg) or one (tcfg)."""

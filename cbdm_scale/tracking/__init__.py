@@ -8,9 +8,9 @@ mlflow_internals.py: what MLflow does inside and is done here as well.
 """
 
 from cbdm_scale.tracking.client import check_server, database_file, hide_password
+from cbdm_scale.tracking.log_evaluation import log_results, run_id_of
 from cbdm_scale.tracking.models import fetch_model
 from cbdm_scale.tracking.options import TrackConfig
-from cbdm_scale.tracking.results import log_results, run_id_of
 from cbdm_scale.tracking.runs import (
     default_tracking_uri,
     end_run,

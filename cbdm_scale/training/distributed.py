@@ -186,8 +186,8 @@ def run_in_world(
     rank_main: Callable[..., dict[str, Any]],
     timeout_s: float,
     device: torch.device,
-    published: Callable[[str, dict[str, float]], None],
+    report_checkpoint: Callable[[str, dict[str, float]], None],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """``rank_main(world, published, log)`` on a rank of an initialised process group."""
-    return rank_main(DistributedWorld(device, timeout_s), published, log)
+    """``rank_main(world, report_checkpoint, log)`` on a rank of an initialised group."""
+    return rank_main(DistributedWorld(device, timeout_s), report_checkpoint, log)

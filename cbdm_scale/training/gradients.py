@@ -67,7 +67,7 @@ def clip_and_step(optimizer: torch.optim.Optimizer, lr: float, clip: float) -> T
     return norm
 
 
-class Guard:
+class NonFiniteGuard:
     """Counts the steps that were skipped, reading one step late so that no device waits.
 
     The norm is the reduced gradient's and so the same on every rank: all come to one verdict.

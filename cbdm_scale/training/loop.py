@@ -16,7 +16,7 @@ from cbdm_scale.diffusion import rng
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.training.distributed import World
-from cbdm_scale.training.gradients import Guard, RunError, backward, clip_and_step
+from cbdm_scale.training.gradients import NonFiniteGuard, RunError, backward, clip_and_step
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.state import State
@@ -67,7 +67,7 @@ def train(
     progress = state.progress
     module = torch.compile(state.net) if config.compile else state.net
     net = world.wrap(cast(nn.Module, module))
-    guard, meter = Guard(config.max_bad_steps), Meter(world)
+    guard, meter = NonFiniteGuard(config.max_bad_steps), Meter(world)
     gradients = partial(
         backward,
         net,
@@ -109,7 +109,7 @@ def train(
 
         # Update the weights and their average.
         lr = config.lr * min(progress.num_seen / max(config.warmup_images, 1), 1)
-        norm = clip_and_step(state.optimizer, lr, config.clip)
+        norm = clip_and_step(state.optimizer, lr, config.max_grad_norm)
         progress.num_seen += config.batch_size
         progress.steps += 1
         state.ema.update(state.net, progress.num_seen, config.batch_size)

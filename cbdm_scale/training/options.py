@@ -61,7 +61,7 @@ class TrainConfig:
     warmup_images: NonNegativeInt = 320_000
     """Images over which the learning rate rises linearly from 0 (the authors' 5,000 steps)."""
 
-    clip: PositiveFloat = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """Largest norm of the gradient; larger ones are scaled down to it."""
 
     ema_halflife: PositiveFloat = 443_600
@@ -99,7 +99,7 @@ class TrainConfig:
     eval_at: tuple[PositiveInt, ...] = ()
     """Further numbers of images after which to evaluate, such as the rungs of a search."""
 
-    keep: PositiveInt = 3
+    keep_checkpoints: PositiveInt = 3
     """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
 
     max_bad_steps: int = 5
