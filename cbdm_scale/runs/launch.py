@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbdm_scale import __version__
+from cbdm_scale.config.run_options import resolve
 from cbdm_scale.config.schema import Config, from_dict, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
@@ -142,6 +143,7 @@ def launch_run(
     from cbdm_scale.runs.worker import run_rank
     from cbdm_scale.training.distributed import run_in_world
 
+    config = resolve(config)
     manifest = prepare_data(config)
     lines: list[str] = []
     if init_from:
