@@ -82,21 +82,21 @@ def heard(name, augment, n=20):
     return draws, told
 
 
-def test_both_predictions_of_cbdm_hear_the_same_numbers():
+def test_both_predictions_of_cbdm_are_given_the_same_numbers():
     numbers = torch.randn(20, 9)
     draws, told = heard("cbdm", numbers)
-    assert 0 < len(draws.of_terms["rows"]) < 20
-    assert torch.equal(told, torch.cat([numbers, numbers[draws.of_terms["rows"]]]))
+    assert 0 < len(draws.term_draws["rows"]) < 20
+    assert torch.equal(told, torch.cat([numbers, numbers[draws.term_draws["rows"]]]))
 
 
-def test_ddpm_hears_the_numbers_of_dropped_labels_too():
+def test_ddpm_is_given_the_numbers_of_dropped_labels_too():
     numbers = torch.randn(20, 9)
     draws, told = heard("ddpm", numbers)
     assert draws.dropped.any() and torch.equal(told, numbers)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "cbdm"])
-def test_without_numbers_nothing_is_told(name):
+def test_without_numbers_nothing_is_given(name):
     draws, told = heard(name, None)
     assert draws.augment is None and told is None
 
