@@ -1,4 +1,4 @@
-"""What the sample command can be told."""
+"""Options of the sample command."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -141,7 +141,7 @@ def _class_chart(rows: list[Row], theirs: list[Row], without: list[float]) -> An
         scale=alt.Scale(domain=list(series), range=[shapes.get(s, "circle") for s in series]),
         sort=None,
     )
-    told = tooltip(name="class", series="group", images="training images", text="value")
+    tip = tooltip(name="class", series="group", images="training images", text="value")
     ours, others = layers(rows), layers([{**row, "series": OTHER_RUN} for row in theirs])
     parts = []
     if theirs and crowded:
@@ -150,11 +150,11 @@ def _class_chart(rows: list[Row], theirs: list[Row], without: list[float]) -> An
         parts.append(dashed.encode(x=x, y=y, color=colour))
     elif theirs:
         hollow = others.mark_point(filled=False, size=45, strokeWidth=1.5)
-        parts.append(hollow.encode(x=x, y=y, color=colour, shape=shape, tooltip=told))
+        parts.append(hollow.encode(x=x, y=y, color=colour, shape=shape, tooltip=tip))
     whiskers = ours.mark_rule(opacity=0.15 if crowded else 0.5)
     parts.append(whiskers.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q", color=colour))
     points = ours.mark_point(filled=True, opacity=1, size=28 if crowded else 70)
-    parts.append(points.encode(x=x, y=y, color=colour, shape=shape, tooltip=told))
+    parts.append(points.encode(x=x, y=y, color=colour, shape=shape, tooltip=tip))
     if crowded:
         line = layers(_medians(rows, "median")).mark_line(strokeWidth=2)
         parts.append(line.encode(x=x, y=y, color=colour))
@@ -242,7 +242,7 @@ def curve(
 def _guidance_chart(ours: list[Row], theirs: list[Row], lower: bool, best_fid: float) -> Any:
     x = alt.X("omega:Q", title=OMEGA, scale=alt.Scale(zero=False, nice=False, padding=8))
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
-    told = tooltip(omega=OMEGA, text="value")
+    tip = tooltip(omega=OMEGA, text="value")
     rule = layers([{"omega": best_fid}]).mark_rule(color=COLOUR["best"], strokeDash=[4, 3])
     parts = [rule.encode(x=x)]
     for rows, colour in ((theirs, COLOUR["other"]), (ours, COLOUR["run"])):
@@ -252,10 +252,10 @@ def _guidance_chart(ours: list[Row], theirs: list[Row], lower: bool, best_fid: f
         band = data.mark_area(color=colour, opacity=0.18)
         parts.append(band.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q"))
         line = data.mark_line(color=colour, point={"color": colour, "size": 45})
-        parts.append(line.encode(x=x, y=y, tooltip=told))
+        parts.append(line.encode(x=x, y=y, tooltip=tip))
     best = (min if lower else max)(ours, key=lambda row: float(row["value"]))
     ring = layers([best]).mark_point(size=170, color=COLOUR["ink"], strokeWidth=1.8)
-    return alt.layer(*parts, ring.encode(x=x, y=y, tooltip=told))
+    return alt.layer(*parts, ring.encode(x=x, y=y, tooltip=tip))
 
 
 def prd_panels(found: SetResult, other: SetResult | None) -> list[Panel]:
@@ -278,14 +278,14 @@ def prd_panels(found: SetResult, other: SetResult | None) -> list[Panel]:
     for name, beta in (("F_8", 8.0), ("F_1/8", 1 / 8)):
         recall, precision = _largest_f(found, beta)
         marks.append({"name": name, "recall": recall, "precision": precision})
-    told = [alt.Tooltip("name:N", title="largest"), "recall:Q", "precision:Q"]
-    told[1:] = [alt.Tooltip(f"{field}:Q", format=".3f") for field in ("recall", "precision")]
+    tip = [alt.Tooltip("name:N", title="largest"), "recall:Q", "precision:Q"]
+    tip[1:] = [alt.Tooltip(f"{field}:Q", format=".3f") for field in ("recall", "precision")]
     line = layers(rows).mark_line(strokeWidth=2.2)
     points = layers(marks).mark_point(filled=True, opacity=1, size=60, color=COLOUR["run"])
     words = layers(marks).mark_text(align="right", dx=-7, dy=6, color=COLOUR["ink"])
     chart = alt.layer(
-        line.encode(x=x, y=y, color=colour, order="at:Q", tooltip=told[1:]),
-        points.encode(x=x, y=y, tooltip=told),
+        line.encode(x=x, y=y, color=colour, order="at:Q", tooltip=tip[1:]),
+        points.encode(x=x, y=y, tooltip=tip),
         words.encode(x=x, y=y, text="name:N"),
     )
     return [Panel("Precision and recall of distributions", "", chart)]
@@ -322,12 +322,12 @@ def copies_panels(evaluation: Evaluation) -> list[Panel]:
     dodge = alt.YOffset("side:N", sort=["generated", "real"])
     title = "% of images as close to a training image as a copy"
     x, bars = alt.X("value:Q", title=title), layers(rows)
-    told = tooltip(group="classes", side="images", text="near-copies")
+    tip = tooltip(group="classes", side="images", text="near-copies")
     fill = alt.Color("colour:N", scale=None)
     chart = alt.layer(
-        bars.mark_bar().encode(x=x, y=y, yOffset=dodge, color=fill, tooltip=told),
+        bars.mark_bar().encode(x=x, y=y, yOffset=dodge, color=fill, tooltip=tip),
         bars.mark_rule(color=COLOUR["ink"], strokeWidth=1.3).encode(
-            x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=dodge, tooltip=told
+            x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=dodge, tooltip=tip
         ),
     )
     about = "grey: real images that were not trained on" if chance else ""
