@@ -104,14 +104,14 @@ def test_an_average_of_another_width_is_found_from_the_kept_ones(tmp_path, width
     walk(
         net,
         400,
-        25,
+        20,
         (*averages, wanted),
         lambda images: keep_averages(run, averages, images),
     )
     found = average_of_width(run, width, 400 * BATCH)
     for name, value in wanted.averages.items():
         apart = (found[name] - value).norm() / (averages[0].averages[name] - value).norm()
-        assert apart < 0.08, name  # float16 and 16 kept pairs
+        assert apart < 0.05, name  # float16 and 20 kept pairs
 
 
 def test_more_kept_averages_come_nearer():
