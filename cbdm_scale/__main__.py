@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from cbdm_scale.cli.command import completion_script, main_of
+from cbdm_scale import __version__
+from cbdm_scale.cli.command import main_of
 
 COMMANDS = {
     "prepare": (
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
     """Hand the words to the command that the first of them names. The exit status."""
     name, words = (argv[0], argv[1:]) if argv else ("", [])
     if name == "completion":
+        from cbdm_scale.cli.completion import completion_script
+
         modules = [
             import_module(m) for m in dict.fromkeys(m for m, _ in COMMANDS.values() if m)
         ]
@@ -41,8 +44,11 @@ def main(argv: Sequence[str]) -> int:
     if name in COMMANDS:
         of_data = [name] if name in ("verify", "describe") else []
         return int(import_module(COMMANDS[name][0]).main([*of_data, *words]))
-    if name not in ("", "-h", "--help"):
+    if name not in ("", "-h", "--help", "--version"):
         raise ValueError(f"{name} is no command. Choose from: {', '.join(COMMANDS)}.")
+    if name == "--version":
+        print(f"cbdm_scale {__version__}")
+        return 0
     print("usage: cbdm COMMAND [options]\n")
     print("\n".join(f"  {name:12}{about}" for name, (_, about) in COMMANDS.items()))
     print("\ncbdm COMMAND --help says what it takes.")

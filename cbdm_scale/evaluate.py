@@ -8,9 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
+from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.pretrained.options import config_of
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.training.options import check_source
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.evaluation.results import Evaluation
@@ -35,25 +36,25 @@ COMMAND = Command(
 
 def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Typed]:
     """The options, the network that decides their defaults, and what was typed."""
-    typed = COMMAND.read(argv)
-    options = with_values(EvaluateOptions(), typed)
-    check_source(options.run, options.weights)
-    from cbdm_scale.pretrained.loading import load_pretrained
-
-    pretrained = load_pretrained(
-        options.run,
-        weights=options.weights,
-        resolution=options.resolution,
-        tracking_uri=options.track.uri,
+    typed = COMMAND.read(
+        argv, lambda typed: [usual(config_of(typed.get("run", "")), typed.get("samples", ""))]
     )
-    config = pretrained.config
+    pretrained = with_values(EvaluateOptions(), typed).load()
+    base = usual(pretrained.config, typed.get("samples", ""))
+    return with_values(base, typed), pretrained, typed
+
+
+def usual(config: Config | None, samples: str) -> EvaluateOptions:
+    """The defaults for the network of a run, and for images that are there already."""
+    if not config:
+        return EvaluateOptions()
     known = config.eval.extractor != "none"
-    base = EvaluateOptions(
-        samples=options.samples,
-        num_images=0 if options.samples else config.eval.num_images,
-        guidance=config.eval.guidance[: 1 if options.samples else None],
+    return EvaluateOptions(
+        samples=samples,
+        num_images=0 if samples else config.eval.num_images,
+        guidance=config.eval.guidance[: 1 if samples else None],
         guidance_mode=config.eval.guidance_mode,
-        extractor=config.eval.extractor if known else options.extractor,
+        extractor=config.eval.extractor if known else EvaluateOptions.extractor,
         extractor_weights=config.eval.extractor_weights,
         allow_weights=config.eval.allow_weights,
         resize=config.eval.resize,
@@ -61,7 +62,6 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Ty
         chunk_size=config.eval.chunk_size,
         sample=config.sample,
     )
-    return with_values(base, typed), pretrained, typed
 
 
 def start(options: EvaluateOptions, pretrained: "PretrainedNetwork", typed: Typed) -> int:

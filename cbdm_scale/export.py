@@ -3,17 +3,16 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.data.options import DataRoot
+from cbdm_scale.pretrained.options import NetworkOptions
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.options import TrackUri
 from cbdm_scale.training.options import check_source
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -25,27 +24,15 @@ DIFFUSERS, PROGRAM = "diffusers", "denoiser.pt2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    run: str = ""
-    """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
-    (models:/NAME@ALIAS), a checkpoint of the paper's own code (.pt), a folder of diffusers."""
+class ExportOptions(NetworkOptions):
+    """Which network, and where it is written to."""
 
     out: str = ""
     """Folder that it is written to; one that is not there yet, or is empty."""
 
-    weights: str = "ema"
-    """ema: the weights' average. raw: as they were trained. power:WIDTH: an average found after
-    training."""
-
     program: bool = False
     """Also the denoiser as one file of torch.export (denoiser.pt2), which runs without this
     package: in a process of torch alone, in C++ (AOTInductor), by what reads its graphs."""
-
-    resolution: int | None = None
-    """Height of the images, for a .pt file that does not say it."""
-
-    data: DataRoot = field(default_factory=DataRoot)
-    track: TrackUri = field(default_factory=TrackUri)
 
 
 COMMAND = Command(
@@ -140,15 +127,9 @@ def start(options: ExportOptions) -> int:
     to = Path(options.out).expanduser()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ValueError(f"out ({to}) is there already, not empty. Give --out another folder.")
-    from cbdm_scale.pretrained.loading import load_pretrained
     from cbdm_scale.pretrained.network import find_training_data
 
-    pretrained = load_pretrained(
-        options.run,
-        weights=options.weights,
-        resolution=options.resolution,
-        tracking_uri=options.track.uri,
-    )
+    pretrained = options.load()
     real, _ = find_training_data(pretrained, options.data.root)
     evaluation, notes = find_evaluation(pretrained, options.weights)
     for note in (*pretrained.notes, *notes):

@@ -6,19 +6,47 @@ of the set, draw its grid, give it out in the form that was asked for.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from cbdm_scale.cli.command import Command, Typed, main_of
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
-from cbdm_scale.generation.options import SampleOptions
+from cbdm_scale.pretrained.options import GenerationOptions, config_of
+from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.training.options import check_source
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.generation.plan import SetPlan
     from cbdm_scale.generation.store import ChunkStore
     from cbdm_scale.pretrained.network import PretrainedNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(GenerationOptions):
+    """The run's own configuration decides the defaults, once --run is given."""
+
+    num_images: PositiveInt = 10_000
+    """Images of the set. Section 4.1: 50,000. More of the same set later keeps these."""
+
+    labels: str = "cyclic"
+    """cyclic: the classes in turn, equally many of each. train, sqrt, bal or a number: drawn,
+    with probabilities proportional to the training counts to the power 1, 1/2, 0 or that."""
+
+    classes: tuple[int, ...] = ()
+    """Only these classes, by number, such as 3 7; none is all."""
+
+    format: Literal["png", "npz", "shards"] = "png"
+    """png: a folder a class. npz: arr_0 (N, H, W, C) uint8 and arr_1, the layout of ADM.
+    shards: a data set to train on."""
+
+    out: str = ""
+    """Folder or URL of sets; "" is samples/ in the run, ~/cbdm_scale/samples without a run."""
+
+    dataset: str = ""
+    """Name of the data set that --format shards makes; "" is the run's own."""
+
 
 COMMAND = Command(
     name="sample",
@@ -38,19 +66,16 @@ COMMAND = Command(
 
 def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Typed]:
     """The options, the network that decides their defaults, and what was typed."""
-    typed = COMMAND.read(argv)
-    options = with_values(SampleOptions(), typed)
-    check_source(options.run, options.weights)
-    from cbdm_scale.pretrained.loading import load_pretrained
+    typed = COMMAND.read(argv, lambda typed: [usual(config_of(typed.get("run", "")))])
+    pretrained = with_values(SampleOptions(), typed).load()
+    return with_values(usual(pretrained.config), typed), pretrained, typed
 
-    pretrained = load_pretrained(
-        options.run,
-        weights=options.weights,
-        resolution=options.resolution,
-        tracking_uri=options.track.uri,
-    )
-    config = pretrained.config
-    base = SampleOptions(
+
+def usual(config: Config | None) -> SampleOptions:
+    """The defaults for the network of a run."""
+    if not config:
+        return SampleOptions()
+    return SampleOptions(
         num_images=config.eval.num_images,
         guidance=config.eval.guidance[:1],
         guidance_mode=config.eval.guidance_mode,
@@ -58,7 +83,6 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Type
         chunk_size=config.eval.chunk_size,
         sample=config.sample,
     )
-    return with_values(base, typed), pretrained, typed
 
 
 def make_plan(

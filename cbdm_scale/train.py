@@ -31,7 +31,7 @@ NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 
 
 def parse(argv: Sequence[str]) -> Parsed:
-    """What was typed; --help shows the defaults of the row that is named."""
+    """What was typed; --help shows the defaults of the preset that is named."""
     return parse_run(COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()]))
 
 

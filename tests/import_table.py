@@ -88,7 +88,6 @@ MAY_IMPORT = {
         "models",
         "sampling",
         "storage",
-        "tracking",
     },
     "pretrained": {
         "cluster",
@@ -118,19 +117,19 @@ MAY_IMPORT = {
     },
     "sample": {
         "cli",
+        "config",
         "data",
         "generation",
         "pretrained",
         "storage",
-        "training",
     },
     # Floor 7.
     "evaluate": {
         "cli",
+        "config",
         "evaluation",
         "pretrained",
         "storage",
-        "training",
     },
     "export": {
         "cli",
@@ -138,7 +137,6 @@ MAY_IMPORT = {
         "evaluation",
         "pretrained",
         "storage",
-        "tracking",
         "training",
     },
     "runs": {

@@ -42,25 +42,37 @@ class Part:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "part.size must be at least 1, got 0. Try 8."),
-        ({"size": 1.5}, "part.size must be a whole number, got 1.5. Try 8."),
-        ({"size": "many"}, "part.size must be a whole number, got 'many'. Try 8."),
+        ({"size": 0}, "part.size must be at least 1, got 0. Try --part.size 8."),
+        ({"size": 1.5}, "part.size must be a whole number, got 1.5. Try --part.size 8."),
+        ({"size": "many"}, "part.size must be a whole number, got 'many'. Try --part.size 8."),
         ({"workers": -1}, "part.workers must be at least 0, got -1."),
-        ({"rate": 0}, "part.rate must be above 0, got 0. Try 0.0002."),
-        ({"rate": math.inf}, "part.rate must be above 0, got inf. Try 0.0002."),
-        ({"rate": "fast"}, "part.rate must be a number, got 'fast'. Try 0.0002."),
-        ({"share": 1.5}, "part.share must be from 0 to 1, got 1.5. Try 0.5."),
-        ({"share": math.nan}, "part.share must be from 0 to 1, got nan. Try 0.5."),
+        ({"rate": 0}, "part.rate must be above 0, got 0. Try --part.rate 0.0002."),
+        ({"rate": math.inf}, "part.rate must be above 0, got inf. Try --part.rate 0.0002."),
+        ({"rate": "fast"}, "part.rate must be a number, got 'fast'. Try --part.rate 0.0002."),
+        ({"share": 1.5}, "part.share must be from 0 to 1, got 1.5. Try --part.share 0.5."),
+        ({"share": math.nan}, "part.share must be from 0 to 1, got nan. Try --part.share 0.5."),
         (
             {"dropout": 1},
             "part.dropout must be at least 0 and below 1, got 1. 0.1 is usual.",
         ),
-        ({"shift": -math.inf}, "part.shift must be finite, got -inf. Try -1.2."),
-        ({"omegas": ()}, "part.omegas must be one value or more, got none. Try 0.5 1."),
-        ({"omegas": (1, -1)}, "part.omegas must be at least 0 each, got 1 -1. Try 0.5 1."),
-        ({"levels": (1, 1, 1)}, "part.levels must be 1 to 2 values, got 1 1 1. Try 1 2."),
+        ({"shift": -math.inf}, "part.shift must be finite, got -inf. Try --part.shift -1.2."),
+        (
+            {"omegas": ()},
+            "part.omegas must be one value or more, got none. Try --part.omegas 0.5 1.",
+        ),
+        (
+            {"omegas": (1, -1)},
+            "part.omegas must be at least 0 each, got 1 -1. Try --part.omegas 0.5 1.",
+        ),
+        (
+            {"levels": (1, 1, 1)},
+            "part.levels must be 1 to 2 values, got 1 1 1. Try --part.levels 1 2.",
+        ),
         ({"seeds": (1, 0.5)}, "part.seeds must be a whole number each, got 1 0.5."),
-        ({"device": "tpu"}, "part.device must be auto, cpu or gpu, got 'tpu'. Try auto."),
+        (
+            {"device": "tpu"},
+            "part.device must be auto, cpu or gpu, got 'tpu'. Try --part.device auto.",
+        ),
     ],
 )
 def test_a_value_outside_its_type_is_named_with_the_way_out(options, message):

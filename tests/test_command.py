@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from cbdm_scale.__main__ import COMMANDS, main
-from cbdm_scale.cli.command import Command, completion_script, main_of, options_of
+from cbdm_scale.cli.command import Command, main_of, options_of
+from cbdm_scale.cli.completion import completion_script
 from cbdm_scale.storage.json import structure, with_values
 
 

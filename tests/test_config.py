@@ -135,7 +135,7 @@ def test_flat_names_are_dotted_paths():
         (lambda: Config(backbone="dit"), r"backbone \(dit\) has no model of UNetConfig. Try"),
         (
             lambda: Config(backbone="gan"),
-            r"backbone must be unet, .* got 'gan'. Try unet",
+            r"backbone must be unet, .* got 'gan'. Try --backbone unet",
         ),
         (lambda: Config(name="a/b"), r"name \(a/b\).*use letters"),
         (
@@ -150,28 +150,43 @@ def test_flat_names_are_dotted_paths():
             lambda: Config(sample=usual_sampler("edm")),
             r"sample.name \(heun\) is no sampler of the process ddpm. Try --sample.name ddim",
         ),
-        (lambda: Config(process="vp"), r"process must be ddpm or edm, got 'vp'. Try ddpm"),
+        (
+            lambda: Config(process="vp"),
+            r"process must be ddpm or edm, got 'vp'. Try --process ddpm",
+        ),
         (lambda: EDMConfig(p_std=0), r"edm.p_std must be above 0, got 0"),
         (
             lambda: Config(cluster=ClusterConfig(workers=3)),
             r"train.batch_size \(64\).*workers \(3\).*Try --train.batch-size 63",
         ),
-        (lambda: ClusterConfig(workers=0), r"cluster.workers.*got 0. Try 2"),
+        (lambda: ClusterConfig(workers=0), r"cluster.workers.*got 0. Try --cluster.workers 2"),
         (lambda: ClusterConfig(cpus_per_worker=-1), r"cluster.cpus_per_worker.*got -1. Try"),
         (lambda: ClusterConfig(timeout_s=0), r"cluster.timeout_s.*got 0. Try"),
         (lambda: DataConfig(max_bad=2), r"data.max_bad.*got 2. Try"),
-        (lambda: DataConfig(resample_power=-1), r"data.resample_power.*got -1. Try 1"),
-        (lambda: DataConfig(resample_power=2), r"data.resample_power.*got 2. Try 1"),
-        (lambda: DataConfig(balanced_fraction=1.5), r"balanced_fraction.*got 1.5. Try 0"),
+        (
+            lambda: DataConfig(resample_power=-1),
+            r"data.resample_power.*got -1. Try --data.resample-power 1",
+        ),
+        (
+            lambda: DataConfig(resample_power=2),
+            r"data.resample_power.*got 2. Try --data.resample-power 1",
+        ),
+        (
+            lambda: DataConfig(balanced_fraction=1.5),
+            r"balanced_fraction.*got 1.5. Try --data.balanced-fraction 0",
+        ),
         (lambda: DataConfig(num_workers=-1), r"data.num_workers.*got -1. Try"),
         (
             lambda: DataConfig(augment="mixup"),
             "data.augment must be none, ada or diffaug, got 'mixup'",
         ),
-        (lambda: DataConfig(augment_p=1.5), r"data.augment_p.*got 1.5. Try 0.12"),
-        (lambda: DataConfig(cache_gb=-1), r"data.cache_gb.*got -1. Try 16"),
+        (
+            lambda: DataConfig(augment_p=1.5),
+            r"data.augment_p.*got 1.5. Try --data.augment-p 0.12",
+        ),
+        (lambda: DataConfig(cache_gb=-1), r"data.cache_gb.*got -1. Try --data.cache-gb 16"),
         (lambda: DataConfig(cache="s3://x"), r"data.cache \(s3://x\).* own disk.* try"),
-        (lambda: DataConfig(timeout_s=0), r"data.timeout_s.*got 0. Try 120"),
+        (lambda: DataConfig(timeout_s=0), r"data.timeout_s.*got 0. Try --data.timeout-s 120"),
         (lambda: EvalConfig(guidance=(-1.0,)), r"eval.guidance.*got -1"),
         (lambda: EvalConfig(guidance_mode="both"), r"eval.guidance_mode must be.*got 'both'"),
         (
@@ -185,12 +200,15 @@ def test_flat_names_are_dotted_paths():
             ),
             r"eval.guidance_mode \(tcfg\) knows strengths up to 1 .*got 1.6",
         ),
-        (lambda: LossConfig(tau=-1), r"loss.tau.*got -1. Try 1"),
+        (lambda: LossConfig(tau=-1), r"loss.tau.*got -1. Try --loss.tau 1"),
         (lambda: LossConfig(reg_share=0), r"loss.reg_share.*got 0.*--loss.name ddpm"),
         (lambda: TrainConfig(batch_size=0), r"train.batch_size.*got 0"),
         (lambda: TrainConfig(lr=0), r"train.lr.*got 0"),
         (lambda: TrainConfig(lr=float("nan")), r"train.lr.*got nan"),
-        (lambda: TrainConfig(warmup_images=-1), r"train.warmup_images.*got -1. Try 320000"),
+        (
+            lambda: TrainConfig(warmup_images=-1),
+            r"train.warmup_images.*got -1. Try --train.warmup-images",
+        ),
         (lambda: UNetConfig(channels=33), r"model.channels \(33\).*Try --model.channels 64"),
     ],
 )

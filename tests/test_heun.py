@@ -174,11 +174,17 @@ def test_the_scaling_is_fp32_around_a_network_in_bf16():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"sigma_min": 0}, r"sample.heun.sigma_min must be above 0, got 0. Try 0.002"),
+        (
+            {"sigma_min": 0},
+            r"sample.heun.sigma_min must be above 0, got 0. Try --sample.heun.sigma-min 0.002",
+        ),
         ({"rho": -1}, r"sample.heun.rho must be above 0, got -1"),
         ({"churn_noise": 0}, r"sample.heun.churn_noise must be above 0"),
         ({"sigma_max": 0.001}, r"sigma_max \(0.001\) must be above sample.heun.sigma_min"),
-        ({"churn": -1}, r"sample.heun.churn must be at least 0, got -1. Try 0"),
+        (
+            {"churn": -1},
+            r"sample.heun.churn must be at least 0, got -1. Try --sample.heun.churn 0",
+        ),
         ({"churn_from": 60}, r"churn_from \(60\) and .*churn_to \(50.0\).*Try 0.05 and 50"),
     ],
 )

@@ -65,7 +65,7 @@ BASE = {"dataset": "digits_lt", "preset": "cbdm"}
         ),
         (BASE | {"options": {"dataset": "cub200"}}, "belongs beside options"),
         (BASE | {"options": {"process": "emd"}}, "process .*ddpm or edm"),
-        (BASE | {"preset": "cbmd"}, r"preset \(cbmd\) is no row of digits_lt"),
+        (BASE | {"preset": "cbmd"}, r"preset \(cbmd\) is no preset of digits_lt"),
     ],
 )
 def test_a_file_that_is_wrong_says_where(tmp_path, content, words):
@@ -133,7 +133,7 @@ def test_a_sampler_that_comes_with_a_process_is_told_and_a_chosen_one_is_not(tmp
     for argv in (["--config", path], ["--process", "edm"]):
         [note] = parse(argv).notes
         assert note.startswith(
-            "sample.name heun, 18 steps: the process is edm, the row cbdm is"
+            "sample.name heun, 18 steps: the process is edm, the preset cbdm is"
         )
     for argv in (
         ["--config", str(chosen)],

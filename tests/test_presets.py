@@ -4,7 +4,7 @@ import pytest
 import torch
 from network_tools import num_parameters
 
-from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, custom, preset
+from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, preset, preset_for
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.models.spec import NetworkSpec
@@ -218,7 +218,7 @@ def test_names_take_dashes_and_underscores():
 @pytest.mark.parametrize("row", ["cbdm", "ddpm", "small"])
 @pytest.mark.parametrize("size", [1, 4, 8, 25, 28, 32, 48, 64, 100, 128, 256])
 def test_a_data_set_of_ones_own_gets_a_network_that_fits_its_images(row, size):
-    config = custom("mine", row, size)
+    config = preset_for("mine", row, size)
     assert (config.dataset, config.preset) == ("mine", row)
     assert config.loss.name == ("ddpm" if row == "ddpm" else "cbdm")
     with torch.device("meta"):
@@ -229,20 +229,20 @@ def test_a_data_set_of_ones_own_gets_a_network_that_fits_its_images(row, size):
 
 def test_rows_of_ones_own_are_the_papers_at_32_pixels():
     """Above, attention stays at 16x16, as in the rows of Table 7."""
-    assert custom("x", "cbdm", 32) == replace(preset("cifar10_lt"), dataset="x")
-    assert custom("x", "ddpm", 32) == replace(preset("cifar10_lt", "ddpm"), dataset="x")
-    assert custom("x", "small", 32) == replace(preset("cifar10_lt", "small"), dataset="x")
-    assert custom("x", "cbdm", 64).model == preset("celeba5").model
-    assert custom("x", "cbdm", 128).model == preset("cub200").model
-    assert custom("x", "cbdm", 8).model.multipliers == (1, 2)
-    assert custom("x", "cbdm", 256).model.attention == (3,)
-    assert custom("x", "small", 64).model.attention == (2,)
-    assert custom("x", "cbdm", 101).model.attention == ()
+    assert preset_for("x", "cbdm", 32) == replace(preset("cifar10_lt"), dataset="x")
+    assert preset_for("x", "ddpm", 32) == replace(preset("cifar10_lt", "ddpm"), dataset="x")
+    assert preset_for("x", "small", 32) == replace(preset("cifar10_lt", "small"), dataset="x")
+    assert preset_for("x", "cbdm", 64).model == preset("celeba5").model
+    assert preset_for("x", "cbdm", 128).model == preset("cub200").model
+    assert preset_for("x", "cbdm", 8).model.multipliers == (1, 2)
+    assert preset_for("x", "cbdm", 256).model.attention == (3,)
+    assert preset_for("x", "small", 64).model.attention == (2,)
+    assert preset_for("x", "cbdm", 101).model.attention == ()
 
 
 def test_a_row_that_no_data_set_has_names_those_that_are():
-    with pytest.raises(ValueError, match=r"preset \(big\) is no row of mine.*ddpm, small"):
-        custom("mine", "big", 32)
+    with pytest.raises(ValueError, match=r"preset \(big\) is no preset of mine.*ddpm, small"):
+        preset_for("mine", "big", 32)
 
 
 def test_a_data_set_that_is_not_known_names_those_that_are():
@@ -254,5 +254,7 @@ def test_a_data_set_that_is_not_known_names_those_that_are():
 
 
 def test_a_row_that_is_not_there_names_those_that_are():
-    with pytest.raises(ValueError, match=r"preset \(big\) is no row of digits_lt.*cbdm, ddpm"):
+    with pytest.raises(
+        ValueError, match=r"preset \(big\) is no preset of digits_lt.*cbdm, ddpm"
+    ):
         preset("digits_lt", "big")

@@ -177,7 +177,10 @@ def test_label_and_level_are_added_before_the_perceptron():
         ({"multipliers": ()}, r"model.multipliers must be 1 to 16 values, got none"),
         ({"num_blocks": 0}, "model.num_blocks must be from 1 to 256, got 0"),
         ({"attention": (3,)}, r"model.attention \(3,\) .* 0..2"),
-        ({"dropout": 1.0}, r"model.dropout must be at least 0 and below 1, got 1. Try 0.13"),
+        (
+            {"dropout": 1.0},
+            r"model.dropout must be at least 0 and below 1, got 1. Try --model.dropout 0.13",
+        ),
         ({"embedding": "learnt"}, "model.embedding must be positional or fourier, got 'lea"),
         ({"filter": "cubic"}, "model.filter must be box or smooth, got 'cubic'"),
     ],

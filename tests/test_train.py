@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cbdm_scale.config.presets import custom, preset
+from cbdm_scale.config.presets import preset, preset_for
 from cbdm_scale.config.run_options import resolve
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.models.options import BACKBONES, backbone_config
@@ -195,7 +195,7 @@ def test_a_data_set_of_ones_own_is_trained_by_its_name(capsys, own_root):
     assert "\ntraining images: 16\n" in said
     config = parse([*words, "--model.channels", "64"]).config
     assert config == replace(
-        custom("my_shapes", "cbdm", 16),
+        preset_for("my_shapes", "cbdm", 16),
         data=replace(config.data, root=own_root),
         eval=replace(config.eval, extractor="none"),
         model=replace(config.model, channels=64),

@@ -69,12 +69,18 @@ def test_tokens_know_their_places_and_the_first_is_none_of_the_images():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"patch": 0}, "model.patch must be at least 1, got 0. Try 4"),
-        ({"depth": 0}, "model.depth must be at least 1, got 0. Try 9"),
-        ({"heads": 0}, "model.heads must be at least 1, got 0. Try 12"),
-        ({"expansion": 0}, "model.expansion must be at least 1, got 0. Try 2"),
+        ({"patch": 0}, "model.patch must be at least 1, got 0. Try --model.patch 4"),
+        ({"depth": 0}, "model.depth must be at least 1, got 0. Try --model.depth 9"),
+        ({"heads": 0}, "model.heads must be at least 1, got 0. Try --model.heads 12"),
+        (
+            {"expansion": 0},
+            "model.expansion must be at least 1, got 0. Try --model.expansion 2",
+        ),
         ({"width": 100}, r"model.width \(100\) .* model.heads \(12\). Try --model.width 96"),
-        ({"dropout": 1.0}, r"model.dropout must be at least 0 and below 1, got 1. Try 0"),
+        (
+            {"dropout": 1.0},
+            r"model.dropout must be at least 0 and below 1, got 1. Try --model.dropout 0",
+        ),
     ],
 )
 def test_wrong_options_are_named(options, text):

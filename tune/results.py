@@ -6,7 +6,7 @@ from typing import Any
 
 from cbdm_scale.cli.command import prog_of
 from cbdm_scale.config.preset_file import PresetFile, may_hold, preset_text
-from cbdm_scale.config.presets import any_row
+from cbdm_scale.config.presets import find_preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results, ui_command
@@ -49,7 +49,7 @@ def write_results(search: Search, folder: Storage) -> None:
 
 
 def winner_preset(search: Search, best: Finalist, lines: list[str]) -> PresetFile:
-    """The winner as a file for --config: what differs from the row that it began with."""
+    """The winner as a file for --config: what differs from the preset that it began with."""
     config = search.template.config(
         best.trial.id, "search", best.trial.params, search.base.seed
     )
@@ -62,14 +62,14 @@ def winner_preset(search: Search, best: Finalist, lines: list[str]) -> PresetFil
 
 
 def _changed_options(config: Config, omega: str) -> dict[str, Any]:
-    """The options that a preset file may hold and that the row has otherwise."""
-    usual = any_row(config.dataset, config.preset, config.data.root)
-    row = any_row(config.dataset, config.preset, config.data.root, config.backbone).flat()
-    row["backbone"] = usual.backbone
+    """The options that a preset file may hold and that the preset has otherwise."""
+    usual = find_preset(config.dataset, config.preset, config.data.root)
+    base = find_preset(config.dataset, config.preset, config.data.root, config.backbone).flat()
+    base["backbone"] = usual.backbone
     found = {
         option: value
         for option, value in config.flat().items()
-        if option not in ("seed", "dataset") and may_hold(option) and value != row[option]
+        if option not in ("seed", "dataset") and may_hold(option) and value != base[option]
     }
     return {**found, "eval.guidance": [float(omega)]}
 

@@ -1,4 +1,5 @@
 """The command line: options are dataclasses' fields, read once, for every command.
 
-command    options of dataclasses, --help and --help-all, what was typed, completion, main
+command    options of dataclasses, --help and --help-all, what was typed, main
+completion what makes a shell complete the words of cbdm
 """

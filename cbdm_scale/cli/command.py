@@ -63,7 +63,7 @@ class Option:
 
     @property
     def help(self) -> str:
-        """The string under the field."""
+        """The string under the field, in its dataclass or in one that this extends."""
         return _docs(self.owner).get(self.field, "")
 
     @property
@@ -104,11 +104,13 @@ def _without_none(kind: Any) -> Any:
 
 @functools.cache
 def _docs(owner: type) -> dict[str, str]:
-    """The strings under the fields of a dataclass."""
+    """The strings under the fields of a dataclass and of those that it extends."""
     tree = ast.parse(Path(inspect.getfile(owner)).read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     body = next(node.body for node in classes if node.name == owner.__name__)
-    found = {}
+    found: dict[str, str] = {}
+    for base in filter(is_dataclass, owner.__bases__):
+        found |= _docs(base)
     for node, after in zip(body, body[1:], strict=False):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             text = getattr(getattr(after, "value", None), "value", None)
@@ -181,6 +183,8 @@ class Command:
         if not flag.startswith("--"):
             return f"{flag} belongs to no option of {self.prog}. See --help."
         flags = [option.flag for option in options.values()]
+        if flag.rpartition(".")[2].removeprefix("--").startswith("no-"):
+            flags = [option.no_flag for option in options.values() if option.kind is bool]
         ends = [f for f in flags if f.rpartition(".")[2] == flag.rpartition(".")[2].strip("-")]
         near = ends or difflib.get_close_matches(flag, flags, 1)
         hint = f"Did you mean {' or '.join(near)}?" if near else "See --help-all."
@@ -297,23 +301,6 @@ def _value(option: Option, text: Any) -> Any:
 def _plain(kind: Any, word: str) -> Any:
     kind = type(get_args(kind)[0]) if get_origin(kind) is Literal else kind
     return kind(word) if kind in (int, float) else word
-
-
-def completion_script(commands: Sequence[Command], shell: str) -> str:
-    """What makes a shell complete ``cbdm``: its commands, their options and choices."""
-    import shtab
-
-    if shell not in shtab.SUPPORTED_SHELLS:
-        shells = ", ".join(shtab.SUPPORTED_SHELLS)
-        raise ValueError(
-            f"completion ({shell}) is made for {shells}. Try cbdm completion bash."
-        )
-    parser = argparse.ArgumentParser(prog="cbdm")
-    names = parser.add_subparsers()
-    for command in commands:
-        parents = [command.parser(options_of(command.parts).values(), choices=True)]
-        names.add_parser(command.name, parents=parents, add_help=False, help=command.about)
-    return str(shtab.complete(parser, shell))
 
 
 def main_of(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:

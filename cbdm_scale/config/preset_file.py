@@ -1,4 +1,4 @@
-"""A row of one's own, which --config names: options over a row of the tables, in JSON.
+"""A preset of one's own, which --config names: options over another preset, in JSON.
 
     {"dataset": "digits_lt", "preset": "cbdm", "options": {"loss.tau": 0.3}, "about": "..."}
 
@@ -24,7 +24,7 @@ ALSO = ("train.total_images", "eval.guidance", "eval.num_images", "sample.")
 class PresetFile:
     dataset: str
     preset: str
-    """The row that ``options`` are laid over."""
+    """The preset that ``options`` are laid over."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Dotted name -> value."""

@@ -121,56 +121,59 @@ def fitted(model: ModelConfig, size: int) -> ModelConfig:
 
 
 def on_backbone(config: Config, backbone: str, size: int) -> Config:
-    """The same row on another network, which has its own defaults; "" is the row's."""
+    """The same preset on another network, with that one's defaults; "" is the preset's."""
     if backbone in ("", config.backbone):
         return config
     model = fitted(backbone_config(backbone), size)
     return replace(config, backbone=cast(BackboneName, backbone), model=model)
 
 
-def custom(dataset: str, row: str, size: int, backbone: str = "") -> Config:
-    """A row for a data set that is in no table, of images of size x size pixels.
+def preset_for(dataset: str, name: str, size: int, backbone: str = "") -> Config:
+    """A preset for a data set that is in no table, of images of size x size pixels.
 
-    cbdm and ddpm are the paper's rows for CIFAR, small the one for CPUs, their networks
+    cbdm and ddpm are the paper's for CIFAR, small the one for CPUs, their networks
     ``fitted`` to the images.
     """
-    rows: dict[str, Callable[[], Config]] = {
+    presets: dict[str, Callable[[], Config]] = {
         "cbdm": partial(paper, dataset, "cbdm", "cbdm", 48, 1.0),
         "ddpm": partial(paper, dataset, "ddpm", "ddpm", 64, 0.8),
         "small": partial(small, dataset),
     }
-    if row not in rows:
+    if name not in presets:
         raise ValueError(
-            f"preset ({row}) is no row of {dataset}. Choose from: {', '.join(rows)}."
+            f"preset ({name}) is no preset of {dataset}. Choose from: {', '.join(presets)}."
         )
-    config = rows[row]()
+    config = presets[name]()
     config = replace(config, model=fitted(config.model, size))
     return on_backbone(config, backbone, size)
 
 
-def preset(dataset: str, row: str = "cbdm", backbone: str = "") -> Config:
-    """The settings of one row, on another network if one is named.
+def preset(dataset: str, name: str = "cbdm", backbone: str = "") -> Config:
+    """A published data set's preset, on another network if one is named.
 
-    ValueError names the data sets, or the data set's rows, or the networks.
+    ValueError names the data sets, or the data set's presets, or the networks.
     """
-    name = canonical_name(dataset)
-    rows = [r for d, r in PRESETS if d == name]
-    if not rows:
+    published = canonical_name(dataset)
+    names = [preset_name for d, preset_name in PRESETS if d == published]
+    if not names:
         known = ", ".join(sorted({d for d, _ in PRESETS}))
         raise ValueError(f"dataset ({dataset}) is not known. Choose from: {known}.")
-    if row not in rows:
-        raise ValueError(f"preset ({row}) is no row of {name}. Choose from: {', '.join(rows)}.")
-    return on_backbone(PRESETS[name, row](), backbone, IMAGE_SIZES.get(name, 32))
+    if name not in names:
+        raise ValueError(
+            f"preset ({name}) is no preset of {published}. Choose from: {', '.join(names)}."
+        )
+    size = IMAGE_SIZES.get(published, 32)
+    return on_backbone(PRESETS[published, name](), backbone, size)
 
 
-def any_row(dataset: str, row: str, root: str, backbone: str = "") -> Config:
-    """A row of the tables, or for a data set of one's own below ``root`` one that fits it.
+def find_preset(dataset: str, name: str, root: str, backbone: str = "") -> Config:
+    """A published data set's preset, or for one of one's own below ``root`` one that fits it.
 
     Either on the network that ``backbone`` names, so that ``model`` has that one's options.
     """
-    known = sorted({name for name, _ in PRESETS})
+    known = sorted({published for published, _ in PRESETS})
     if canonical_name(dataset) in known:
-        return preset(dataset, row, backbone)
+        return preset(dataset, name, backbone)
     try:
         manifest = read_manifest(root, dataset)
     except ValueError as error:
@@ -178,4 +181,4 @@ def any_row(dataset: str, row: str, root: str, backbone: str = "") -> Config:
             f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
             f"{error}"
         ) from None
-    return custom(manifest.name, row, manifest.image_size, backbone)
+    return preset_for(manifest.name, name, manifest.image_size, backbone)

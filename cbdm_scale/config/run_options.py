@@ -1,7 +1,7 @@
 """What was typed for a run, as a configuration, and which options somebody chose.
 
-train, preflight and search take the same options. The data set, the row, a file, the backbone
-and the process decide the defaults of everything else, wherever they stand on the line.
+train, preflight and search take the same options. The data set, the preset, a file, the
+backbone and the process decide the defaults of everything else, wherever they are on the line.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from cbdm_scale.cli.command import Typed
 from cbdm_scale.config.overrides import with_options, with_process
 from cbdm_scale.config.preset_file import PresetFile, read_preset_file
-from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, any_row
+from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, find_preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
@@ -60,14 +60,14 @@ class Parsed:
     typed: Typed
     """What stood on the command line."""
 
-    row: Config
-    """The row of the tables that it starts from."""
+    preset: Config
+    """The preset that it starts from."""
 
     base: Config
-    """The defaults that ``typed`` is laid over: the row's, a file's, a trained network's."""
+    """The defaults that ``typed`` is laid over: the preset's, a file's, a trained network's."""
 
     chosen: frozenset[str] = field(default_factory=frozenset)
-    """Options that were typed, or that the file or the row says on purpose."""
+    """Options that were typed, or that the file or the preset says on purpose."""
 
     @property
     def config(self) -> Config:
@@ -90,36 +90,37 @@ class Parsed:
 
     @property
     def notes(self) -> list[str]:
-        """A line where the process brought another sampler than the row's, unchosen."""
+        """A line where the process brought another sampler than the preset's, unchosen."""
         config = self.config
-        if config.process == self.row.process or "sample.name" in self.chosen:
+        if config.process == self.preset.process or "sample.name" in self.chosen:
             return []
         return [
             f"sample.name {config.sample.name}, {config.sample.num_steps} steps: the process "
-            f"is {config.process}, the row {self.row.preset} is of {self.row.process}; the "
+            f"is {config.process}, the preset {self.preset.preset} is of "
+            f"{self.preset.process}; the "
             "option chooses another sampler"
         ]
 
 
 def parse_run(typed: Typed) -> Parsed:
-    """Find the row, lay the file over it, and what follows from the process."""
+    """Find the preset, lay the file over it, and what follows from the process."""
     file = _read_file(typed)
     usual = Config()
     dataset = canonical_name(typed.get("dataset", file.dataset if file else usual.dataset))
     name = typed.get("preset", file.preset if file else usual.preset)
     held = file.options if file else {}
     backbone = str(held.get("backbone", typed.get("backbone", "")))
-    row = any_row(dataset, name, typed.get("data.root", DataConfig().root), backbone)
-    base = row
+    preset = find_preset(dataset, name, typed.get("data.root", DataConfig().root), backbone)
+    base = preset
     try:
         if file:
-            base = with_options(row, held)
+            base = with_options(preset, held)
     except ValueError as error:
         raise ValueError(f"config ({typed['config']}): {error}") from None
     says_labels = {"loss.label_power"} if (dataset, name) in LABEL_SETS else set()
     return Parsed(
         typed=typed,
-        row=row,
+        preset=preset,
         base=with_process(base, typed.get("process", base.process)),
         chosen=frozenset({*typed, *held, *says_labels}),
     )
@@ -149,7 +150,7 @@ def _read_file(typed: Typed) -> PresetFile | None:
 def resolve(config: Config) -> Config:
     """Absolute paths: a job's working directory vanishes, and workers have their own.
 
-    ValueError for a row that fine-tunes where nothing is named to start from.
+    ValueError for a preset that fine-tunes where nothing is named to start from.
     """
     before = ORIGINS.get((config.dataset, config.preset))
     if before and not config.init_from:

@@ -15,8 +15,8 @@ BestBy = Literal["fid", "fid_few"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """The options --eval.* of a run; the evaluate command takes its defaults from them."""
+class ExtractorOptions:
+    """Whose features are compared."""
 
     extractor: str = "classifier"
     """Network whose features FID compares: classifier (stored beside the shards),
@@ -32,6 +32,11 @@ class EvalConfig:
     resize: Resize = "bilinear"
     """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
     tf1 (torch-fidelity), bicubic (clean-fid)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(ExtractorOptions):
+    """The options --eval.* of a run; the evaluate command takes its defaults from them."""
 
     num_images: Annotated[int, Range(ge=2)] = 10_000
     """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""

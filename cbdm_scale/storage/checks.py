@@ -87,17 +87,27 @@ def check_fields(options: Any, prefix: str = "") -> None:
     owner: type = type(options)
     kinds = field_types(owner)
     for field in fields(options):
-        value = getattr(options, field.name)
-        name = field.name.replace("_", "-") if prefix == "--" else field.name
-        check_value(prefix + name, value, kinds[field.name], default=field.default)
+        value, kind = getattr(options, field.name), kinds[field.name]
+        flag = "--" + f"{prefix.removeprefix('--')}{field.name}".replace("_", "-")
+        name = flag if prefix == "--" else prefix + field.name
+        check_value(name, value, kind, default=field.default, flag=flag)
 
 
-def check_value(name: str, value: Any, kind: Any, *, default: Any = None) -> None:
-    """ValueError unless a value is what a type says; it names the value, and a default."""
+def check_value(
+    name: str, value: Any, kind: Any, *, default: Any = None, flag: str = ""
+) -> None:
+    """ValueError unless a value is what a type says; it names the value, and a default.
+
+    flag: the option as it is typed, before the default.
+    """
     wrong = _wrong(value, kind)
     if wrong is not None:
         words, hint = wrong
-        usual = "" if default in (None, "", (), MISSING) else f"Try {as_typed(default)}."
+        usual = (
+            ""
+            if default in (None, "", (), MISSING)
+            else f"Try {f'{flag} {as_typed(default)}'.strip()}."
+        )
         got = repr(value) if isinstance(value, str) else as_typed(value) or "none"
         raise ValueError(f"{name} must be {words}, got {got}. {hint or usual}".rstrip())
 

@@ -1,0 +1,87 @@
+"""Options of the commands that take a trained network: which one, and what is made with it.
+
+Nothing here imports torch.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.data.options import DataRoot
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, Strengths
+from cbdm_scale.storage.checks import PositiveInt, check_fields
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking.options import TrackUri
+from cbdm_scale.training.options import check_source
+
+if TYPE_CHECKING:
+    from cbdm_scale.pretrained.network import PretrainedNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network."""
+
+    run: str = ""
+    """A run's folder or URL (its newest whole checkpoint), a checkpoint in it, an MLflow model
+    (models:/NAME@ALIAS, runs:/ID/PATH), a checkpoint of the paper's own code (.pt), or a folder
+    of diffusers."""
+
+    weights: str = "ema"
+    """ema: the weights' average. raw: as they were trained. power:WIDTH: the average of this
+    relative width, such as power:0.1, of a run with --train.posthoc-every."""
+
+    resolution: PositiveInt | None = None
+    """Height of the images, for a .pt file that does not say it."""
+
+    data: DataRoot = field(default_factory=DataRoot)
+    track: TrackUri = field(default_factory=TrackUri)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def load(self) -> "PretrainedNetwork":
+        """Find and read it; ValueError says what is not there, and the way out."""
+        check_source(self.run, self.weights)  # before torch is imported
+        from cbdm_scale.pretrained.loading import load_pretrained
+
+        return load_pretrained(
+            self.run,
+            weights=self.weights,
+            resolution=self.resolution,
+            tracking_uri=self.track.uri,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions(NetworkOptions):
+    """Which network, and how images are made with it: by default as its run says."""
+
+    guidance: Strengths = (1.0,)
+    """omega of (1 + omega) e - omega e_null, a set for each: 0 is none. In the other
+    convention, s e + (1 - s) e_null, it is s = 1 + omega."""
+
+    guidance_mode: GuidanceMode = "cfg"
+    """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
+
+    seed: int = 0
+    """Every image's random numbers follow from the seed and its number in the set."""
+
+    chunk_size: PositiveInt = 100
+    """Images made at once. Another size changes an image's last bits, no more."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast, faster where the hardware has it, another rounding."""
+
+    sample: SamplerConfig = field(default_factory=SamplerConfig)
+    cluster: PoolConfig = field(default_factory=PoolConfig)
+
+
+def config_of(run: str) -> Config | None:
+    """The configuration in a run's folder; None where there is none, for --help."""
+    try:
+        return from_dict(Storage(run).read_json(RunDir.CONFIG)) if run else None
+    except (ValueError, OSError):
+        return None
