@@ -4,17 +4,23 @@ import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from gloo_tools import Job, launch, tiny_config
 
+from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.evaluation.evaluator import BLOCK, evaluate_alone, sum_in_order
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.evaluation.evaluator import BLOCK, Evaluator, evaluate_alone, sum_in_order
 from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.runs.launch import open_run_dir
+from cbdm_scale.runs.worker import Run
+from cbdm_scale.sampling.grid import grid_png
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import DistributedWorld, OneProcess
 
 RANKS = 3
@@ -88,3 +94,48 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
     one = files_of(run)
     assert len(one) == 2
     assert all(three[name] == data for name, data in one.items()), "and the real images' sums"
+
+
+def tiny_net(x, level, y, omega=None, augment=None):
+    return x * 0.5 + y.view(-1, 1, 1, 1) / 100
+
+
+def test_a_grid_of_many_classes_makes_the_images_that_it_shows(digits_root, tmp_path):
+    """Ten of 30 classes over the whole tail, and they are those of the whole set."""
+    counts = tuple(range(100, 0, -1))
+    manifest = replace(
+        read_manifest(digits_root, "digits_lt"),
+        class_names=tuple(f"class {c}" for c in range(100)),
+        counts={"train": counts},
+        groups=class_groups(counts),
+    )
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=1, dropout=0.0)
+    process, run = build_process(config.noise), Storage(str(tmp_path))
+    evaluator, made = Evaluator(config, manifest, process, OneProcess(), run), []
+    evaluator.on_chunk = made.append
+    png = evaluator.grid(tiny_net)
+    assert sum(made) == 30 * 10
+    every = evaluator.generate(tiny_net, torch.arange(1000), config.eval.guidance[0], 0, 1)
+    labels, images = (torch.cat([chunk[i] for chunk in every]) for i in (1, 2))
+    assert png == grid_png(images, labels, counts)
+
+
+class Grids(NoTracker):
+    def __init__(self):
+        self.at = []
+
+    def image(self, step, name, png):
+        self.at.append(step)
+
+
+@pytest.mark.parametrize("every, at", [(0, []), (24, [24, 48]), (1000, [48])])
+def test_a_grid_at_every_interval_one_at_the_end_and_none_for_0(
+    digits_root, tmp_path, every, at
+):
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=4, dropout=0.0)
+    config = replace(config, train=replace(config.train, sample_every=every))
+    folder = open_run_dir(config, read_manifest(digits_root, config.dataset))
+    world, grids = OneProcess(), Grids()
+    Run(config, world, folder, grids, lambda path, seen: None, lambda text: None).go()
+    assert grids.at == at
+    assert folder.child("samples").list() == [f"{seen:012d}.png" for seen in at]

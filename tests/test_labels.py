@@ -63,6 +63,6 @@ def test_classes_are_grouped_by_their_training_images(counts, expected):
 
 
 def test_cyclic_labels_are_balanced_and_all_there():
-    labels = class_cyclic(23, 10)
+    labels = class_cyclic(torch.arange(23), 10)
     assert labels.tolist() == [i % 10 for i in range(23)]
-    assert torch.bincount(class_cyclic(500, 10)).tolist() == [50] * 10
+    assert torch.bincount(class_cyclic(torch.arange(500), 10)).tolist() == [50] * 10

@@ -31,6 +31,6 @@ def draw_labels(probs: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cdf, u.double() * cdf[-1], right=True).clamp_max(len(probs) - 1)
 
 
-def class_cyclic(num_images: int, num_classes: int) -> Tensor:
-    """Exactly balanced labels 0, 1, ..., K-1, 0, 1, ...: (num_images,) int64."""
-    return torch.arange(num_images) % num_classes
+def class_cyclic(numbers: Tensor, num_classes: int) -> Tensor:
+    """Balanced labels of images by their numbers, 0, 1, ..., K-1, 0, 1, ...: (N,) int64."""
+    return numbers % num_classes

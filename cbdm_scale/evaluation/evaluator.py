@@ -40,7 +40,7 @@ from cbdm_scale.metrics.groups import GroupScores, spread_rows
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.sampling.generate import Sampler, chunks
-from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_png
+from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import OneProcess, World
@@ -84,11 +84,12 @@ class Evaluator:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
 
     def generate(
-        self, net: Net, num_images: int, omega: float, share: int, num_shares: int
+        self, net: Net, numbers: Tensor, omega: float, share: int, num_shares: int
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """(numbers (n,), labels (n,), images (n, C, H, W) uint8) of every chunk of a share.
 
-        The images are the same whatever the number of shares.
+        numbers (N,) of all images, whose labels are class by class in turn. The images are the
+        same whatever the number of shares.
         """
         options, device, made = self.config.eval, self.world.device, []
         spec = network_spec(self.config, self.manifest)
@@ -101,19 +102,24 @@ class Evaluator:
             chunk_size=options.chunk_size,
             guidance_mode=options.guidance_mode,
         )
-        y = class_cyclic(num_images, self.manifest.num_classes)
-        for numbers in chunks(num_images, options.chunk_size, share, num_shares):
-            x = sampler.generate(net, numbers.to(device), y[numbers].to(device), omega)
-            made.append((numbers, y[numbers], to_uint8(x).cpu()))
-            self.on_chunk(len(numbers))
+        for places in chunks(len(numbers), options.chunk_size, share, num_shares):
+            chunk = numbers[places]
+            y = class_cyclic(chunk, self.manifest.num_classes)
+            x = sampler.generate(net, chunk.to(device), y.to(device), omega)
+            made.append((chunk, y, to_uint8(x).cpu()))
+            self.on_chunk(len(chunk))
         return made
 
     def grid(self, net: nn.Module) -> bytes | None:
-        """The PNG of ten images a class, rows by class frequency (rank 0; None elsewhere)."""
+        """The PNG of the first ten images of a class (rank 0; None elsewhere).
+
+        Rows by class frequency; of many classes only those that it shows are made.
+        """
         world, counts = self.world, self.manifest.counts["train"]
-        num_images, omega = GRID_COLUMNS * len(counts), self.config.eval.guidance[0]
+        shown, omega = torch.tensor(sorted(grid_order(counts))), self.config.eval.guidance[0]
+        numbers = (torch.arange(GRID_COLUMNS)[:, None] * len(counts) + shown).flatten()
         with world.monitored_barrier(), self._autocast():
-            made = self.generate(net, num_images, omega, world.rank, world.size)
+            made = self.generate(net, numbers, omega, world.rank, world.size)
         everybody = [chunk for rank in world.gather(made) for chunk in rank]
         if world.rank:
             return None
@@ -255,7 +261,8 @@ class Evaluator:
         assert self.extractor is not None
         options = self.config.eval
         scores = GroupScores(self.manifest.groups, self.extractor.dim, options.recall_images)
-        made = self.generate(net, options.num_images, omega, share, self.num_shares)
+        every = torch.arange(options.num_images)
+        made = self.generate(net, every, omega, share, self.num_shares)
         for numbers, labels, images in made:
             scores.add(self.extractor(to_model_range(images)), labels, numbers)
         return scores

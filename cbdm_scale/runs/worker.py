@@ -102,6 +102,8 @@ class Run:
         self.manifest = read_manifest(config.data.root, config.dataset)
         self.process = build_process(config.noise, world.device)
         self.state = build_state(config, self.manifest, world.device)
+        self.sampled_at = -1
+        """Images seen at the last grid."""
         self.started = time.perf_counter()
         about = {
             "cbdm_scale": __version__,
@@ -187,7 +189,8 @@ class Run:
     def _finish(self, stopped: Callable[[], bool]) -> bool:
         """What follows the last step; False if a request to stop came first."""
         state = self.state
-        self.sample(state)
+        if self.config.train.sample_every and self.sampled_at != state.progress.num_seen:
+            self.sample(state)
         self.keep_averages(state)
         self.checkpoints.save(state)
         self.checkpoints.wait()
@@ -252,9 +255,10 @@ class Run:
             "skipped_steps": float(progress.skipped_steps),
             "substitutions": float(sum(progress.substitutions)),
         }
-        for c, count in enumerate(progress.substitutions):
+        for group, count in zip(self.manifest.groups, progress.substitutions, strict=True):
             if count:
-                extra[f"substitutions/{self.manifest.class_names[c]}"] = float(count)
+                name = f"substitutions/{group}"
+                extra[name] = extra.get(name, 0.0) + count
         self.tracker.scalars(progress.num_seen, numbers | extra)
         rate = numbers["images_per_second"]
         left = clock((total - progress.num_seen) / max(rate, 1e-9))
@@ -271,6 +275,7 @@ class Run:
 
     def sample(self, state: State) -> None:
         """The grid of samples, rows by class frequency."""
+        self.sampled_at = state.progress.num_seen
         png = self.evaluator.grid(state.ema.net)
         if png:
             self.folder.write_bytes(RunDir.grid(state.progress.num_seen), png)

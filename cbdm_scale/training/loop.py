@@ -171,9 +171,11 @@ def sync_flags(
             callbacks.log(f"damaged: image {image} of the plan, {reason}")
         allowed = inputs.allowed_bad(progress.num_seen + config.batch_size)
         if sum(progress.substitutions) > allowed:
+            counts = sorted(enumerate(progress.substitutions), key=lambda pair: -pair[1])
+            most = ", ".join(f"{label} ({count})" for label, count in counts[:5] if count)
             raise RunError(
                 f"{sum(progress.substitutions)} damaged images were replaced, more than "
-                f"data.max_bad allows ({allowed:.0f}). Per class: {progress.substitutions}. "
+                f"data.max_bad allows ({allowed:.0f}). Most are of the classes {most}. "
                 "Make the shards again with python -m data_prep, or raise --data.max-bad."
             )
     return "stop" if flags[0] else "save" if flags[1] else "continue"

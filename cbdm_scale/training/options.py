@@ -86,7 +86,7 @@ class TrainConfig:
     """Images between two checkpoints."""
 
     sample_every: NonNegativeInt = 1_280_000
-    """Images between two sample grids; 0 for none."""
+    """Images between two sample grids; there is one at the end too. 0 for none at all."""
 
     eval_every: NonNegativeInt = 3_200_000
     """Images between two evaluations by FID, each of a checkpoint that is saved then; 0 for one
