@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> None:
     """The resolved configuration and what follows from it. Nothing is written."""
     from cbdm_scale.pretrained.finetune import resolve_init_from, write_initial_weights
-    from cbdm_scale.runs.launch import describe, prepare_data
+    from cbdm_scale.runs.launch import describe, find_reference_warning, prepare_data
 
     manifest = prepare_data(config, write=False)
     lines: list[str] = []
@@ -81,6 +81,8 @@ def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> No
     for option, value in config.flat().items():
         print(f"{option} = {value}")
     print("", *lines, sep="\n")
+    if warning := find_reference_warning(config, manifest):
+        print(f"warning: {warning}")
     for name, number in describe(config, manifest).items():
         print(f"{name}: {number:,.1f}" if isinstance(number, float) else f"{name}: {number}")
 
@@ -100,6 +102,8 @@ def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
     if outcome["how"] == "stopped":
         print("next     the same command goes on from here")
         return
+    if outcome["warning"]:
+        print(f"warning  {outcome['warning']}")
     for omega, values in outcome["scores"].items():
         by_group = " ".join(
             f"{group} {values[f'fid_{group}']:.1f}"
@@ -110,7 +114,8 @@ def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
         print(f"FID      {values['fid']:.1f} ({by_group}){fidelity} at omega {omega}")
     for line in outcome["remarks"]:
         print(line)
-    print(f"samples  {run.path(RunDir.grid(progress['num_seen']))}")
+    if config.train.sample_every:
+        print(f"samples  {run.path(RunDir.grid(progress['num_seen']))}")
     print(f"charts   {tracking.ui_command(uri)}")
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")

@@ -15,6 +15,7 @@ from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import METRICS, read_evaluations
+from cbdm_scale.evaluation.reference import REFERENCE_TAG, warning_of
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
@@ -73,6 +74,7 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
         {} if home.exists(MLFLOW) else evaluation.metrics(pretrained.config.eval),
         files,
         f"evaluation/{evaluation.id}",
+        {REFERENCE_TAG: warning} if (warning := warning_of(evaluation)) else {},
     )
     if not reason:
         home.write_json(MLFLOW, known)

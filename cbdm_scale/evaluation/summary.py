@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from cbdm_scale.evaluation.reference import warning_of
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore
@@ -12,9 +13,13 @@ NONE = "-"
 
 
 def table(evaluation: Evaluation) -> list[str]:
-    """A line a guidance strength, then a line a group of the best one, then what is missing."""
-    best = evaluation.best
-    lines = _aligned(
+    """A line a guidance strength, then a line a group of the best one, then what is missing.
+
+    Before them what makes the numbers unfair, where something does.
+    """
+    best, warning = evaluation.best, warning_of(evaluation)
+    lines = [f"warning: {warning}"] if warning else []
+    lines += _aligned(
         ["omega", "FID [95 %]", "KID [95 %]", "recall", "F_8", "label kept"],
         [
             [

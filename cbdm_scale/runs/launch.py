@@ -20,6 +20,7 @@ from cbdm_scale.config.schema import Config, from_dict, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
 from cbdm_scale.evaluation.history import check_best_by
+from cbdm_scale.evaluation.reference import REFERENCE_TAG, reference_warning
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
@@ -74,6 +75,14 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
         "images per worker and step": per_rank(config.train.batch_size, config.cluster.workers),
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
     }
+
+
+def find_reference_warning(config: Config, manifest: Manifest) -> str:
+    """What makes scores against this data set unfair (they are of balanced samples), or ""."""
+    counts = manifest.counts
+    if config.eval.extractor == "none" or "eval" not in counts:
+        return ""
+    return reference_warning(counts["eval"], [1] * manifest.num_classes, counts["train"])
 
 
 def check_extractor(config: Config, manifest: Manifest) -> None:
@@ -145,6 +154,9 @@ def launch_run(
 
     config = resolve(config)
     manifest = prepare_data(config)
+    warning = find_reference_warning(config, manifest)
+    if warning:
+        print(f"warning: {warning}", flush=True)
     lines: list[str] = []
     if init_from:
         config, lines = resolve_init_from(config, init_from, manifest, chosen=chosen)
@@ -171,6 +183,7 @@ def launch_run(
             "dataset_fingerprint": manifest.fingerprint,
             "parameters": str(numbers["parameters"]),
             "run_folder": run.url,
+            **({REFERENCE_TAG: warning} if warning else {}),
             **(tags or {}),
         },
     )
@@ -180,4 +193,4 @@ def launch_run(
     outcome = tracking.end_run_after(
         uri, run_id, lambda: cluster.launch(on_worker, config.cluster, run)
     )
-    return outcome | {"uri": uri, "config": config}
+    return outcome | {"uri": uri, "config": config, "warning": warning}

@@ -19,7 +19,7 @@ from cbdm_scale.tracking.client import (
     make_client,
 )
 from cbdm_scale.tracking.mlflow_internals import METRICS_PER_CALL
-from cbdm_scale.tracking.runs import default_tracking_uri
+from cbdm_scale.tracking.runs import default_tracking_uri, describe
 
 
 def run_id_of(run: Storage) -> str:
@@ -36,8 +36,11 @@ def log_results(
     metrics: Mapping[str, float],
     files: Mapping[str, bytes],
     folder: str,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Log metrics at ``step`` (images seen) and files under ``folder``; "" or why it could not.
+    """Log metrics at ``step`` (images seen), files under ``folder``, tags of the run.
+
+    "", or why it could not.
 
     ``uri`` "" is the server of MLFLOW_TRACKING_URI, else the database beside the run.
     """
@@ -45,7 +48,7 @@ def log_results(
         uri = uri or default_tracking_uri(Storage(run.url.rpartition("/")[0]))
         if (file := database_file(uri)) is not None and not Path(file).exists():
             return f"there is no database {uri}: give its place with --track.uri"
-        _log(uri, run_id_of(run), step, metrics, files, folder)
+        _log(uri, run_id_of(run), step, metrics, files, folder, tags or {})
     except Exception as error:  # each kind of store raises its own
         first_line = hide_password(str(error).strip().partition("\n")[0])
         return f"{hide_password(uri)} does not take the results ({first_line})"
@@ -59,6 +62,7 @@ def _log(
     metrics: Mapping[str, float],
     files: Mapping[str, bytes],
     folder: str,
+    tags: Mapping[str, str],
 ) -> None:
     client = make_client(uri)
     from mlflow.entities import Metric
@@ -69,6 +73,7 @@ def _log(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         client.log_artifacts(run_id, scratch, folder)
+    describe(client, run_id, {}, tags)
     now = time.time_ns() // 1_000_000
     every = [Metric(clean_name(k), v, now, step) for k, v in metrics.items()]
     for batch in batches(every, METRICS_PER_CALL):  # last: an evaluation with numbers is whole

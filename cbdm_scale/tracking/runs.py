@@ -60,7 +60,7 @@ def start_run(
         client = make_client(tracking_uri)
         home = _find_experiment(client, tracking_uri, experiment)
         run_id = str(client.create_run(home, run_name=run_name).info.run_id)
-        _describe(client, run_id, params, tags)
+        describe(client, run_id, params, tags)
     except Exception as error:  # each kind of store raises its own
         raise ValueError(
             f"track.uri ({hide_password(tracking_uri)}) does not answer: "
@@ -77,7 +77,7 @@ def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) 
     try:
         client = make_client(uri)
         client.update_run(run_id, status="RUNNING")
-        _describe(client, run_id, {}, tags)
+        describe(client, run_id, {}, tags)
     except Exception as error:
         unknown = isinstance(error, MlflowException) and (
             error.error_code == "RESOURCE_DOES_NOT_EXIST" or is_refusal(error)
@@ -114,10 +114,10 @@ def _find_experiment(client: Any, uri: str, name: str) -> str:
     return str(known.experiment_id)
 
 
-def _describe(
+def describe(
     client: Any, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
 ) -> None:
-    """Log parameters and tags, cut to the lengths and batches that MLflow takes."""
+    """Log parameters and tags of a run, cut to the lengths and batches that MLflow takes."""
     from mlflow.entities import Param, RunTag
 
     every = [Param(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in params.items()]
@@ -142,7 +142,7 @@ def _warning_only(uri: str, words: str) -> Iterator[None]:
 def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run; a server that is away is only warned about."""
     with _warning_only(tracking_uri, "does not take tags"):
-        _describe(make_client(tracking_uri), run_id, {}, tags)
+        describe(make_client(tracking_uri), run_id, {}, tags)
 
 
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cbdm_scale.evaluation.report.claims import copying, headline, scope
+from cbdm_scale.evaluation.reference import warning_of
+from cbdm_scale.evaluation.report.claims import Claim, copying, headline, scope
 from cbdm_scale.evaluation.report.compare import comparison, fair
 from cbdm_scale.evaluation.report.figures import MANY_CLASSES, pictures
 from cbdm_scale.evaluation.report.formatting import class_name
@@ -31,7 +32,9 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     beside = fair(evaluation, against) if against else None
     drawn = pictures(evaluation, beside)
-    claims = [*(comparison(evaluation, against) if against else ())]
+    warning = warning_of(evaluation)
+    claims = [Claim("bad", warning)] if warning else []
+    claims += comparison(evaluation, against) if against else ()
     claims += [claim for claim in (copying(evaluation), scope(evaluation)) if claim]
     classes = evaluation.best.table.classes
     measure, by_value = _worst_first(classes) if len(classes) > MANY_CLASSES else ("", [])

@@ -1,0 +1,92 @@
+"""A reference that is long-tailed itself is said wherever its numbers are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_tools import example
+from tracking_tools import begin, make_database
+
+from cbdm_scale.evaluation import summary
+from cbdm_scale.evaluation.reference import imbalance, reference_warning, warning_of
+from cbdm_scale.evaluation.report.page import write_report
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.tracking import log_results
+from cbdm_scale.tracking.client import make_client
+from cbdm_scale.train import main
+from data_prep.source import Source, Split
+from data_prep.writing.shards import write_dataset
+
+
+def test_the_imbalance_is_the_share_of_images_that_would_change_their_class():
+    assert imbalance([5, 5], [50, 50]) == 0
+    assert imbalance([8, 2], [5, 5]) == pytest.approx(0.3)
+    assert imbalance([3, 0], [0, 9]) == 1
+    assert imbalance([0, 0], [5, 5]) == 0, "nothing to compare"
+
+
+@pytest.mark.parametrize(
+    ("real", "made", "words"),
+    [
+        ([30] * 4, [25] * 4, ()),
+        ([29, 30, 30, 30], [25] * 4, ()),  # CUB-200's test images
+        ([120, 40, 8, 2], [25] * 4, ("from 120 down to 2 a class, as the training", "46%")),
+        ([120, 40, 8, 2], [120, 40, 8, 2], ()),  # samples with the reference's labels
+        ([90, 40, 8, 2], [25] * 4, ("from 90 down to 2 a class, and", "--eval-source")),
+    ],
+)
+def test_only_unlike_class_frequencies_are_warned_of(real, made, words):
+    said = reference_warning(real, made, train=[120, 40, 8, 2])
+    assert all(word in said for word in words) and bool(said) == bool(words)
+
+
+@pytest.fixture(scope="module")
+def unfair():
+    """An evaluation whose real images are the training images."""
+    evaluation = example(10, omegas=(1.0,))
+    table = evaluation.best.table
+    rows = tuple(replace(row, num_real=row.num_train) for row in table.classes)
+    best = replace(evaluation.best, table=replace(table, classes=rows))
+    return replace(evaluation, sets=(best,))
+
+
+def test_console_and_page_say_it_first(unfair, tmp_path):
+    warning = warning_of(unfair)
+    assert "reward a network that neglects rare classes" in warning
+    assert summary.table(unfair)[0] == f"warning: {warning}"
+    [page, *_] = write_report(unfair, None, tmp_path)
+    text = page.read_text("utf-8")
+    claims = text[text.index('<ul class="claims">') :]
+    assert claims.index("<li") == claims.index('<li class="bad">') < claims.index(warning[:40])
+    fair = example(10, omegas=(1.0,))
+    assert not warning_of(fair) and "warning" not in summary.table(fair)[0]
+
+
+def test_mlflow_has_it_as_a_tag_of_the_run(tmp_path: Path):
+    uri, run = make_database(tmp_path), Storage(str(tmp_path / "run"))
+    run_id = begin(uri, run)
+    assert log_results(run, uri, 48, {}, {}, "evaluation", {"reference_warning": "long"}) == ""
+    assert make_client(uri).get_run(run_id).data.tags["reference_warning"] == "long"
+
+
+def test_the_train_command_says_it_before_it_starts(tmp_path, capsys):
+    labels = np.repeat(np.arange(3), (20, 4, 2))
+    split = Split.of_arrays(np.zeros((26, 32, 32, 3), np.uint8), labels, "grey")
+    source = Source(
+        name="birds",
+        class_names=("a", "b", "c"),
+        image_size=32,
+        channels=3,
+        splits={"train": split, "eval": split},
+        made="for a test",
+        mirrors=True,
+    )
+    (tmp_path / "birds").mkdir()
+    write_dataset(source, tmp_path / "birds", samples_per_shard=9, seed=0, log=lambda _: None)
+    words = ["--dataset", "birds", "--preset", "small", "--data.root", str(tmp_path)]
+    words += ["--cluster.storage", str(tmp_path / "runs"), "--dry-run"]
+    assert main(words) == 0
+    assert "warning: The real images have from 20 down to 2 a class" in capsys.readouterr().out
+    assert main([*words, "--eval.extractor", "none"]) == 0
+    assert "warning" not in capsys.readouterr().out, "no score, nothing to be warned of"
