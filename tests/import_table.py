@@ -3,6 +3,7 @@
 # What each part may import, besides itself.
 MAY_IMPORT = {
     # Floor 1.
+    "devices": set(),
     "diffusion": set(),
     "storage": set(),
     # Floor 2.
@@ -10,6 +11,7 @@ MAY_IMPORT = {
         "storage",
     },
     "cluster": {
+        "devices",
         "storage",
     },
     "data": {
@@ -34,6 +36,7 @@ MAY_IMPORT = {
     # Floor 3.
     "metrics": {
         "data",
+        "devices",
         "models",
         "sampling",
         "storage",
@@ -106,6 +109,7 @@ MAY_IMPORT = {
         "cluster",
         "config",
         "data",
+        "devices",
         "diffusion",
         "generation",
         "metrics",
@@ -144,6 +148,7 @@ MAY_IMPORT = {
         "config",
         "data",
         "data_prep",
+        "devices",
         "diffusion",
         "evaluation",
         "losses",

@@ -36,7 +36,7 @@ def test_a_process_that_dies_is_replaced_once_and_then_named(work: Path, tmp_pat
             os.kill(os.getpid(), signal.SIGKILL)
         return f"{device} {os.environ['OMP_NUM_THREADS']}"
 
-    beside = BackgroundWorker(do, 0.1, 1, False, said.append)
+    beside = BackgroundWorker(do, 0.1, 1, 0.0, said.append)
     assert beside.has_room()
     beside.start("unlucky")
     assert wait(beside).result == "cpu 1"
@@ -46,7 +46,7 @@ def test_a_process_that_dies_is_replaced_once_and_then_named(work: Path, tmp_pat
     beside.start("wrong")
     assert wait(beside).reason == "ValueError: it is wrong"
 
-    crowded = BackgroundWorker(do, 100, 1, False, said.append)
+    crowded = BackgroundWorker(do, 100, 1, 0.0, said.append)
     assert not crowded.has_room()
     crowded.start("unlucky")
     assert crowded.poll(0.5) is None and crowded.place() == ""

@@ -41,6 +41,7 @@ def changed(value):
 
 ACCEPTED = {
     "eval.recall_images": 100,
+    "cluster.gpus_per_worker": 0.75,
     "cluster.min_workers": 1,
     "cluster.max_preemption_failures": 3,
 }

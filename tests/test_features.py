@@ -104,3 +104,17 @@ def test_a_hit_is_the_largest_logit():
 def test_a_classifier_of_other_classes_is_refused():
     with pytest.raises(ValueError, match="knows 3 classes and the data set has 2"):
         label_hits(torch.zeros(4, 3), torch.zeros(4), 2)
+
+
+def test_an_extractor_computes_in_ieee_float32_under_autocast_and_tf32(folder):
+    seen = []
+    extract = load_extractor("classifier", str(folder))
+    extract.net.logits.register_forward_hook(
+        lambda layer, given, out: seen.append(
+            (torch.backends.cudnn.conv.fp32_precision, out.dtype)
+        )
+    )
+    assert torch.backends.cudnn.conv.fp32_precision != "ieee", "torch's default"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        extract(images())
+    assert seen == [("ieee", torch.float32)]

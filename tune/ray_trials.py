@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.cluster import ClusterConfig, wants_gpus
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import ObjectiveName, Scores, best_values, scalar
@@ -39,7 +39,7 @@ def max_concurrent(config: ClusterConfig, at_once: int) -> int:
     have = ray.cluster_resources()
     fitting = int(have.get("CPU", 0) / config.cpus_per_worker / config.workers + 1e-9)
     gpus = int(have.get("GPU", 0))
-    if config.device == "gpu" or (config.device == "auto" and gpus >= config.workers):
+    if wants_gpus(config, have):
         fitting = min(fitting, gpus // config.workers)
     if at_once > fitting:
         raise ValueError(

@@ -21,6 +21,7 @@ from cbdm_scale.cluster.options import (
     PoolConfig,
     RankMain,
     ReportCheckpoint,
+    wants_gpus,
 )
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.cluster.preemption import PreemptionMonitor
@@ -44,4 +45,5 @@ __all__ = [
     "in_cluster",
     "launch",
     "run_jobs",
+    "wants_gpus",
 ]

@@ -57,9 +57,11 @@ class _Actor:
     def run(self, work: Work, job: Any, threads: int, on_gpu: bool) -> Any:
         import torch
 
+        from cbdm_scale.devices import open_device
+
         os.nice(NICENESS)
         torch.set_num_threads(threads)
-        device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+        device = open_device(on_gpu)
 
         def report_progress(share: float) -> None:
             self.share = share
@@ -74,8 +76,9 @@ class BackgroundWorker:
     which the last bits of a result depend.
     """
 
-    def __init__(self, work: Work, cpus: float, threads: int, on_gpu: bool, log: Log):
-        self.work, self.cpus, self.threads, self.on_gpu = work, cpus, threads, on_gpu
+    def __init__(self, work: Work, cpus: float, threads: int, gpus: float, log: Log):
+        """cpus, gpus: what the process reserves; without a share of a GPU it is on the CPU."""
+        self.work, self.cpus, self.threads, self.gpus = work, cpus, threads, gpus
         self.log = log
         self.job: Any = None
         self._tries = 0
@@ -85,12 +88,12 @@ class BackgroundWorker:
         self._began = 0.0
 
     def has_room(self) -> bool:
-        """Whether the cluster has CPUs, and a GPU if need be, that nobody has reserved."""
+        """Whether the cluster has CPUs, and GPUs if need be, that nobody has reserved."""
         import ray
 
         free = ray.available_resources()
-        cpus, gpus = float(free.get("CPU", 0)), int(free.get("GPU", 0))
-        return cpus >= self.cpus - 1e-9 and gpus >= self.on_gpu
+        need = {"CPU": self.cpus, "GPU": self.gpus}
+        return all(free.get(name, 0) >= number - 1e-9 for name, number in need.items())
 
     @property
     def is_busy(self) -> bool:
@@ -110,13 +113,15 @@ class BackgroundWorker:
         self._began = time.monotonic()
         actor = ray.remote(
             num_cpus=self.cpus,
-            num_gpus=int(self.on_gpu),
+            num_gpus=self.gpus,
             max_concurrency=2,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.threads)}},
         )(_Actor)
         self._actor = actor.remote()
         self._address = self._actor.address.remote()
-        self._result = self._actor.run.remote(self.work, self.job, self.threads, self.on_gpu)
+        self._result = self._actor.run.remote(
+            self.work, self.job, self.threads, bool(self.gpus)
+        )
 
     def place(self) -> str:
         """host:pid of the process; "" while it has no place yet, or is gone."""

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from cbdm_scale.cluster.options import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig, wants_gpus
 from cbdm_scale.cluster.ray_internals import (
     LOOPBACK,
     init_on_loopback,
@@ -203,8 +203,9 @@ def check_resources(config: ClusterConfig, resources: dict[str, float]) -> None:
             f"{max(have / workers, 0.1):.2g}."
         )
     gpus = int(resources.get("GPU", 0))
-    if config.device == "gpu" and gpus < workers:
+    if wants_gpus(config, resources) and gpus < workers:
+        fewer = f"{flag} {gpus} or " if gpus else ""
         raise ValueError(
-            f"cluster.device gpu with cluster.{option} ({workers}) needs as many GPUs, the "
-            f"cluster has {gpus}. Try {flag} {gpus or 1} or --cluster.device cpu."
+            f"cluster.{option} ({workers}) needs as many GPUs, one for each, the cluster has "
+            f"{gpus}. Try {fewer}--cluster.device cpu."
         )

@@ -19,15 +19,19 @@ def join_group(config: ClusterConfig) -> "torch.device":
     """
     import ray
     import ray.train
-    import torch
     import torch.distributed as dist
     from ray.train.collective import broadcast_from_rank_zero
+
+    from cbdm_scale.devices import open_device
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     address = ray.util.get_node_ip_address()
     if interface := interface_of(address):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault(
+            "NCCL_SOCKET_IFNAME", f"={interface}"
+        )  # =: this name and no other
     listener = None
     if rank == 0:
         listener = socket.create_server((address, 0), backlog=4 * size)
@@ -42,11 +46,8 @@ def join_group(config: ClusterConfig) -> "torch.device":
         timeout=timeout,
         master_listen_fd=listener.detach() if listener else None,
     )
-    on_gpu = bool(ray.get_gpu_ids())
-    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
-    backend = "nccl" if on_gpu else "gloo"
+    device = open_device(bool(ray.get_gpu_ids()))
+    backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     return device
 
@@ -55,7 +56,7 @@ def interface_of(address: str) -> str:
     """The network interface that has this address; "" if none has.
 
     gloo takes the address of the host's name otherwise, which often is loopback, where no other
-    host reaches it.
+    host reaches it; NCCL meets on the first interface that is none.
     """
     import psutil
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cbdm_scale.cluster.connect import max_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
-from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain
+from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain, wants_gpus
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
 from cbdm_scale.storage.run_dir import RunDir
@@ -38,8 +38,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
         TrainingFailedError,
     )
 
-    gpus = max_resources().get("GPU", 0)
-    use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.fewest)
+    use_gpu = wants_gpus(config, max_resources())
     elastic = config.fewest < config.workers
     env = {"OMP_NUM_THREADS": str(config.threads)}
     filesystem, path = run.child(RunDir.RAY).pyarrow_filesystem()
@@ -57,7 +56,10 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
             num_workers=(config.min_workers, config.workers) if elastic else config.workers,
             elastic_resize_monitor_interval_s=config.resize_s,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker, "GPU": int(use_gpu)},
+            resources_per_worker={
+                "CPU": config.cpus_per_worker,
+                "GPU": config.gpus_per_worker if use_gpu else 0,
+            },
         ),
         run_config=RunConfig(
             name=f"{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}",

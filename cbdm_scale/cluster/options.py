@@ -1,6 +1,6 @@
 """How many workers, where, and with how much patience."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,6 +39,10 @@ class ClusterConfig:
     cpus_per_worker: PositiveFloat = 1
     """Logical CPUs reserved for each worker; its number of threads (at least one)."""
 
+    gpus_per_worker: Annotated[float, Range(gt=0.5, le=1, hint="Workers share no GPU.")] = 1
+    """Share of its GPU that each worker reserves. Below 1, evaluations beside training take
+    what is left of one of them; both must fit into its memory."""
+
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where the network runs; auto is gpu if the cluster has any."""
 
@@ -76,6 +80,11 @@ class ClusterConfig:
         """Workers without which training waits."""
         return self.min_workers or self.workers
 
+    @property
+    def gpus_beside(self) -> float:
+        """GPUs that an evaluation beside training reserves, where training is on GPUs."""
+        return round(1 - self.gpus_per_worker, 4) or 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
@@ -104,3 +113,12 @@ class PoolConfig:
     def threads(self) -> int:
         """Threads of torch in a worker."""
         return max(1, int(self.cpus_per_worker))
+
+
+def wants_gpus(config: ClusterConfig | PoolConfig, resources: Mapping[str, float]) -> bool:
+    """Whether the workers get GPUs in a cluster with these resources.
+
+    A cluster with fewer GPUs than workers wants them too: training never takes the CPU instead
+    without a word.
+    """
+    return config.device == "gpu" or (config.device == "auto" and resources.get("GPU", 0) >= 1)

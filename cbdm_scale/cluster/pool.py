@@ -21,7 +21,7 @@ from cbdm_scale.cluster.connect import (
     log_if_busy,
     max_resources,
 )
-from cbdm_scale.cluster.options import Log, PoolConfig
+from cbdm_scale.cluster.options import Log, PoolConfig, wants_gpus
 from cbdm_scale.cluster.preflight import START_S, Nodes
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def _run_here(
 ) -> Iterator[tuple[Job, Result]]:
     import torch
 
+    from cbdm_scale.devices import open_device
+
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -118,7 +120,7 @@ def _run_here(
                 "cluster.device gpu with cluster.workers 0 needs a GPU here, and there is "
                 "none. Try --cluster.device cpu."
             )
-        work = setup(torch.device("cuda" if on_gpu else "cpu"))
+        work = setup(open_device(on_gpu))
         for job in jobs:
             yield job, work(job)
     finally:
@@ -128,7 +130,7 @@ def _run_here(
 def place(config: PoolConfig, resources: dict[str, float], num_jobs: int) -> tuple[int, bool]:
     """How many workers, and whether each has a GPU; ValueError if so many never fit."""
     cpus, gpus = resources.get("CPU", 0), int(resources.get("GPU", 0))
-    on_gpu = config.device == "gpu" or (config.device == "auto" and gpus > 0)
+    on_gpu = wants_gpus(config, resources)
     room = int(cpus / config.cpus_per_worker + 1e-9)
     fitting = min(room, gpus) if on_gpu else room
     wanted = config.workers or max(fitting, 1)
@@ -150,8 +152,10 @@ class _Worker:
         """Make ready for jobs; host:pid."""
         import torch
 
+        from cbdm_scale.devices import open_device
+
         torch.set_num_threads(threads)
-        self.work = setup(torch.device("cuda", 0) if on_gpu else torch.device("cpu"))
+        self.work = setup(open_device(on_gpu))
         return f"{socket.gethostname()}:{os.getpid()}"
 
     def do(self, job: Any) -> Any:

@@ -45,6 +45,7 @@ RUNTIME_OPTIONS = (
     "train.micro_batch",
     "train.channels_last",
     "train.compile",
+    "train.deterministic",
     "train.keep_checkpoints",
     "train.max_bad_steps",
     "train.log_every",

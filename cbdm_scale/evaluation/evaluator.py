@@ -22,6 +22,7 @@ from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8
 from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_cyclic
@@ -301,6 +302,8 @@ def evaluate_alone(
 ) -> Evaluation:
     """What ``evaluate`` gives of a checkpoint on ``num_shares`` ranks, by one process."""
     manifest = read_manifest(config.data.root, config.dataset)
+    if config.train.deterministic:
+        make_deterministic(device)
     world = OneProcess(str(device))
     evaluator = Evaluator(
         config, manifest, build_process(config.noise, device), world, run, num_shares

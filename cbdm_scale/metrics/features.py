@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.pixels import to_levels, to_model_range
+from cbdm_scale.devices import ieee_fp32
 from cbdm_scale.metrics.classifier import NUM_FEATURES, Classifier, load_classifier
 
 
@@ -118,8 +119,8 @@ def as_levels(x: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Features are float32, also where a network is being evaluated under bf16 autocast."""
-    with torch.autocast(device.type, enabled=False):
+    """Features are IEEE float32: not TF32, nor bf16 where a network runs under autocast."""
+    with torch.autocast(device.type, enabled=False), ieee_fp32():
         yield
 
 

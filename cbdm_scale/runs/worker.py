@@ -33,6 +33,7 @@ from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
@@ -96,6 +97,8 @@ class Run:
     ):
         self.config, self.world, self.folder = config, world, run
         self.tracker, self.print_line = tracker, print_line
+        if config.train.deterministic:
+            make_deterministic(world.device)
         total = config.train.total_images
         self.shown = ProgressBar(total, "images", print_line, every_s=SILENCE_S)
         """Of rank 0: a line where ``report`` has nothing to say for a minute."""
@@ -212,9 +215,10 @@ class Run:
             num_shares=world.size,
             log=self.print_line,
         )
-        cluster, on_gpu = config.cluster, world.device.type == "cuda"
+        cluster = config.cluster
+        gpus = cluster.gpus_beside if world.device.type == "cuda" else 0.0
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
-        return BackgroundWorker(work, cpus, cluster.threads, on_gpu, self.print_line)
+        return BackgroundWorker(work, cpus, cluster.threads, gpus, self.print_line)
 
     def _make_inputs(self) -> TrainInputs:
         config = self.config

@@ -79,6 +79,11 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with torch.compile."""
 
+    deterministic: bool = False
+    """On GPUs, only kernels that give the same bits each time, some of which are slower: then a
+    resumed run ends bit for bit as the unbroken one, on the same kind of GPU. On CPUs it always
+    does."""
+
     log_every: PositiveInt = 51_200
     """Images between two reports of losses and speed."""
 

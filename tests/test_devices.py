@@ -1,0 +1,89 @@
+"""What is set for a device; the kernels themselves are seen on GPUs only."""
+
+import os
+import re
+
+import pytest
+import torch
+
+from cbdm_scale.devices import gpu_problem, ieee_fp32, make_deterministic, open_device
+
+OPERATIONS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+
+
+def precisions():
+    return [operation.fp32_precision for operation in OPERATIONS]
+
+
+@pytest.fixture
+def restored(monkeypatch):
+    """Nothing that a test sets stays."""
+    before, deterministic = precisions(), torch.backends.cudnn.deterministic
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "unset")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cudnn.allow_tf32 = True
+    for operation, precision in zip(OPERATIONS, before, strict=True):
+        operation.fp32_precision = precision
+
+
+@pytest.mark.parametrize("outside", ["tf32", "ieee"])
+def test_float32_is_ieees_inside_and_as_before_outside(restored, outside):
+    for operation in OPERATIONS:
+        operation.fp32_precision = outside
+    with pytest.raises(KeyError), ieee_fp32():
+        assert precisions() == ["ieee"] * 3
+        raise KeyError
+    assert precisions() == [outside] * 3
+
+
+def test_float32_is_ieees_where_a_device_was_opened(restored):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    assert "tf32" in precisions()
+    assert open_device(on_gpu=False) == torch.device("cpu")
+    assert "tf32" not in precisions()
+    with ieee_fp32():  # torch asks by the older names too, and refuses what does not agree
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_in_words(restored):
+    with pytest.raises(
+        RuntimeError, match=r"^torch .* (finds no NVIDIA driver|without CUDA)\."
+    ):
+        open_device(on_gpu=True)
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (
+            "The NVIDIA driver on your system is too old (found version 12020). Please update",
+            r"driver, which is for CUDA 12\.2, is too old .* install a torch for CUDA 12\.2$",
+        ),
+        ("Found no NVIDIA driver on your system. Please", "finds no NVIDIA driver. Install"),
+        ("Torch not compiled with CUDA enabled", "is built without CUDA. Install"),
+        ("CUDA error: no kernel image is available\nfor", "no kernels for this kind of GPU"),
+        ("CUDA error: out of memory.\nCUDA kernel errors might", "^CUDA error: out of memory$"),
+    ],
+)
+def test_what_torch_says_of_a_gpu_becomes_a_line_with_the_way_out(error, words):
+    assert "\n" not in gpu_problem(error)
+    assert re.search(words, gpu_problem(error))
+
+
+def test_a_deterministic_gpu_has_every_switch_and_a_cpu_none(restored):
+    make_deterministic(torch.device("cpu"))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    make_deterministic(torch.device("cuda", 0))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
