@@ -8,7 +8,7 @@ RUNS ?= runs
 SHARDS ?= shards
 
 BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling \
-	bench-search bench-checkpoint
+	bench-search bench-checkpoint bench-gpu
 .PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
@@ -65,6 +65,9 @@ bench-eval: $(READY)
 
 bench-checkpoint: $(READY)
 	$(BIN)/python -m benchmarks.checkpoint
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 bench-search: $(READY)
 	$(BIN)/python -m benchmarks.search_overhead

@@ -49,10 +49,10 @@ def new_net(channels: int = 128) -> torch.nn.Module:
     return build(spec)
 
 
-def batches(batch_size: int) -> Callable[[], Batch]:
+def batches(batch_size: int, size: int = SIZE) -> Callable[[], Batch]:
     """Batches of one set of pixels, under the numbers of consecutive images."""
     torch.manual_seed(1)
-    x0 = torch.rand(batch_size, 3, SIZE, SIZE) * 2 - 1
+    x0 = torch.rand(batch_size, 3, size, size) * 2 - 1
     y = torch.multinomial(COUNTS.double(), batch_size, replacement=True)
     begins = count(0, batch_size)
 
@@ -118,24 +118,32 @@ def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     return {name: make(config) for name, config in OURS.items()}
 
 
-def obvious_step(args: argparse.Namespace) -> Callable[[], None]:
+def obvious_step(
+    batch_size: int,
+    make_net: Callable[[], torch.nn.Module] = new_net,
+    device: torch.device | str = "cpu",
+    *,
+    cbdm: bool = True,
+    size: int = SIZE,
+) -> Callable[[], None]:
     """Algorithm 1 line by line. The second pass, too, leaves out dropped labels."""
-    net = new_net()
-    average = new_net().requires_grad_(False)
+    net = make_net().to(device)
+    average = make_net().to(device).requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, foreach=False)
-    schedule, next_batch = LinearSchedule(), batches(args.batch_size)
-    probs = COUNTS / COUNTS.sum()
-    decay = 0.5 ** (args.batch_size / HALFLIFE)
+    schedule, next_batch = LinearSchedule().to(device), batches(batch_size, size)
+    probs = (COUNTS / COUNTS.sum()).to(device)
+    decay = 0.5 ** (batch_size / HALFLIFE)
 
     def step() -> None:
         batch = next_batch()
-        x0, y, n = batch.x0, batch.y, args.batch_size
-        t, eps = torch.randint(0, schedule.num_steps, (n,)), torch.randn_like(x0)
+        x0, y, n = batch.x0.to(device), batch.y.to(device), batch_size
+        t = torch.randint(0, schedule.num_steps, (n,), device=device)
+        eps = torch.randn_like(x0)
         x_t = schedule.add_noise(x0, t, eps)
-        kept = torch.rand(n) >= 0.1
+        kept = torch.rand(n, device=device) >= 0.1
         e = net(x_t, t, torch.where(kept, y, NUM_CLASSES))
         total = F.mse_loss(e, eps)
-        if kept.any():
+        if cbdm and kept.any():
             y_alt = torch.multinomial(probs, int(kept.sum()), replacement=True)
             e_alt = net(x_t[kept], t[kept], y_alt)
             weight = (t[kept] / schedule.num_steps)[:, None, None, None]
@@ -173,7 +181,7 @@ def main() -> None:
         batch_size=args.batch_size,
         **{"precision of ours": args.precision, "channels_last of ours": args.channels_last},
     )
-    variants = {**our_steps(args), OBVIOUS: obvious_step(args)}
+    variants = {**our_steps(args), OBVIOUS: obvious_step(args.batch_size)}
     for step in [*variants.values()] * 2:  # first steps allocate
         step()
     bench.finish(table(bench.compare(variants), over=[DDPM], under=[OBVIOUS]))

@@ -1,0 +1,68 @@
+"""What a step would cost as one CUDA graph, until the product has it: draws, network, Adam."""
+
+from collections.abc import Callable
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.context import COUNTS, Context
+from benchmarks.gpu.loop import new_state
+from benchmarks.step import CLIP, LR
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.labels import draw_labels
+from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.losses.term import Draws
+from cbdm_scale.training.gradients import clip_and_step
+
+
+def graphed_step(context: Context, loss: LossConfig, n: int) -> Callable[[], None]:
+    """A step with all of its copies and draws; shapes are fixed, no label is dropped."""
+    device, shape = context.device, (3, context.size, context.size)
+    state = new_state(context.net())
+    for group in state.optimizer.param_groups:
+        group["capturable"] = True
+    objective, draw = build_loss(loss, LinearSchedule().to(device), COUNTS, seed=0)
+    probs = COUNTS.double() / COUNTS.sum()
+    batch = context.batch(n)
+    x0 = batch.x0.to(device, memory_format=torch.channels_last)
+    y, images = batch.y.to(device), batch.sample_ids.to(device)
+    t, y_alt, rows = torch.zeros_like(y), torch.zeros_like(y), torch.arange(n, device=device)
+    dropped = torch.zeros(n, dtype=torch.bool, device=device)
+
+    def body() -> Tensor:
+        state.optimizer.zero_grad(set_to_none=True)
+        eps = rng.normal(0, "noise", images, x0[0].numel()).view(-1, *shape)
+        draws = Draws(t, eps, dropped, rows, {"y_alt": y_alt, "rows": rows})
+        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+            terms = objective(state.net, x0, y, draws)
+        (terms["total"].sum() / n).backward()
+        norm = clip_and_step(state.optimizer, LR, CLIP)
+        state.ema.update(state.net, 10**6, n)
+        return norm
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            body()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        body()
+    pinned_x, pinned_y, begins = batch.x0.pin_memory(), batch.y.pin_memory(), count(0, n)
+
+    def step() -> None:
+        now = batch.sample_ids + next(begins)
+        step_of = draw.process.step(rng.uniform(0, "timestep", now)[:, 0])
+        label = draw_labels(probs, rng.uniform(0, "other label", now)[:, 0])
+        there = torch.stack([now, step_of, label]).pin_memory().to(device, non_blocking=True)
+        for kept, new in zip((images, t, y_alt), there, strict=True):
+            kept.copy_(new)
+        x0.copy_(pinned_x, non_blocking=True)
+        y.copy_(pinned_y, non_blocking=True)
+        graph.replay()
+
+    return step
