@@ -34,8 +34,8 @@ class SampleOptions(GenerationOptions):
     """cyclic: the classes in turn, equally many of each. train, sqrt, bal or a number: drawn,
     with probabilities proportional to the training counts to the power 1, 1/2, 0 or that."""
 
-    classes: tuple[int, ...] = ()
-    """Only these classes, by number, such as 3 7; none is all."""
+    classes: tuple[str, ...] = ()
+    """Only these classes, by name or else by number, such as 3 7; none is all."""
 
     format: Literal["png", "npz", "shards"] = "png"
     """png: a folder a class. npz: arr_0 (N, H, W, C) uint8 and arr_1, the layout of ADM.
@@ -100,12 +100,18 @@ def make_plan(
         omega=omega,
         labels=options.labels,
         classes=options.classes,
+        class_names=class_names_of(pretrained, real),
         seed=options.seed,
         chunk_size=options.chunk_size,
         precision=options.precision,
         sample=options.sample,
         guidance_mode=options.guidance_mode,
     )
+
+
+def class_names_of(pretrained: "PretrainedNetwork", real: Manifest | None) -> tuple[str, ...]:
+    """Names (K,) of the network's classes; () where nothing says them."""
+    return pretrained.class_names or (real.class_names if real else ())
 
 
 def give_out(
@@ -120,6 +126,7 @@ def give_out(
     from cbdm_scale.generation import export
 
     chunks = store.plan.chunks(options.num_images)
+    class_names = class_names_of(pretrained, real)
     name = {
         "png": f"png-{options.num_images}",
         "npz": f"images-{options.num_images}.npz",
@@ -129,15 +136,19 @@ def give_out(
     with export.staging(store.folder, name) as target:
         match options.format:
             case "png":
-                names = real.class_names if real else None
-                export.write_png(store, chunks, target, names)
+                export.write_png(store, chunks, target, class_names)
             case "npz":
                 export.write_npz(store, chunks, target)
                 following = COMMAND.line(typed, format="shards")
             case "shards":
                 dataset = canonical_name(options.dataset or pretrained.config.dataset or "made")
                 export.write_shards(
-                    store, chunks, target, name=dataset, real=real, root=root, say=print
+                    *(store, chunks, target),
+                    name=dataset,
+                    class_names=class_names,
+                    real=real,
+                    root=root,
+                    say=print,
                 )
                 following = (
                     f"python -m cbdm_scale.train --dataset {dataset} "

@@ -53,7 +53,7 @@ def walk_tar(path: str | Path) -> Walk:
 
 
 def sample_key(name: str) -> str | None:
-    """What the members of a sample share: all up to the first dot of the last part.
+    """What WebDataset takes for a sample's key: all up to the first dot of the last part.
 
     None for a name that is part of no sample: without a key or a suffix, or with a suffix of
     WebDataset's own (__url__).

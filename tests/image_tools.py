@@ -35,8 +35,18 @@ def encoded(image, form="PNG", **options):
 def png_header(width, height, depth=8, colour=2):
     """A PNG that says what it is and holds no pixel."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    chunks = b""
-    for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
-        crc = struct.pack(">I", zlib.crc32(name + body))
-        chunks += struct.pack(">I", len(body)) + name + body + crc
-    return b"\x89PNG\r\n\x1a\n" + chunks
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts)
+
+
+def chunk(name, body):
+    """A chunk of a PNG."""
+    return (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    )
+
+
+def with_chunk(png, name, body, *, late=False):
+    """A PNG with one more chunk, after its header or, late, after its pixels."""
+    place = len(png) - 12 if late else 33
+    return png[:place] + chunk(name, body) + png[place:]

@@ -28,7 +28,10 @@ def test_classes_are_sorted_and_images_of_any_depth_are_found(tmp_path):
     assert found.listing.names == ("C/4.tif", "a/3.webp", "a/deep/er/2.JPEG", "b/1.png")
     assert found.listing.labels.tolist() == [0, 1, 1, 2]
     assert found.listing.paths == tuple(str(tmp_path / name) for name in found.listing.names)
-    assert found.notes == ()
+    assert found.notes == (
+        "1 images lie in folders of the class folders, such as a/deep/er/2.JPEG: the first "
+        "folder is the class",
+    )
 
 
 def test_hostile_names_are_names_like_others(tmp_path):
@@ -94,6 +97,14 @@ def test_class_names_are_one_spelling_of_their_letters(tmp_path):
         list_(tmp_path)
 
 
+def test_classes_that_are_numbers_are_in_their_order_and_each_is_one_folder(tmp_path):
+    fill(tmp_path, *(f"{n}/1.png" for n in range(12)))
+    assert list_(tmp_path).class_names == tuple(map(str, range(12)))
+    fill(tmp_path, "07/1.png")
+    with pytest.raises(ValueError, match="'0?7' and '0?7' are the same number"):
+        list_(tmp_path)
+
+
 def test_class_name_that_is_not_utf8_is_refused(tmp_path):
     fill(tmp_path, "a/1.png", "\udcff/1.png")
     with pytest.raises(ValueError, match=r"xff' is not UTF-8. Rename it"):
@@ -121,21 +132,43 @@ def test_too_few_classes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folders", "found"),
+    ("folders", "found", "note"),
     [
-        ("train val", {"train": "train", "test": "val"}),
-        ("train val test", {"train": "train", "test": "test"}),
-        ("train validation", {"train": "train", "test": "validation"}),
-        ("train", {"train": "train"}),
-        ("train test bus", {"train": "."}),
-        ("val test", {"train": "."}),
+        ("train val", {"train": "train", "test": "val"}, "val/ is the split test"),
+        ("train val test", {"train": "train", "test": "test"}, "test, val/ is not read"),
+        ("train validation", {"train": "train", "test": "validation"}, "validation/ is the"),
+        ("Train TEST", {"train": "Train", "test": "TEST"}, "Train/ is the split train, TEST/"),
+        ("training testing", {"train": "training", "test": "testing"}, "testing/ is the split"),
+        ("train", {"train": "train"}, "train/ is the split train"),
+        ("train test bus", {"train": "."}, "train, test are taken for classes"),
+        ("train Train", {"train": "."}, "Train, train are taken for classes"),
+        ("val test", {"train": "."}, "test, val are taken for classes"),
+        ("bus car", {"train": "."}, ""),
     ],
 )
-def test_imagefolders_layout_is_recognised_only_when_alone(tmp_path, folders, found):
+def test_imagefolders_layout_is_recognised_only_when_alone(tmp_path, folders, found, note):
+    """And which reading was taken is said."""
     for folder in folders.split():
         (tmp_path / folder).mkdir()
     fill(tmp_path, ".cache/x", "classes.txt")
-    assert find_splits(tmp_path, "--source") == {s: tmp_path / f for s, f in found.items()}
+    splits, notes = find_splits(tmp_path, "--source")
+    assert splits == {s: tmp_path / f for s, f in found.items()}
+    assert note in " ".join(notes) and bool(note) == bool(notes)
+
+
+def test_a_stray_level_of_folders_is_passed_and_said(tmp_path):
+    fill(tmp_path, "photos/birds/Train/a/1.png", "photos/birds/Val/a/1.png", "photos/x.txt")
+    splits, notes = find_splits(tmp_path, "--source")
+    birds = tmp_path / "photos/birds"
+    assert splits == {"train": birds / "Train", "test": birds / "Val"}
+    assert notes[0] == f"--source: the classes are the folders in {birds}"
+    fill(tmp_path, "photos/2.png")
+    assert find_splits(tmp_path, "--source") == ({"train": tmp_path}, ())
+
+
+def test_a_circle_of_stray_levels_ends(tmp_path):
+    (tmp_path / "all").symlink_to(tmp_path)
+    assert find_splits(tmp_path, "--source")[0]["train"].samefile(tmp_path)
 
 
 def test_source_that_is_no_folder_is_refused(tmp_path):

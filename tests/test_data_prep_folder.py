@@ -81,6 +81,47 @@ def test_long_tailed_eval_is_told_and_another_source_mends_it(tmp_path):
     assert source.notes == () and len(source.splits["eval"].labels) == 10
 
 
+NUMBERS = tuple(map(str, range(12)))
+LIST = ["path,label", *(f"{n}/0.png,{n}" for n in reversed(NUMBERS))]
+
+
+@pytest.mark.parametrize(("source", "held"), [("list.csv", "."), (".", "list.csv")])
+def test_labels_of_a_table_and_of_folders_follow_the_names(tmp_path, source, held):
+    """Class 10 is 10 in both, although "10" stands before "2" in a listing of folders."""
+    root = make_images(tmp_path / "in", NUMBERS, each=1)
+    (root / "list.csv").write_text("\n".join(LIST))
+    read_ = read(root / source, eval_source=str(root / held))
+    assert read_.class_names == NUMBERS
+    for split in read_.splits.values():
+        seen = {key: int(label) for key, label in zip(split.keys, split.labels, strict=True)}
+        assert seen == {f"{n}-0": int(n) for n in NUMBERS}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (NUMBERS[:-1], "lacks '11'"),
+        ((*NUMBERS[:3], "12", *NUMBERS[4:]), "lacks '3' and has besides '12'"),
+        ((*NUMBERS, "12"), "but has besides '12'"),
+    ],
+)
+def test_a_table_of_eval_with_other_classes_is_refused(tmp_path, numbers, message):
+    root = make_images(tmp_path / "in", NUMBERS, each=1)
+    rows = [f"0/0.png,{n}" for n in numbers]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(ValueError, match=rf"--eval-source \(.*list.csv\): .*{message}"):
+        read(root, eval_source=str(tmp_path / "list.csv"))
+
+
+def test_eval_may_spell_the_numbers_otherwise_and_need_not_begin_at_0(tmp_path):
+    root = make_images(tmp_path / "in", ("9", "10"), each=1)
+    held = make_images(tmp_path / "held", ("09", "10"), each=2)
+    assert read(root, eval_source=str(held)).splits["eval"].labels.tolist() == [0, 0, 1, 1]
+    (tmp_path / "list.csv").write_text("path,label\nin/10/0.png,10\nin/9/0.png,9\n")
+    split = read(root, eval_source=str(tmp_path / "list.csv")).splits["eval"]
+    assert split.labels.tolist() == [1, 0] and split.keys == ["in-10-0", "in-9-0"]
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [

@@ -74,7 +74,27 @@ def test_hostile_keys_are_keys_like_others(tmp_path):
     source = read(tmp_path / "a.tar")
     keys = source.splits["train"].keys
     assert len(set(keys)) == 5 and not any(set("./\n ") & set(key) for key in keys)
-    assert source.notes == ("ignored 2 members without a key or a suffix",)
+    assert source.notes == (
+        "ignored 2 members without a key or a suffix",
+        "ignored 1 members that only go with a sample, such as 'd.o/t.s.t.png'",
+    )
+
+
+def test_a_key_may_have_dots(tmp_path):
+    """Beside a key that ends where it has its dot too; a part of that one is no sample."""
+    keys = ["IMG.2024.05", "a", "a.b", "c.d"]
+    samples = [sample(key, i % 2, 10 * i) for i, key in enumerate(keys)]
+    write(tmp_path / "a.tar", *samples, [("a.mask.png", png("red")), ("a.b.jpg.txt", b"")])
+    source = read(tmp_path / "a.tar")
+    split = source.splits["train"]
+    assert split.keys == ["a-IMG-2024-05", "a-a", "a-a-b", "a-c-d"]
+    assert [split.image(i)[0, 0, 0] for i in range(4)] == [0, 10, 20, 30]
+    assert split.labels.tolist() == [0, 1, 0, 1]
+    (note,) = source.notes
+    assert note == "ignored 2 members that only go with a sample, such as 'a.mask.png'"
+    write(tmp_path / "b.tar", *samples, sample("e.f", 0, cls=None))
+    with pytest.raises(ValueError, match="1 images or labels .*'e.f' of .*: it has no .cls"):
+        read(tmp_path / "b.tar")
 
 
 def test_labels_may_come_from_a_field_of_json(tmp_path):
@@ -92,6 +112,31 @@ def test_labels_may_come_from_a_field_of_json(tmp_path):
         1,
         2,
     ]
+
+
+def labelled(path, labels):
+    """A tar of samples with these labels in .json, which their keys say too."""
+    samples = []
+    for label in labels:
+        number = int(label.strip(b'"'))
+        samples.append(sample(f"is-{number}", 0, cls=None, json=b'{"y": %s}' % label))
+    return write(path, *samples)
+
+
+@pytest.mark.parametrize("quoted", ["train", "eval", "some"])
+def test_integers_and_strings_of_json_are_the_same_names(tmp_path, quoted):
+    plain = [b"%d" % n for n in (10, 2, 0, 1, 9, 8, 7, 6, 5, 4, 3)]
+    text = [b'"%s"' % n for n in plain]
+    parts = {
+        "train": (text, plain),
+        "eval": (plain, text),
+        "some": (plain[:3] + text[3:], text),
+    }
+    tars = [labelled(tmp_path / f"{i}.tar", part) for i, part in enumerate(parts[quoted])]
+    source = read(tars[0], eval_source=str(tars[1]), label_from="json:y")
+    assert source.class_names == tuple(map(str, range(11)))
+    for split in source.splits.values():
+        assert [int(key.rpartition("-")[2]) for key in split.keys] == split.labels.tolist()
 
 
 @pytest.mark.parametrize(

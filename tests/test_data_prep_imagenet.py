@@ -106,6 +106,10 @@ def test_eval_is_a_list_of_flat_or_sorted_validation_images(tmp_path):
     source = read(tmp_path, eval_list=str(eval_list))
     assert counts(source, "eval") == [1, 1]
     assert "eval by a list of 2 lines" in source.made
+    assert any("not in --train-list: n09999999; their" in note for note in source.notes)
+    put(tmp_path / "eval.txt", lines.splitlines()[0].encode())
+    notes = read(tmp_path, eval_list=str(eval_list)).notes
+    assert "eval has no image of the classes n01443537" in notes
 
 
 def test_a_flat_val_needs_labels(tmp_path):

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from image_tools import encoded, png_header
+from image_tools import encoded, png_header, with_chunk
 from PIL import Image
 from process_tools import sent
 
@@ -209,6 +209,39 @@ def test_the_first_frame_of_an_animation_is_the_image(form):
     data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
     assert Image.open(io.BytesIO(data)).n_frames == 3
     assert corners(data) == tenths(RED, RED, RED, RED)
+
+
+# What lies beside the picture.
+
+
+def packed(size):
+    return zlib.compress(bytes(size))
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        (b"iCCP", b"big\0\0" + packed(2 << 20)),
+        (b"zTXt", b"log\0\0" + packed(2 << 20)),
+        (b"iTXt", b"log\0\1\0\0\0" + packed(2 << 20)),
+        (b"pHYs", b"short"),
+    ],
+)
+def test_nothing_beside_the_pixels_refuses_a_png(name, body, late):
+    """Pillow stops at 1 MB of a profile or a packed text."""
+    data = with_chunk(encoded(halves(RED, BLUE)), name, body, late=late)
+    assert corners(data) == tenths(RED, BLUE, RED, BLUE)
+
+
+def test_a_png_with_a_large_profile_is_turned_as_its_text_says():
+    """An orientation in XMP, which Pillow reads, is not lost with the profile."""
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="3"/>'
+    data = with_chunk(encoded(halves(RED, BLUE)), b"iTXt", xmp)
+    turned = corners(data)
+    assert turned == tenths(BLUE, RED, BLUE, RED)
+    data = with_chunk(data, b"iCCP", b"big\0\0" + packed(2 << 20))
+    assert corners(data) == turned
 
 
 # Boxes and files.

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
-from cbdm_scale.generation.export import class_folders
 from cbdm_scale.generation.plan import SetPlan, label_probs, select_classes
 from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
 from cbdm_scale.models.spec import NetworkSpec
@@ -98,10 +97,12 @@ def test_classes_are_parsed_and_checked():
             select_classes((number,), 10)
 
 
-def test_folders_of_classes_sort_by_number_and_carry_names():
-    assert class_folders(3, None) == ["0", "1", "2"]
-    assert class_folders(11, None)[1] == "01"
-    assert class_folders(2, ["aquarium fish", "1"]) == ["0-aquarium_fish", "1"]
+def test_classes_are_chosen_by_name_or_else_by_number():
+    names = ("apple", "keyboard", "10", "2")
+    assert select_classes(("keyboard", "10"), 4, names) == (1, 2)
+    assert select_classes(("0", "2"), 4, names) == (0, 3), "2 is the name of the last"
+    with pytest.raises(ValueError, match=r"keybord is no class .*Try --classes keyboard\."):
+        select_classes(("keybord",), 4, names)
 
 
 def test_what_does_not_act_names_nothing():

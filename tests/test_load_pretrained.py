@@ -1,6 +1,7 @@
 """What --run may name, and what is said of what it may not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,16 @@ def test_a_training_set_that_changed_is_not_the_runs(run, digits_root):
     assert find_training_data(load_pretrained(run), "") == (None, "")
     with pytest.raises(ValueError, match="there has fingerprint .* the run learnt from 0000"):
         find_training_data(load_pretrained(run), digits_root)
+
+
+def test_a_data_set_whose_classes_are_others_is_not_what_a_network_learnt(run, digits_root):
+    """Of a file that names its classes and no fingerprint."""
+    pretrained = replace(load_pretrained(run), fingerprint="")
+    assert find_training_data(pretrained, "")[0] is not None
+    turned = replace(pretrained, class_names=pretrained.class_names[::-1])
+    assert find_training_data(turned, "") == (None, "")
+    with pytest.raises(ValueError, match="digits_lt there are 0, 1, .* learnt 9, 8, .* order"):
+        find_training_data(turned, digits_root)
 
 
 def keep_two(run: str) -> dict[str, torch.Tensor]:

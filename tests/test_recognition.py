@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from extractor_tools import load_extractor
+from PIL import Image
 from recognition_tools import stripes
 
 from cbdm_scale.data.manifest import read_manifest
@@ -99,6 +100,15 @@ def test_a_set_that_does_not_fit_the_data_is_named(digits_root, tmp_path, option
     assert path in str(error.value)
 
 
+def test_generated_images_have_the_labels_of_their_names(tmp_path):
+    for name in ("0-cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
+    assert open_added(str(tmp_path), ("cat", "bird", "dog")).labels.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="add: .* has classes .* has not: 0-cat, dog. Its"):
+        open_added(str(tmp_path), ("dogs", "cat"))
+
+
 def test_no_set_to_fill_up_with_is_an_error(digits_root):
     with pytest.raises(ValueError, match="Give a set with --add SET"):
         find_added([], "fill", read_manifest(digits_root, "digits_lt"))
@@ -107,11 +117,11 @@ def test_no_set_to_fill_up_with_is_an_error(digits_root):
 def test_the_folder_of_a_set_means_its_largest_form(tmp_path):
     (tmp_path / "set.json").write_text("{}")
     with pytest.raises(ValueError, match="was not given out yet.*--format npz"):
-        open_added(str(tmp_path))
+        open_added(str(tmp_path), ())
     generated(tmp_path / "images-30.npz")
     generated(tmp_path / "images-100.npz", per_class=10)
-    assert open_added(str(tmp_path)).count == 100
-    assert open_added(str(tmp_path / "images-30.npz")).count == 30
+    assert open_added(str(tmp_path), ()).count == 100
+    assert open_added(str(tmp_path / "images-30.npz"), ()).count == 30
 
 
 # ----------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """Images by number, from every form they are kept in, and fingerprints that miss no change."""
 
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from extractor_tools import write_npz
+from image_tools import encoded, png_header, with_chunk
 from PIL import Image
 from process_tools import sent
 from shard_tools import make_digits
@@ -51,6 +53,10 @@ def test_an_npz_without_labels_or_images_says_so(tmp_path):
     np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"c.npz: arr_0 must be \(N, H, W, C\) uint8.*float64"):
         NpzImages(tmp_path / "c.npz")
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "d.npz", arr_0=np.zeros((0, 8, 8, 3), np.uint8), arr_1=np.zeros(0))
+        with pytest.raises(ValueError, match="d.npz holds no images"):
+            NpzImages(tmp_path / "d.npz")
 
 
 def npz_of(path, shape, pixels):
@@ -94,6 +100,31 @@ def test_a_folders_classes_are_its_numbers_or_its_names_in_order(names, labels, 
     assert images.read(range(images.count)).shape == (len(names), 3, 8, 8)
 
 
+def test_a_folders_labels_follow_the_names_of_the_classes(tmp_path):
+    folder = save_folder(tmp_path, ["dog/a.png", "cat/b.png", "c.png"])
+    images = open_images(str(folder), ("dog", "bird", "cat"))
+    assert dict(zip(images.files, images.labels.tolist(), strict=True)) == {
+        "c.png": -1,
+        "cat/b.png": 2,
+        "dog/a.png": 0,
+    }
+    other = open_images(str(folder), ("bird", "cat", "dog"))
+    assert other.fingerprint != images.fingerprint
+    with pytest.raises(ValueError, match="has classes that the data set has not: dog. Its"):
+        open_images(str(folder), ("cat", "bird"))
+
+
+def test_the_labels_of_shards_follow_the_names_of_the_classes(digits_root):
+    where, digits = f"{digits_root}/digits_lt:eval", tuple("0123456789")
+    names = digits[::-1]
+    plain, turned = open_images(where), open_images(where, names)
+    np.testing.assert_array_equal(turned.labels, 9 - plain.labels)
+    assert turned.fingerprint != plain.fingerprint
+    assert open_images(where, digits).fingerprint == plain.fingerprint
+    with pytest.raises(ValueError, match="digits_lt:eval has classes .* has not: 7, 8, 9"):
+        open_images(where, names[3:])
+
+
 def test_a_folders_fingerprint_sees_bytes_and_names(tmp_path):
     folder = save_folder(tmp_path, ["0/a.png", "1/b.png"])
     first = FolderImages(folder).fingerprint
@@ -102,6 +133,20 @@ def test_a_folders_fingerprint_sees_bytes_and_names(tmp_path):
     second = FolderImages(folder).fingerprint
     save_folder(tmp_path, ["1/b.png"])
     assert len({first, second, FolderImages(folder).fingerprint}) == 3
+
+
+def test_a_folder_takes_what_data_prep_takes(tmp_path):
+    """A profile of 2 MB; and neither EPS, which starts a program, nor too many pixels."""
+    data = encoded(Image.new("RGB", (8, 8), (1, 2, 3)))
+    profile = b"big\0\0" + zlib.compress(bytes(2 << 20))
+    (tmp_path / "a.PNG").write_bytes(with_chunk(data, b"iCCP", profile))
+    (tmp_path / "b.png").write_bytes(encoded(Image.new("RGB", (8, 8)), "EPS"))
+    (tmp_path / "c.tiff").write_bytes(png_header(20_000, 20_000))
+    images = FolderImages(tmp_path)
+    assert images.read([0])[0, :, 0, 0].tolist() == [1, 2, 3]
+    for number, words in ((1, "b.png does not decode: not an"), (2, "c.tiff .*too large")):
+        with pytest.raises(ValueError, match=words):
+            images.read([number])
 
 
 def test_a_folder_of_mixed_sizes_names_the_image(tmp_path):

@@ -1,15 +1,38 @@
-"""Decoding an image of the training resolution.
+"""Decoding an image of the training resolution, and anybody's image file.
 
 Shapes: C channels, H = W = image size.
 """
 
 import io
+import warnings
 import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_HEAD = PNG_SIGNATURE + b"\0\0\0\rIHDR"
+PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"})
+"""Chunks that decide the pixels and which side is up; texts may say the latter too."""
+PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+SUFFIXES = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"),
+    *("ppm", "pgm", "pbm", "pnm", "jp2", "avif"),
+)
+"""File names that promise an image, in lower case; decoding shows whether they keep it."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""What is opened; others of Pillow's start foreign programs (EPS) or are hardly images."""
+MAX_PIXELS = 89_478_485
+"""Larger images are refused before they are decoded: Pillow's own limit, a quarter of a GB."""
+
+
+class NotAnImage(ValueError):
+    """A file that is no image, or one that nobody should decode; says why."""
 
 
 def decode(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
@@ -68,3 +91,57 @@ def _decode_any(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8
         raise ValueError("does not decode: it is no kind of image that Pillow knows") from None
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise ValueError(f"does not decode: {error}") from error
+
+
+def load_picture(data: bytes) -> "Image":
+    """Anybody's image file, decoded by Pillow: NotAnImage, or what Pillow raises.
+
+    Pillow has limits for profiles and texts, which nobody asked for: a PNG that it refuses is
+    read without them. Texts go last, as they may say which side is up.
+    """
+    refusal: Exception | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for version in _versions(data):
+            try:
+                return _load(version)
+            except MemoryError:
+                raise
+            except Exception as error:  # decoders fail in too many ways to list
+                refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def _versions(data: bytes) -> Iterator[bytes]:
+    yield data
+    if data.startswith(PNG_SIGNATURE):
+        yield _only(data, PNG_PICTURE | PNG_TEXT)
+        yield _only(data, PNG_PICTURE)
+
+
+def _only(data: bytes, kinds: frozenset[bytes]) -> bytes:
+    """A PNG with chunks of these kinds; what follows a chunk that is cut short stays."""
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end > len(data) or data[start + 4 : start + 8] in kinds:
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _load(data: bytes) -> "Image":
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
+    except UnidentifiedImageError:  # its text holds an address in memory
+        raise NotAnImage(f"not an image ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:  # from its header, at twice our limit
+        raise NotAnImage(f"too large: more than {MAX_PIXELS:,} pixels") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise NotAnImage(f"too large: {width} x {height}, more than {MAX_PIXELS:,} pixels")
+    image.load()
+    return image

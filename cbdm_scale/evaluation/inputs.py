@@ -169,7 +169,7 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]
         omega, mode = images.store.plan.omega, images.store.plan.guidance_mode
     else:
         try:
-            images = open_images(where)
+            images = open_images(where, real.class_names)
         except ValueError as error:
             raise ValueError(f"samples: {error}") from error
         if number > images.count:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cbdm_scale.data.class_names import class_folders
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.data.shards import ShardReader
@@ -52,24 +53,13 @@ def staging(folder: Storage, name: str) -> Iterator[Path]:
             folder.put_file(f"{name}/{file.relative_to(draft_path).as_posix()}", file)
 
 
-def class_folders(num_classes: int, names: Sequence[str] | None) -> list[str]:
-    """A folder for each class: its number, so that they sort, and its name if it has one."""
-    width = len(str(num_classes - 1))
-    folders = []
-    for c in range(num_classes):
-        name = names[c] if names else str(c)
-        clean = "".join(letter if letter.isalnum() else "_" for letter in name)
-        folders.append(f"{c:0{width}d}" + ("" if name == str(c) else f"-{clean}"))
-    return folders
-
-
 def write_png(
-    store: ChunkStore, chunks: Sequence[Chunk], target: Path, names: Sequence[str] | None
+    store: ChunkStore, chunks: Sequence[Chunk], target: Path, class_names: Sequence[str]
 ) -> None:
-    """target/<class>/<number in the set>.png."""
+    """target/<class>/<number in the set>.png; class_names (K,), () where they are not known."""
     from PIL import Image
 
-    folders = class_folders(store.plan.num_classes, names)
+    folders = class_folders(store.plan.num_classes, class_names)
     for c in store.plan.classes:
         (target / folders[c]).mkdir(parents=True)
     for (first, _), (images, labels) in zip(chunks, store.read_all(chunks), strict=True):
@@ -123,12 +113,14 @@ def write_shards(
     target: Path,
     *,
     name: str,
+    class_names: Sequence[str],
     real: Manifest | None,
     root: str,
     say: Callable[[str], None],
 ) -> None:
     """target/<name>/ as data_prep writes data sets: the images are the train split.
 
+    class_names (K,), or () where they are not known: then the classes are called by number.
     Where the real data set is to be had, its eval split and its feature classifier come along,
     so that a network that learns from generated images is compared with real ones.
     """
@@ -154,7 +146,7 @@ def write_shards(
             splits["eval"] = _real_split(real, root)
         source = Source(
             name=name,
-            class_names=real.class_names if real else tuple(map(str, range(plan.num_classes))),
+            class_names=tuple(class_names or map(str, range(plan.num_classes))),
             image_size=size,
             channels=channels,
             splits=splits,

@@ -4,8 +4,10 @@ The set is made in chunks whose bounds depend on the chunk size and the number o
 K = number of classes.
 """
 
+import difflib
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cbdm_scale.data.class_names import Name, labels_of_names, shorten
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
 from cbdm_scale.diffusion.options import NoiseConfig
@@ -116,17 +119,18 @@ def plan_set(
     precision: Literal["fp32", "bf16"],
     sample: SamplerConfig,
     labels: str = "cyclic",
-    classes: Sequence[int] = (),
+    classes: Sequence[Name] = (),
+    class_names: Sequence[str] = (),
     guidance_mode: GuidanceMode = "cfg",
 ) -> SetPlan:
     """The plan of a set, checked: ValueError if options do not fit the network.
 
-    ``counts`` (K,) are the training counts, None where they are not known; ``labels`` and
-    ``classes`` as the sample command takes them.
+    ``counts`` (K,) are the training counts, None where they are not known, ``class_names`` (K,)
+    or (); ``labels`` and ``classes`` as the sample command takes them.
     """
     check_trained("guidance_mode", guidance_mode, omega, network.omega_max)
     sample.check_fits(noise.process, noise.schedule.num_steps)
-    numbers = select_classes(classes, network.num_classes)
+    numbers = select_classes(classes, network.num_classes, class_names)
     return SetPlan(
         checkpoint=checkpoint,
         weights_sha256=weights_sha256,
@@ -144,14 +148,26 @@ def plan_set(
     )
 
 
-def select_classes(classes: Sequence[int], num_classes: int) -> tuple[int, ...]:
-    """These classes in rising order, () being all. ValueError names what is no class."""
-    if wrong := [c for c in classes if not 0 <= c < num_classes]:
+def select_classes(
+    classes: Sequence[Name], num_classes: int, class_names: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """These classes in rising order, () being all: by name, or else by number.
+
+    ``class_names`` (K,), () where they are not known. ValueError names what is no class.
+    """
+    numbers = list(range(num_classes))
+    by_name = labels_of_names(classes, class_names)
+    by_number = labels_of_names(classes, list(map(str, numbers)))
+    found = [n if c is None else c for c, n in zip(by_name, by_number, strict=True)]
+    if wrong := [str(c) for c, label in zip(classes, found, strict=True) if label is None]:
+        near = difflib.get_close_matches(wrong[0], class_names, 1)
+        called = f", called {shorten(class_names)}" if class_names else ""
         raise ValueError(
-            f"classes: {', '.join(map(str, wrong))} is no class of this network, which has 0 "
-            f"to {num_classes - 1}. Try --classes 0 {num_classes - 1}."
+            f"classes: {', '.join(wrong)} is no class of this network, which has 0 to "
+            f"{num_classes - 1}{called}. "
+            f"Try --classes {shlex.quote(near[0]) if near else f'0 {num_classes - 1}'}."
         )
-    return tuple(sorted(set(classes))) or tuple(range(num_classes))
+    return tuple(sorted({label for label in found if label is not None})) or tuple(numbers)
 
 
 def label_probs(

@@ -4,7 +4,6 @@ Shapes: n = images asked for, N = images in all, (C, H, W) an image.
 """
 
 import hashlib
-import io
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.class_names import class_order, image_labels, labels_of_names
+from cbdm_scale.data.images import SUFFIXES, load_picture
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
-
-SUFFIXES = ".png", ".jpg", ".jpeg", ".webp", ".bmp"
 
 
 class Images(Protocol):
@@ -48,12 +47,24 @@ class Images(Protocol):
 
 
 class SplitImages:
-    """A split of a data set in shards, real or generated, in the order of its index."""
+    """A split of a data set in shards, real or generated, in the order of its index.
 
-    def __init__(self, root: str, name: str, split: str):
+    Labels follow the names of its classes among ``class_names`` (K,), where these are given.
+    """
+
+    def __init__(self, root: str, name: str, split: str, class_names: Sequence[str] = ()):
         self.index: Index = open_index(root, name, split)
         self.reader = ShardReader(root, name, self.index)
-        self.fingerprint = f"{read_manifest(root, name).fingerprint}-{split}"
+        manifest = read_manifest(root, name)
+        self.fingerprint = f"{manifest.fingerprint}-{split}"
+        self.new_labels: NDArray[np.int64] | None = None
+        """(K,) label of each class of the manifest; None where they stay."""
+        if class_names and tuple(class_names) != manifest.class_names:
+            own = [c for c, number in enumerate(manifest.counts[split]) if number]
+            names = [manifest.class_names[c] for c in own]
+            self.new_labels = np.full(manifest.num_classes, -1, np.int64)
+            self.new_labels[own] = image_labels(names, class_names, f"{root}/{name}:{split}")
+            self.fingerprint += f"-{_digest_of(self.new_labels)}"
 
     @property
     def count(self) -> int:
@@ -62,8 +73,9 @@ class SplitImages:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(N,), of the index."""
-        return np.array(self.index.labels)
+        """(N,), of the index, or by the names."""
+        labels = np.array(self.index.labels)
+        return labels if self.new_labels is None else self.new_labels[labels]
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """(n, C, H, W); a damaged image raises, named."""
@@ -85,8 +97,7 @@ class Subset:
     @property
     def fingerprint(self) -> str:
         """That of the whole set and of the numbers."""
-        listed = np.array(self.numbers, np.int64).tobytes()
-        return f"{self.images.fingerprint}-{hashlib.sha256(listed).hexdigest()[:16]}"
+        return f"{self.images.fingerprint}-{_digest_of(np.array(self.numbers, np.int64))}"
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -101,16 +112,19 @@ class Subset:
 class FolderImages:
     """Image files below a folder, in the order of their paths.
 
-    A folder of images one level down is a class: its label is the number that its name begins
-    with, or else its place among the folders. All images must have one size and one mode.
+    A folder of images one level down is a class: its label is that of its name among
+    ``class_names`` (K,), see ``image_labels``. Without these it is the number that the name
+    begins with, or else its place in ``class_order``. All images must have one size and one
+    mode.
     """
 
-    def __init__(self, folder: str):
-        self.folder = Path(folder).expanduser()
-        found = (p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    def __init__(self, folder: str, class_names: Sequence[str] = ()):
+        self.folder, self.class_names = Path(folder).expanduser(), tuple(class_names)
+        found = (p for p in self.folder.rglob("*") if p.suffix[1:].lower() in SUFFIXES)
         self.files = sorted(p.relative_to(self.folder).as_posix() for p in found)
         if not self.files:
             raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+        self.labels = self._labels()
 
     @property
     def count(self) -> int:
@@ -119,22 +133,28 @@ class FolderImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of all paths and files."""
+        """Sixteen hex digits of all paths and files, and of labels by name."""
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{file}\n".encode())
             digest.update(hashlib.sha256((self.folder / file).read_bytes()).digest())
+        if self.class_names:
+            digest.update(_digest_of(self.labels).encode())
         return digest.hexdigest()[:16]
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
+    def _labels(self) -> NDArray[np.int64]:
         """(N,): see the class; -1 right in the folder."""
         classes = [file.partition("/")[0] if "/" in file else "" for file in self.files]
-        places = {name: i for i, name in enumerate(sorted(set(classes) - {""}))}
-        numbers = {name: _leading_number(name) for name in places}
-        if None not in numbers.values():
-            return np.array([numbers[c] if c else -1 for c in classes], np.int64)
-        return np.array([places[c] if c else -1 for c in classes], np.int64)
+        names = class_order(set(classes) - {""})
+        places = labels_of_names(classes, names)
+        numbers = [_leading_number(name) for name in names]
+        if self.class_names and names:
+            by_place = image_labels(names, self.class_names, str(self.folder))
+        elif None not in numbers:
+            by_place = np.array(numbers, np.int64)
+        else:
+            by_place = np.arange(len(names))
+        return np.array([-1 if c is None else by_place[c] for c in places], np.int64)
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """(n, C, H, W); ValueError if one does not decode or has another size."""
@@ -148,12 +168,10 @@ class FolderImages:
         return np.stack(images)
 
     def _load(self, file: str) -> NDArray[np.uint8]:
-        from PIL import Image
-
         try:
-            with Image.open(io.BytesIO((self.folder / file).read_bytes())) as image:
-                grey = image.mode in ("L", "1")
-                pixels = np.array(image.convert("L" if grey else "RGB"), np.uint8)
+            image = load_picture((self.folder / file).read_bytes())
+            grey = image.mode in ("L", "1")
+            pixels = np.array(image.convert("L" if grey else "RGB"), np.uint8)
         except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
             raise ValueError(f"{self.folder / file} does not decode: {error}") from error
         return pixels[None] if grey else pixels.transpose(2, 0, 1)
@@ -161,6 +179,10 @@ class FolderImages:
 
 MOST_PACKED = 100
 """Times as large as packed, beyond which an array of pixels is taken for a trap."""
+
+
+def _digest_of(numbers: NDArray[np.int64]) -> str:
+    return hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
 
 
 def _leading_number(name: str) -> int | None:
@@ -183,6 +205,8 @@ class NpzImages:
                 f"{path}: arr_0 must be (N, H, W, C) uint8, got {self.pixels.shape} "
                 f"{self.pixels.dtype}"
             )
+        if not self.count:
+            raise ValueError(f"{path} holds no images: arr_0 is {self.pixels.shape}")
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k != "pixels"}
@@ -255,6 +279,8 @@ def _mapped(path: str, member: str) -> NDArray[np.uint8]:
                 start = info.header_offset + 30 + name + extra + header
                 if math.prod(shape) + header != info.file_size or min(shape, default=0) < 0:
                     raise ValueError(f"it says the shape {shape} of {info.file_size:,} bytes")
+                if not math.prod(shape):  # nothing to map
+                    return np.empty(shape, np.uint8)
                 return np.memmap(path, np.uint8, "r", start, shape)
         if info.file_size > max(MOST_PACKED * info.compress_size, 1 << 28):
             raise ValueError(
@@ -264,17 +290,20 @@ def _mapped(path: str, member: str) -> NDArray[np.uint8]:
         return np.asarray(arrays[member.removesuffix(".npy")])
 
 
-def open_images(where: str) -> Images:
-    """Images by their place: FILE.npz, a folder of images, or DATASET:SPLIT for shards."""
+def open_images(where: str, class_names: Sequence[str] = ()) -> Images:
+    """Images by their place: FILE.npz, a folder of images, or DATASET:SPLIT for shards.
+
+    Where the images come with names of classes, their labels are those of ``class_names`` (K,).
+    """
     if where.endswith(".npz"):
         return NpzImages(where)
     folder, mark, split = where.rpartition(":")
     if mark and not split.startswith("//"):
         root, _, name = folder.rstrip("/").rpartition("/")
-        return SplitImages(root or ".", name, split)
+        return SplitImages(root or ".", name, split, class_names)
     if not Path(where).expanduser().is_dir():
         raise ValueError(
             f"{where} is not there. Give an .npz file, a folder of images, or DATASET:SPLIT, "
             "the folder of a data set in shards with one of its splits."
         )
-    return FolderImages(where)
+    return FolderImages(where, class_names)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
@@ -242,8 +243,7 @@ def label_rows(pretrained: PretrainedNetwork, manifest: Manifest, how: str) -> t
             "all from the mean row, as the trained network does not know its classes' names; "
             "if they are in the order of this data set, --init-labels index"
         )
-    number = {name: c for c, name in enumerate(names)}
-    rows: Rows = [number.get(name) for name in manifest.class_names]
+    rows: Rows = labels_of_names(manifest.class_names, names)
     lacking = [n for n, row in zip(manifest.class_names, rows, strict=True) if row is None]
     shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
     return rows, f"by name: {here - len(lacking)} of {here}" + (

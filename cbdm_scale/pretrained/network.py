@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.data.class_names import labels_of_names, shorten
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
@@ -202,6 +203,15 @@ def find_training_data(
                 f"data.root ({data_root}): {config.dataset} there has fingerprint "
                 f"{manifest.fingerprint}, the run learnt from {pretrained.fingerprint}. Leave "
                 "it out, or make the data set as it was."
+            )
+        return None, ""
+    names = pretrained.class_names
+    if names and labels_of_names(manifest.class_names, names) != list(range(len(names))):
+        if data_root:
+            raise ValueError(
+                f"data.root ({data_root}): the classes of {config.dataset} there are "
+                f"{shorten(manifest.class_names)}, those that the network learnt "
+                f"{shorten(names)}, in this order. Give the data set that it learnt from."
             )
         return None, ""
     return manifest, root

@@ -54,23 +54,26 @@ def find_sets(root: str, dataset: str, add: Sequence[str], per_class: str) -> Se
     return Sets(manifest, train, added, test, learnt, tested)
 
 
-def open_added(where: str) -> Images:
-    """The images of ``--add where``; the folder of a set gives its form with most images.
+def open_added(where: str, class_names: Sequence[str]) -> Images:
+    """The images of ``--add where``, with labels by name where they have names.
 
-    Not its chunks: training asks for images in any order, and a chunk is read as a whole.
+    The folder of a set gives its form with most images, not its chunks: training asks
+    for images in any order, and a chunk is read as a whole.
     """
     if not split_scheme(where)[0]:
         where = os.path.abspath(os.path.expanduser(where))
-    if not Path(where, "set.json").is_file():
-        return open_images(where)
-    found = [form for pattern in FORMS for form in sorted(Path(where).glob(pattern))]
-    if not found:
-        raise ValueError(
-            f"add ({where}) is a set that was not given out yet. Type its command again with "
-            "--format npz."
-        )
-    sizes = {form: int(form.stem.rpartition("-")[2]) for form in found}
-    return open_images(str(max(found, key=lambda form: sizes[form])))
+    if Path(where, "set.json").is_file():
+        found = [form for pattern in FORMS for form in sorted(Path(where).glob(pattern))]
+        if not found:
+            raise ValueError(
+                f"add ({where}) is a set that was not given out yet. Type its command again "
+                "with --format npz."
+            )
+        where = str(max(found, key=lambda form: int(form.stem.rpartition("-")[2])))
+    try:
+        return open_images(where, class_names)
+    except ValueError as error:
+        raise ValueError(f"add: {error}") from error
 
 
 def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Subset | None:
@@ -83,7 +86,7 @@ def find_added(add: Sequence[str], per_class: str, manifest: Manifest) -> Subset
             )
         return None
     shape = (manifest.channels, manifest.image_size, manifest.image_size)
-    sets = [open_added(where) for where in add]
+    sets = [open_added(where, manifest.class_names) for where in add]
     for where, images in zip(add, sets, strict=True):
         check_added(where, images, shape, manifest.num_classes)
     every = MixedImages(sets)

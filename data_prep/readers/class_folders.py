@@ -4,7 +4,6 @@ Links are followed, and every folder is entered once a class, so that links in a
 """
 
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -13,17 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.readers.classes import LabelledListing, check_num_classes
+from cbdm_scale.data.class_names import Name, class_key
+from cbdm_scale.data.images import SUFFIXES
+from data_prep.readers.classes import KnownClasses, LabelledListing, number_classes
 from data_prep.readers.listing import Listing
 
-SUFFIXES = re.compile(
-    r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|p[pgbn]m|jp2|avif)", flags=re.IGNORECASE
-)
-"""File names that promise an image; whether the promise holds is seen when it is decoded."""
 NOT_CLASSES = frozenset({"__MACOSX", "@eaDir"})
 """Folders that archivers and file servers leave behind, with copies of images in them."""
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-"""In the order in which they are preferred as the test split."""
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+"""In the order in which they are preferred as the test split; letter case does not count."""
 
 FolderId = tuple[int, int]
 
@@ -52,24 +50,62 @@ class Ignored:
         return (f"ignored {', '.join(parts)}",) if parts else ()
 
 
-def find_splits(root: Path, option: str) -> dict[str, Path]:
-    """The folders of train and, maybe, test: ``root`` itself, or ImageFolder's train/ and val/.
+def find_splits(root: Path, option: str) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The folders of train and, maybe, test, and notes that say how the layout was read.
 
-    The layout is recognised where train is there and all other folders are of its kind.
+    ``root`` itself, or the one folder in it, as archives unpack; there train/ and val/ or test/
+    in any usual spelling, where all other folders are of their kind.
     """
     if not root.is_dir():
         raise ValueError(
             f"{option} ({root}) is neither a folder nor a .csv or .parquet file. Give a folder "
             "with one folder a class, or a table with the columns path and label."
         )
-    folders = {entry.name for entry in _entries(root, Ignored()) if _is_folder(entry)}
-    if "train" not in folders or not folders <= {"train", *TEST_FOLDERS}:
-        return {"train": root}
-    test = next((name for name in TEST_FOLDERS if name in folders), None)
-    return {"train": root / "train"} | ({"test": root / test} if test else {})
+    inner = _below_stray_levels(root)
+    notes = [] if inner == root else [f"{option}: the classes are the folders in {inner}"]
+    folders = sorted(entry.name for entry in _entries(inner, Ignored()) if _is_folder(entry))
+    train = [name for name in folders if name.lower() in TRAIN_FOLDERS]
+    tests = [name for kind in TEST_FOLDERS for name in folders if name.lower() == kind]
+    if not train and not tests:
+        return {"train": inner}, tuple(notes)
+    if len(train) != 1 or len({*train, *tests}) < len(folders):
+        notes.append(
+            f"{option}: {', '.join([*train, *tests])} are taken for classes like all folders "
+            f"in {inner}. If they are splits, give one with --source, one with --eval-source"
+        )
+        return {"train": inner}, tuple(notes)
+    splits = {"train": inner / train[0]}
+    if tests:
+        splits["test"] = inner / tests[0]
+    words = [f"{folder.name}/ is the split {split}" for split, folder in splits.items()]
+    words += [f"{name}/ is not read" for name in tests[1:]]
+    return splits, (*notes, f"{option}: {', '.join(words)}")
 
 
-def list_folder(root: Path, option: str) -> LabelledListing:
+def _below_stray_levels(root: Path) -> Path:
+    """The first folder that holds something else than one folder of folders."""
+    seen: set[FolderId] = set()
+    while _identity(root) not in seen:
+        seen.add(_identity(root))
+        folders, images = _folders_and_images(root)
+        if images or len(folders) != 1 or folders[0].name.lower() in TRAIN_FOLDERS:
+            break
+        inner, images = _folders_and_images(folders[0].path)
+        if images or not inner:
+            break
+        root = Path(folders[0].path)
+    return root
+
+
+def _folders_and_images(folder: str | Path) -> tuple[list[os.DirEntry[str]], bool]:
+    """The folders right in a folder, and whether it holds images too."""
+    entries = list(_entries(folder, Ignored()))
+    folders = [entry for entry in entries if _is_folder(entry)]
+    others = (entry.name for entry in entries if entry not in folders)
+    return folders, any(_suffix(name)[1:] in SUFFIXES for name in others)
+
+
+def list_folder(root: Path, option: str, known: KnownClasses | None = None) -> LabelledListing:
     """The images of every class folder, sorted by class and by path."""
     ignored = Ignored()
     top = list(_entries(root, ignored))
@@ -81,14 +117,16 @@ def list_folder(root: Path, option: str) -> LabelledListing:
             f"{option} ({root}) holds {holds} and no class folders. Give one folder a class, "
             "or a table with the columns path and label."
         )
-    check_num_classes(len(folders), f"{option} ({root})")
+    class_names, numbers = number_classes(list(folders), f"{option} ({root})", known=known)
+    by_label = sorted(zip(numbers.tolist(), folders.items(), strict=True))
     ignored.others.update(_suffix(name) for name in loose)
     reserved = {_identity(root), *(_identity(folder) for folder in folders.values())}
     labels: list[int] = []
     paths: list[str] = []
-    empty = []
-    for label, (name, folder) in enumerate(folders.items()):
+    empty, deeper = [], []
+    for label, (name, folder) in by_label:
         found = sorted(_images(folder, set(reserved), ignored))
+        deeper += [path for path in found if os.path.dirname(path) != folder]
         paths += found
         labels += [label] * len(found)
         if not found:
@@ -99,20 +137,27 @@ def list_folder(root: Path, option: str) -> LabelledListing:
             f"{option} ({root}): {len(empty)} class folders hold no image: {shown}. Remove "
             "them, or give a table with the columns path and label."
         )
+    notes = ignored.notes()
+    if deeper:
+        notes += (
+            f"{len(deeper):,} images lie in folders of the class folders, such as "
+            f"{os.path.relpath(deeper[0], root)}: the first folder is the class",
+        )
     return LabelledListing(
-        class_names=tuple(folders),
+        class_names=class_names,
         listing=Listing(
             names=tuple(path[len(str(root)) :].lstrip("/") for path in paths),
             paths=tuple(paths),
             labels=np.array(labels, np.int64),
         ),
-        notes=ignored.notes(),
+        notes=notes,
     )
 
 
 def _class_folders(entries: list[os.DirEntry[str]], option: str) -> dict[str, str]:
-    """Class name -> path, sorted by name."""
+    """Class name -> path, in no order."""
     folders: dict[str, str] = {}
+    names: dict[Name, str] = {}
     owner: dict[FolderId, str] = {}
     for entry in entries:
         try:
@@ -128,6 +173,12 @@ def _class_folders(entries: list[os.DirEntry[str]], option: str) -> dict[str, st
                 f"{option}: two class folders are called {name!r}, in two spellings of the "
                 "same letters (Unicode NFC and NFD). Rename one."
             )
+        other = names.setdefault(class_key(name), name)
+        if other != name:
+            raise ValueError(
+                f"{option}: the class folders {other!r} and {name!r} are the same number, so "
+                "they are one class. Put their images into one of them."
+            )
         twin = owner.setdefault(_identity(entry.path), name)
         if twin != name:
             raise ValueError(
@@ -135,7 +186,7 @@ def _class_folders(entries: list[os.DirEntry[str]], option: str) -> dict[str, st
                 "link, so its images would have two labels. Remove the link."
             )
         folders[name] = entry.path
-    return dict(sorted(folders.items()))
+    return folders
 
 
 def _images(folder: str, seen: set[FolderId], ignored: Ignored) -> Iterator[str]:
@@ -150,7 +201,7 @@ def _images(folder: str, seen: set[FolderId], ignored: Ignored) -> Iterator[str]
                 else:
                     seen.add(identity)
                     waiting.append(entry.path)
-            elif SUFFIXES.fullmatch(_suffix(entry.name)) and _is_file_or_lost(entry):
+            elif _suffix(entry.name)[1:] in SUFFIXES and _is_file_or_lost(entry):
                 yield entry.path
             else:
                 ignored.others[_suffix(entry.name)] += 1

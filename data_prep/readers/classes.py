@@ -4,13 +4,13 @@ It comes from one folder a class (class_folders) or from a table (label_tables).
 N = images, K = classes.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.class_names import Name, class_key, class_order, labels_of_names, shorten
 from data_prep.readers.listing import Listing
 from data_prep.readers.long_tail import UNBALANCED
 
@@ -26,30 +26,60 @@ class LabelledListing:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class KnownClasses:
+    """The classes of the training images, which every other split must have."""
+
+    names: tuple[str, ...]
+    split: str
+    """Which other split: eval or test."""
+
+    def check(self, found: Sequence[str], option: str) -> None:
+        """ValueError names the difference between a split's classes and those of training."""
+        keys = set(map(class_key, found))
+        lacking = [name for name in self.names if class_key(name) not in keys]
+        labels = zip(found, labels_of_names(found, self.names), strict=True)
+        more = [name for name, label in labels if label is None]
+        if not lacking and not more:
+            return
+        difference = [
+            f"{verb} {shorten(list(map(repr, names)))}"
+            for verb, names in (("lacks", lacking), ("has besides", more))
+            if names
+        ]
+        raise ValueError(
+            f"{option}: the {self.split} images must have the same classes as the training "
+            f"images, but {' and '.join(difference)}."
+        )
+
+
 def number_classes(
-    labels: Sequence[int | str], option: str, classes: int | None = None
+    labels: Sequence[Name],
+    option: str,
+    classes: int | None = None,
+    *,
+    known: KnownClasses | None = None,
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names and labels (N,) out of what a source calls its labels.
 
-    Names are sorted; numbers must be 0..K-1 with an image each, and become the names. K is
-    ``classes``, or else the largest number and one. ``option`` starts the errors.
+    Labels follow the names, in the order of ``class_order``, or in that of the training images
+    where these are ``known``. Else integers must be 0..K-1 with an image each, and become the
+    names. K is ``classes``, or else the largest number and one. ``option`` starts the errors.
     """
-    distinct = set(labels)
-    if all(isinstance(label, str) for label in distinct):
-        names = sorted({unicodedata.normalize("NFC", str(label)) for label in distinct})
-        place = {n: i for i, n in enumerate(names)}
-        found = [place[unicodedata.normalize("NFC", str(label))] for label in labels]
-    else:
-        numbers = sorted(int(label) for label in distinct)
+    names = class_order(set(labels))
+    if known is not None:
+        known.check(names, option)
+        names = known.names
+    elif any(isinstance(label, int) for label in labels):
+        numbers = [int(name) for name in names]
         _check_numbers(numbers, option, classes)
-        names = [str(n) for n in numbers]
-        found = [int(label) for label in labels]
+        names = tuple(map(str, numbers))
     if classes is not None and classes != len(names):
         raise ValueError(
             f"{option}: it has {len(names)} classes, not the {classes} of --classes"
         )
     check_num_classes(len(names), option)
-    return tuple(names), np.array(found, np.int64)
+    return names, np.array(labels_of_names(labels, names), np.int64)
 
 
 def _check_numbers(numbers: list[int], option: str, classes: int | None) -> None:
@@ -74,25 +104,6 @@ def check_num_classes(num_classes: int, option: str) -> None:
             f"{option} has {num_classes} class; at least 2 are needed, as classes are what is "
             "balanced."
         )
-
-
-def check_same_classes(
-    expected: tuple[str, ...], found: tuple[str, ...], split: str, option: str
-) -> None:
-    """ValueError names the difference between a split's classes and those of training."""
-    lacking = [name for name in expected if name not in set(found)]
-    more = [name for name in found if name not in set(expected)]
-    if not lacking and not more:
-        return
-    difference = [
-        f"{verb} {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
-        for verb, names in (("lacks", lacking), ("has besides", more))
-        if names
-    ]
-    raise ValueError(
-        f"{option}: the {split} images must have the same classes as the training images, but "
-        f"{' and '.join(difference)}."
-    )
 
 
 def eval_notes(labels: NDArray[np.int64]) -> tuple[str, ...]:

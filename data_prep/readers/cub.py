@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.class_names import shorten
 from data_prep.options import Options
 from data_prep.readers.images import Box
-from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines, shorten
+from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines
 from data_prep.source import Source
 
 FOLDER = "CUB_200_2011"

@@ -1,10 +1,11 @@
 """folder: anybody's images, from one folder a class or from a table of paths and labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.options import Options
 from data_prep.readers.class_folders import find_splits, list_folder
-from data_prep.readers.classes import LabelledListing, check_same_classes, eval_notes
+from data_prep.readers.classes import KnownClasses, LabelledListing, eval_notes
 from data_prep.readers.label_tables import is_table, list_table
 from data_prep.readers.listing import listed_source
 from data_prep.source import Source
@@ -18,21 +19,22 @@ def read_folder(name: str, options: Options) -> Source:
     source, eval_source = options.source, options.eval_source
     assert source is not None
     root = Path(source).expanduser()
+    layout: tuple[str, ...] = ()
     if is_table(root):
-        found = {"train": list_table(root, "--source")}
+        train, test = list_table(root, "--source"), {}
         made = "a table of paths and labels"
     else:
-        folders = find_splits(root, "--source")
-        found = {s: list_folder(folder, "--source") for s, folder in folders.items()}
+        folders, layout = find_splits(root, "--source")
+        train = list_folder(folders.pop("train"), "--source")
+        test = {
+            split: list_folder(folder, "--source", KnownClasses(train.class_names, split))
+            for split, folder in folders.items()
+        }
         made = "one folder a class"
-    train = found["train"]
-    test = {split: part for split, part in found.items() if split == "test"}
-    held = train if eval_source is None else _list(Path(eval_source).expanduser())
+    known = KnownClasses(train.class_names, "eval")
+    held = train if eval_source is None else _list(Path(eval_source).expanduser(), known)
     found = {"train": train, "eval": held} | test
-    for split, part in found.items():
-        option = f"--eval-source ({eval_source})" if split == "eval" else f"--source ({source})"
-        check_same_classes(train.class_names, part.class_names, split, option)
-    notes = dict.fromkeys(note for part in found.values() for note in part.notes)
+    notes = dict.fromkeys([*layout, *(n for part in found.values() for n in part.notes)])
     if eval_source is None:
         notes |= dict.fromkeys(eval_notes(train.listing.labels))
     return listed_source(
@@ -45,9 +47,10 @@ def read_folder(name: str, options: Options) -> Source:
     )
 
 
-def _list(source: Path) -> LabelledListing:
+def _list(source: Path, known: KnownClasses) -> LabelledListing:
     option = "--eval-source"
     if is_table(source):
-        return list_table(source, option)
-    folders = find_splits(source, option)
-    return list_folder(folders.get("test", folders["train"]), option)
+        return list_table(source, option, known)
+    folders, layout = find_splits(source, option)
+    found = list_folder(folders.get("test", folders["train"]), option, known)
+    return replace(found, notes=(*layout, *found.notes))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.class_names import shorten
 from data_prep.options import Options
-from data_prep.readers.classes import check_same_classes, eval_notes, number_classes
+from data_prep.readers.classes import KnownClasses, eval_notes, number_classes
 from data_prep.readers.copies import Copies
 from data_prep.readers.images import FILTER, RESOLUTION, load_image
 from data_prep.readers.keys import make_keys
-from data_prep.readers.listing import allow_missing, missing_file, shorten
+from data_prep.readers.listing import allow_missing, missing_file
 from data_prep.readers.samples import Pool, check_labels, scan
 from data_prep.source import BadImage, Source, Split
 from data_prep.tars import read_range
@@ -35,15 +36,16 @@ def read_webdataset(name: str, options: Options) -> Source:
         pools["eval"] = scan(eval_source, "--eval-source", label_from)
     bad = [line for pool in pools.values() for line in pool.bad]
     left = allow_missing(bad, name, options, "images or labels of samples")
-    names, labels = {}, {}
+    names: tuple[str, ...] = ()
+    labels = {}
     for split, pool in pools.items():
         option = "--source" if split == "train" else "--eval-source"
         check_labels(pool, option, classes)
         every = [*pool.labels, *pool.lost]
-        names[split], numbers = number_classes(every, option, classes)
+        known = KnownClasses(names, split) if names else None
+        names, numbers = number_classes(every, option, classes, known=known)
         labels[split] = numbers[: len(pool.labels)]
-        _check_every_class(names[split], labels[split], option)
-        check_same_classes(names["train"], names[split], split, option)
+        _check_every_class(names, labels[split], option)
     notes = [note for pool in pools.values() for note in pool.notes()]
     if bad:
         file = missing_file(options.out, name)
@@ -56,7 +58,7 @@ def read_webdataset(name: str, options: Options) -> Source:
     }
     return Source(
         name=name,
-        class_names=names["train"],
+        class_names=names,
         image_size=resolution,
         channels=channels,
         splits={"train": splits["train"], "eval": splits.get("eval", splits["train"])},
@@ -90,7 +92,9 @@ def _split(pool: Pool, labels: NDArray[np.int64], resolution: int, channels: int
         resolution=resolution,
         channels=channels,
     )
-    return Split(labels=labels, keys=make_keys(pool.names), image=image)
+    # make_keys takes off a suffix, and what follows a dot in these is none.
+    keys = make_keys(f"{name}.png" for name in pool.names)
+    return Split(labels=labels, keys=keys, image=image)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.data.class_names import shorten
 from data_prep.options import Options
 from data_prep.readers.imagenet_counts import imagenet_lt_counts
-from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines, shorten
+from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines
 from data_prep.source import Source
 
 PUBLISHED_LIST = "a063f095fcd475db4cf8b0658c4b73955535bbf9"
@@ -59,7 +60,8 @@ def read_imagenet_lt(name: str, options: Options) -> Source:
     there = Folders()
     train = _listing(rows, wnids, root, there)
     if options.eval_list is not None:
-        rows = _eval_rows(Path(options.eval_list).expanduser(), wnids)
+        rows, more = _eval_rows(Path(options.eval_list).expanduser(), wnids)
+        notes += more
         held_out = _listing(rows, wnids, root, there)
         made += f", eval by a list of {len(rows):,} lines"
     elif found := _val_rows(root, there, wnids):
@@ -187,14 +189,16 @@ def _folders(root: Path, row: Row) -> Iterator[Path]:
     yield root / row.wnid / "images"
 
 
-def _eval_rows(path: Path, wnids: tuple[str, ...]) -> list[Row]:
-    """The list's images of the training classes, whichever way it numbers them."""
+def _eval_rows(path: Path, wnids: tuple[str, ...]) -> tuple[list[Row], list[str]]:
+    """The list's images of the training classes, whichever way it numbers them, and notes."""
     rows, known = _rows(path, "--eval-list"), set(wnids)
     _labels(rows, path, "--eval-list")
+    others = sorted({row.wnid for row in rows} - known)
     rows = [row for row in rows if row.wnid in known]
     if not rows:
         raise ValueError(f"--eval-list ({path}) has no image of the classes of --train-list.")
-    return rows
+    left_out = f"--eval-list has classes that are not in --train-list: {shorten(others)}"
+    return rows, [f"{left_out}; their images are left out"] if others else []
 
 
 def _val_rows(root: Path, there: Folders, wnids: Iterable[str]) -> list[Row]:

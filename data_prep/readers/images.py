@@ -12,11 +12,11 @@ What a file may hold beside 8-bit RGB:
 - 16-bit grey is scaled to 8 bits, not clipped; 16-bit colour keeps its high bytes;
 - the EXIF rotation is applied, so that a box or a crop means what a viewer shows;
 - of an animation, the first frame;
-- one that is cut off, not an image, or larger than MAX_PIXELS is a BadImage. A JPEG whose
+- one that is cut off, not an image, or larger than MAX_PIXELS is a BadImage; profiles and
+  texts beside the pixels may be as large as they like. A JPEG whose
   middle is damaged decodes all the same: the decoder does not tell.
 """
 
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.images import MAX_PIXELS, NotAnImage, load_picture
 from data_prep.source import BadImage
 
 if TYPE_CHECKING:
@@ -37,12 +38,8 @@ FILTER = (
     "images enlarged"
 )
 """For ``Source.made``: how a file came to its resolution."""
-MAX_PIXELS = 89_478_485
-"""Larger images are refused before they are decoded: Pillow's own limit, a quarter of a GB."""
 RESOLUTION = 64
 """Default of --resolution."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""What is opened; others of Pillow's start foreign programs (EPS) or are hardly images."""
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = (2, 3, 4, 5, 6, 7, 8)
 """Values of the tag that ask for a change; 1 is upright."""
@@ -63,7 +60,7 @@ def load_image(
     if not data:
         raise BadImage("it is empty (0 bytes)")
     with _refusals():
-        image = _flatten(_upright(_decode(data)))
+        image = _flatten(_upright(load_picture(data)))
         if channels == 1:
             image = image.convert("L")
         if box is not None:
@@ -129,35 +126,16 @@ def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What a decoder raises about its input is a BadImage; what it warns of is not said."""
-    from PIL import UnidentifiedImageError
-    from PIL.Image import DecompressionBombError
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except (BadImage, MemoryError):
             raise
-        except DecompressionBombError as error:  # from its header, twice the limit of _decode
-            raise BadImage(f"too large: more than {MAX_PIXELS:,} pixels") from error
-        except UnidentifiedImageError:  # its text holds an address in memory
-            raise BadImage("it is no kind of image that Pillow knows") from None
+        except NotAnImage as error:
+            raise BadImage(str(error)) from error
         except Exception as error:  # decoders fail in too many ways to list
             raise BadImage(f"it does not decode: {error or type(error).__name__}") from error
-
-
-def _decode(data: bytes) -> "Image":
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
-    except UnidentifiedImageError:
-        raise BadImage(f"not an image ({', '.join(FORMATS)})") from None
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: {width} x {height}, more than {MAX_PIXELS:,} pixels")
-    image.load()
-    return image
 
 
 def _upright(image: "Image") -> "Image":

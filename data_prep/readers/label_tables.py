@@ -4,15 +4,14 @@ Paths are relative to the table's folder. A label is a class name, or an integer
 """
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.readers.classes import LabelledListing, number_classes
+from cbdm_scale.data.class_names import Name, class_key
+from data_prep.readers.classes import KnownClasses, LabelledListing, number_classes
 from data_prep.readers.listing import Folders, Listing
 
 COLUMNS = ("path", "label")
-INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 Row = tuple[int, str, str]
 """Number of the row from 1, path, label as text."""
@@ -23,7 +22,7 @@ def is_table(source: Path) -> bool:
     return source.suffix.lower() in (".csv", ".parquet") and source.is_file()
 
 
-def list_table(file: Path, option: str) -> LabelledListing:
+def list_table(file: Path, option: str, known: KnownClasses | None = None) -> LabelledListing:
     """The rows of a table in their order; a ValueError names file and row."""
     where = f"{option} ({file})"
     rows = (
@@ -40,7 +39,7 @@ def list_table(file: Path, option: str) -> LabelledListing:
         labels.append(label)
     if not paths:
         raise ValueError(f"{where} has no rows")
-    class_names, numbers = number_classes(_integers_or_names(labels, where), where)
+    class_names, numbers = number_classes(_integers_or_names(labels, where), where, known=known)
     return LabelledListing(
         class_names=class_names,
         listing=Listing(
@@ -102,11 +101,12 @@ def _columns(names: Sequence[str], where: str) -> tuple[int, int]:
     return list(names).index(COLUMNS[0]), list(names).index(COLUMNS[1])
 
 
-def _integers_or_names(labels: list[str], where: str) -> Sequence[int | str]:
+def _integers_or_names(labels: list[str], where: str) -> Sequence[Name]:
     """Integers if every label is one; a mixture is an error, as it is mostly a slip."""
-    rows = [i for i, label in enumerate(labels) if not INTEGER.fullmatch(label)]
+    keys = list(map(class_key, labels))
+    rows = [i for i, key in enumerate(keys) if isinstance(key, str)]
     if not rows:
-        return [int(label) for label in labels]
+        return keys
     if len(rows) < len(labels):
         raise ValueError(
             f"{where}: {len(labels) - len(rows):,} labels are numbers and {len(rows):,} are "

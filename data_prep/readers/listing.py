@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.class_names import shorten
 from data_prep.options import Options
 from data_prep.readers.images import FILTER, RESOLUTION, Box, ImageFiles
 from data_prep.readers.keys import make_keys
 from data_prep.source import Source, Split
 from data_prep.writing.target import Target
-
-SHOWN = 5
-"""Names in a note or an error before it says how many more there are."""
 
 
 @dataclass
@@ -103,6 +101,11 @@ def listed_source(
         splits = {s: _present(listing) for s, listing in splits.items()}
     if bare := [s for s, listing in splits.items() if not listing.names]:
         notes = [*notes, f"left out, since no image is in it: {', '.join(bare)}"]
+    for split, listing in splits.items():
+        held = np.bincount(listing.labels, minlength=len(class_names))
+        absent = [class_names[c] for c in np.flatnonzero(held == 0)]
+        if listing.names and absent and split != "train":
+            notes = [*notes, f"{split} has no image of the classes {shorten(absent)}"]
     counts = np.bincount(splits["train"].labels, minlength=len(class_names))
     if not counts.all():
         empty = [class_names[c] for c in np.flatnonzero(counts == 0)]
@@ -171,12 +174,6 @@ def numbered_lines(path: Path, option: str) -> list[tuple[int, str]]:
     if not found:
         raise ValueError(f"{option} ({path}) is empty.")
     return found
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first names and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _present(listing: Listing) -> Listing:

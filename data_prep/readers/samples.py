@@ -1,8 +1,10 @@
 """What tars of other people's samples hold: which images, and with which labels.
 
-A sample is the members whose names agree up to the first dot of the last part: 000000012.jpg,
-000000012.cls, 000000012.json. They need not stand side by side. The label is an
-ASCII integer in .cls, or a field of the .json.
+A sample is the members whose names agree but for the suffix: 000000012.jpg, 000000012.cls,
+000000012.json. They need not stand side by side. WebDataset takes what stands before the
+first dot for the key, so that a.mask.png is a part of sample a; that is how such a name is read
+unless it has an image and a label of its own, or there is no sample a. The label is an ASCII
+integer in .cls, or a field of the .json.
 """
 
 import json
@@ -12,15 +14,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cbdm_scale.data.class_names import Name, class_key
+from cbdm_scale.data.images import SUFFIXES
 from data_prep.readers.copies import Copies
 from data_prep.readers.foreign_tars import find_tars, list_members
-from data_prep.tars import Member, group_members, read_range, sample_key
+from data_prep.tars import Member, read_range, sample_key
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 INTEGER = re.compile(rb"\s*([+-]?[0-9]{1,18})\s*")
+LABELS = "cls", "json"
 LONGEST_LABEL = 1 << 26
 """Bytes of a .cls or .json beyond which it is not read."""
-LabelReader = Callable[[dict[str, Member], Path], int | str]
+LabelReader = Callable[[dict[str, Member], Path], Name]
 
 
 class BadSample(ValueError):
@@ -33,21 +37,29 @@ class Pool:
 
     copies: Copies
     names: list[str] = field(default_factory=list)
-    labels: list[int | str] = field(default_factory=list)
+    labels: list[Name] = field(default_factory=list)
     places: list[tuple[int, int, int]] = field(default_factory=list)
     """Tar, first byte and size of each image."""
     bad: list[str] = field(default_factory=list)
     """Samples left out, each with its reason."""
-    lost: list[int | str] = field(default_factory=list)
+    lost: list[Name] = field(default_factory=list)
     """Labels of samples left out: their classes are still classes."""
     ignored: int = 0
     """Members that are part of no sample."""
+    parts: list[str] = field(default_factory=list)
+    """Members that go with a sample and are neither its image nor its label."""
 
     def notes(self) -> tuple[str, ...]:
-        """One line for the user, or none."""
-        if not self.ignored:
-            return ()
-        return (f"ignored {self.ignored:,} members without a key or a suffix",)
+        """What the user should know of members that were passed over."""
+        notes = []
+        if self.ignored:
+            notes.append(f"ignored {self.ignored:,} members without a key or a suffix")
+        if self.parts:
+            notes.append(
+                f"ignored {len(self.parts):,} members that only go with a sample, such as "
+                f"{self.parts[0]!r}"
+            )
+        return tuple(notes)
 
 
 def scan(source: str, option: str, label_from: str) -> Pool:
@@ -56,14 +68,15 @@ def scan(source: str, option: str, label_from: str) -> Pool:
     ValueError if a tar is damaged, or if no sample has an image and a label.
     """
     read_label = label_reader(label_from)
+    label_suffix = label_from.partition(":")[0]
     copies = Copies.of(find_tars(source, option))
     copies.fetch_all()
     pool = Pool(copies)
     for tar, url in enumerate(copies.urls):
         path = copies.path(tar)
-        for key, parts in _samples(list_members(path, url), url, pool):
+        for key, parts in _samples(list_members(path, url), url, label_suffix, pool):
             where = f"{key!r} of {url}"
-            label: int | str | None = None
+            label: Name | None = None
             try:
                 label = read_label(parts, path)
                 image = _image_of(parts)
@@ -84,25 +97,33 @@ def scan(source: str, option: str, label_from: str) -> Pool:
 
 
 def _samples(
-    members: list[Member], url: str, pool: Pool
+    members: list[Member], url: str, label_suffix: str, pool: Pool
 ) -> Iterator[tuple[str, dict[str, Member]]]:
     """(key, {suffix: member}); samples in the order in which the tar begins them."""
-    order: dict[str | None, int] = {}
-    keys = [sample_key(member.name) for member in members]
-    pool.ignored += keys.count(None)
-    places = [order.setdefault(key, len(order)) for key in keys]
-    together = [members[i] for i in sorted(range(len(members)), key=places.__getitem__)]
-
-    def refuse(name: str) -> None:
-        raise ValueError(
-            f"{url} holds {name!r} twice (letter case aside): which is the sample's?"
-        )
-
-    return group_members(together, (*IMAGES, "cls", "json"), refuse)
+    samples: dict[str, dict[str, Member]] = {}
+    owners: dict[str, str] = {}
+    for member in members:
+        owner = sample_key(member.name)
+        if owner is None:
+            pool.ignored += 1
+            continue
+        key, _, suffix = member.name.rpartition(".")
+        owners[key] = owner
+        parts, suffix = samples.setdefault(key, {}), suffix.lower()
+        if parts.setdefault(suffix, member) is not member and suffix in (*SUFFIXES, *LABELS):
+            raise ValueError(
+                f"{url} holds {member.name!r} twice (letter case aside): which is the sample's?"
+            )
+    for key, parts in samples.items():
+        whole = label_suffix in parts and any(suffix in parts for suffix in SUFFIXES)
+        if not whole and owners[key] != key and owners[key] in samples:
+            pool.parts += [member.name for member in parts.values()]
+        else:
+            yield key, parts
 
 
 def _image_of(parts: dict[str, Member]) -> Member:
-    found = [suffix for suffix in IMAGES if suffix in parts]
+    found = [suffix for suffix in SUFFIXES if suffix in parts]
     if len(found) != 1:
         has = f"several images ({', '.join(found)})" if found else "no image"
         raise BadSample(f"it has {has}")
@@ -111,8 +132,9 @@ def _image_of(parts: dict[str, Member]) -> Member:
 
 def check_labels(pool: Pool, option: str, classes: int | None) -> None:
     """ValueError names a sample whose label cannot be, whatever K is."""
-    words = [label for label in (*pool.labels, *pool.lost) if isinstance(label, str)]
-    if 0 < len(words) < len(pool.labels) + len(pool.lost):
+    every = [*pool.labels, *pool.lost]
+    words = [label for label in every if isinstance(class_key(label), str)]
+    if words and any(isinstance(label, int) for label in every):
         raise ValueError(
             f"{option}: some labels are integers, some are names, such as {words[0]!r}. Make "
             "them all of one kind."
@@ -143,7 +165,7 @@ def _label_of_cls(parts: dict[str, Member], path: Path) -> int:
     return int(text)
 
 
-def _label_of_json(json_field: str, parts: dict[str, Member], path: Path) -> int | str:
+def _label_of_json(json_field: str, parts: dict[str, Member], path: Path) -> Name:
     try:
         record = json.loads(_content(parts, "json", path))
     except (ValueError, RecursionError) as error:
