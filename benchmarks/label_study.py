@@ -78,7 +78,7 @@ def learn(name: str, seed: int, steps: int, at: Sequence[int]) -> list[tuple[flo
     torch.manual_seed(seed)
     net, (x0, y) = NETWORKS[name](), digits()
     schedule = LinearSchedule(ScheduleConfig())
-    loss, draw = build_loss(LossConfig(name="ddpm"), schedule, torch.bincount(y), seed)
+    loss, draw = build_loss(LossConfig(name="ddpm"), schedule, torch.bincount(y), seed, BATCH)
     adam = torch.optim.Adam(net.parameters(), lr=RATE)
     found = []
     for step in range(steps):

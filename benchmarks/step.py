@@ -74,7 +74,7 @@ def gradient_step(
     channels_last: bool = True,
 ) -> Callable[[], Batch]:
     """The product's gradient of a batch, which comes back, in so many micro-batches."""
-    loss, draw = build_loss(config, LinearSchedule(), COUNTS, seed=0)
+    loss, draw = build_loss(config, LinearSchedule(), COUNTS, 0, batch_size)
     next_batch = batches(batch_size)
 
     def step() -> Batch:

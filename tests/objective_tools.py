@@ -52,8 +52,8 @@ def make_batch(n, seed=0):
 
 
 def build(n=0, process="ddpm", shape=SHAPE, **options):
-    """Objective and draws of n images."""
-    loss, drawer = build_loss(LossConfig(**options), PROCESSES[process], COUNTS, seed=5)
+    """Objective and draws of a batch of n images."""
+    loss, drawer = build_loss(LossConfig(**options), PROCESSES[process], COUNTS, 5, max(n, 1))
     return loss, drawer(torch.arange(n), shape, CPU)
 
 
@@ -62,6 +62,16 @@ def with_drawn(draws, **changed):
 
 
 def rows_of(draws):
-    """The images that the regulariser sees, and those that learn the strength."""
-    seen = draws.term_draws.get("rows", draws.kept[:0])
-    return seen, draws.kept if "omega" in draws.term_draws else draws.kept[:0]
+    """The images of which the regulariser, and those of which TCFG, has predictions made."""
+    everybody = torch.arange(len(draws.t))
+    seen = draws.term_draws.get("seen", everybody[:0])
+    taught = draws.term_draws.get("omega", everybody[:0])
+    return draws.term_draws.get("rows", everybody[: len(seen)]), everybody[: len(taught)]
+
+
+def weights_of(draws):
+    """What each image weighs in the regulariser (N,), 0 where it is not seen, and in TCFG."""
+    seen, taught = rows_of(draws)
+    weights = torch.zeros(len(draws.t))
+    weights[seen] = draws.term_draws.get("seen", weights[:0])
+    return weights, (~draws.dropped).float() if len(taught) else torch.zeros(len(draws.t))

@@ -5,8 +5,20 @@ Shapes: C, H, W = image, K = classes, T = steps.
 
 import pytest
 import torch
-from objective_tools import COUNTS, CPU, PROCESSES, SHAPE, K, every_process
+from objective_tools import (
+    COUNTS,
+    CPU,
+    PROCESSES,
+    SHAPE,
+    K,
+    every_process,
+    rows_of,
+    weights_of,
+)
 
+from cbdm_scale.data.plan import slots
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.labels import class_probs
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
@@ -14,21 +26,24 @@ from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.options import LossConfig
 
 
-def drawer(process="ddpm", seed=5, **options):
-    return build_loss(LossConfig(**options), PROCESSES[process], COUNTS, seed)[1]
+def drawer(process="ddpm", seed=5, batch_size=48, **options):
+    return build_loss(LossConfig(**options), PROCESSES[process], COUNTS, seed, batch_size)[1]
 
 
-def draw(n, **options):
-    return drawer(**options)(torch.arange(n), (1, 1, 1), CPU)
+def draw(n, batch_size=None, **options):
+    return drawer(batch_size=batch_size or n, **options)(torch.arange(n), (1, 1, 1), CPU)
 
 
 def numbers_of(draws):
-    """Every number of an image by name, (N, ...) each."""
+    """Every number of an image by name, (N, ...) each; y' only of a whole regulariser."""
     of_image = {"t": draws.t, "eps": draws.eps, "dropped": draws.dropped}
-    for name in ("y_alt", "omega"):
+    of_image["seen"] = weights_of(draws)[0]
+    for name in draws.term_draws.keys() - {"rows", "seen"}:
         of_image[name] = draws.term_draws[name]
-    for name, rows in (("kept", draws.kept), ("seen", draws.term_draws["rows"])):
-        of_image[name] = torch.zeros(len(draws.t)).index_fill(0, rows, 1)
+    if "rows" in draws.term_draws:
+        y_alt = torch.full((len(draws.t),), -1)
+        of_image["y_alt"] = y_alt.index_copy(0, draws.term_draws["rows"], of_image["y_alt"])
+        of_image["y_alt"][of_image["seen"] == 0] = -1
     return of_image
 
 
@@ -49,7 +64,7 @@ def test_labels_are_dropped_with_probability_p_uncond(p):
 
 
 def test_timesteps_are_uniform_over_0_to_T_minus_1():
-    steps = Drawer(LinearSchedule(ScheduleConfig(num_steps=50)), (), 0.1, seed=5)
+    steps = Drawer(LinearSchedule(ScheduleConfig(num_steps=50)), (), 0.1, 5, 64)
     t = steps(torch.arange(20_000), (1, 1, 1), CPU).t
     counts = torch.bincount(t)
     assert len(counts) == 50  # 0..T-1: none above, the last one among them
@@ -74,13 +89,15 @@ def test_strengths_are_uniform_up_to_omega_max():
 
 
 def test_the_draws_of_one_image_are_independent():
-    draws = draw(20_000, p_uncond=0.5, reg_share=0.5, tcfg=True)
-    found = {name: v.flatten().double() for name, v in numbers_of(draws).items()}
-    kept = found.pop("kept").bool()
-    seen = found.pop("seen")
-    everybody = torch.stack(list(found.values()))
-    among_kept = torch.stack([seen, *(v for n, v in found.items() if n != "dropped")])[:, kept]
-    for numbers in (everybody, among_kept):
+    options = {"p_uncond": 0.5, "tcfg": True}
+    found = numbers_of(draw(20_000, **options))
+    seen = numbers_of(draw(20_000, batch_size=2, reg_share=0.5, **options))["seen"] > 0
+    kept = ~found["dropped"]
+    del found["seen"]
+    everybody = torch.stack([v.flatten().double() for v in found.values()])
+    del found["dropped"]
+    among_kept = [seen[kept], *(v.flatten()[kept] for v in found.values())]
+    for numbers in (everybody, torch.stack([v.double() for v in among_kept])):
         correlation = torch.corrcoef(numbers) - torch.eye(len(numbers))
         assert (correlation.abs() < 5 / numbers.shape[1] ** 0.5).all()
 
@@ -112,33 +129,110 @@ def test_ddpm_and_edm_draw_the_same_but_for_the_step():
         assert torch.equal(numbers, theirs[name]), name
 
 
-def test_draws_move_together():
-    meta = torch.device("meta")
-    moved = drawer(tcfg=True)(torch.arange(8), (1, 1, 1), CPU, torch.zeros(8, 9)).to(meta)
-    fields = [moved.t, moved.eps, moved.dropped, moved.kept, moved.augment]
-    assert {f.device for f in [*fields, *moved.term_draws.values()]} == {meta}
-    assert moved.term_draws.keys() == {"y_alt", "rows", "omega"}
+@every_process
+def test_all_numbers_of_one_call_are_those_of_single_calls(process):
+    images, n, seed = torch.arange(7, 7 + 48), 48, 5
+    draws = drawer(process, tcfg=True, omega_max=3.0, label_power=0.5)(images, SHAPE, CPU)
+
+    def u(purpose):
+        return rng.uniform(seed, purpose, images)[:, 0]
+
+    assert torch.equal(draws.t, PROCESSES[process].step(u("timestep")))
+    assert torch.equal(draws.dropped, u("label drop") < 0.1)
+    assert torch.equal(draws.term_draws["omega"], (3.0 * u("omega")).float())
+    cdf = class_probs(COUNTS, 0.5).cumsum(0)
+    assert torch.equal(
+        draws.term_draws["y_alt"], torch.searchsorted(cdf, u("other label") * cdf[-1])
+    )
+    eps = rng.normal(seed, "noise", images, 48).view(n, *SHAPE)
+    assert torch.equal(draws.eps, eps)
+
+
+# ----------------------------------------------------------------------------
+# One piece.
+
+
+def assert_same(one, other):
+    ours, theirs = numbers_of(one), numbers_of(other)
+    assert ours.keys() == theirs.keys()
+    for name, numbers in ours.items():
+        assert torch.equal(numbers, theirs[name]), name
+
+
+@pytest.mark.parametrize("num_ranks", [1, 3, 48])
+def test_a_later_step_may_be_written_into_the_memory_of_one_before(num_ranks):
+    """As a captured step does: views are all that is made of it, and the noise."""
+    own = drawer("edm", p_uncond=0.3, reg_share=0.4, tcfg=True)
+    first, later = (slots(start, 48, 0, num_ranks) for start in (0, 96))
+    numbers = torch.randn(48 // num_ranks, 9)
+    before, after = (own.on_host(images, numbers) for images in (first, later))
+    assert before.layout == after.layout
+    for name, array in before.arrays().items():
+        assert array.data_ptr() % array.itemsize == 0, name
+        assert array.untyped_storage().data_ptr() == before.data.data_ptr()
+    before.data.copy_(after.data)
+    found = own.on_device(before, SHAPE)
+    assert_same(found, own(later, SHAPE, CPU))
+    assert torch.equal(found.augment, after.arrays()["augment"])
+
+
+def test_the_piece_moves_as_a_whole():
+    packed = drawer(tcfg=True).on_host(torch.arange(8), torch.zeros(8, 9))
+    moved = packed.to(torch.device("meta"))
+    assert moved.layout == packed.layout and moved.data.is_meta
+    names = {"images", "t", "dropped", "augment", "y_alt", "seen", "omega"}
+    assert moved.arrays().keys() == names and all(v.is_meta for v in moved.arrays().values())
+
+
+def test_two_terms_do_not_draw_for_one_purpose():
+    term = drawer(tcfg=True).terms[-1]
+    with pytest.raises(AssertionError, match="two terms draw"):
+        Drawer(PROCESSES["ddpm"], (term, term), 0.1, 5, 8)(torch.arange(8), SHAPE, CPU)
 
 
 # ----------------------------------------------------------------------------
 # Who is regularised.
 
 
-def test_a_share_of_the_regulariser_costs_that_share():
-    n = 4000
-    for share in (0.1, 0.5):
-        m = len(draw(n, reg_share=share, p_uncond=0.2).term_draws["rows"])
-        assert m == pytest.approx(share * 0.8 * n, rel=0.1)
-    whole = draw(n, p_uncond=0.2)
-    assert torch.equal(whole.term_draws["rows"], whole.kept)
-    assert torch.equal(whole.kept, (~whole.dropped).nonzero().flatten())
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.3, 0.01])
+def test_a_share_is_a_window_of_the_step_of_which_every_rank_has_as_much(share):
+    """And every micro-batch whose images are equally spaced, as those of a rank are."""
+    batch_size, num_steps = 24, 5
+    size = max(1, round(share * batch_size))
+    own = drawer(batch_size=batch_size, reg_share=share, p_uncond=0.3)
+    for first in range(0, num_steps * batch_size, batch_size):
+        start = int(rng.uniform(5, "window", torch.tensor([first])).item() * batch_size)
+        inside = torch.zeros(batch_size, dtype=torch.bool)
+        inside[[(start + j) % batch_size for j in range(size)]] = True
+        images = torch.arange(first, first + batch_size)
+        kept = rng.uniform(5, "label drop", images)[:, 0] >= 0.3
+        expected = (inside & kept) * (batch_size / size)
+        for parts in (1, 2, 3, 4, 6, 8, 24):
+            for part in range(parts):
+                mine = own(slots(first, batch_size, part, parts), (1, 1, 1), CPU)
+                torch.testing.assert_close(weights_of(mine)[0], expected[part::parts])
+                assert len(rows_of(mine)[0]) == -(-size // parts)
+
+
+def test_windows_begin_anywhere():
+    n = 20_000
+    seen = weights_of(draw(n, batch_size=5, reg_share=0.2, p_uncond=0.0))[0].view(-1, 5)
+    assert ((seen == 5).sum(1) == 1).all()
+    counts = (seen > 0).sum(0)
+    assert (counts - n / 25).abs().max() < 5 * (n / 25) ** 0.5
+
+
+def test_without_a_share_all_are_predicted_and_dropped_labels_weigh_nothing():
+    whole = draw(4000, p_uncond=0.2)
+    assert "rows" not in whole.term_draws
+    assert torch.equal(whole.term_draws["seen"], (~whole.dropped).float())
 
 
 def test_tau_zero_and_ddpm_pay_for_no_second_prediction():
-    assert not len(draw(200, tau=0.0).term_draws["rows"])
-    assert not draw(200, name="ddpm").term_draws
+    for options in ({"tau": 0.0}, {"name": "ddpm"}):
+        assert not draw(200, **options).term_draws
 
 
 def test_a_class_without_images_is_an_error():
     with pytest.raises(ValueError, match=r"at least one image; these have none: \[1\]"):
-        build_loss(LossConfig(), LinearSchedule(), torch.tensor([5, 0, 1]), seed=0)
+        build_loss(LossConfig(), LinearSchedule(), torch.tensor([5, 0, 1]), 0, 8)

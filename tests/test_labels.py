@@ -1,5 +1,6 @@
 """Label distributions, and the groups of classes that results are given for."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,14 +36,14 @@ def test_labels_are_cut_where_the_distribution_says():
 def test_labels_follow_their_distribution_and_only_its_support():
     u = (torch.arange(1000) + 0.5).double() / 1000
     labels = draw_labels(torch.tensor([0.0, 0.2, 0.0, 0.8, 0.0]), u)
-    assert labels.dtype == torch.int64
-    assert torch.bincount(labels, minlength=5).tolist() == [0, 200, 0, 800, 0]
+    assert labels.dtype == np.int64
+    assert np.bincount(labels, minlength=5).tolist() == [0, 200, 0, 800, 0]
 
 
 def test_probabilities_need_not_sum_to_one():
     u = torch.rand(100)
     probs = class_probs(COUNTS, 0.5)
-    assert torch.equal(draw_labels(16 * probs, u), draw_labels(probs, u))
+    assert np.array_equal(draw_labels(16 * probs, u), draw_labels(probs, u))
 
 
 @pytest.mark.parametrize(

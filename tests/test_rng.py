@@ -2,11 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from cbdm_scale.diffusion.rng import bits, normal, permutation, philox, uniform
+from cbdm_scale.diffusion import rng
+from cbdm_scale.diffusion.rng import (
+    bits,
+    first_uniform,
+    make_key,
+    normal,
+    permutation,
+    philox,
+    uniform,
+)
 
 ONES = 0xFFFFFFFF
 IMAGES = torch.arange(20_000)
@@ -34,8 +44,9 @@ IMAGES = torch.arange(20_000)
 )
 def test_philox_gives_the_published_answers(counter, key, expected):
     """kat_vectors of Random123, philox4x32 with 10 rounds."""
-    c0, c1, c2, c3 = (torch.tensor([word, 1]) for word in counter)
-    assert philox((c0, c1, c2, c3), key)[0].tolist() == list(expected)
+    words, key = np.array([counter]).T.astype(np.uint64), np.array([key]).T.astype(np.uint64)
+    assert philox(words, key)[:, 0].tolist() == list(expected)
+    assert philox(np.repeat(words, 3, 1), key).T.tolist() == [list(expected)] * 3
 
 
 DRAWS = [
@@ -138,3 +149,21 @@ def test_permutations_are_uniform_over_all_orders():
     counts = torch.tensor([orders.count(order) for order in sorted(set(orders))])
     assert len(counts) == 6
     assert ((counts - 100.0) ** 2 / 100).sum() < 25  # 5 degrees of freedom
+
+
+def test_the_first_numbers_of_many_purposes_are_those_of_single_calls():
+    purposes, images = ("timestep", "label drop", "x"), torch.arange(2**33, 2**33 + 70)
+    keys = np.array([make_key(3, purpose) for purpose in purposes], np.uint64).T
+    numbers = np.stack([images.numpy()] * 2 + [images.numpy() // 7])
+    expected = [uniform(3, "timestep", images), uniform(3, "label drop", images)]
+    expected.append(uniform(3, "x", images // 7))
+    found = first_uniform(keys, numbers)
+    assert np.array_equal(found, torch.cat(expected, 1).T.numpy())
+    assert np.array_equal(first_uniform(keys, images.numpy())[:2], found[:2])
+
+
+def test_another_device_has_the_words_of_the_host():
+    images = torch.arange(5) * 10**10
+    key = make_key(3, "noise")
+    words = rng._device_words(key, images, 6, 2).permute(1, 2, 0).flatten(1)
+    assert torch.equal(words, bits(3, "noise", images, 24, stream=2))

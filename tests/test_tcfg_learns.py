@@ -61,9 +61,9 @@ def test_one_call_learns_what_two_calls_give():
     """Of ||two calls - unguided||^2 on fresh images, less than a tenth is left."""
     torch.manual_seed(0)
     net = Learner()
-    loss, drawer = build_loss(LossConfig(name="ddpm", tcfg=True), SCHEDULE, COUNTS, seed=5)
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
     n, steps = 256, 600
+    loss, drawer = build_loss(LossConfig(name="ddpm", tcfg=True), SCHEDULE, COUNTS, 5, n)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
 
     def images(number):
         y = torch.multinomial(COUNTS.double(), n, replacement=True)

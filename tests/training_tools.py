@@ -66,7 +66,7 @@ def make_batches(start=0, rank=0, size=1):
 def make_inputs(batches=None, loss=None, **options):
     counts = torch.tensor([5, 3, 2])
     schedule = LinearSchedule(ScheduleConfig())
-    own, draw = build_loss(LossConfig(), schedule, counts, SEED)
+    own, draw = build_loss(LossConfig(), schedule, counts, SEED, BATCH)
     inputs = TrainInputs(
         loss or own, draw, batches or make_batches(), SEED, lambda planned: 0.0
     )

@@ -76,9 +76,8 @@ def gradient(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The product's terms (N,) by name and its gradient, flat, on the CPU in float64."""
     net = net.to(device, memory_format=torch.channels_last).train()
-    objective, draw = build_loss(
-        loss, build_process(NoiseConfig(process=process), device), COUNTS, seed=0
-    )
+    noise = build_process(NoiseConfig(process=process), device)
+    objective, draw = build_loss(loss, noise, COUNTS, 0, len(batch.y))
     (terms,) = backward(
         net,
         objective,
@@ -293,7 +292,7 @@ def resumed(context: Context) -> None:
 
         said: list[dict[str, float]] = []
         process = build_process(NoiseConfig(), context.device)
-        objective, draw = build_loss(LossConfig(), process, COUNTS, seed=0)
+        objective, draw = build_loss(LossConfig(), process, COUNTS, 0, 16)
         config = TrainConfig(
             total_images=total,
             batch_size=16,
@@ -413,7 +412,7 @@ def reduced(context: Context) -> None:
         )
         batch = context.batch(8)
         process = build_process(NoiseConfig(), context.device)
-        objective, draw = build_loss(LossConfig(name="ddpm"), process, COUNTS, seed=0)
+        objective, draw = build_loss(LossConfig(name="ddpm"), process, COUNTS, 0, 8)
 
         def once(net: nn.Module) -> None:
             net.zero_grad(set_to_none=True)

@@ -84,7 +84,7 @@ def run_loop(
 ) -> Cost:
     """A step of the product's loop, from batches in memory; ``options`` are TrainConfig's."""
     process = build_process(NoiseConfig(), context.device)
-    objective, draw = build_loss(loss, process, COUNTS, seed=0)
+    objective, draw = build_loss(loss, process, COUNTS, 0, batch_size)
     kept = make_batch(batch_size, size or context.size)
 
     def source() -> Iterator[Batch]:

@@ -9,33 +9,26 @@ from torch import Tensor
 from benchmarks.gpu.context import COUNTS, Context
 from benchmarks.gpu.loop import new_state
 from benchmarks.step import CLIP, LR
-from cbdm_scale.diffusion import rng
-from cbdm_scale.diffusion.labels import draw_labels
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.losses.term import Draws
 from cbdm_scale.training.gradients import clip_and_step
 
 
 def graphed_step(context: Context, loss: LossConfig, n: int) -> Callable[[], None]:
-    """A step with all of its copies and draws; shapes are fixed, no label is dropped."""
+    """A step with all of its copies and draws."""
     device, shape = context.device, (3, context.size, context.size)
     state = new_state(context.net())
     for group in state.optimizer.param_groups:
         group["capturable"] = True
-    objective, draw = build_loss(loss, LinearSchedule().to(device), COUNTS, seed=0)
-    probs = COUNTS.double() / COUNTS.sum()
+    objective, draw = build_loss(loss, LinearSchedule().to(device), COUNTS, 0, n)
     batch = context.batch(n)
     x0 = batch.x0.to(device, memory_format=torch.channels_last)
-    y, images = batch.y.to(device), batch.sample_ids.to(device)
-    t, y_alt, rows = torch.zeros_like(y), torch.zeros_like(y), torch.arange(n, device=device)
-    dropped = torch.zeros(n, dtype=torch.bool, device=device)
+    y, drawn = batch.y.to(device), draw.on_host(batch.sample_ids).to(device)
 
     def body() -> Tensor:
         state.optimizer.zero_grad(set_to_none=True)
-        eps = rng.normal(0, "noise", images, x0[0].numel()).view(-1, *shape)
-        draws = Draws(t, eps, dropped, rows, {"y_alt": y_alt, "rows": rows})
+        draws = draw.on_device(drawn, shape)
         with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
             terms = objective(state.net, x0, y, draws)
         (terms["total"].sum() / n).backward()
@@ -55,12 +48,8 @@ def graphed_step(context: Context, loss: LossConfig, n: int) -> Callable[[], Non
     pinned_x, pinned_y, begins = batch.x0.pin_memory(), batch.y.pin_memory(), count(0, n)
 
     def step() -> None:
-        now = batch.sample_ids + next(begins)
-        step_of = draw.process.step(rng.uniform(0, "timestep", now)[:, 0])
-        label = draw_labels(probs, rng.uniform(0, "other label", now)[:, 0])
-        there = torch.stack([now, step_of, label]).pin_memory().to(device, non_blocking=True)
-        for kept, new in zip((images, t, y_alt), there, strict=True):
-            kept.copy_(new)
+        now = draw.on_host(batch.sample_ids + next(begins)).data
+        drawn.data.copy_(now.pin_memory(), non_blocking=True)
         x0.copy_(pinned_x, non_blocking=True)
         y.copy_(pinned_y, non_blocking=True)
         graph.replay()

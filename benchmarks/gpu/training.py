@@ -190,9 +190,8 @@ def host(context: Context) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     net = Skeleton().to(context.device)
-    objective, draw = build_loss(
-        LossConfig(), LinearSchedule().to(context.device), COUNTS, seed=0
-    )
+    process = LinearSchedule().to(context.device)
+    objective, draw = build_loss(LossConfig(), process, COUNTS, 0, n)
     batch, world = context.batch(n), OneProcess(str(context.device))
     state = new_state(net)
     x0, y, device = batch.x0.to(context.device), batch.y.to(context.device), context.device
@@ -254,7 +253,7 @@ def profiled(context: Context) -> None:
         net = context.net(channels_last=layout)
         state, world, batch = new_state(net), OneProcess(str(context.device)), context.batch(n)
         process = LinearSchedule().to(context.device)
-        objective, draw = build_loss(LossConfig(), process, COUNTS, seed=0)
+        objective, draw = build_loss(LossConfig(), process, COUNTS, 0, n)
 
         def step(
             net=net, state=state, world=world, batch=batch, objective=objective, draw=draw,

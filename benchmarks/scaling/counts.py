@@ -33,8 +33,6 @@ CLASSES = {
     "digits_lt": 10,
     "imagenet_lt": 1000,
 }
-MANY = 2000
-"""Images over which the loss's predictions are averaged: which labels are dropped is drawn."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,17 @@ def predictions(config: Config) -> float:
     channels, _ = shape_of(config.dataset)
     counts = torch.ones(CLASSES[config.dataset])
     process = build_process(config.noise)
-    loss, draw = build_loss(config.loss, process, counts, config.seed)
-    seen = 0
+    n, seen = config.train.batch_size, 0
+    loss, draw = build_loss(config.loss, process, counts, config.seed, n)
 
     def net(x: Tensor, level: Tensor, y: Tensor, **more: object) -> Tensor:
         nonlocal seen
         seen += len(x)
         return x
 
-    x0, y = torch.zeros(MANY, channels, 1, 1), torch.zeros(MANY, dtype=torch.int64)
-    loss(net, x0, y, draw(torch.arange(MANY), (channels, 1, 1), torch.device("cpu"), None))
-    return seen / MANY
+    x0, y = torch.zeros(n, channels, 1, 1), torch.zeros(n, dtype=torch.int64)
+    loss(net, x0, y, draw(torch.arange(n), (channels, 1, 1), torch.device("cpu"), None))
+    return seen / n
 
 
 def count(config: Config) -> tuple[int, float, Work]:

@@ -3,7 +3,8 @@
 Shapes: K = number of classes.
 """
 
-import torch
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 
@@ -25,10 +26,12 @@ def class_probs(counts: Tensor, power: float) -> Tensor:
     return probs / probs.sum()
 
 
-def draw_labels(probs: Tensor, u: Tensor) -> Tensor:
-    """Labels by inverse transform: probs (K,), u (N,) in [0, 1) -> (N,) int64."""
-    cdf = torch.cumsum(probs.double(), 0)
-    return torch.searchsorted(cdf, u.double() * cdf[-1], right=True).clamp_max(len(probs) - 1)
+def draw_labels(probs: ArrayLike, u: ArrayLike) -> NDArray[np.int64]:
+    """Labels by inverse transform, on the host: probs (K,), u (N,) in [0, 1) -> (N,)."""
+    cdf = np.cumsum(np.asarray(probs, np.float64))
+    found = np.searchsorted(cdf, np.asarray(u, np.float64) * cdf[-1], side="right")
+    labels: NDArray[np.int64] = found.clip(max=len(cdf) - 1)
+    return labels
 
 
 def class_cyclic(numbers: Tensor, num_classes: int) -> Tensor:

@@ -3,36 +3,47 @@
 Every number is a pure function of (seed, purpose, image, stream): which rank draws it, in which
 batch, after how many restarts, does not matter. The generator is Philox4x32-10 of Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), vectorised over images.
-Shapes: N = images, count = numbers an image.
+Shapes: N = images, count = numbers an image, P = purposes.
 """
 
 import hashlib
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
-ROUND_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
-KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+ROUND_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
+KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
+BLOCKS_AT_ONCE = 2**14
+"""Of four words each: so many stay in a processor's cache."""
+
+Words = NDArray[np.uint64]
+"""32-bit words, in 64 bits that hold the products of two."""
 
 
-def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a * b for 32-bit words held in int64 (which wraps, as wanted)."""
-    product = b * a
-    return (product >> 32) & MASK, product & MASK
+def philox(counter: Words, key: Words) -> Words:
+    """Philox4x32-10: four words of counter (4, ...) and two of key (2, ...) -> (4, ...) words.
 
-
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
-    """Philox4x32-10: four words of counter, each (...) int64 in [0, 2^32) -> (..., 4) words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        hi0, lo0 = _multiply(ROUND_MULTIPLIERS[0], c0)
-        hi1, lo1 = _multiply(ROUND_MULTIPLIERS[1], c2)
-        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
-        k0, k1 = (k0 + KEY_STEPS[0]) & MASK, (k1 + KEY_STEPS[1]) & MASK
-    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
+    The axes after the first broadcast.
+    """
+    columns = 2, *[1] * (counter.ndim - 1)
+    low = np.uint64(MASK)
+    multipliers, steps = ROUND_MULTIPLIERS.reshape(columns), KEY_STEPS.reshape(columns)
+    shape = np.broadcast_shapes(counter.shape[1:], key.shape[1:])
+    even = np.broadcast_to(counter[0::2], (2, *shape))  # c0, c2
+    odd = np.broadcast_to(counter[1::2], (2, *shape))  # c1, c3
+    for i in range(10):
+        product = even * multipliers
+        even = (product >> np.uint64(32))[::-1]
+        even ^= odd
+        even ^= (key + np.uint64(i) * steps) & low
+        product &= low
+        odd = product[::-1]
+    return np.stack([even, odd], axis=1).reshape(4, *shape)
 
 
 def make_key(seed: int, purpose: str) -> tuple[int, int]:
@@ -41,12 +52,47 @@ def make_key(seed: int, purpose: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
+def _words(
+    key: tuple[int, int], images: Tensor, num_blocks: int, stream: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of four words (4, n, num_blocks) of images (N,), a few at a time, and of which."""
+    if images.device.type != "cpu":
+        yield slice(None), _device_words(key, images, num_blocks, stream)
+        return
+    at_once = max(1, BLOCKS_AT_ONCE // max(1, num_blocks))
+    for begin in range(0, len(images), at_once):
+        rows = slice(begin, begin + at_once)
+        numbers = images[rows].numpy()
+        counter = np.empty((4, len(numbers), num_blocks), np.uint64)
+        counter[0] = (numbers & MASK)[:, None]
+        counter[1] = (numbers >> 32)[:, None]
+        counter[2] = np.arange(num_blocks)
+        counter[3] = stream
+        words = philox(counter, np.array(key, np.uint64).reshape(2, 1, 1))
+        yield rows, torch.from_numpy(words.view(np.int64))
+
+
+def _device_words(key: tuple[int, int], images: Tensor, num_blocks: int, stream: int) -> Tensor:
+    """`philox` on another device, (4, N, num_blocks) int64: products wrap, as wanted."""
+    image = images.unsqueeze(1)
+    c0, c1 = image & MASK, image >> 32
+    c2, c3 = torch.arange(num_blocks, device=images.device).unsqueeze(0), image * 0 + stream
+    (m0, m1), (s0, s1), (k0, k1) = ROUND_MULTIPLIERS.tolist(), KEY_STEPS.tolist(), key
+    for _ in range(10):
+        first, second = c0 * m0, c2 * m1
+        c0, c1 = ((second >> 32) & MASK) ^ c1 ^ k0, second & MASK
+        c2, c3 = ((first >> 32) & MASK) ^ c3 ^ k1, first & MASK
+        k0, k1 = (k0 + s0) & MASK, (k1 + s1) & MASK
+    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3))
+
+
 def bits(seed: int, purpose: str, images: Tensor, count: int = 1, stream: int = 0) -> Tensor:
     """Uniform 32-bit words: images (N,) int64 >= 0 -> (N, count) int64 in [0, 2^32)."""
-    blocks = torch.arange((count + 3) // 4, device=images.device)  # four words a block
-    image = images.to(torch.int64).unsqueeze(1)  # (N, 1)
-    counter = image & MASK, image >> 32, blocks.unsqueeze(0), torch.full_like(image, stream)
-    return philox(counter, make_key(seed, purpose)).flatten(1)[:, :count]
+    shape = len(images), (count + 3) // 4, 4
+    found = torch.empty(shape, dtype=torch.int64, device=images.device)
+    for rows, words in _words(make_key(seed, purpose), images, shape[1], stream):
+        found[rows] = words.permute(1, 2, 0)
+    return found.flatten(1)[:, :count]
 
 
 def uniform(seed: int, purpose: str, images: Tensor, count: int = 1, stream: int = 0) -> Tensor:
@@ -54,14 +100,31 @@ def uniform(seed: int, purpose: str, images: Tensor, count: int = 1, stream: int
     return (bits(seed, purpose, images, count, stream).double() + 0.5) / 2**32
 
 
+def first_uniform(keys: Words, images: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The first number of `uniform` for many purposes in one call, on the host.
+
+    keys (2, P), of `make_key` in columns; images (N,), or (P, N) for each purpose its own:
+    (P, N).
+    """
+    counter = np.zeros((4, *np.atleast_2d(images).shape), np.uint64)
+    counter[0] = images & MASK
+    counter[1] = images >> 32
+    words: NDArray[np.float64] = philox(counter, keys[:, :, None])[0].astype(np.float64)
+    return (words + 0.5) / 2**32
+
+
 def normal(seed: int, purpose: str, images: Tensor, count: int, stream: int = 0) -> Tensor:
     """Float32 standard normal numbers by Box and Muller, shape (N, count)."""
-    pairs = (count + 1) // 2
-    words = bits(seed, purpose, images, 2 * pairs, stream).float().view(-1, pairs, 2)
-    radius = torch.sqrt(-2 * torch.log((words[..., 0] + 0.5) / 2**32))  # (N, pairs)
-    angle = (2 * math.pi / 2**32) * words[..., 1]
-    both = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-    return both.flatten(1)[:, :count]
+    num_blocks = (count + 3) // 4
+    found = torch.empty(len(images), num_blocks, 2, 2, device=images.device)
+    for rows, words in _words(make_key(seed, purpose), images, num_blocks, stream):
+        w = words.float()  # (4, n, num_blocks): of each block two pairs
+        radius = torch.sqrt(-2 * torch.log((w[0::2] + 0.5) / 2**32))
+        angle = (2 * math.pi / 2**32) * w[1::2]
+        pairs = found[rows].permute(2, 3, 0, 1)  # (2, 2, n, num_blocks)
+        torch.mul(radius, angle.cos(), out=pairs[:, 0])
+        torch.mul(radius, angle.sin(), out=pairs[:, 1])
+    return found.flatten(1)[:, :count]
 
 
 def permutation(seed: int, purpose: str, size: int) -> Tensor:

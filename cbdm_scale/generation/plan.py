@@ -70,7 +70,7 @@ class SetPlan:
             rows = samples % len(self.classes)  # labels.class_cyclic, from anywhere
         else:
             u = rng.uniform(self.seed, "sample label", samples)[:, 0]
-            rows = draw_labels(torch.tensor(self.probs, dtype=torch.float64), u)
+            rows = torch.from_numpy(draw_labels(self.probs, u))
         return torch.tensor(self.classes)[rows]
 
     def chunks(self, num_images: int) -> list[Chunk]:

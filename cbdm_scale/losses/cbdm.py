@@ -5,12 +5,22 @@ T = steps.
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import draw_labels
-from cbdm_scale.losses.term import Branch, Draws, Predicted, Values, mean_sq, scatter
+from cbdm_scale.losses.term import (
+    Branch,
+    Draws,
+    HostDraws,
+    Predicted,
+    Values,
+    gather,
+    mean_sq,
+    scatter,
+)
 
 
 def cbdm_terms(
@@ -32,9 +42,9 @@ def cbdm_terms(
 class CBDM:
     """L_r + gamma L_rc, beside L_DM.
 
-    e' is predicted only for the images that the regulariser sees: not for those whose label
-    was dropped, and for a random share of the others if `reg_share` < 1, whose weight is then
-    divided by the share, so that the expectation stays.
+    An image whose label was dropped weighs 0. With `reg_share` < 1, e' is predicted for a
+    window of that share of the step's batch, whose weight is divided by the share, so that
+    the expectation stays.
     """
 
     num_steps: int  # T; 1 where a step is its own share, as under EDM
@@ -42,26 +52,28 @@ class CBDM:
     tau: float
     gamma: float
     reg_share: float = 1.0
+    purposes: ClassVar = ("other label",)
 
-    def draw(self, seed: int, images: Tensor, dropped: Tensor) -> dict[str, Tensor]:
-        """Labels y' ~ q_Y (N,) and the numbers in the batch of the images seen (M,)."""
-        y_alt = draw_labels(self.label_probs, rng.uniform(seed, "other label", images)[:, 0])
-        chosen = rng.uniform(seed, "regularise", images)[:, 0] < self.reg_share
-        rows = (chosen & ~dropped & (self.tau > 0)).nonzero()[:, 0]
-        return {"y_alt": y_alt, "rows": rows}
+    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
+        """Labels y' ~ q_Y and weights of the images seen (M,); which, if these are not all."""
+        rows, seen = host.window(self.reg_share)
+        y_alt = draw_labels(self.label_probs, host.uniform["other label"])
+        if rows is None:
+            return {"y_alt": y_alt, "seen": seen}
+        return {"y_alt": y_alt[rows], "seen": seen, "rows": rows}
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """e' of the images seen."""
-        rows = draws.term_draws["rows"]
-        return {"alt": Branch(draws.term_draws["y_alt"][rows], rows)}
+        return {"alt": Branch(draws.term_draws["y_alt"], draws.term_draws.get("rows"))}
 
     def values(self, predicted: Predicted) -> Values:
         """Equation 4 without L_DM: zero for the images that are not seen."""
-        e, rows = predicted.e, predicted.draws.term_draws["rows"]
-        t = predicted.draws.t[rows].float()
-        weight = self.tau * t / self.num_steps / self.reg_share  # (M,)
+        e, drawn = predicted.e, predicted.draws.term_draws
+        rows = drawn.get("rows")
+        t = gather(predicted.draws.t, rows).float()
+        weight = self.tau * t / self.num_steps * drawn["seen"]  # (M,)
+        h, h_alt = gather(e, rows), predicted.further["alt"]
         r, rc, pull = (
-            scatter(term, rows, len(e))
-            for term in cbdm_terms(e[rows], predicted.further["alt"], weight, self.gamma)
+            scatter(term, rows, len(e)) for term in cbdm_terms(h, h_alt, weight, self.gamma)
         )
         return Values((pull,), {"r": r, "rc": rc})

@@ -4,17 +4,21 @@ Shapes: N = batch, C, H, W = image.
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.losses.term import Branch, Draws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
 
 
 @dataclass(frozen=True)
 class DDPM:
     """L_DM = |eps - eps_theta(x_t, y)|^2 for every image, with its label or without."""
 
-    def draw(self, seed: int, images: Tensor, dropped: Tensor) -> dict[str, Tensor]:
+    purposes: ClassVar = ()
+
+    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
         """Nothing: step, noise and dropped labels belong to every objective."""
         return {}
 

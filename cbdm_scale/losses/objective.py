@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Noisy, Process
-from cbdm_scale.losses.term import Branch, Draws, Predicted, Term
+from cbdm_scale.losses.term import Branch, Draws, Predicted, Term, gather
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def predict(
     """
 
     def of_all(v: Tensor) -> Tensor:
-        parts = [v if b.rows is None else v[b.rows] for b in branches]
+        parts = [gather(v, b.rows) for b in branches]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     x, level, y = of_all(noisy.x), of_all(noisy.level), torch.cat([b.y for b in branches])

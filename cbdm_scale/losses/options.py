@@ -26,7 +26,7 @@ class LossConfig:
     """Probability, per image, that the label is dropped for classifier-free guidance."""
 
     reg_share: Annotated[float, Range(gt=0, le=1, hint="For none use --loss.name ddpm.")] = 1.0
-    """Share of the images that the regulariser sees, weighted by its inverse (paper: 1)."""
+    """Share of each batch that the regulariser sees, weighted by its inverse (paper: 1)."""
 
     tcfg: bool = False
     """Teach the network the guidance strength (Equations 32 and 33), so that guided sampling

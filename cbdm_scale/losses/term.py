@@ -1,44 +1,58 @@
 """What an objective is a sum of: terms.
 
-Shapes: N = images of the batch, n = images of a branch, C, H, W = image, K = classes (label K
-means "none"), T = steps.
+Shapes: N = images of the batch, n = images of a branch, B = batch of all ranks, C, H, W =
+image, K = classes (label K means "none"), T = steps.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.diffusion.process import Noisy
 
 
 @dataclass(frozen=True)
+class HostDraws:
+    """What the terms draw from, on the host. Nothing of it depends on rank or micro-batch."""
+
+    dropped: NDArray[np.bool_]  # (N,) label dropped for guidance
+    uniform: Mapping[str, NDArray[np.float64]]  # purpose -> (N,) in (0, 1), of each image
+    places: NDArray[np.int64]  # (N,) of the step's B places, counted from a random one
+    batch_size: int  # B
+
+    def window(self, share: float) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
+        """A share of the step's batch: which of the N images (n,), None for all; weights (n,).
+
+        It is a window of round(share B) neighbours among the B places, modulo B, and at least
+        one. Equally spaced images, such as those of a rank or of a micro-batch, hold the same
+        number of them or one fewer. So n is fixed: N round(share B) / B, rounded up, and one
+        that is too many weighs 0, as an image does whose label was dropped. The others weigh
+        the inverse of the share: the expectation of a mean over all images stays.
+        """
+        size = max(1, round(share * self.batch_size))
+        weights = ((self.places < size) & ~self.dropped) * np.float32(self.batch_size / size)
+        if size == self.batch_size:
+            return None, weights
+        usual = -(-len(weights) * size // self.batch_size)
+        # More of images that are not equally spaced: micro-batches of unequal sizes.
+        num_rows = max(usual, np.count_nonzero(self.places < size))
+        rows = np.argsort(self.places, kind="stable")[:num_rows]
+        return rows, weights[rows]
+
+
+@dataclass(frozen=True)
 class Draws:
-    """What chance decides for N images, each number a function of its image alone."""
+    """What chance decides for N images, on the device; shapes do not depend on chance."""
 
     t: Tensor  # (N,) steps: int64 in 0..T-1, or under EDM float64 quantiles in (0, 1)
     eps: Tensor  # (N, C, H, W) standard normal
     dropped: Tensor  # (N,) bool, label dropped for guidance
-    kept: Tensor  # (G,) int64, the images whose label was not dropped
     term_draws: Mapping[str, Tensor] = field(default_factory=dict)  # what the terms drew
     augment: Tensor | None = None  # (N, 9) how x0 was augmented, if the network is given it
-
-    def to(self, device: torch.device) -> "Draws":
-        """The same numbers on a device; nothing waits."""
-
-        def move(v: Tensor) -> Tensor:
-            return v.to(device, non_blocking=True)
-
-        return Draws(
-            move(self.t),
-            move(self.eps),
-            move(self.dropped),
-            move(self.kept),
-            {name: move(v) for name, v in self.term_draws.items()},
-            None if self.augment is None else move(self.augment),
-        )
 
 
 @dataclass(frozen=True)
@@ -71,18 +85,21 @@ class Values:
 
 
 class Term(Protocol):
-    """A part of an objective. Images that it does not concern get zero.
+    """A part of an objective. Images that it does not concern weigh 0.
 
+    Its shapes must not depend on chance: an image is given the weight 0 and not left out, and
+    a share of the images is a `HostDraws.window`. So a step can be captured and repeated.
     What a later term needs besides is a further field, with a default, of `Branch` (to ask
     for it) and of `Predicted` (to be given it): the other terms stay as they are.
     """
 
-    def draw(self, seed: int, images: Tensor, dropped: Tensor) -> dict[str, Tensor]:
-        """Its own random numbers by name, made with `rng` under purposes of its own.
+    @property
+    def purposes(self) -> tuple[str, ...]:
+        """What it wants a uniform number of each image for, in names of its own."""
+        ...
 
-        images (N,) int64 numbers since the run began, dropped (N,) bool; both on the CPU, so
-        that choosing some of the images makes no device wait.
-        """
+    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
+        """Its own random numbers by name, (n,) each, made of those of its purposes."""
         ...
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
@@ -102,6 +119,13 @@ def mean_sq(x: Tensor) -> Tensor:
     return x.square().flatten(1).mean(1)
 
 
-def scatter(values: Tensor, rows: Tensor, num_images: int) -> Tensor:
+def gather(v: Tensor, rows: Tensor | None) -> Tensor:
+    """What some images have of v (N, ...): (n, ...). ``rows`` (n,), or None for all."""
+    return v if rows is None else v[rows]
+
+
+def scatter(values: Tensor, rows: Tensor | None, num_images: int) -> Tensor:
     """Values (n,) of the images ``rows`` (n,), zero for the others: (num_images,)."""
+    if rows is None:
+        return values
     return values.new_zeros(num_images).index_add(0, rows, values)

@@ -242,7 +242,9 @@ class Run:
             world_size=self.world.size,
         )
         counts = torch.tensor(self.manifest.counts["train"])
-        loss, draw = build_loss(config.loss, self.process, counts, config.seed)
+        loss, draw = build_loss(
+            config.loss, self.process, counts, config.seed, config.train.batch_size
+        )
 
         def allowed_bad(planned: int) -> float:
             return config.data.max_bad * max(planned, plan.num_samples)
