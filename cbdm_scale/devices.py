@@ -6,9 +6,9 @@ unless it is told otherwise; somebody may allow the same for products of matrice
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -78,6 +78,37 @@ def gpu_problem(error: str) -> str:
     if "no kernel image" in error:
         return f"{here} has no kernels for this kind of GPU. Install one that has"
     return error.strip().partition("\n")[0].rstrip(".")
+
+
+ROOM = 6 << 30
+"""Bytes that metrics take on a GPU beside the features."""
+
+Found = TypeVar("Found")
+
+
+def roomy_devices(num_bytes: int, *, use_gpu: bool) -> list[torch.device]:
+    """Where to compute with so many bytes: this process's GPU if it has room, then the CPU."""
+    cpu = torch.device("cpu")
+    if not (use_gpu and torch.cuda.is_available()):
+        return [cpu]
+    device = open_device(True)
+    free = torch.cuda.mem_get_info(device)[0]
+    return [device, cpu] if num_bytes + ROOM <= free else [cpu]
+
+
+def first_that_fits(
+    work: Callable[[torch.device], Found], devices: Sequence[torch.device]
+) -> Found:
+    """``work`` on the first of the devices whose memory it does not exceed.
+
+    torch.OutOfMemoryError if that is none.
+    """
+    for device in devices[:-1]:
+        try:
+            return work(device)
+        except torch.OutOfMemoryError:
+            print(f"note: {device} has too little memory for this: another device does it")
+    return work(devices[-1])
 
 
 def make_deterministic(device: torch.device) -> None:

@@ -6,7 +6,15 @@ import re
 import pytest
 import torch
 
-from cbdm_scale.devices import gpu_problem, ieee_fp32, make_deterministic, open_device
+from cbdm_scale import devices
+from cbdm_scale.devices import (
+    first_that_fits,
+    gpu_problem,
+    ieee_fp32,
+    make_deterministic,
+    open_device,
+    roomy_devices,
+)
 
 OPERATIONS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
 
@@ -87,3 +95,26 @@ def test_a_deterministic_gpu_has_every_switch_and_a_cpu_none(restored):
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_what_a_gpu_has_no_memory_for_is_done_on_the_next_device(capsys):
+    small, cpu = torch.device("meta"), torch.device("cpu")
+
+    def work(device):
+        if device == small:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return device
+
+    assert first_that_fits(work, [small, cpu]) == cpu
+    assert capsys.readouterr().out.startswith("note: meta has too little memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        first_that_fits(work, [small])
+
+
+def test_a_gpu_without_room_for_the_features_is_left_alone(monkeypatch):
+    assert roomy_devices(0, use_gpu=False) == [torch.device("cpu")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16 << 30, 80 << 30))
+    monkeypatch.setattr(devices, "open_device", lambda on_gpu: torch.device("cuda", 0))
+    assert [d.type for d in roomy_devices(10 << 30, use_gpu=True)] == ["cuda", "cpu"]
+    assert [d.type for d in roomy_devices(11 << 30, use_gpu=True)] == ["cpu"]

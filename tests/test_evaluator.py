@@ -3,18 +3,21 @@
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 from gloo_tools import Job, launch, tiny_config
 
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import BLOCK, Evaluator, evaluate_alone, sum_in_order
 from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.groups import GroupScores
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import Run
@@ -139,3 +142,29 @@ def test_a_grid_at_every_interval_one_at_the_end_and_none_for_0(
     Run(config, world, folder, grids, lambda path, seen: None, lambda text: None).go()
     assert grids.at == at
     assert folder.child("samples").list() == [f"{seen:012d}.png" for seen in at]
+
+
+class Second(OneProcess):
+    """Rank 1 of two, which hears from rank 0 what it is told to."""
+
+    rank, size, heard = 1, 2, "what rank 0 found"
+
+    def gather(self, value):
+        assert value is None, "nothing was computed"
+        return [self.heard, value]
+
+
+def test_only_rank_0_takes_the_roots_of_matrices(monkeypatch):
+    """Of no images there are none: who tried would raise."""
+    scores = GroupScores(("many", "medium", "few"), 4)
+    monkeypatch.setattr(Evaluator, "real", lambda self: scores)
+    monkeypatch.setattr(Evaluator, "_total", lambda self, count, num_stored: scores)
+    config = replace(Config(), eval=EvalConfig(extractor="none"))
+    manifest = SimpleNamespace(counts={"train": [9, 5, 1]}, groups=scores.groups)
+    for world in (OneProcess(), Second()):
+        evaluator = Evaluator(config, manifest, None, world, None)
+        if world.rank == 0:
+            with pytest.raises(ValueError, match="at least 2 images"):
+                evaluator._set_result(None, 1.0)
+        else:
+            assert evaluator._set_result(None, 1.0) == Second.heard

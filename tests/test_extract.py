@@ -191,3 +191,20 @@ def test_equal_pixels_have_equal_hashes_and_others_do_not(tmp_path):
     expected = torch.eye(23, dtype=torch.bool)
     expected[2, 7] = expected[7, 2] = True
     assert found.hashes.dtype == torch.int64 and torch.equal(same, expected)
+
+
+def test_jobs_for_gpus_are_larger_and_change_no_bit_on_a_cpu(tmp_path):
+    """A CPU takes as many images at once as ever, whatever the job."""
+    images = NpzImages(write_npz(tmp_path / "some.npz", n=150))
+    jobs, asked = [], []
+
+    def run(work, chunks):
+        jobs.append(list(chunks))
+        return run_here(work, chunks)
+
+    small = extract(images, TinyRecipe(), tmp_path / "cpu", run)
+    large = extract(images, TinyRecipe(), tmp_path / "gpu", run, on_gpus=lambda: True)
+    assert jobs == [[(0, 64), (64, 128), (128, 150)], [(0, 150)]]
+    assert files(small.folder) == files(large.folder)
+    extract(images, TinyRecipe(), tmp_path / "gpu", run, on_gpus=lambda: asked.append(1))
+    assert not asked, "what is there already starts no cluster"

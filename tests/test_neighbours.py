@@ -9,10 +9,38 @@ from cbdm_scale.metrics.neighbours import nearest, within
 SCREENS = [torch.float32, torch.bfloat16]
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Many blocks, of which the last is not full, from few images."""
+@pytest.fixture(autouse=True, params=["cpu", "gpu"])
+def small_blocks(monkeypatch, request):
+    """Many blocks, of which the last is not full, from few images: square ones, and the wide
+    ones of a GPU, which hold several images and themselves."""
     monkeypatch.setattr(neighbours, "BLOCK", 192)
+    if request.param == "gpu":
+        monkeypatch.setattr(neighbours, "GPU_COLUMNS", 256)
+        monkeypatch.setattr(neighbours, "GPU_PAIRS", 100)
+        monkeypatch.setattr(neighbours, "_on_gpu", lambda x: True)
+
+
+def test_products_are_ieees_whatever_is_allowed_outside():
+    """The bound on their error is float32's: TF32 would give other neighbours."""
+    seen = set()
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function in (torch.Tensor.matmul, torch.linalg.vecdot, torch.Tensor.__matmul__):
+                seen.add((function.__name__, torch.backends.cuda.matmul.fp32_precision))
+            return function(*args, **(kwargs or {}))
+
+    x = normal(0, 300, 8)
+    product = torch.backends.cuda.matmul
+    before, product.fp32_precision = product.fp32_precision, "tf32"
+    try:
+        with Watched():
+            radius = nearest(x, k=3).distance[:, -1]
+            list(within(x, x, radius, radius))
+        assert product.fp32_precision == "tf32"
+    finally:
+        product.fp32_precision = before
+    assert {precision for _, precision in seen} == {"ieee"} and len(seen) == 2
 
 
 def by_cdist(queries, points, k, alone):

@@ -7,6 +7,7 @@ import torch
 from feature_tools import normal
 from torch import Tensor
 
+from cbdm_scale.evaluation import set_metrics as module
 from cbdm_scale.evaluation.set_metrics import (
     compute_metrics,
     held_out,
@@ -156,3 +157,14 @@ def test_head_middle_and_tail_are_shown():
     assert shown_classes(counts) == (1, 4, 3, 2, 9, 0)
     assert shown_classes([3, 9, 1]) == (1, 0, 2)
     assert shown_classes([1] * 7) == (0, 1, 2, 3, 5, 6)
+
+
+def test_a_gpu_without_the_memory_is_no_missing_number(monkeypatch):
+    """It is for the caller to take another device."""
+
+    def full(*sides, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "manifold_scores", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        measure(REAL, FAKE, TRAIN, COUNTS)

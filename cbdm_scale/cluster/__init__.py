@@ -23,7 +23,7 @@ from cbdm_scale.cluster.options import (
     ReportCheckpoint,
     wants_gpus,
 )
-from cbdm_scale.cluster.pool import run_jobs
+from cbdm_scale.cluster.pool import on_gpus, run_jobs
 from cbdm_scale.cluster.preemption import PreemptionMonitor
 from cbdm_scale.cluster.preflight import Nodes, Problem
 from cbdm_scale.cluster.stop import StopFile
@@ -44,6 +44,7 @@ __all__ = [
     "connect",
     "in_cluster",
     "launch",
+    "on_gpus",
     "run_jobs",
     "wants_gpus",
 ]

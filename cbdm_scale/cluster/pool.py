@@ -122,6 +122,16 @@ def _run_here(
         torch.set_num_threads(before)
 
 
+def on_gpus(config: PoolConfig) -> bool:
+    """Whether ``run_jobs`` gives its workers GPUs; joins the cluster to know."""
+    if config.workers == 0:
+        import torch
+
+        return config.device != "cpu" and torch.cuda.is_available()
+    join()
+    return wants_gpus(config, max_resources())
+
+
 def place(config: PoolConfig, resources: dict[str, float], num_jobs: int) -> tuple[int, bool]:
     """How many workers, and whether each has a GPU; ValueError if so many never fit."""
     cpus, gpus = resources.get("CPU", 0), int(resources.get("GPU", 0))

@@ -3,15 +3,19 @@
 from functools import partial
 from pathlib import Path
 
-from cbdm_scale.cluster import run_jobs
+import torch
+
+from cbdm_scale.cluster import on_gpus, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
+from cbdm_scale.devices import first_that_fits, roomy_devices
 from cbdm_scale.evaluation.inputs import Inputs
-from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out_copies
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.fid import Reference
+from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.sources import Images
 
 
@@ -21,24 +25,33 @@ def compute(inputs: Inputs) -> Evaluation:
     inputs.recipe.load("cpu")  # a file that does not fit is said here, not by every worker
     options, counts = inputs.options, inputs.real.counts["train"]
     real, train = _real_features(inputs), _train_features(inputs)
-    reference = Reference(real.pool, real.labels, counts)
-    results = []
-    for spec in inputs.sets:
-        fake = _features(inputs, spec.images, f"omega {spec.omega:g}")
-        print(f"numbers at omega {spec.omega:g}", flush=True)
-        results.append(
-            compute_metrics(
-                real,
-                fake,
-                train,
-                counts,
-                omega=spec.omega,
-                guidance_mode=spec.guidance_mode,
-                images=spec.url,
-                seed=options.seed,
-                reference=reference,
+    fakes = [_features(inputs, s.images, f"omega {s.omega:g}") for s in inputs.sets]
+
+    def numbers(device: torch.device) -> tuple[list[SetResult], tuple[GroupMemorisation, ...]]:
+        reference = Reference(real.pool.to(device), real.labels, counts)
+        results = []
+        for spec, fake in zip(inputs.sets, fakes, strict=True):
+            print(f"numbers at omega {spec.omega:g}", flush=True)
+            results.append(
+                compute_metrics(
+                    real,
+                    fake,
+                    train,
+                    counts,
+                    omega=spec.omega,
+                    guidance_mode=spec.guidance_mode,
+                    images=spec.url,
+                    seed=options.seed,
+                    reference=reference,
+                    device=device,
+                )
             )
-        )
+        seed = options.seed
+        return results, held_out_copies(train, real, counts, seed, device) if train else ()
+
+    num_bytes = sum(side.num_bytes for side in (real, train, *fakes) if side)
+    where = roomy_devices(num_bytes, use_gpu=options.cluster.device != "cpu")
+    results, copies = first_that_fits(numbers, where)
     pretrained = inputs.pretrained
     return Evaluation(
         id=inputs.id,
@@ -52,7 +65,7 @@ def compute(inputs: Inputs) -> Evaluation:
         extractor_fingerprint=inputs.recipe.fingerprint,
         resize=options.resize,
         num_real=len(real.labels),
-        held_out_copies=held_out_copies(train, real, counts, options.seed) if train else (),
+        held_out_copies=copies,
         sets=tuple(results),
         weights=options.weights,
         key=inputs.key,
@@ -95,5 +108,6 @@ def _features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
             inputs.recipe,
             Path(folder).expanduser() if folder else cache_folder() / "features",
             partial(run_jobs, config=inputs.options.cluster, log=progress.log),
+            on_gpus=partial(on_gpus, inputs.options.cluster),
             reached=reached,
         )

@@ -136,7 +136,7 @@ class Evaluator:
             num_stored = min(index.num_samples, self.config.eval.recall_images)
             stem = f"real-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
             file = f"{RunDir.EVALUATION}/{stem}{f'-{num_stored}' if num_stored else ''}.bin"
-            self._real = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
+            self._real = self._scores(num_stored)
             known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
@@ -152,6 +152,12 @@ class Evaluator:
                 self._real.load(flat)
         return self._real
 
+    def _scores(self, num_stored: int) -> GroupScores:
+        """Scores of no images yet, with room for the features of so many."""
+        assert self.extractor is not None
+        groups, device = self.manifest.groups, self.world.device
+        return GroupScores(groups, self.extractor.dim, num_stored, device)
+
     def _real_scores(
         self, reader: ShardReader, index: Index, share: int, num_stored: int
     ) -> GroupScores:
@@ -160,7 +166,7 @@ class Evaluator:
         num_stored: real images whose features are stored, spread over the split.
         """
         assert self.extractor is not None
-        scores = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
+        scores = self._scores(num_stored)
         for rows in chunks(index.num_samples, _REAL_CHUNK, share, self.num_shares):
             pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())
@@ -179,8 +185,7 @@ class Evaluator:
             if world.size < self.num_shares:
                 for share in range(1, self.num_shares):
                     mine = mine + count(share).state()
-        assert self.extractor is not None
-        summed = GroupScores(self.manifest.groups, self.extractor.dim, num_stored)
+        summed = self._scores(num_stored)
         summed.load(sum_in_order(world, mine))
         return summed
 
@@ -252,7 +257,13 @@ class Evaluator:
 
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
-        return group_result(self.real(), self._total(count, num_stored), counts, omega, mode)
+        real, fake = self.real(), self._total(count, num_stored)
+        found = None
+        with self.world.monitored_barrier():  # roots of matrices take a while
+            if self.world.rank == 0:
+                found = group_result(real, fake, counts, omega, mode)
+        result: SetResult = self.world.gather(found)[0]
+        return result
 
     def _fake_scores(self, net: nn.Module, omega: float, share: int) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
@@ -261,7 +272,7 @@ class Evaluator:
         """
         assert self.extractor is not None
         options = self.config.eval
-        scores = GroupScores(self.manifest.groups, self.extractor.dim, options.recall_images)
+        scores = self._scores(options.recall_images)
         every = torch.arange(options.num_images)
         made = self.generate(net, every, omega, share, self.num_shares)
         for numbers, labels, images in made:

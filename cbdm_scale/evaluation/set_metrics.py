@@ -62,6 +62,8 @@ class _Gaps:
         """What ``compute`` gives; None, and a note for each name, if it cannot be had."""
         try:
             return compute()
+        except torch.OutOfMemoryError:
+            raise  # of a GPU: the CPU has more
         except (ValueError, RuntimeError, MemoryError) as error:  # torch's are RuntimeErrors
             self.note(names, str(error) or type(error).__name__)
             return None
@@ -78,16 +80,19 @@ def compute_metrics(
     images: str = "",
     seed: int = 0,
     reference: Reference | None = None,
+    device: torch.device | str = "cpu",
 ) -> SetResult:
-    """Every number of ``SetResult``; counts (K,) are those of the training set.
+    """Every number of ``SetResult``, computed on a device; counts (K,) are those of the
+    training set. torch.OutOfMemoryError if the device has not the memory.
 
     ``train``: features of the training images, None where memorisation is not looked for.
     ``omega``, ``guidance_mode``, ``images``: what the record says of the generated ones.
     ``reference``: of ``real``, where several sets share it.
     """
     gaps = _Gaps()
-    x, y, both = real.pool, fake.pool, min(len(real.pool), len(fake.pool))
-    refer = reference or Reference(x, real.labels, counts)
+    refer = reference or Reference(real.pool.to(device), real.labels, counts)
+    x, y = refer.x, fake.pool.to(device)
+    both = min(len(x), len(y))
     kid_x, kid_y = _some(x, KID_IMAGES, seed), _some(y, KID_IMAGES, seed)
     found = gaps.attempt(("fidelity",), lambda: _fidelity(fake, len(counts), seed))
     hits, fidelity = found or (None, None)
@@ -112,7 +117,7 @@ def compute_metrics(
             whole=Whole(fid, kid),
         ),
     )
-    copies = gaps.attempt(("memorisation",), lambda: _memorisation(fake, train, counts))
+    copies = gaps.attempt(("memorisation",), lambda: _memorisation(fake, train, counts, y))
     nearest = copies.nearest if copies else None
     score = gaps.attempt(("inception_score",), lambda: _inception_score(fake))
     return SetResult(
@@ -169,11 +174,12 @@ def _inception_score(fake: FeatureSet) -> Interval:
 
 
 def _memorisation(
-    fake: FeatureSet, train: FeatureSet | None, counts: Sequence[int]
+    fake: FeatureSet, train: FeatureSet | None, counts: Sequence[int], y: Tensor
 ) -> Memorisation:
+    """y: features of the generated images, on the device that computes."""
     if train is None:
         raise ValueError("it was not asked for (--no-memorisation)")
-    return memorisation(train.pool, train.labels, fake.pool, fake.labels, counts)
+    return memorisation(train.pool.to(y.device), train.labels, y, fake.labels, counts)
 
 
 def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:
@@ -183,7 +189,11 @@ def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:
 
 
 def held_out_copies(
-    train: FeatureSet, real: FeatureSet, counts: Sequence[int], seed: int = 0
+    train: FeatureSet,
+    real: FeatureSet,
+    counts: Sequence[int],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[GroupMemorisation, ...]:
     """The memorisation check of real images that were not trained on: what chance gives.
 
@@ -192,9 +202,8 @@ def held_out_copies(
     rows = held_out(train, real, seed)
     if not len(rows) or len(train.pool) < 2:
         return ()
-    return memorisation(
-        train.pool, train.labels, real.pool[rows], real.labels[rows], counts
-    ).groups
+    sides = train.pool.to(device), train.labels, real.pool[rows].to(device), real.labels[rows]
+    return memorisation(*sides, counts).groups
 
 
 # ----------------------------------------------------------------------------

@@ -30,12 +30,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.data.index import one_at_a_time
-from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.features import Features, Recipe
 from cbdm_scale.metrics.sources import Images
 
 FORMAT = 2
 CHUNK_SIZE = 64
-"""Images a job, and a forward pass."""
+"""Images a job, and a forward pass; the latter on CPUs, whatever the job."""
+GPU_BATCH, GPU_CHUNK_SIZE = 256, 1024
+"""Images a forward pass and a job on GPUs, which compute while the next images are read."""
 
 Chunk = tuple[int, int]
 """Numbers of its first image and of the one after its last."""
@@ -57,15 +59,29 @@ class Extraction:
 
     def __call__(self, device: torch.device) -> Callable[[Chunk], Piece]:
         extractor = self.recipe.load(device)
+        size = CHUNK_SIZE if device.type == "cpu" else GPU_BATCH
 
         def work(chunk: Chunk) -> Piece:
-            images = self.images.read(range(*chunk))
-            found = extractor(torch.from_numpy(images))
-            given = {"pool": found.pool, "logits": found.logits, "imagenet": found.imagenet}
-            piece = {k: v.cpu().float().numpy() for k, v in given.items() if v is not None}
-            return piece | {"hashes": _pixel_hashes(images)}
+            found: list[Features] = []
+            hashes = []
+            for begin in range(*chunk, size):
+                images = self.images.read(range(begin, min(begin + size, chunk[1])))
+                found.append(extractor(_sent(images, device)))
+                hashes.append(_pixel_hashes(images))
+            piece = {"hashes": np.concatenate(hashes)}
+            for name in ("pool", "logits", "imagenet"):
+                parts = [part for part in (getattr(f, name) for f in found) if part is not None]
+                if parts:
+                    piece[name] = torch.cat(parts).cpu().float().numpy()  # here alone it waits
+            return piece
 
         return work
+
+
+def _sent(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Images (n, C, H, W) on the way to a device, for which nobody waits."""
+    x = torch.from_numpy(images)
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
 
 
 def _pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -95,6 +111,11 @@ class FeatureSet:
     def pool(self) -> Tensor:
         """(N, D) float32"""
         return self._read("pool")
+
+    @property
+    def num_bytes(self) -> int:
+        """Of ``pool`` in memory."""
+        return self.pool.nbytes
 
     @property
     def labels(self) -> Tensor:
@@ -129,13 +150,16 @@ def extract(
     folder: str | Path,
     run: RunJobs = run_here,
     *,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
+    on_gpus: Callable[[], bool] = lambda: False,
     reached: Callable[[int, int], None] = lambda done, kept: None,
 ) -> FeatureSet:
     """Features of all images, from the cache in ``folder`` or computed into it.
 
-    ``run`` does the work: here, or on the workers of a cluster. ``reached`` is called
-    with the number of images that are done, and of those that were done before.
+    ``run`` does the work: here, or on the workers of a cluster. ``chunk_size``: images of
+    a job; None: CHUNK_SIZE, or GPU_CHUNK_SIZE where ``on_gpus``, asked only if there is
+    something to compute, says that the workers have GPUs. ``reached`` is called with the
+    number of images that are done, and of those that were done before.
     """
     key = feature_key(images, recipe)
     home = Path(folder).expanduser() / key
@@ -144,7 +168,8 @@ def extract(
         with one_at_a_time(home):
             if not _is_whole(home):
                 shutil.rmtree(home, ignore_errors=True)
-                _compute(images, recipe, home, run, chunk_size, reached)
+                size = chunk_size or (GPU_CHUNK_SIZE if on_gpus() else CHUNK_SIZE)
+                _compute(images, recipe, home, run, size, reached)
     return FeatureSet(home)
 
 

@@ -20,24 +20,30 @@ from cbdm_scale.data.groups import Group, class_groups
 
 NOT_PSD = 1e-8
 """Negative eigenvalues up to this share of a covariance's scale are rounding."""
+NOT_FINITE = "features hold non-finite numbers: look at the images they are of"
 
 
 class Moments:
-    """Sums over images: their number, sum f (D,), and sum f f^T (D, D)."""
+    """Sums over images: their number, sum f (D,), and sum f f^T (D, D), on a device."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, device: torch.device | str = "cpu"):
         self.dim = dim
         self.count = 0
-        self.sum = torch.zeros(dim, dtype=torch.float64)
-        self.outer = torch.zeros(dim, dim, dtype=torch.float64)
+        self.sum = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sums are."""
+        return self.sum.device
 
     def add(self, features: Tensor) -> None:
         """Count the features (N, D) of N more images."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must be (N, {self.dim}), got {tuple(features.shape)}")
-        f = features.detach().to("cpu", torch.float64)
-        if not f.isfinite().all():
-            raise ValueError("features hold non-finite numbers: look at the images they are of")
+        f = features.detach().to(self.device, torch.float64)
+        if self.device.type == "cpu" and not f.isfinite().all():  # on a GPU the sum tells later
+            raise ValueError(NOT_FINITE)
         self.count += len(f)
         self.sum += f.sum(dim=0)
         self.outer += f.T @ f
@@ -45,7 +51,7 @@ class Moments:
     def __add__(self, other: "Moments") -> "Moments":
         if self.dim != other.dim:
             raise ValueError(f"features of {self.dim} and of {other.dim} dimensions do not mix")
-        both = Moments(self.dim)
+        both = Moments(self.dim, self.device)
         both.count = self.count + other.count
         both.sum = self.sum + other.sum
         both.outer = self.outer + other.outer
@@ -58,7 +64,7 @@ class Moments:
                 f"{part.count} images of {part.dim} dimensions are not a part of {self.count} "
                 f"of {self.dim}"
             )
-        rest = Moments(self.dim)
+        rest = Moments(self.dim, self.device)
         rest.count = self.count - part.count
         rest.sum = self.sum - part.sum
         rest.outer = self.outer - part.outer
@@ -80,19 +86,22 @@ class Moments:
     def _need(self, num_images: int) -> None:
         if self.count < num_images:
             raise ValueError(f"needs at least {num_images} images, got {self.count}")
+        if not self.sum.isfinite().all():
+            raise ValueError(NOT_FINITE)
 
     def state(self) -> Tensor:
-        """All sums as one float64 vector (1 + D + D^2,), to be added over workers."""
+        """All sums as a float64 vector (1 + D + D^2,) on the CPU, to be added over workers."""
+        self._need(0)
         count = torch.tensor([self.count], dtype=torch.float64)
-        return torch.cat([count, self.sum, self.outer.flatten()])
+        return torch.cat([count, self.sum.cpu(), self.outer.flatten().cpu()])
 
     @classmethod
-    def from_state(cls, state: Tensor) -> Self:
-        """Undo ``state``."""
+    def from_state(cls, state: Tensor, device: torch.device | str = "cpu") -> Self:
+        """Undo ``state``, with the sums on a device."""
         dim = (isqrt(4 * state.numel() - 3) - 1) // 2
         assert state.numel() == 1 + dim + dim * dim, "not a state of Moments"
-        moments = cls(dim)
-        flat = state.detach().to("cpu", torch.float64, copy=True)
+        moments = cls(dim, device)
+        flat = state.detach().to(device, torch.float64, copy=True)
         moments.count = round(flat[0].item())
         moments.sum = flat[1 : 1 + dim]
         moments.outer = flat[1 + dim :].view(dim, dim)
@@ -100,8 +109,8 @@ class Moments:
 
 
 def moments_of(features: Tensor, piece: int = 8192) -> Moments:
-    """Moments of features (N, D), a piece at a time."""
-    moments = Moments(features.shape[1])
+    """Moments of features (N, D), a piece at a time, on their device."""
+    moments = Moments(features.shape[1], features.device)
     for part in features.split(piece):
         moments.add(part)
     return moments
@@ -162,7 +171,8 @@ class FrechetTo:
     """The Frechet distance of sets of features to one reference, prepared once.
 
     With at most D / 2 images on a side its features are a factor of its covariance, and the
-    D x D root is not needed.
+    D x D root is not needed. Roots are found on the device of the features, singular values,
+    which are small and many, on the CPU.
     """
 
     def __init__(self, reference: Tensor):
@@ -195,16 +205,17 @@ class FrechetTo:
 
     def _by_factors(self, mine: Tensor, mean: Tensor, factor: Tensor) -> float:
         """With A = F F^T and B = G G^T: tr (A B)^(1/2) = sum of singular values of F^T G."""
+        mine, mean, factor, own = mine.cpu(), mean.cpu(), factor.cpu(), self.mean.cpu()
         shared = torch.linalg.svdvals(mine.T @ factor).sum()
         traces = mine.square().sum() + factor.square().sum()
-        return max(float((self.mean - mean).square().sum() + traces - 2 * shared), 0.0)
+        return max(float((own - mean).square().sum() + traces - 2 * shared), 0.0)
 
 
 def _factor(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and F (D, N) with F F^T the unbiased covariance."""
     x = features.detach().to("cpu", torch.float64)
     if not x.isfinite().all():
-        raise ValueError("features hold non-finite numbers: look at the images they are of")
+        raise ValueError(NOT_FINITE)
     mean = x.mean(0)
     return mean, (x - mean).T / (len(x) - 1) ** 0.5
 

@@ -20,11 +20,19 @@ class GroupScores:
     groups. Features that are stored have a row each, which is 0 until its image comes.
     """
 
-    def __init__(self, groups: tuple[Group, ...], dim: int, num_stored: int = 0):
-        """groups: the group of each of the K classes; dim: D; num_stored: R."""
+    def __init__(
+        self,
+        groups: tuple[Group, ...],
+        dim: int,
+        num_stored: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        """groups: the group of each of the K classes; dim: D; num_stored: R; device: where
+        moments are summed and compared."""
         self.groups = groups
         self.dim = dim
-        self.moments = {group: Moments(dim) for group in GROUPS}
+        self.device = torch.device(device)
+        self.moments = {group: Moments(dim, device) for group in GROUPS}
         self.num_images = torch.zeros(len(groups), dtype=torch.float64)  # (K,) seen
         self.classified = torch.zeros(len(groups), dtype=torch.float64)  # (K,) with logits
         self.hits = torch.zeros(len(groups), dtype=torch.float64)  # (K,) argmax = label
@@ -43,7 +51,8 @@ class GroupScores:
             )
         for group in GROUPS:
             members = torch.tensor([g == group for g in self.groups])  # (K,)
-            self.moments[group].add(features.pool[members[y].to(features.pool.device)])
+            rows_of = members[y].nonzero().flatten()  # found here: a device would be waited for
+            self.moments[group].add(features.pool[rows_of.to(features.pool.device)])
         self.num_images += torch.bincount(y, minlength=num_classes)
         if rows is not None:
             here = (rows >= 0) & (rows < len(self.stored))
@@ -71,11 +80,13 @@ class GroupScores:
         flat = state.detach().to("cpu", torch.float64, copy=True)
         self.num_images, self.classified, self.hits, *moments, stored = flat.split(sizes)
         self.stored = stored.view_as(self.stored)
-        self.moments = {g: Moments.from_state(m) for g, m in zip(GROUPS, moments, strict=True)}
+        self.moments = {
+            g: Moments.from_state(m, self.device) for g, m in zip(GROUPS, moments, strict=True)
+        }
 
     def total(self) -> Moments:
         """Moments over all classes."""
-        return sum(self.moments.values(), Moments(self.dim))
+        return sum(self.moments.values(), Moments(self.dim, self.device))
 
     def label_fidelity(self) -> dict[str, float]:
         """Share of images whose largest logit is their label; no key where none has logits."""
@@ -104,7 +115,8 @@ def stored_recall(real: GroupScores, fake: GroupScores) -> dict[str, float]:
     """Improved precision and recall of the features that both sides stored; else no key."""
     if not (len(real.stored) and len(fake.stored)):
         return {}
-    scores = manifold_scores(real.stored.float(), fake.stored.float())
+    a, b = (side.stored.float().to(fake.device) for side in (real, fake))
+    scores = manifold_scores(a, b)
     return {"precision": scores.precision, "recall": scores.recall}
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cbdm_scale.devices import ieee_fp32
+
 BLOCK = 2048
 
 
@@ -83,6 +85,7 @@ def kid(real: Tensor, fake: Tensor) -> float:
     return float(weighted_kid(real, fake, torch.ones(len(fake), 1, device=fake.device))[0])
 
 
+@ieee_fp32()
 def weighted_kid(real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
     """KID with generated image i counted weights_i times: (M, B) -> (B,) float64."""
     _check(real, fake)

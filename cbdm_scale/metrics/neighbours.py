@@ -3,7 +3,7 @@
 Every squared distance is first screened by a matrix product in low precision, whose error has
 a bound. What the bound leaves open is computed again from differences, so the answers are
 those of a full float64 matrix whatever the screen, but for ties closer than 1e-6. Memory
-beyond the features: a few blocks of 16 MB.
+beyond the features: a few blocks of 16 MB, on a GPU of 128 MB.
 
 Shapes: N, M = images, D = features, k = neighbours, R, C = rows and columns of a block,
 P = pairs.
@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cbdm_scale.devices import ieee_fp32
+
 BLOCK = 2048
+GPU_COLUMNS = 16_384  # of a block on a GPU, where many small ones would wait for the host
 TILE = 64  # columns of a block whose smallest distance is looked at first
 SPARE = 16  # candidates kept beyond the k-th neighbour for the exact look
 PAIRS = 512  # pairs of images compared exactly at once: their features stay in the cache
+GPU_PAIRS = 16_384
 TIE = 1 + 1e-6  # squared distances this close are equal
 
 Screen = torch.dtype | None
@@ -64,6 +68,16 @@ def _choose(screen: Screen, x: Tensor) -> torch.dtype:
     return torch.bfloat16 if large and _bfloat16_is_faster() else torch.float32
 
 
+def _on_gpu(x: Tensor) -> bool:
+    """Whether blocks are wide, and nothing waits to know what need not be computed."""
+    return x.device.type != "cpu"
+
+
+def _columns(x: Tensor) -> int:
+    """Columns of a block: as many as rows, or more on a GPU."""
+    return GPU_COLUMNS if _on_gpu(x) else BLOCK
+
+
 class _Side:
     """One set of features x (N, D) with what the screen needs to know of it."""
 
@@ -81,9 +95,9 @@ class _Side:
         self.norm = self.square.sqrt()
         self.residual = self.residual.sqrt() + 2.0**-23 * self.norm
 
-    def block(self, begin: int) -> Tensor:
+    def block(self, begin: int, size: int) -> Tensor:
         """Centred features of a block, in the precision of the screen."""
-        block: Tensor = self.x[begin : begin + BLOCK].float() - self.origin
+        block: Tensor = self.x[begin : begin + size].float() - self.origin
         return block.to(self.dtype)
 
     def error(self, other: "_Side", limit: Tensor) -> Tensor:
@@ -102,6 +116,7 @@ class _Side:
         return bound
 
 
+@ieee_fp32()
 def _sides(a: Tensor, b: Tensor, screen: Screen) -> tuple[_Side, _Side]:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(
@@ -116,12 +131,14 @@ def _sides(a: Tensor, b: Tensor, screen: Screen) -> tuple[_Side, _Side]:
 
 def _blocks(a: _Side, b: _Side, *, upper: bool) -> Iterator[tuple[int, int, Tensor]]:
     """(first row, first column, screened squared distances (R, C)); upper: of a triangle."""
+    width = _columns(b.x)
     for row in range(0, len(a.x), BLOCK):
-        rows = a.block(row) * -2  # exact
+        rows = a.block(row, BLOCK) * -2  # exact
         square_a = a.square[row : row + BLOCK, None].float()
-        for column in range(row if upper else 0, len(b.x), BLOCK):
-            square_b = b.square[column : column + BLOCK].float()
-            screened = square_b + rows @ b.block(column).T
+        for column in range(row if upper else 0, len(b.x), width):
+            square_b = b.square[column : column + width].float()
+            with ieee_fp32():  # the bound on the error is float32's
+                screened = square_b + rows @ b.block(column, width).T
             yield row, column, screened.add_(square_a)
 
 
@@ -134,13 +151,17 @@ def _tiles(screened: Tensor) -> Tensor:
     return tiles
 
 
+@ieee_fp32()
 def _squared_distance(a: Tensor, b: Tensor, pairs: Pairs) -> Tensor:
     """|a_i - b_j|^2 of the pairs, from differences: relative error below 1e-6; (P,) float64."""
     i, j = pairs
     found = torch.empty(len(i), dtype=torch.float64, device=a.device)
-    for begin in range(0, len(i), PAIRS):  # small results kept in between would pin the memory
-        some = slice(begin, begin + PAIRS)
+    size = GPU_PAIRS if _on_gpu(a) else PAIRS
+    for begin in range(0, len(i), size):  # small results kept in between would pin the memory
+        some = slice(begin, begin + size)
         difference = a[i[some]] - b[j[some]]
+        if _on_gpu(a):  # whose sums run in an order that no bound is known for
+            difference = difference.double()
         found[some] = torch.linalg.vecdot(difference, difference)
     return found
 
@@ -157,8 +178,11 @@ class _Nearest:
         width = self.screened.shape[1]
         tiles = _tiles(screened)
         least = tiles.amin(2)  # (R, C / TILE)
-        worst = self.screened[row : row + len(screened), -1]
-        rows = (least.amin(1) < worst).nonzero().flatten()
+        if _on_gpu(screened):
+            rows = torch.arange(len(screened), device=screened.device)
+        else:
+            worst = self.screened[row : row + len(screened), -1]
+            rows = (least.amin(1) < worst).nonzero().flatten()
         best = least[rows].topk(min(width, least.shape[1]), largest=False).indices
         close = tiles[rows[:, None], best].flatten(1)  # (rows, tiles * TILE)
         found, at = close.topk(min(width, close.shape[1]), largest=False)
@@ -197,11 +221,12 @@ def nearest(
         raise ValueError(f"k must be in 1..{len(points) - alone} for so many images, got {k}")
     a, b = _sides(queries, points, screen)
     found = _Nearest(len(queries), min(k + SPARE, len(points)), queries.device)
-    for row, column, screened in _blocks(a, b, upper=alone):
-        if alone and row == column:
-            screened.fill_diagonal_(torch.inf)
+    square = _columns(points) == BLOCK
+    for row, column, screened in _blocks(a, b, upper=alone and square):
+        if alone:  # of all pairs in the block that are an image and itself
+            screened.diagonal(row - column).fill_(torch.inf)
         found.look(screened, row, column)
-        if alone and row != column:  # the mirror image below the diagonal
+        if alone and square and row != column:  # the mirror image below the diagonal
             found.look(screened.T, column, row)
     result, missed = _settle(a, b, found, k)
     if len(missed) and a.dtype != torch.float32:

@@ -19,6 +19,8 @@ from math import pi
 import torch
 from torch import Tensor
 
+from cbdm_scale.devices import ieee_fp32
+
 CLUSTERS_PER_CLASS = 20
 NUM_ANGLES = 1001
 NUM_RUNS = 10
@@ -93,6 +95,7 @@ def prd_curve(
     return precision, recall
 
 
+@ieee_fp32()
 def prd(
     real: Tensor, fake: Tensor, num_classes: int, num_runs: int = NUM_RUNS, seed: int = 0
 ) -> PRD:
@@ -141,16 +144,18 @@ def first_centres(x: Tensor, num_clusters: int, rng: torch.Generator) -> Tensor:
     """k-means++ among candidates (Q, D): each next centre far from those before, (K, D)."""
     square = x.square().sum(1)
     distance = (square[:, None] + square - 2 * x @ x.T).clamp_min(0)  # (Q, Q)
-    chosen = torch.zeros(num_clusters, dtype=torch.int64)
-    chosen[0] = torch.randint(len(x), (1,), generator=rng)
-    closest = distance[chosen[0]].clone()  # (Q,) squared, to the nearest centre so far
+    # All drawn before, and each chosen on the device: nothing waits for it in between.
+    chosen = torch.zeros(num_clusters, dtype=torch.int64, device=x.device)
+    chosen[:1] = torch.randint(len(x), (1,), generator=rng).to(x.device)
+    draws = torch.rand(num_clusters - 1, generator=rng, dtype=torch.float64).to(x.device)
+    closest = distance.index_select(0, chosen[:1])[0]  # (Q,) squared, to the nearest so far
     for c in range(1, num_clusters):
         cdf = closest.cumsum(0, dtype=torch.float64)
-        u = torch.rand(1, generator=rng, dtype=torch.float64) * cdf[-1].cpu()
-        at = torch.searchsorted(cdf, u.to(cdf.device), right=True).clamp_max(len(x) - 1)
-        chosen[c] = at
-        torch.minimum(closest, distance[chosen[c]], out=closest)
-    return x[chosen.to(x.device)].clone()
+        u = draws[c - 1 : c] * cdf[-1:]
+        at = torch.searchsorted(cdf, u, right=True).clamp_max(len(x) - 1)
+        chosen[c : c + 1] = at
+        torch.minimum(closest, distance.index_select(0, at)[0], out=closest)
+    return x[chosen].clone()
 
 
 def kmeans(x: Tensor, num_clusters: int, seed: int = 0) -> Tensor:
