@@ -29,6 +29,8 @@ os.environ |= SECRETS | {
 }
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
     os.environ.pop(name, None)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is loaded: kernels run on the CPU
 torch.set_num_threads(1)
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbdm_scale.models.build import build
+from cbdm_scale.models.norm import GroupNorm
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.models.unet import Attention, GroupNorm, ResidualBlock
+from cbdm_scale.models.unet import Attention, ResidualBlock
 
 K = 5
 SMALL = UNetConfig(

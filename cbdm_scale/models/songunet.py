@@ -21,9 +21,10 @@ from cbdm_scale.models.embeddings import (
     label_embedding,
     sinusoid,
 )
+from cbdm_scale.models.norm import GroupNorm
 from cbdm_scale.models.options import TAPS, SongConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.models.unet import NEAR_ZERO, Attention, GroupNorm, conv
+from cbdm_scale.models.unet import NEAR_ZERO, Attention, conv
 
 EPS = 1e-6
 """Of every normalisation."""
@@ -99,10 +100,10 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.way, self.resample = way, resample
-        self.norm_1 = GroupNorm(norm_groups(in_channels), in_channels, EPS)
+        self.norm_1 = GroupNorm(norm_groups(in_channels), in_channels, EPS, silu=True)
         self.conv_1 = conv(in_channels, out_channels, 3)
         self.emb = init_xavier(nn.Linear(4 * config.channels, out_channels))
-        self.norm_2 = GroupNorm(norm_groups(out_channels), out_channels, EPS)
+        self.norm_2 = GroupNorm(norm_groups(out_channels), out_channels, EPS, silu=True)
         self.dropout = nn.Dropout(config.dropout)
         self.conv_2 = conv(out_channels, out_channels, 3, gain=NEAR_ZERO)
         same = in_channels == out_channels and not way
@@ -112,13 +113,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (N, C, H, W) and emb (N, D), already through its SiLU, which all blocks share."""
-        h = F.silu(self.norm_1(x))
+        h = self.norm_1(x)
         if self.way == "down":
             h, x = self.resample.down(h), self.resample.down(x)
         elif self.way == "up":
             h, x = self.resample.up(h), self.resample.up(x)
         h = self.conv_1(h) + self.emb(emb)[:, :, None, None]
-        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        h = self.conv_2(self.dropout(self.norm_2(h)))
         out: Tensor = (h + self.shortcut(x)) * RESCALE
         if self.attention is not None:
             out = self.attention(out) * RESCALE
@@ -181,7 +182,7 @@ class SongUNet(nn.Module):
                 self.up.append(Block(width_in, there, config, resample, attention=attends))
                 now = there
 
-        self.tail_norm = GroupNorm(norm_groups(now), now, EPS)
+        self.tail_norm = GroupNorm(norm_groups(now), now, EPS, silu=True)
         self.tail = conv(now, spec.channels, 3, gain=NEAR_ZERO)
         self.augment, self.omega = extra_embeddings(spec, noise, noise)
 
@@ -226,5 +227,5 @@ class SongUNet(nn.Module):
             h = block(h if block.way == "up" else torch.cat([h, skips.pop()], dim=1), emb)
         # The loss compares predictions that differ little: no rounding to bf16 at the end.
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = self.tail(F.silu(self.tail_norm(h)))
+            out: Tensor = self.tail(self.tail_norm(h))
         return out.to(x.dtype)  # (N, C, H, W)

@@ -14,6 +14,7 @@ from cbdm_scale.models.embeddings import (
     init_xavier,
     label_embedding,
 )
+from cbdm_scale.models.norm import GroupNorm
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 
@@ -23,15 +24,6 @@ NEAR_ZERO = 1e-5
 
 # ----------------------------------------------------------------------------
 # Parts.
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation in the precision of its weights: float32 under bf16 autocast too."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) -> same shape, in the dtype of the weights."""
-        x = x.to(self.weight.dtype)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def conv(
@@ -70,10 +62,10 @@ class ResidualBlock(nn.Module):
     ):
         super().__init__()
         groups = config.groups
-        self.norm_1 = GroupNorm(groups, in_channels)
+        self.norm_1 = GroupNorm(groups, in_channels, silu=True)
         self.conv_1 = conv(in_channels, out_channels, 3)
         self.emb = init_xavier(nn.Linear(4 * config.channels, out_channels))
-        self.norm_2 = GroupNorm(groups, out_channels)
+        self.norm_2 = GroupNorm(groups, out_channels, silu=True)
         self.dropout = nn.Dropout(config.dropout)
         self.conv_2 = conv(out_channels, out_channels, 3, gain=NEAR_ZERO)
         same = in_channels == out_channels
@@ -82,9 +74,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (N, C, H, W) and emb (N, D), already through its SiLU, which all blocks share."""
-        h = self.conv_1(F.silu(self.norm_1(x)))
+        h = self.conv_1(self.norm_1(x))
         h = h + self.emb(emb)[:, :, None, None]
-        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        h = self.conv_2(self.dropout(self.norm_2(h)))
         out: Tensor = self.attention(h + self.shortcut(x))
         return out
 
@@ -169,7 +161,7 @@ class UNet(nn.Module):
                 now = multiplier * base
             self.up.append(UpLevel(blocks, conv(now, now, 3) if i > 0 else None))
 
-        self.tail_norm = GroupNorm(config.groups, now)
+        self.tail_norm = GroupNorm(config.groups, now, silu=True)
         self.tail = conv(now, spec.channels, 3, gain=NEAR_ZERO)
         self.augment, self.omega = extra_embeddings(spec, base, width)
 
@@ -201,5 +193,5 @@ class UNet(nn.Module):
             h = up(h, emb, skips)
         # The loss compares predictions that differ little: no rounding to bf16 at the end.
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = self.tail(F.silu(self.tail_norm(h)))
+            out: Tensor = self.tail(self.tail_norm(h))
         return out.to(x.dtype)  # (N, C, H, W)

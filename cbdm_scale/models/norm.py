@@ -1,0 +1,69 @@
+"""Group normalisation and the SiLU behind it: one kernel on GPUs, torch's operations elsewhere.
+
+Shapes: N = batch, C = channels, H = height, W = width.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EAGER = "CBDM_SCALE_EAGER"
+"""An environment variable: 1 leaves out this project's kernels and sampling's CUDA graphs."""
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in the precision of its weights, float32 under bf16 autocast too.
+
+    ``silu``: x sigmoid(x) of the result, in that precision too. On a GPU images in
+    ``channels_last`` go through one kernel, which computes in float32 and gives what autocast
+    would make of the result.
+    """
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5, *, silu: bool = False):
+        super().__init__(groups, channels, eps)
+        self.silu = silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) -> same shape, in the dtype of the weights (the kernel: of autocast)."""
+        if x.is_cuda and self._fits(x) and (kernel := fused()):
+            return kernel(x, self.weight, self.bias, self.num_groups, self.eps, self.silu)
+        x = x.to(self.weight.dtype)
+        h = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return F.silu(h) if self.silu else h
+
+    def _fits(self, x: Tensor) -> bool:
+        """Whether the kernel is for such images; a compiler fuses the operations itself."""
+        return (
+            x.ndim == 4
+            and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+            and self.weight.dtype == torch.float32
+            and x.is_contiguous(memory_format=torch.channels_last)
+            and not torch.compiler.is_compiling()
+        )
+
+
+def is_eager() -> bool:
+    """Whether the user wants torch's own operations only: ``CBDM_SCALE_EAGER=1``."""
+    return os.environ.get(EAGER, "") not in ("", "0")
+
+
+@cache
+def fused() -> Callable[..., Tensor] | None:
+    """The kernel, once a process; None where it cannot run, or is not wanted."""
+    if is_eager() or not torch.cuda.is_available():
+        return None
+    try:
+        from cbdm_scale.models.norm_kernel import group_norm
+    except ImportError as error:
+        warnings.warn(
+            f"GroupNorm runs as torch's own operations, which are slower: {error}. torch's "
+            "builds for CUDA bring triton.",
+            stacklevel=2,
+        )
+        return None
+    return group_norm

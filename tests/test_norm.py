@@ -1,0 +1,107 @@
+"""The kernel against torch's own operations; Triton's interpreter runs it (conftest.py)."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cbdm_scale.models import norm
+from cbdm_scale.models.norm import GroupNorm
+from cbdm_scale.models.norm_kernel import group_norm
+
+
+def images(n: int, channels: int, size: int, dtype: torch.dtype) -> Tensor:
+    """With a mean that is large beside the spread, as activations can have."""
+    x = torch.randn(n, channels, size, size) + 5 * torch.randn(1, channels, 1, 1)
+    return x.to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+
+
+def gradients(y: Tensor, dy: Tensor, *given: Tensor) -> list[Tensor]:
+    return [g.double() for g in torch.autograd.grad(y, given, dy.to(y.dtype))]
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(
+    ("n", "channels", "groups", "size", "dtype"),
+    [
+        pytest.param(2, 32, 8, 8, torch.float32, id="pixels in one tile"),
+        pytest.param(1, 16, 4, 28, torch.float32, id="tiles, the last one cut"),
+        pytest.param(2, 48, 4, 6, torch.float32, id="12 channels a group"),
+        pytest.param(1, 24, 6, 4, torch.float32, id="6 groups"),
+        pytest.param(1, 96, 1, 2, torch.float32, id="one group"),
+        pytest.param(3, 16, 4, 1, torch.float32, id="one pixel"),
+        pytest.param(2, 32, 8, 8, torch.bfloat16, id="bf16"),
+    ],
+)
+def test_the_kernel_is_group_norm_and_silu_with_all_gradients(
+    n, channels, groups, size, dtype, silu
+):
+    x = images(n, channels, size, dtype)
+    weight = (1 + 0.3 * torch.randn(channels)).requires_grad_()
+    bias = (0.3 * torch.randn(channels)).requires_grad_()
+    dy = torch.randn_like(x, dtype=torch.float32)
+    y = group_norm(x, weight, bias, groups, 1e-5, silu)
+    exact = F.group_norm(x.double(), groups, weight.double(), bias.double())
+    exact = F.silu(exact) if silu else exact
+    assert y.dtype == torch.float32 and y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=2e-5)
+    found = gradients(y, dy, x, weight, bias)
+    expected = gradients(exact, dy, x, weight, bias)
+    rounding = 1e-5 if dtype == torch.float32 else 8e-3  # the interpreter cuts bf16 off
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine - theirs).norm() < rounding * theirs.norm() + 1e-4
+
+
+def test_under_autocast_the_kernel_rounds_as_the_next_layer_would():
+    layer, x = GroupNorm(4, 16, silu=True), images(2, 16, 4, torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = group_norm(x, layer.weight, layer.bias, 4, layer.eps, True)
+        expected = layer(x).bfloat16()
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected, rtol=2**-7, atol=1e-4)  # the last bit of bf16
+
+
+def test_the_same_images_give_the_same_bits_in_any_company():
+    """No sums over the batch on the way: a chunk's images do not depend on its size."""
+    layer, x = GroupNorm(4, 16), images(5, 16, 8, torch.float32)
+    alone = group_norm(x[:2].detach(), layer.weight, layer.bias, 4, 1e-5, True)
+    assert torch.equal(group_norm(x, layer.weight, layer.bias, 4, 1e-5, True)[:2], alone)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """As on a machine with CUDA, and what was found out before forgotten."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    norm.fused.cache_clear()
+    yield monkeypatch
+    norm.fused.cache_clear()
+
+
+def test_the_kernel_is_for_gpus_and_a_variable_leaves_it_out(on_gpu):
+    assert norm.fused() is group_norm
+    norm.fused.cache_clear()
+    on_gpu.setenv("CBDM_SCALE_EAGER", "1")
+    assert norm.fused() is None
+    norm.fused.cache_clear()
+    on_gpu.delenv("CBDM_SCALE_EAGER")
+    on_gpu.setattr(torch.cuda, "is_available", lambda: False)
+    assert norm.fused() is None
+
+
+def test_without_triton_there_is_a_line_and_torchs_operations(on_gpu):
+    on_gpu.delitem(sys.modules, "cbdm_scale.models.norm_kernel")
+    on_gpu.setitem(sys.modules, "triton", None)  # as if it were not installed
+    with pytest.warns(UserWarning, match="GroupNorm runs as torch's own operations"):
+        assert norm.fused() is None
+    assert norm.fused() is None  # once
+
+
+def test_the_kernel_is_for_float32_weights_and_images_in_channels_last():
+    layer, x = GroupNorm(4, 16), images(2, 16, 4, torch.bfloat16)
+    assert layer._fits(x)
+    assert not layer._fits(x.contiguous())
+    assert not layer._fits(x.double())
+    assert not layer._fits(x.flatten(2))
+    assert not layer.double()._fits(x)
