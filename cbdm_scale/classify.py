@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from cbdm_scale import __version__
 from cbdm_scale.cli.command import Command, Typed, main_of
-from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.config.run_options import absolute_root
 from cbdm_scale.data.manifest import canonical_name
@@ -152,7 +151,7 @@ def start(options: ClassifyOptions) -> int:
         uri, run_id, lambda: cluster.launch(on_worker, options.cluster, run)
     )
     say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
-    return 0 if outcome["how"] == "finished" else exit_status(outcome["signal"])
+    return 0
 
 
 def say_outcome(

@@ -103,6 +103,7 @@ def make_plan(
         class_names=class_names_of(pretrained, real),
         seed=options.seed,
         chunk_size=options.chunk_size,
+        on_gpu=options.cluster.on_gpu,
         precision=options.precision,
         sample=options.sample,
         guidance_mode=options.guidance_mode,

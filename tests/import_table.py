@@ -10,6 +10,10 @@ MAY_IMPORT = {
     "cli": {
         "storage",
     },
+    "cluster": {
+        "devices",
+        "storage",
+    },
     "data": {
         "diffusion",
         "storage",
@@ -30,11 +34,6 @@ MAY_IMPORT = {
         "storage",
     },
     # Floor 3.
-    "cluster": {
-        "cli",
-        "devices",
-        "storage",
-    },
     "metrics": {
         "data",
         "devices",

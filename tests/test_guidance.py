@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -5,8 +7,16 @@ from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.sampling.guidance import GuidanceInterval, classifier_free, guide, trained
-from cbdm_scale.sampling.options import check_trained
+from cbdm_scale.sampling.generate import _solver
+from cbdm_scale.sampling.guidance import (
+    ClassifierFree,
+    GuidanceInterval,
+    at_level,
+    classifier_free,
+    guide,
+    trained,
+)
+from cbdm_scale.sampling.options import SamplerConfig, check_trained, usual_sampler
 
 
 def net(x, level, y, omega=None, augment=None):
@@ -74,8 +84,34 @@ def test_outside_the_interval_half_of_the_work_is_saved():
 
     guided = classifier_free(counting, 1.0, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
     for level in (0, 1, 5, 6):
-        guided(X, torch.full_like(LEVEL, level), Y)
+        at_level(guided, torch.tensor([level]))(X, torch.full_like(LEVEL, level), Y)
     assert calls == [3, 6, 6, 3]
+
+
+@pytest.mark.parametrize("edm", [False, True])
+def test_the_samplers_save_it_and_the_interval_is_what_it_is_for_each_image(edm):
+    """They know their level on the host: the same images as by looking at every level."""
+    process = EDM() if edm else STEPS
+    config = usual_sampler("edm") if edm else SamplerConfig(num_steps=10)
+    interval = GuidanceInterval(process, low=0.2, high=0.7)
+    calls = []
+
+    def counting(x, level, y, omega=None, augment=None):
+        calls.append(len(x))
+        return net(x, level, y, omega, augment) / 1e3
+
+    @dataclass(frozen=True)
+    class Looking(ClassifierFree):
+        def at_level(self, level):
+            return self
+
+    solve = _solver(config, process, draw=None)
+    guided = classifier_free(counting, 1.6, 7, interval)
+    found, saved = solve(guided, X, Y), list(calls)
+    calls.clear()
+    expected = solve(Looking(counting, 1.6, 7, interval), X, Y)
+    assert torch.equal(found, expected) and set(calls) == {6}
+    assert len(saved) == len(calls) and {3, 6} == set(saved)
 
 
 def test_an_interval_of_all_levels_is_guidance_to_the_bit():

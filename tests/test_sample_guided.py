@@ -58,7 +58,7 @@ def expected(net, config, omega, mode="cfg"):
     manifest = read_manifest(config.data.root, "digits_lt")
     schedule = LinearSchedule(config.diffusion)
     evaluator = Evaluator(config, manifest, schedule, OneProcess(), Storage("unused"))
-    made = [x for _, _, x in evaluator.generate(net, 30, omega, 0, 1)]
+    made = [x for _, _, x in evaluator.generate(net, torch.arange(30), omega, 0, 1)]
     return torch.cat(made).permute(0, 2, 3, 1).numpy()
 
 
@@ -99,7 +99,7 @@ def test_training_looks_at_the_network_in_the_mode_of_the_run(run):
     loaded = evaluator.load(48)
     for name, tensor in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    [made] = evaluator.generate(loaded, 8, 1.0, 0, 1)
+    [made] = evaluator.generate(loaded, torch.arange(8), 1.0, 0, 1)
     assert np.array_equal(
         made[2].permute(0, 2, 3, 1).numpy(), expected(net, config, 1.0, "tcfg")[:8]
     )

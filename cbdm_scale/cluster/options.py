@@ -110,6 +110,14 @@ class PoolConfig:
         check_fields(self, "cluster.")
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether workers have GPUs, as far as it is known without asking a cluster."""
+        import torch
+
+        there = torch.cuda.is_available()
+        return self.device == "gpu" or (self.device == "auto" and there)
+
+    @property
     def threads(self) -> int:
         """Threads of torch in a worker."""
         return max(1, int(self.cpus_per_worker))

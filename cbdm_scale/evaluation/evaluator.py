@@ -35,6 +35,8 @@ from cbdm_scale.evaluation.records import (
 )
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import group_result
+from cbdm_scale.generation.chunk_size import usual_chunk_size
+from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores, spread_rows
@@ -79,10 +81,8 @@ class Evaluator:
             self.extractor = recipe.load(world.device)
         self._real: GroupScores | None = None
 
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.config.train.precision == "bf16"
-        device = self.world.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
+    def _sampling_net(self, net: nn.Module) -> Net:
+        return sampling_net(net, self.world.device, self.config.train.precision)
 
     def generate(
         self, net: Net, numbers: Tensor, omega: float, share: int, num_shares: int
@@ -94,16 +94,17 @@ class Evaluator:
         """
         options, device, made = self.config.eval, self.world.device, []
         spec = network_spec(self.config, self.manifest)
+        size = options.chunk_size or usual_chunk_size(spec, device.type == "cuda")
         sampler = Sampler(
             shape=spec.image_shape,
             null_label=spec.null_label,
             process=self.process,
             config=self.config.sample,
             seed=self.config.seed if options.seed is None else options.seed,
-            chunk_size=options.chunk_size,
+            chunk_size=size,
             guidance_mode=options.guidance_mode,
         )
-        for places in chunks(len(numbers), options.chunk_size, share, num_shares):
+        for places in chunks(len(numbers), size, share, num_shares):
             chunk = numbers[places]
             y = class_cyclic(chunk, self.manifest.num_classes)
             x = sampler.generate(net, chunk.to(device), y.to(device), omega)
@@ -119,8 +120,9 @@ class Evaluator:
         world, counts = self.world, self.manifest.counts["train"]
         shown, omega = torch.tensor(sorted(grid_order(counts))), self.config.eval.guidance[0]
         numbers = (torch.arange(GRID_COLUMNS)[:, None] * len(counts) + shown).flatten()
-        with world.monitored_barrier(), self._autocast():
-            made = self.generate(net, numbers, omega, world.rank, world.size)
+        with world.monitored_barrier():
+            called = self._sampling_net(net)
+            made = self.generate(called, numbers, omega, world.rank, world.size)
         everybody = [chunk for rank in world.gather(made) for chunk in rank]
         if world.rank:
             return None
@@ -222,9 +224,10 @@ class Evaluator:
         sets: dict[float, SetResult] = {}
         if known and known.key == self.key:
             sets = {found.omega: found for found in known.sets}
+        called = self._sampling_net(net)
         for omega in omegas:
             if omega not in sets:
-                sets[omega] = self._set_result(net, omega)
+                sets[omega] = self._set_result(called, omega)
         found = Evaluation(
             id=home.url.rpartition("/")[2],
             run=self.config.run_name,
@@ -247,13 +250,12 @@ class Evaluator:
         asked = tuple(one for one in found.sets if one.omega in omegas)
         return replace(found, sets=asked)
 
-    def _set_result(self, net: nn.Module, omega: float) -> SetResult:
+    def _set_result(self, net: Net, omega: float) -> SetResult:
         """What is computed at one strength, by all ranks together."""
         num_stored = self.config.eval.recall_images
 
         def count(share: int) -> GroupScores:
-            with self._autocast():
-                return self._fake_scores(net, omega, share)
+            return self._fake_scores(net, omega, share)
 
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
@@ -265,7 +267,7 @@ class Evaluator:
         result: SetResult = self.world.gather(found)[0]
         return result
 
-    def _fake_scores(self, net: nn.Module, omega: float, share: int) -> GroupScores:
+    def _fake_scores(self, net: Net, omega: float, share: int) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
 
         The features of the first eval.recall_images are stored.

@@ -147,6 +147,7 @@ def _planned(
             omega=omega,
             seed=options.seed,
             chunk_size=options.chunk_size,
+            on_gpu=options.cluster.on_gpu,
             precision=options.precision,
             sample=options.sample,
             guidance_mode=options.guidance_mode,

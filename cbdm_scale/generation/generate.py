@@ -15,7 +15,9 @@ from cbdm_scale.cluster import PoolConfig, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
+from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.models.build import build
@@ -33,9 +35,9 @@ class ChunkMaker:
     def __call__(self, device: torch.device) -> Callable[[Chunk], NDArray[np.uint8]]:
         """A function from a chunk to its images (n, C, H, W)."""
         plan = self.plan
-        net = build(plan.network)
-        net.load_state_dict(load(self.weights))
-        net.to(device).eval()
+        trained = build(plan.network)
+        trained.load_state_dict(load(self.weights))
+        net = sampling_net(trained.to(device).eval(), device, plan.precision)
         process = build_process(plan.noise, device)
 
         def make(chunk: Chunk) -> NDArray[np.uint8]:
@@ -46,12 +48,15 @@ class ChunkMaker:
 
 def make_chunk(
     plan: SetPlan,
-    net: torch.nn.Module,
+    net: Net,
     process: Process,
     chunk: Chunk,
     device: torch.device,
 ) -> torch.Tensor:
-    """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1]."""
+    """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1].
+
+    ``net`` has the plan's precision (network.sampling_net).
+    """
     samples = torch.arange(*chunk)
     sampler = Sampler(
         shape=plan.shape,
@@ -62,10 +67,8 @@ def make_chunk(
         chunk_size=len(samples),
         guidance_mode=plan.guidance_mode,
     )
-    bf16 = plan.precision == "bf16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        y = plan.labels_of(samples)
-        return sampler.generate(net, samples.to(device), y.to(device), plan.omega)
+    y = plan.labels_of(samples)
+    return sampler.generate(net, samples.to(device), y.to(device), plan.omega)
 
 
 def make_missing(

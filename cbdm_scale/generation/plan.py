@@ -19,6 +19,7 @@ from cbdm_scale.data.class_names import Name, labels_of_names, shorten
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
 from cbdm_scale.diffusion.options import NoiseConfig
+from cbdm_scale.generation.chunk_size import usual_chunk_size
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
 from cbdm_scale.storage.json import structure
@@ -115,7 +116,8 @@ def plan_set(
     counts: Sequence[int] | None,
     omega: float,
     seed: int,
-    chunk_size: int,
+    chunk_size: int | None,
+    on_gpu: bool,
     precision: Literal["fp32", "bf16"],
     sample: SamplerConfig,
     labels: str = "cyclic",
@@ -126,7 +128,8 @@ def plan_set(
     """The plan of a set, checked: ValueError if options do not fit the network.
 
     ``counts`` (K,) are the training counts, None where they are not known, ``class_names`` (K,)
-    or (); ``labels`` and ``classes`` as the sample command takes them.
+    or (); ``labels`` and ``classes`` as the sample command takes them. ``chunk_size``
+    None follows from the network and ``on_gpu``, whether it will be made on GPUs.
     """
     check_trained("guidance_mode", guidance_mode, omega, network.omega_max)
     sample.check_fits(noise.process, noise.schedule.num_steps)
@@ -142,7 +145,7 @@ def plan_set(
         labels=labels,
         classes=numbers,
         probs=label_probs(labels, numbers, counts),
-        chunk_size=chunk_size,
+        chunk_size=chunk_size or usual_chunk_size(network, on_gpu),
         precision=precision,
         guidance_mode=guidance_mode,
     )

@@ -58,8 +58,9 @@ class EvalConfig(ExtractorOptions):
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
-    chunk_size: PositiveInt = 100
-    """Images generated at once. The set is made in these chunks whatever the workers."""
+    chunk_size: PositiveInt | None = None
+    """Images generated at once, whatever the workers; None: 100 on CPUs, on GPUs what fits in
+    8 GiB, up to 500."""
 
     background: Literal["auto", "never", "always"] = "auto"
     """Evaluations at intervals in a process of their own, with the same numbers, while training

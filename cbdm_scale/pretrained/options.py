@@ -69,11 +69,12 @@ class GenerationOptions(NetworkOptions):
     seed: int = 0
     """Every image's random numbers follow from the seed and its number in the set."""
 
-    chunk_size: PositiveInt = 100
-    """Images made at once. Another size changes an image's last bits, no more."""
+    chunk_size: PositiveInt | None = None
+    """Images made at once; None: 100 on CPUs, on GPUs what fits in 8 GiB, up to 500. Another
+    size changes an image's last bits, no more."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast, faster where the hardware has it, another rounding."""
+    """bf16: autocast, several times as fast on a GPU, another rounding."""
 
     sample: SamplerConfig = field(default_factory=SamplerConfig)
     cluster: PoolConfig = field(default_factory=PoolConfig)

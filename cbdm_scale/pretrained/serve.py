@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sampling.generate import Sampler
+from cbdm_scale.sampling.generate import CHUNK_SIZE, Sampler
 from cbdm_scale.sampling.options import check_trained
 from cbdm_scale.storage.checks import NonNegativeFloat, check_value
 
@@ -37,7 +37,7 @@ def generate_from_checkpoint(
         process=build_process(config.noise),
         config=config.sample,
         seed=seed,
-        chunk_size=config.eval.chunk_size,
+        chunk_size=config.eval.chunk_size or CHUNK_SIZE,
         guidance_mode=config.eval.guidance_mode,
     )
     y = torch.tensor(list(labels), dtype=torch.int64)

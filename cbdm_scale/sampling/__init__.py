@@ -7,6 +7,7 @@ ddim        DDIM, a few deterministic steps
 dpm         DPM-Solver++(2M)
 heun        EDM's samplers
 guidance    classifier-free guidance, and TCFG's in one call
+graphed     a network whose calls are replays of CUDA graphs
 generate    images by their numbers in a set, whoever makes them
 grid        pictures of samples
 """

@@ -27,10 +27,13 @@ from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.sampling.steps import Draw
 from cbdm_scale.storage.checks import PositiveInt, check_value
 
+CHUNK_SIZE = 100
+"""Images that are made at a time on CPUs, where nobody says another number."""
+
 
 def chunks(num_samples: int, chunk_size: int, rank: int, world: int) -> list[Tensor]:
     """Sample numbers, int64, of every chunk of one rank: chunk c belongs to rank c % world."""
-    check_value("chunk_size", chunk_size, PositiveInt, default=100)
+    check_value("chunk_size", chunk_size, PositiveInt, default=CHUNK_SIZE)
     return list(torch.arange(num_samples).split(chunk_size))[rank::world] if num_samples else []
 
 
@@ -46,7 +49,7 @@ class Sampler:
     """Of the network; on the device that images are made on."""
     config: SamplerConfig
     seed: int
-    chunk_size: int = 100
+    chunk_size: int = CHUNK_SIZE
     """Images that are made at a time."""
     guidance_mode: GuidanceMode = "cfg"
 

@@ -1,12 +1,13 @@
 """Guidance turns a network into another network with the same call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
+from cbdm_scale.diffusion.schedule import expand_as
 from cbdm_scale.sampling.options import GuidanceMode
 
 
@@ -32,6 +33,48 @@ class GuidanceInterval:
         return (share >= self.low) & (share <= self.high)
 
 
+@dataclass(frozen=True)
+class ClassifierFree:
+    """What ``classifier_free`` makes of a network: a ``denoiser.Net``."""
+
+    net: Net
+    strength: float
+    null_label: int
+    interval: GuidanceInterval | None
+    """None: all levels."""
+
+    def at_level(self, level: Tensor) -> Net:
+        """The network for calls at one level, (1,) on the CPU: guided or not, whole batches.
+
+        So the device is not asked, and a call outside the interval costs half.
+        """
+        if self.interval is None or self.interval.holds(level).item():
+            return replace(self, interval=None)
+        return self.net
+
+    def __call__(
+        self,
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        """Everybody, and everybody again without a label, of any level each."""
+        out = self.net(
+            torch.cat([x, x]),
+            torch.cat([level, level]),
+            torch.cat([y, torch.full_like(y, self.null_label)]),
+            None if omega is None else torch.cat([omega, omega]),
+            None if augment is None else torch.cat([augment, augment]),
+        )
+        e, e_null = out.chunk(2)
+        push = self.strength * (e - e_null)
+        if self.interval is not None:
+            push = torch.where(expand_as(self.interval.holds(level), x) > 0, push, 0.0)
+        return e + push
+
+
 def classifier_free(
     net: Net, omega: float, null_label: int, interval: GuidanceInterval | None = None
 ) -> Net:
@@ -40,33 +83,18 @@ def classifier_free(
         (1 + omega) e - omega e_null
 
     omega = 0 is plain conditional sampling, and the network itself. Papers that write w = 1
-    for that case use w = 1 + omega. Costs one forward of twice the batch; images whose level
-    lies outside the interval (None: all levels) are not guided, and cost one of their number.
+    for that case use w = 1 + omega. Costs one forward of twice the batch. Images whose level
+    lies outside the interval (None: all levels) are not guided; samplers, whose images share a
+    level, save the second half there (``at_level``).
     """
-    strength = omega
+    if interval is not None and interval.is_everything:
+        interval = None
+    return ClassifierFree(net, omega, null_label, interval) if omega else net
 
-    def guided(
-        x: Tensor,
-        level: Tensor,
-        y: Tensor,
-        omega: Tensor | None = None,
-        augment: Tensor | None = None,
-    ) -> Tensor:
-        inside: slice | Tensor = slice(None)
-        if interval is not None and not interval.is_everything:
-            inside = interval.holds(level)  # (N,); indexing by it syncs, once a step
-        out = net(  # everybody, then the guided ones again without their label
-            torch.cat([x, x[inside]]),
-            torch.cat([level, level[inside]]),
-            torch.cat([y, torch.full_like(y[inside], null_label)]),
-            None if omega is None else torch.cat([omega, omega[inside]]),
-            None if augment is None else torch.cat([augment, augment[inside]]),
-        )
-        e, e_null = out[: len(x)].clone(), out[len(x) :]
-        e[inside] += strength * (e[inside] - e_null)
-        return e
 
-    return guided if strength else net
+def at_level(net: Net, level: Tensor) -> Net:
+    """What a sampler calls at a level, (1,) on the CPU, that is all its images'."""
+    return net.at_level(level) if isinstance(net, ClassifierFree) else net
 
 
 def trained(

@@ -14,6 +14,7 @@ from torch import Tensor
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.edm import scaling
 from cbdm_scale.diffusion.schedule import expand_as
+from cbdm_scale.sampling.guidance import at_level
 from cbdm_scale.sampling.options import HeunConfig
 from cbdm_scale.sampling.steps import Draw
 from cbdm_scale.storage.checks import PositiveInt, check_value
@@ -40,9 +41,11 @@ def churn_gamma(config: HeunConfig, sigma: float, num_steps: int) -> float:
 
 def denoise(net: Net, x: Tensor, sigma: float, y: Tensor, sigma_data: float) -> Tensor:
     """D(x; sigma, y) = c_skip x + c_out F(c_in x; c_noise, y) (Equation 7), in x's dtype."""
+    here = torch.tensor([sigma], dtype=torch.float64)  # on the CPU
+    guided = at_level(net, scaling(here, sigma_data).c_noise.to(x.dtype))
     level = torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)
     c = scaling(level, sigma_data)
-    raw = net(expand_as(c.c_in, x) * x, c.c_noise.to(x.dtype), y).to(x.dtype)
+    raw = guided(expand_as(c.c_in, x) * x, c.c_noise.to(x.dtype), y).to(x.dtype)
     return expand_as(c.c_skip, x) * x + expand_as(c.c_out, x) * raw
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import LinearSchedule
+from cbdm_scale.sampling.guidance import at_level
 from cbdm_scale.sampling.options import Spacing, check_num_steps
 
 Draw = Callable[[int], Tensor]
@@ -61,7 +62,8 @@ def walk(
 
 def predict_x0(net: Net, x: Tensor, t: int, alpha_bar: float, y: Tensor, clip: bool) -> Tensor:
     """x_0 = (x_t - sqrt(1 - alpha_bar) e) / sqrt(alpha_bar), held to [-1, 1] if clip."""
+    here = torch.tensor([t])  # on the CPU
     level = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-    e = net(x, level, y).to(x.dtype)
+    e = at_level(net, here)(x, level, y).to(x.dtype)
     x0: Tensor = (x - (1 - alpha_bar) ** 0.5 * e) / alpha_bar**0.5  # (N, C, H, W)
     return x0.clamp(-1, 1) if clip else x0
