@@ -21,6 +21,7 @@ from cbdm_scale.data.options import DataConfig
 from cbdm_scale.recognition.options import ClassifyOptions, RealData
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten, with_values
+from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.run_dir import RunDir
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -99,8 +100,6 @@ def start(options: ClassifyOptions) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
     from cbdm_scale.recognition.sets import find_sets
-    from cbdm_scale.recognition.worker import Task, train_and_test
-    from cbdm_scale.training.distributed import run_in_world
 
     root = options.data.root
     if options.dataset == "digits_lt":
@@ -108,9 +107,27 @@ def start(options: ClassifyOptions) -> int:
 
         prepare_digits(root)
     sets = find_sets(root, options.dataset, options.add, options.add_per_class)
-    manifest = sets.manifest
     cluster.connect(options.cluster)
     run = open_run_dir(options, identity(options, sets))
+    uri = options.track.uri or tracking.default_tracking_uri(Storage(options.cluster.storage))
+    with lease(run, f"run {run.url.rpartition('/')[2]} is being trained"):
+        outcome = _train(options, sets, run, uri)
+    say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
+    return 0 if outcome["how"] == "finished" else exit_status(outcome["signal"])
+
+
+def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> dict[str, Any]:
+    """Start the run in MLflow and on the workers, and follow it to its end."""
+    from cbdm_scale import cluster, tracking
+    from cbdm_scale.recognition.worker import Task, train_and_test
+    from cbdm_scale.training.distributed import run_in_world
+
+    manifest, name = sets.manifest, run.url.rpartition("/")[2]
+    data = DataConfig(
+        root=options.data.root,
+        flip=options.data.flip,
+        num_workers=options.data.num_workers,
+    )
     task = Task(
         folder=run.url,
         train=sets.train,
@@ -119,13 +136,9 @@ def start(options: ClassifyOptions) -> int:
         image_size=manifest.image_size,
         groups=manifest.groups,
         fit=options.train,
-        data=DataConfig(
-            root=root, flip=options.data.flip, num_workers=options.data.num_workers
-        ),
+        data=data,
         seeds=options.seeds,
     )
-    uri = options.track.uri or tracking.default_tracking_uri(Storage(options.cluster.storage))
-    name = run.url.rpartition("/")[2]
     run_id = tracking.start_run(
         uri,
         options.track.experiment,
@@ -147,11 +160,9 @@ def start(options: ClassifyOptions) -> int:
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(train_and_test, task=task, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
-    outcome = tracking.end_run_after(
+    return tracking.end_run_after(
         uri, run_id, lambda: cluster.launch(on_worker, options.cluster, run)
     )
-    say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
-    return 0
 
 
 def say_outcome(

@@ -7,6 +7,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.runs.launch import check_extractor, prepare_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import flatten
+from cbdm_scale.storage.lease import lease, wait_until_free
 from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
 from tune.analysis import choose_finalists
 from tune.identity import identity, open_search_dir, search_name
@@ -29,9 +30,21 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
         base = replace(base, cluster=cluster)
     steps = all_rungs(options, base)
     check_extractor(base, prepare_data(base))
+    doing = f"search {name} is being run"
+    wait_until_free(folder, doing)
     connect(base.cluster)
-    at_once = max_concurrent(base.cluster, options.at_once)
     storage.check_writable()
+    with lease(folder, doing):
+        _run_in(folder, options, base, space, steps)
+    return 0
+
+
+def _run_in(
+    folder: Storage, options: SearchConfig, base: Config, space: Space, steps: tuple[int, ...]
+) -> None:
+    """All trials and what follows from them, in the search's own folder."""
+    storage, name = Storage(base.cluster.storage), folder.url.rpartition("/")[2]
+    at_once = max_concurrent(base.cluster, options.at_once)
     open_search_dir(folder, identity(options, base, space))
     uri = base.track.uri or default_tracking_uri(storage)
     params = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}
@@ -51,7 +64,6 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
         status = "FINISHED"
     finally:
         end_run(uri, parent, status)
-    return 0
 
 
 def _run_all(search: Search, at_once: int) -> None:

@@ -27,6 +27,7 @@ from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_in
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
+from cbdm_scale.storage.lease import lease, wait_until_free
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.options import per_rank
 
@@ -149,8 +150,6 @@ def launch_run(
     """
     from cbdm_scale import cluster, tracking
     from cbdm_scale.runs.node_checks import look_at_nodes
-    from cbdm_scale.runs.worker import run_rank
-    from cbdm_scale.training.distributed import run_in_world
 
     config = resolve(config)
     manifest = prepare_data(config)
@@ -163,14 +162,35 @@ def launch_run(
         write_initial_weights(config, init_from, manifest, write=False)
     numbers = describe(config, manifest)
     check_extractor(config, manifest)
+    storage = Storage(config.cluster.storage)
+    run, doing = storage.child(config.run_name), f"run {config.run_name} is being trained"
+    wait_until_free(run, doing)
     cluster.connect(config.cluster)
-    uri = config.track.uri or tracking.default_tracking_uri(Storage(config.cluster.storage))
+    uri = config.track.uri or tracking.default_tracking_uri(storage)
     if len(cluster.alive_nodes()) > 1:
         print(look_at_nodes(config, manifest, uri), flush=True)
-    run = open_run_dir(config, manifest)
-    if init_from:
-        lines += write_initial_weights(config, init_from, manifest, write=True)
-    print("\n".join(lines), end="\n" if lines else "")
+    open_run_dir(config, manifest)
+    about = {
+        "parameters": str(numbers["parameters"]),
+        **({REFERENCE_TAG: warning} if warning else {}),
+        **(tags or {}),
+    }
+    with lease(run, doing):
+        if init_from:
+            lines += write_initial_weights(config, init_from, manifest, write=True)
+        print("\n".join(lines), end="\n" if lines else "")
+        outcome = _train(config, manifest, run, uri, about)
+    return outcome | {"uri": uri, "config": config, "warning": warning}
+
+
+def _train(
+    config: Config, manifest: Manifest, run: Storage, uri: str, tags: Mapping[str, str]
+) -> dict[str, Any]:
+    """Start the run in MLflow and on the workers, and follow it to its end."""
+    from cbdm_scale import cluster, tracking
+    from cbdm_scale.runs.worker import run_rank
+    from cbdm_scale.training.distributed import run_in_world
+
     run_id = tracking.start_run(
         uri,
         config.track.experiment,
@@ -181,16 +201,13 @@ def launch_run(
             "git_commit": git_commit(),
             "cbdm_scale": __version__,
             "dataset_fingerprint": manifest.fingerprint,
-            "parameters": str(numbers["parameters"]),
             "run_folder": run.url,
-            **({REFERENCE_TAG: warning} if warning else {}),
-            **(tags or {}),
+            **tags,
         },
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, config.cluster.timeout_s)
-    outcome = tracking.end_run_after(
+    return tracking.end_run_after(
         uri, run_id, lambda: cluster.launch(on_worker, config.cluster, run)
     )
-    return outcome | {"uri": uri, "config": config, "warning": warning}

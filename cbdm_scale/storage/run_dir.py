@@ -11,6 +11,7 @@
     evaluation/<id>/                  numbers, by command with a report; those in training have
                                       the id <num_seen>-training
     tracking/                         what MLflow has not got yet
+    lease.json                        which command works here now
     stop                              somebody asked the run to stop
     .ray/                             Ray's own
 
