@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbdm_scale import __version__
 from cbdm_scale.cli.command import Command, Typed, main_of
+from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.config.run_options import absolute_root
 from cbdm_scale.data.manifest import canonical_name

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cli.command import Command, main_of
+from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.run_options import (
     RUN_PARTS,
     RUN_SHORT,
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
     outcome = launch_run(config, init_from=init, chosen=parsed.chosen)
     print_outcome(outcome["config"], outcome)
-    return 0
+    return 0 if outcome["how"] == "finished" else exit_status(outcome["signal"])
 
 
 def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> None:

@@ -10,10 +10,6 @@ MAY_IMPORT = {
     "cli": {
         "storage",
     },
-    "cluster": {
-        "devices",
-        "storage",
-    },
     "data": {
         "diffusion",
         "storage",
@@ -34,6 +30,11 @@ MAY_IMPORT = {
         "storage",
     },
     # Floor 3.
+    "cluster": {
+        "cli",
+        "devices",
+        "storage",
+    },
     "metrics": {
         "data",
         "devices",

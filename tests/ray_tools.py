@@ -50,6 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert keeper.stdout
     address, session = keeper.stdout.readline().split()
     (folder / "session").symlink_to(session)
+    (folder / "address").write_text(address)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", address)
         yield folder
@@ -95,9 +96,18 @@ def run(words: list[str], seconds: float = 280) -> str:
     return done.stdout
 
 
-def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+def start(
+    words: list[str], log: Path, *, start_new_session: bool = False
+) -> subprocess.Popen[bytes]:
+    """A command whose lines go to ``log``, in a process group of its own or in ours."""
     with log.open("wb") as out:
-        return subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+        return subprocess.Popen(
+            words,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=start_new_session,
+        )
 
 
 def worker_pids(log: Path) -> list[int]:

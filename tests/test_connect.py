@@ -2,13 +2,15 @@
 
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from ray_tools import run
+from ray_tools import run, start, wait_for
 
-from cbdm_scale.cluster.connect import wait_for_port
-
+connect = import_module("cbdm_scale.cluster.connect")  # the package has a function of the name
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 ASK = """
 import os
@@ -33,25 +35,86 @@ except ValueError as error:
 """
 
 
-def test_its_processes_know_which_cluster_is_theirs(work: Path) -> None:
-    """Ray Train's helpers look for it. Beside another cluster they would find two and give up,
-    and the processors of a trial that was stopped would stay reserved for ever.
-    """
-    line = run([sys.executable, "-c", ASK], 100).splitlines()[-1]
-    _, address, _, here = line.split()
-    assert address == here
-
-
-def test_an_address_where_nobody_listens_is_said_at_once_and_by_name():
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address where connections are taken and nothing is said, as by a stopped process."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        port = listening.getsockname()[1]
-        wait_for_port(f"127.0.0.1:{port}", 0)
-    with pytest.raises(ConnectionError):
-        wait_for_port(f"127.0.0.1:{port}", 0)
-    wait_for_port("auto", 0)
-    wait_for_port("ray://127.0.0.1:1", 0)
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Ray's folder on this machine, for one test; nothing names a cluster."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)  # short: Ray puts sockets there
+        (Path(folder) / "ray").mkdir()
+        yield Path(folder) / "ray"
+
+
+def test_beside_the_cluster_of_others_and_a_dead_one_a_command_starts_its_own(
+    work: Path, ray_folder: Path, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes know which is theirs: Ray Train's helpers look for it, would find two and
+    give up, and the processors of a trial that was stopped would stay reserved for ever.
+    """
+    (ray_folder / "ray_current_cluster").write_text(silent)
+    line = run([sys.executable, "-c", ASK], 100).splitlines()[-1]
+    _, address, _, here = line.split()
+    assert address == here
+    assert address != (work / "address").read_text(), "nobody named that cluster"
+
+
+def test_a_cluster_is_joined_where_it_was_named_or_started_here_by_the_user(
+    work: Path, ray_folder: Path, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, file = (work / "address").read_text(), ray_folder / "ray_current_cluster"
+    assert connect.find_cluster() == ""
+    for there, found in ((shared, shared), (silent, ""), ("127.0.0.1:9", "")):
+        file.write_text(there)
+        assert connect.find_cluster() == found
+    file.write_text(shared)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert connect.find_cluster() == ""
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert connect.find_cluster() == shared
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="RAY_ADDRESS .auto.:"):
+        patch.setattr("os.getuid", lambda: -1)  # it is somebody else's
+        connect.find_cluster()
+    monkeypatch.setenv("RAY_ADDRESS", "host:6379")
+    assert connect.find_cluster() == "host:6379"
+
+
+def test_who_does_not_speak_as_ray_does_is_no_cluster(work: Path, silent: str) -> None:
+    assert connect.answers((work / "address").read_text(), 5)
+    assert not connect.answers(silent, 0.2)
+    assert not connect.answers("127.0.0.1:9", 0)
+    assert connect.answers("ray://127.0.0.1:1", 0), "Ray's own client says more"
+
+
+def test_an_address_where_no_ray_answers_is_said_at_once_and_by_name(
+    silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", silent)
+    monkeypatch.setattr(connect, "ANSWER_S", 0.2)
+    with pytest.raises(ValueError, match=rf"RAY_ADDRESS \({silent}\) does not answer"):
+        connect.join()
+
+
+@pytest.mark.slow
+def test_a_cluster_of_ray_start_is_joined_while_it_runs(ray_folder: Path) -> None:
+    words = "start --head --block --port 0 --num-cpus 1 --include-dashboard false"
+    head = start([str(Path(sys.executable).with_name("ray")), *words.split()], ray_folder / "l")
+    try:
+        wait_for(lambda: bool(connect.find_cluster()), 60)
+        found = connect.find_cluster()
+        assert run([sys.executable, "-c", ASK], 100).split()[-1] == found
+    finally:
+        head.terminate()
+        head.wait()
+    assert connect.find_cluster() == ""
 
 
 def test_what_keeps_ray_from_starting_is_a_line_for_the_user(work: Path) -> None:

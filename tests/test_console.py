@@ -9,9 +9,30 @@ import pytest
 from cbdm_scale.cluster import console as module
 from cbdm_scale.cluster.console import Console
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 
+def test_silence_is_no_failed_task(work) -> None:
+    """Ray's dashboard shows what failed, and in a healthy run nobody should look there."""
+    import ray
+    from ray.util.state import list_tasks
+
+    from cbdm_scale.cluster.connect import join
+
+    join()
+    job = ray.get_runtime_context().get_job_id()
+    console = Console()
+    with console.printing():
+        time.sleep(1.5)
+    deadline, states = time.monotonic() + 30, []
+    while "FINISHED" not in states and time.monotonic() < deadline:
+        time.sleep(0.5)
+        states = [t.state for t in list_tasks(filters=[("job_id", "=", job)], limit=100)]
+    ray.shutdown()  # this process alone leaves the cluster
+    assert "FINISHED" in states and "FAILED" not in states
+
+
+@pytest.mark.slow
 def test_a_console_whose_process_is_killed_comes_back_under_the_same_handle(
     work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -23,7 +44,7 @@ def test_a_console_whose_process_is_killed_comes_back_under_the_same_handle(
     monkeypatch.setattr(module, "print", lambda text, **_: said.append(text), raising=False)
     join()
     console = Console()
-    log, actor = console.log, console._queue.actor
+    log, actor = console.log, console._lines
 
     def repeat_until_heard(word: str) -> None:
         while word not in said:  # what is said while the process starts may be lost

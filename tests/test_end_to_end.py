@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from ray_tools import (
     EVERY,
@@ -51,24 +52,35 @@ def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(
 
 
 @pytest.mark.parametrize(
-    "number",
-    [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT],
-    ids=["term", "ctrl-c"],
+    ("number", "whom", "whose"),
+    [
+        pytest.param(signal.SIGTERM, "group", "own"),
+        pytest.param(signal.SIGINT, "group", "shared", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "process", "own", marks=pytest.mark.slow),
+    ],
+    ids=["term", "ctrl-c", "hangup"],
 )
 def test_a_signal_saves_and_the_same_command_goes_on(
-    work: Path, number: signal.Signals
+    work: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, whom: str, whose: str
 ) -> None:
+    """Also where the cluster is the command's own, and its group hears the signal, twice."""
+    if whose == "own":
+        monkeypatch.setenv("RAY_ADDRESS", "local")
     name = f"stopped-{number.name}"
     words = command(work, name, 2, 960_000, "--train.save-every", "960000")
-    driver = start(words, work / f"{name}.log")
+    driver = start(words, work / f"{name}.log", start_new_session=True)
     spool = work / "runs" / name / "tracking"
     wait_for(lambda: spool.exists() and any(f.stat().st_size for f in spool.glob("*.jsonl")))
+    processes = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(number)
-    assert driver.wait(timeout=120) == 0
+    if whom == "group":
+        os.killpg(driver.pid, number)
+    assert driver.wait(timeout=120) == 128 + number
     assert "the same command goes on" in (work / f"{name}.log").read_text()
     newest = max((work / "runs" / name / "checkpoints").glob("0*"))
     images = json.loads((newest / "state.json").read_text())["progress"]["num_seen"]
     assert 0 < images < 960_000
+    assert psutil.wait_procs(processes, 30)[1] == [], "a process is left"
 
 
 def test_more_workers_than_cpus_is_said_at_once(work: Path) -> None:

@@ -9,6 +9,7 @@ import ray
 import ray.train
 import ray.train.torch
 from ray._private import ray_constants, services, state, utils
+from ray.scripts import scripts
 from ray.train.v2._internal import constants
 from ray.train.v2._internal.execution import context
 from ray.train.v2._internal.execution.preemption import PreemptionContext
@@ -49,16 +50,32 @@ def test_ray_init_takes_the_address_of_the_node():
     assert '"_node_ip_address"' in inspect.getsource(ray.init), MEND + "init_on_loopback"
 
 
-def test_the_newest_cluster_of_the_machine_is_where_its_file_says(tmp_path, monkeypatch):
-    file = tmp_path / "ray_current_cluster"
-    words = MEND + "newest_local_address"
-    assert str(utils.get_ray_address_file(str(tmp_path))) == str(file), words
-    monkeypatch.setattr(utils, "get_ray_address_file", lambda folder: str(file))
-    assert ray_internals.newest_local_address() == ""
-    file.write_text("127.0.0.1:6379\n")
-    assert ray_internals.newest_local_address() == "127.0.0.1:6379", words
-    monkeypatch.delattr(utils, "read_ray_address")
-    assert ray_internals.newest_local_address() == "", "another Ray"
+def test_where_ray_start_writes_its_address_is_where_it_is_read(tmp_path, monkeypatch):
+    words = MEND + "ray_start_address"
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    assert ray_internals.ray_start_address() == ""
+    utils.write_ray_address("127.0.0.1:6379")
+    assert ray_internals.ray_start_address() == "127.0.0.1:6379", words
+    written = inspect.getsource(scripts.start.callback)
+    assert "write_ray_address(ray_params.gcs_address, temp_dir)" in written, words
+    monkeypatch.setattr("os.getuid", lambda: -1)
+    assert ray_internals.ray_start_address() == "", "somebody else's"
+    monkeypatch.undo()
+    monkeypatch.delattr(utils, "get_ray_address_file")
+    assert ray_internals.ray_start_address() == "", "another Ray"
+
+
+def test_what_ray_puts_in_the_place_of_handlers_and_starts_in_our_group_is_known():
+    words = MEND + "keep_signals"
+    assert "_private.utils.set_sigterm_handler(" in inspect.getsource(ray.init), words
+    before, theirs = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    with ray_internals.keep_signals():
+        utils.set_sigterm_handler(lambda number, frame: None)
+        assert signal.getsignal(signal.SIGTERM) is before, words
+    assert utils.set_sigterm_handler is theirs
+    started = inspect.getsource(services.start_ray_process)
+    assert "process = ConsolePopen(" in started, MEND + "init_on_loopback: nothing is shielded"
 
 
 def test_the_trainer_forms_no_group_and_leaves_ctrl_c_to_us():

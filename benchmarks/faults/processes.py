@@ -61,10 +61,10 @@ def ask_driver(number: signal.Signals) -> Fault:
         code = run.finish(120)
         seconds = time.monotonic() - asked
         text = "the same command goes on from here"
-        if code or text not in run.tail():
+        if code != 128 + number or text not in run.tail():
             raise Failed(f"{number.name}: exit {code} after {seconds:.1f} s: {run.tail()}")
         run.start()
-        yield f"{number.name}: saved and ended with 0 in {seconds:.1f} s, typed again"
+        yield f"{number.name}: saved and ended with {code} in {seconds:.1f} s, typed again"
 
     return inject
 

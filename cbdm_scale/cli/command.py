@@ -14,6 +14,7 @@ import inspect
 import os
 import shlex
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from cbdm_scale.cli.signals import exit_status, interrupt, on_signal
 from cbdm_scale.storage.checks import as_typed, bounds_in_words, field_types
 from cbdm_scale.storage.json import in_words
 from cbdm_scale.storage.remote import refuse_typed_passwords
@@ -312,17 +314,18 @@ def main_of(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
     @functools.wraps(body)
     def main(argv: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if argv is None else argv
-        try:
-            refuse_typed_passwords(words)
-            return body(words) or 0
-        except BrokenPipeError:  # | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except KeyboardInterrupt:
-            print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
-            return 130
-        except (ValueError, RuntimeError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        with on_signal(interrupt):
+            try:
+                refuse_typed_passwords(words)
+                return body(words) or 0
+            except BrokenPipeError:  # | head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            except KeyboardInterrupt as stop:
+                print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
+                return exit_status(getattr(stop, "number", signal.SIGINT))
+            except (ValueError, RuntimeError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
 
     return main

@@ -1,4 +1,10 @@
-"""A Ray cluster: the one that is there, or one of this machine alone on loopback."""
+"""A Ray cluster: one that was named or that the user started here, or one of our own.
+
+Which is joined: that of RAY_ADDRESS (``ray job submit`` sets it for its job); else the one that
+this user started on this machine with ``ray start``, if it answers; else none, and a new one is
+started that listens on loopback and ends with the command. No other is looked for: Ray's "auto"
+takes the first Ray process that it finds, whose ever it is and whether or not it answers.
+"""
 
 import os
 import socket
@@ -11,8 +17,9 @@ from cbdm_scale.cluster.ray_internals import (
     LOOPBACK,
     init_on_loopback,
     keep_loopback,
+    keep_signals,
     max_cluster_resources,
-    newest_local_address,
+    ray_start_address,
 )
 
 JOINING_S = 300.0
@@ -20,6 +27,13 @@ JOINING_S = 300.0
 
 ANSWER_S = 5.0
 """Seconds that a cluster at RAY_ADDRESS gets to answer."""
+
+GLANCE_S = 1.0
+"""Seconds that one which nobody named gets."""
+
+SETTINGS = 4
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+"""What a client of gRPC says first, with empty settings; the server answers with its own."""
 
 
 def set_environment() -> None:
@@ -80,52 +94,76 @@ def max_resources() -> dict[str, float]:
     return {name: max(have.get(name, 0), could.get(name, 0)) for name in have | could}
 
 
-def join() -> None:
-    """Join the cluster of RAY_ADDRESS or of this machine, or start one on loopback.
+def find_cluster() -> str:
+    """Address of the cluster to join; "" if one has to be started.
 
-    RAY_ADDRESS=local always starts one.
+    RAY_ADDRESS=local always is "". ValueError if RAY_ADDRESS=auto and there is none.
     """
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named == "local":
+        return ""
+    if named not in ("", "auto"):
+        return named
+    found = ray_start_address()
+    if found and answers(found, GLANCE_S):
+        return found
+    if named:
+        raise ValueError(
+            "RAY_ADDRESS (auto): no cluster that you started here with `ray start` answers. "
+            "Give it host:port, or unset it to use this machine."
+        )
+    return ""
+
+
+def join() -> None:
+    """Join the cluster that ``find_cluster`` finds, or start one on loopback."""
     set_environment()
     import ray
 
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address == "local" and not ray.is_initialized():
+    if ray.is_initialized():
+        return
+    address = find_cluster()
+    if not address:
         _start_local()
-    elif not ray.is_initialized():
-        if (address or newest_local_address()).startswith(LOOPBACK):
-            keep_loopback()
-        try:
-            wait_for_port(address)
-            ray.init(address=address or "auto", log_to_driver=False)
-        except ConnectionError as error:
-            if address:
-                raise ValueError(
-                    f"RAY_ADDRESS ({address}) does not answer: {error}. Start Ray there, or "
-                    "unset it to use this machine."
-                ) from error
-            _start_local()
-        except Exception as error:  # Ray's own have no common kind: another version, no token
-            raise ValueError(
-                f"the Ray cluster at {address or newest_local_address()} cannot be joined: "
-                f"{_first_line(error)}. Mend that, or start one of this machine alone with "
-                "RAY_ADDRESS=local."
-            ) from error
+        return
+    if address.startswith(LOOPBACK):
+        keep_loopback()
+    if not answers(address, ANSWER_S):
+        raise ValueError(
+            f"RAY_ADDRESS ({address}) does not answer: no Ray is there within {ANSWER_S:g} s. "
+            "Start Ray there, or unset it to use this machine."
+        )
+    try:
+        with keep_signals():
+            ray.init(address=address, log_to_driver=False)
+    except Exception as error:  # Ray's own have no common kind: another version, no token
+        raise ValueError(
+            f"the Ray cluster at {address} cannot be joined: {_first_line(error)}. Mend that, "
+            "or start one of this machine alone with RAY_ADDRESS=local."
+        ) from error
 
 
-def wait_for_port(address: str, seconds: float = ANSWER_S) -> None:
-    """ConnectionError if nobody listens at host:port; Ray itself would try for two minutes."""
+def answers(address: str, seconds: float) -> bool:
+    """Whether a server of gRPC, as Ray's is, answers at host:port; True for other addresses.
+
+    Ray itself would try for minutes, and for ever where a process that is stopped still has
+    its port. With RAY_USE_TLS it is enough that somebody listens.
+    """
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "/" in host:
-        return
+        return True
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
-            return
-        except OSError as error:
+            with socket.create_connection((host.strip("[]"), int(port)), seconds) as there:
+                if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+                    return True
+                there.sendall(HTTP2_HELLO)
+                return there.recv(4)[3:] == bytes([SETTINGS])
+        except (OSError, OverflowError):
             if time.monotonic() > deadline:
-                raise ConnectionError(str(error)) from error
-            time.sleep(0.5)
+                return False
+            time.sleep(0.2)
 
 
 def _first_line(error: Exception) -> str:
@@ -166,7 +204,10 @@ def _start_local() -> None:
     os.environ["RAY_ADDRESS"] = f"{LOOPBACK}:{port}"
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     try:
-        init_on_loopback(include_dashboard=True, num_cpus=os.cpu_count(), log_to_driver=False)
+        with keep_signals():
+            init_on_loopback(
+                include_dashboard=True, num_cpus=os.cpu_count(), log_to_driver=False
+            )
     except Exception as error:
         ray.shutdown()
         logs = f"{os.environ.get('RAY_TMPDIR') or '/tmp'}/ray/session_latest/logs"

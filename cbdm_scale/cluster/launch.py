@@ -26,8 +26,9 @@ PLACING_S = 20
 def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[str, Any]:
     """Run ``rank_main`` on all workers, again after a failure; what rank 0 returned.
 
-    SIGTERM and SIGINT leave a file "stop" in the run folder: rank 0 sees it, all ranks save
-    and end. A second signal ends at once.
+    SIGTERM, SIGINT and SIGHUP leave a file "stop" in the run folder: rank 0 sees it, all ranks
+    save and end. A second signal ends at once. "signal" of what is returned is the number of
+    the one that came, or 0.
     """
     from ray.train import (
         FailureConfig,
@@ -74,7 +75,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
         ),
     )
     disable_sigint_handler(trainer)
-    with stop_on_signal(run), console.printing():
+    with stop_on_signal(run, lambda: console.heard) as asked, console.printing():
         try:
             result = trainer.fit()
         except PreemptionError as error:
@@ -88,8 +89,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
                 f"training failed {config.max_failures + 1} times (cluster.max_failures), "
                 f"last: {error}. The same command goes on from the newest checkpoint."
             ) from error
-    returned: dict[str, Any] = result.return_value or {}
-    return returned
+    return {**(result.return_value or {}), "signal": asked[0] if asked else 0}
 
 
 def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:

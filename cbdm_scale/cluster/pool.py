@@ -6,12 +6,9 @@ Images are made like that, their features, and shards.
 """
 
 import os
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cbdm_scale.cluster.connect import (
@@ -46,7 +43,7 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Result]]:
     """(job, result) of every job, as they get done, in any order.
 
-    What ``setup`` or a job raises ends it all and is raised here. SIGTERM does as Ctrl-C does.
+    What ``setup`` or a job raises ends it all and is raised here.
 
     at_most: workers, where the cluster has room for so many; fewer are no error.
     sees: asked on every node; unless all say yes, the work stays on this one.
@@ -57,8 +54,7 @@ def run_jobs(
     if not jobs:
         return
     if config.workers == 0:
-        with sigterm_interrupts():
-            yield from _run_here(setup, jobs, config)
+        yield from _run_here(setup, jobs, config)
         return
     was_in = in_cluster()
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of jobs beside one that failed
@@ -77,8 +73,7 @@ def run_jobs(
         log_if_busy(workers * config.cpus_per_worker)
         node_id = home["NodeID"] if home else None
         pool: _Pool[Job, Result] = _Pool(setup, jobs, config, on_gpu, log, node_id, advice)
-        with sigterm_interrupts():
-            yield from pool.run(workers)
+        yield from pool.run(workers)
     finally:
         if leave and not was_in:
             ray.shutdown()
@@ -262,20 +257,3 @@ class _Pool(Generic[Job, Result]):
             self._next_job(self.idle.pop())
         else:
             self._start_worker()
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, also where ray.init has set another handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,12 @@ here, and nothing else.
 
 import logging
 import os
-from functools import cache
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,30 +63,79 @@ def keep_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
+@contextmanager
+def keep_signals() -> Iterator[None]:
+    """While inside, ``ray.init`` leaves the answers to signals as they are.
+
+    It puts its own in the place of SIGTERM's, which ends the process without a word. Relies on
+    ``ray._private.utils.set_sigterm_handler``; without it only the time within is Ray's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from ray._private import utils
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    with _replaced(utils, "set_sigterm_handler", lambda handler: None):
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+
+
+@contextmanager
+def _replaced(module: Any, name: str, ours: Any) -> Iterator[None]:
+    """Another function in a module of Ray for a while; a warning where it has none."""
+    theirs = getattr(module, name, None)
+    if theirs is None:
+        log.warning("%s", _missing(name, AttributeError(f"of {module.__name__}")))
+        yield
+        return
+    setattr(module, name, ours)
+    try:
+        yield
+    finally:
+        setattr(module, name, theirs)
+
+
 def init_on_loopback(**options: Any) -> None:
     """``ray.init`` of a new cluster that only this machine can reach.
 
+    Its processes get a session of their own: what a terminal, `timeout` or systemd says to the
+    process group of the command would end them before the workers have saved. They end with
+    the command all the same, even where it is killed.
+
     Relies on its argument ``_node_ip_address``, which Ray refuses by name if it does not know
-    it, and on ``keep_loopback``.
+    it, on ``keep_loopback``, and on ``ray._private.services.ConsolePopen``, which starts them.
     """
     import ray
+    from ray._private import services
 
     keep_loopback()
-    ray.init(address="local", _node_ip_address=LOOPBACK, dashboard_host=LOOPBACK, **options)
+    popen = getattr(services, "ConsolePopen", subprocess.Popen)
+    apart = partial(popen, start_new_session=True)
+    with _replaced(services, "ConsolePopen", apart):
+        ray.init(address="local", _node_ip_address=LOOPBACK, dashboard_host=LOOPBACK, **options)
 
 
-def newest_local_address() -> str:
-    """Where the newest cluster of this machine says that it listens; "" without one.
+def ray_start_address() -> str:
+    """host:port of the cluster that this user's last ``ray start`` here began or joined, or "".
 
-    Relies on ``ray._private.utils.read_ray_address``. Without it "", as if there
-    were none, so that RAY_ADDRESS has to name a cluster that listens on loopback.
+    Nobody says that it still runs. RAY_TMPDIR is heard. Relies on
+    ``ray._private.utils.get_ray_address_file``. Without it "", as if there were none, so that
+    RAY_ADDRESS has to name the cluster.
     """
     try:
-        from ray._private.utils import read_ray_address
+        from ray._private.utils import get_ray_address_file
     except ImportError as error:
-        log.warning("%s", _missing("_private.utils.read_ray_address", error))
+        log.warning("%s", _missing("_private.utils.get_ray_address_file", error))
         return ""
-    return read_ray_address() or ""
+    try:
+        with open(get_ray_address_file(None)) as file:
+            return file.read().strip() if os.fstat(file.fileno()).st_uid == os.getuid() else ""
+    except OSError:
+        return ""
 
 
 def data_parallel_trainer() -> Any:

@@ -2,10 +2,11 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cbdm_scale.cli.signals import interrupt, on_signal
 from cbdm_scale.storage.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -13,28 +14,26 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def stop_on_signal(run: "Storage") -> Iterator[None]:
-    """Turn the first SIGTERM or SIGINT into a request to save and stop."""
+def stop_on_signal(run: "Storage", has_begun: Callable[[], bool]) -> Iterator[list[int]]:
+    """Turn the first SIGTERM, SIGINT or SIGHUP into a request to save and stop.
+
+    What is given holds the signal's number from then on. A second one ends at once, and so does
+    the first while nothing ``has_begun``, as there is nothing to save.
+    """
     run.remove(RunDir.STOP)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     asked: list[int] = []
 
-    def handler(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
+    def answer(number: int, again: bool) -> None:
+        if again or not has_begun():
+            interrupt(number)
         asked.append(number)
         run.write_bytes(RunDir.STOP, f"{signal.Signals(number).name}\n".encode())
         print("stopping: the workers save a checkpoint first (once more: at once)", flush=True)
 
-    signals = (signal.SIGTERM, signal.SIGINT)  # ray.init has set its own before
-    before = [signal.signal(s, handler) for s in signals]
     try:
-        yield
+        with on_signal(answer):
+            yield asked
     finally:
-        for s, old in zip(signals, before, strict=True):
-            signal.signal(s, old)
         run.remove(RunDir.STOP)
 
 

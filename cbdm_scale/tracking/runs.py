@@ -165,6 +165,9 @@ def end_run_after(
         if "error" in outcome:
             raise ValueError(outcome["error"])
         status = "FINISHED" if outcome["how"] == "finished" else "KILLED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
         end_run(tracking_uri, run_id, status)
     return outcome
