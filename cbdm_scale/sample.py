@@ -180,9 +180,8 @@ def make_set(
         print(note)
     print(f"network  {pretrained.url}\nset      {store.folder.url}", flush=True)
     made = make_missing(store, pretrained.weights, options.num_images, options.cluster)
-    counts = real.counts["train"] if real else None
     grid = f"grid-{options.num_images}.png"
-    store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), counts))
+    store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), real))
     place, following = give_out(store, options, pretrained, real, root, typed)
     speed = f", {made.rate:.1f}/s" if made.done else ""
     print(f"\nimages   {place} ({options.num_images:,} images, {made.done:,} made now{speed})")

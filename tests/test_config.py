@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -12,6 +13,7 @@ from cbdm_scale.diffusion.options import EDMConfig
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
+from cbdm_scale.recognition.options import ClassifyOptions
 from cbdm_scale.sampling.options import SamplerConfig, usual_sampler
 from cbdm_scale.storage.json import flatten
 from cbdm_scale.training.options import TrainConfig
@@ -216,3 +218,20 @@ def test_flat_names_are_dotted_paths():
 def test_errors_name_option_value_and_way_out(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "/x", "a/b", "a b", "ü", "x" * 201])
+@pytest.mark.parametrize("option", ["name", "dataset"])
+@pytest.mark.parametrize("options", [Config, ClassifyOptions])
+def test_what_becomes_a_folder_is_one_folder_below_its_root(options, option, name):
+    told = re.escape(f"{option} ({name[:80]}) becomes a folder")
+    with pytest.raises(ValueError, match=rf"^{told}: .* Try --{option} [a-z]+"):
+        options(**{option: name})
+
+
+@pytest.mark.parametrize("options", [Config, ClassifyOptions])
+@pytest.mark.parametrize("name", ["search", "mlflow.db", "mlartifacts"])
+def test_a_run_does_not_take_the_place_of_what_else_is_in_its_storage(options, name):
+    with pytest.raises(ValueError, match=rf"name \({name}\) is taken.*--name my_"):
+        options(name=name)
+    assert options(name=f"my_{name}").name == f"my_{name}"

@@ -21,7 +21,7 @@ from cbdm_scale.metrics.groups import GroupScores
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import Run
-from cbdm_scale.sampling.grid import grid_png
+from cbdm_scale.sampling.grid import grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import DistributedWorld, OneProcess
@@ -120,7 +120,7 @@ def test_a_grid_of_many_classes_makes_the_images_that_it_shows(digits_root, tmp_
     assert sum(made) == 30 * 10
     every = evaluator.generate(tiny_net, torch.arange(1000), config.eval.guidance[0], 0, 1)
     labels, images = (torch.cat([chunk[i] for chunk in every]) for i in (1, 2))
-    assert png == grid_png(images, labels, counts)
+    assert png == grid_png(images, labels, grid_order(counts), manifest.class_names, counts)
 
 
 class Grids(NoTracker):

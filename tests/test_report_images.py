@@ -38,4 +38,5 @@ def test_small_images_are_shown_pixel_by_pixel_and_large_ones_scaled_down():
     assert list(first(small).tobytes()) == want
     assert first(large).size == (128, 128) and first(large).format == "JPEG"
     (file, *_) = large.grid_files().values()
-    assert Image.open(io.BytesIO(file)).size == (2 * 201 + 1, 3 * 201 + 1)
+    width, height = Image.open(io.BytesIO(file)).size
+    assert width > 2 * 201 + 1 and height == 3 * 201 + 1, "its rows are named"

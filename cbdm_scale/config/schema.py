@@ -19,8 +19,9 @@ from cbdm_scale.models.options import (
     backbone_config,
 )
 from cbdm_scale.sampling.options import SamplerConfig, check_trained
-from cbdm_scale.storage.checks import check_fields
+from cbdm_scale.storage.checks import check_fields, check_name
 from cbdm_scale.storage.json import flatten, with_values
+from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import TrainConfig, per_rank
 
@@ -106,10 +107,10 @@ class Config:
     def __post_init__(self) -> None:
         check_fields(self)
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
-        if self.name and not set(self.name) <= set(_NAME_LETTERS):
-            raise ValueError(
-                f"name ({self.name}) becomes a folder: use letters, digits, - _ and . only."
-            )
+        if self.dataset:  # a trained network may not say it
+            check_name("dataset", self.dataset)
+        if self.name:
+            check_run_name(self.name)
         if type(self.model) is not type(backbone_config(self.backbone)):
             raise ValueError(
                 f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
@@ -157,9 +158,6 @@ class Config:
     def identity_options(self) -> dict[str, Any]:
         """The options that make it this run and no other."""
         return identity_options(self.flat())
-
-
-_NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 
 def is_runtime(option: str) -> bool:

@@ -11,7 +11,6 @@ The root is a local path or any URL that fsspec opens. K = number of classes.
 
 import hashlib
 import json
-import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +25,11 @@ from cbdm_scale.data.index_files import (
     parse_shards,
     part_name,
 )
+from cbdm_scale.storage.checks import NAME
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import Store, StoreError, open_url
 
 FORMAT_VERSION = 1
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 PUBLISHED = (
     *("digits_lt", "cifar10_lt", "cifar100_lt", "cifar10", "cifar100"),
     *("imagenet_lt", "cub200", "celeba5"),

@@ -118,7 +118,8 @@ class Evaluator:
         Rows by class frequency; of many classes only those that it shows are made.
         """
         world, counts = self.world, self.manifest.counts["train"]
-        shown, omega = torch.tensor(sorted(grid_order(counts))), self.config.eval.guidance[0]
+        order, omega = grid_order(counts), self.config.eval.guidance[0]
+        shown = torch.tensor(sorted(order))
         numbers = (torch.arange(GRID_COLUMNS)[:, None] * len(counts) + shown).flatten()
         with world.monitored_barrier():
             called = self._sampling_net(net)
@@ -127,7 +128,8 @@ class Evaluator:
         if world.rank:
             return None
         labels = torch.cat([y for _, y, _ in everybody])
-        return grid_png(torch.cat([x for _, _, x in everybody]), labels, counts)
+        images = torch.cat([x for _, _, x in everybody])
+        return grid_png(images, labels, order, self.manifest.class_names, counts)
 
     def real(self) -> GroupScores:
         """Scores of the eval split, computed once per data set and extractor."""

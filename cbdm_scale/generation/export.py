@@ -20,7 +20,7 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.generation.plan import Chunk
 from cbdm_scale.generation.store import ChunkStore
-from cbdm_scale.sampling.grid import GRID_COLUMNS, class_grid, grid_order, png_bytes
+from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from data_prep.source import Source, Split
 
@@ -185,9 +185,10 @@ def _real_split(real: Manifest, root: str) -> Split:
 # The picture.
 
 
-def grid(store: ChunkStore, chunks: Sequence[Chunk], counts: Sequence[int] | None) -> bytes:
-    """A PNG of ten images a class, rows by training count (by number where it is not known)."""
-    plan = store.plan
+def grid(store: ChunkStore, chunks: Sequence[Chunk], real: Manifest | None) -> bytes:
+    """A PNG of ten images a class, rows by training count; by number where ``real`` is None."""
+    plan, counts = store.plan, real.counts["train"] if real else None
+    names = real.class_names if real else [f"class {c}" for c in range(plan.num_classes)]
     weights = counts or [0] * plan.num_classes
     order = [plan.classes[i] for i in grid_order([weights[c] for c in plan.classes])]
     kept: dict[int, list[NDArray[np.uint8]]] = {c: [] for c in order}
@@ -199,5 +200,4 @@ def grid(store: ChunkStore, chunks: Sequence[Chunk], counts: Sequence[int] | Non
             break
     pixels = torch.from_numpy(np.stack([image for row in kept.values() for image in row]))
     y = torch.tensor([label for label, row in kept.items() for _ in row])
-    scale = max(1, 32 // plan.shape[-1])
-    return png_bytes(class_grid(pixels, y, order, columns=GRID_COLUMNS, scale=scale))
+    return grid_png(pixels, y, order, names, counts)

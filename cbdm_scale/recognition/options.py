@@ -11,7 +11,9 @@ from cbdm_scale.storage.checks import (
     PositiveInt,
     Range,
     check_fields,
+    check_name,
 )
+from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import per_rank
 
@@ -91,6 +93,9 @@ class ClassifyOptions:
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
+        check_name("dataset", self.dataset)
+        if self.name:
+            check_run_name(self.name)
         parse_per_class(self.add_per_class)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(

@@ -1,14 +1,16 @@
-"""Pictures of samples, one row a class, the most frequent class on top.
+"""Pictures of samples, one row a class, the most frequent class on top, with its name.
 
 Shapes: n = images, C = channels (1 or 3), H = height, W = width.
 """
 
 import io
+import math
+import unicodedata
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP = 1  # white pixels around every image, before scaling
@@ -49,6 +51,10 @@ def png_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+TEXT_SIZE = 12
+"""Pixels."""
+LONGEST_NAME = 30
+"""Letters of a class name before a row."""
 GRID_ROWS = 30
 GRID_COLUMNS = 10
 
@@ -61,8 +67,47 @@ def grid_order(counts: Sequence[int]) -> list[int]:
     return [order[round(i * (len(order) - 1) / (GRID_ROWS - 1))] for i in range(GRID_ROWS)]
 
 
-def grid_png(images: Tensor, labels: Tensor, counts: Sequence[int]) -> bytes:
-    """The picture of a sample grid: rows by class frequency. images (n, C, H, W) uint8."""
+def grid_png(
+    images: Tensor,
+    labels: Tensor,
+    order: Sequence[int],
+    names: Sequence[str],
+    counts: Sequence[int] | None,
+) -> bytes:
+    """The picture of a sample grid: a row a class of ``order``, its name before it.
+
+    images (n, C, H, W) uint8, labels (n,); names and training images (None: not known) of all
+    K classes. Where ``order`` leaves classes out, a line above says so.
+    """
     scale = max(1, 32 // images.shape[-1])
-    grid = class_grid(images, labels, grid_order(counts), columns=GRID_COLUMNS, scale=scale)
-    return png_bytes(grid)
+    grid = class_grid(images, labels, order, columns=GRID_COLUMNS, scale=scale)
+    words = [_row_words(names[c], c, counts[c] if counts else None) for c in order]
+    some = f"{len(order)} of {len(names)} classes" if len(order) < len(names) else ""
+    return png_bytes(with_words(grid, words, some))
+
+
+def _row_words(name: str, label: int, count: int | None) -> str:
+    """A class as Pillow's font can say it: without accents, or by its number."""
+    decomposed = unicodedata.normalize("NFKD", name)
+    letters = [c for c in decomposed if not unicodedata.combining(c)]
+    said = all(c.isascii() and c.isprintable() for c in letters) and bool(letters)
+    plain = "".join(letters) if said else f"class {label}"
+    if len(plain) > LONGEST_NAME:
+        plain = f"{plain[: LONGEST_NAME - 1]}…"
+    return plain if count is None else f"{plain} ({count:,})"
+
+
+def with_words(picture: Image.Image, rows: Sequence[str], above: str = "") -> Image.Image:
+    """A grid with a text before each of its equally high rows, and a line above them all."""
+    font = ImageFont.load_default(TEXT_SIZE)
+    widths = [math.ceil(font.getlength(words)) for words in rows]
+    left, top = max(widths) + TEXT_SIZE, 2 * TEXT_SIZE if above else 0
+    width = max(left + picture.width, math.ceil(font.getlength(above)) + TEXT_SIZE)
+    whole = Image.new(picture.mode, (width, top + picture.height), "white")
+    whole.paste(picture, (left, top))
+    draw = ImageDraw.Draw(whole)
+    draw.text((left, top / 2), above, "black", font, anchor="lm")
+    for row, words in enumerate(rows):
+        middle = top + (row + 0.5) * picture.height / len(rows)
+        draw.text((left - TEXT_SIZE / 2, middle), words, "black", font, anchor="rm")
+    return whole

@@ -13,6 +13,7 @@ The names are pydantic's. What relates two fields is code after ``check_fields``
 
 import functools
 import math
+import re
 from dataclasses import MISSING, dataclass, fields
 from numbers import Integral, Real
 from types import UnionType
@@ -155,3 +156,17 @@ def as_typed(value: Any) -> str:
         return " ".join(map(as_typed, value))
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else str(value)
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+"""What may become the name of a folder: no path, nothing hidden, nothing above."""
+
+
+def check_name(option: str, name: str) -> None:
+    """ValueError if a name would not be one folder below the one that it is meant for."""
+    if not NAME.fullmatch(name):
+        clean = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("._-")[:200]
+        raise ValueError(
+            f"{option} ({name[:80]}) becomes a folder: use letters, digits, - _ and ., 200 at "
+            f"most, the first a letter or a digit. Try --{option} {clean or 'mine'}."
+        )

@@ -20,7 +20,21 @@ num_seen = images shown in training, over all ranks, as twelve digits.
 
 from dataclasses import dataclass
 
+from cbdm_scale.storage.checks import check_name
 from cbdm_scale.storage.folder import Storage
+
+RESERVED = "search", "mlflow.db", "mlartifacts"
+"""What else stands in cluster.storage, beside the runs."""
+
+
+def check_run_name(name: str) -> None:
+    """ValueError for a --name that is no folder of its own in cluster.storage."""
+    check_name("name", name)
+    if name in RESERVED:
+        raise ValueError(
+            f"name ({name}) is taken: cluster.storage keeps something else there. Try --name "
+            f"my_{name}."
+        )
 
 
 @dataclass(frozen=True)

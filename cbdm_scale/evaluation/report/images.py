@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cbdm_scale.sampling.grid import class_grid, png_bytes
+from cbdm_scale.sampling.grid import class_grid, png_bytes, with_words
 
 SMALL = 64
 """Up to this side an image is shown pixel by pixel."""
@@ -81,7 +81,8 @@ class ReportImages:
             grid = class_grid(
                 torch.cat(rows), y, range(len(rows)), columns=columns, scale=scale
             )
-            files[f"class_{label:04d}.png"] = png_bytes(grid)
+            named = with_words(grid, [*self.rows(place)])
+            files[f"class_{label:04d}.png"] = png_bytes(named)
         return files
 
 
