@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from report_tools import around, example, pictures
 
+from cbdm_scale.evaluation.report import page as page_module
 from cbdm_scale.evaluation.report.formatting import interval
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.evaluation.results import Missing
@@ -251,12 +252,24 @@ def test_a_thousand_classes_stay_readable(tmp_path):
     page, paths = written(tmp_path, evaluation, pictures(evaluation, side=96, nearest=False))
     assert paths[0].stat().st_size < 5_000_000
     assert page.tags.count("details") == 1 and "All 1,000 classes" in page.text
-    assert page.tags.count("tr") == (1 + 4) + (1 + 20) + (1 + 10) + (1 + 1000)
-    worst = page.text[page.text.index("Worst 20 by KID") :]
+    assert page.tags.count("tr") == (1 + 4) + (1 + 10) + (1 + 5) + (1 + 1000)
+    worst = page.text[page.text.index("Worst 10 by KID") :]
     table = evaluation.best.table.classes
     names = [names[row.label][:12] for row in sorted(table, key=lambda r: -r.kid.value)]
-    assert worst.index(names[0]) < worst.index("Best 10 by KID")
-    assert worst.index("Best 10 by KID") < worst.index(names[-1]) < worst.index("All 1,000")
+    assert worst.index(names[0]) < worst.index("Best 5 by KID")
+    assert worst.index("Best 5 by KID") < worst.index(names[-1]) < worst.index("All 1,000")
+
+
+def test_of_more_classes_than_a_page_can_hold_both_ends_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "LISTED", 20)
+    evaluation = example(30, omegas=(1.0,))
+    page, _ = written(tmp_path, evaluation)
+    assert page.tags.count("tr") == (1 + 4) + (1 + 10) + (1 + 5) + (1 + 20)
+    assert "The 10 most frequent and the 10 rarest of 30 classes (metrics.json has" in page.text
+    listed = page.text[page.text.index("rarest of 30") :]
+    rows = sorted(evaluation.best.table.classes, key=lambda row: (-row.num_train, row.label))
+    shown = [f"class {row.label} " in listed for row in rows]
+    assert shown == [True] * 10 + [False] * 10 + [True] * 10
 
 
 def test_another_run_that_does_not_compare_is_named_and_not_drawn(tmp_path):

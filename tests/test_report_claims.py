@@ -153,6 +153,21 @@ def test_class_fids_of_another_number_of_images_do_not_stand_beside(one):
     assert beside.pooled == table.pooled
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"trained_images": 7_200}, "seen 12,800,000, the other 7,200: "),
+        ({"trained_images": None}, "the other an unknown number: "),
+        ({"weights": "raw"}, "Other weights: ema here, raw there."),
+    ],
+)
+def test_runs_of_unlike_networks_are_compared_with_a_note_first(one, change, says):
+    first, *verdicts = comparison(one, replace(one, **change))
+    assert first.kind == "note" and says in first.text
+    assert verdicts and all(claim.kind != "note" for claim in verdicts)
+    assert all(claim.kind != "note" for claim in comparison(one, one))
+
+
 def copies(*shares, n=1000):
     return tuple(
         GroupMemorisation(group, n, 1.0, share)
@@ -173,6 +188,9 @@ def test_copies_are_reported_only_above_chance(one):
     assert said(copies(0.02, 0.01, 0.01, 0.08), ()).kind == "note"
     assert "is not known" in said(copies(0.02, 0.01, 0.01, 0.08), ()).text
     assert said((), chance) is None
+    noise = with_best(one, memorisation=chance, fidelity=Interval(1 / 12))
+    claim = copying(replace(noise, held_out_copies=chance))
+    assert claim.kind == "note", "that noise copies nothing is no praise"
 
 
 def test_the_small_classifier_compares_with_no_paper(one):

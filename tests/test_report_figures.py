@@ -108,3 +108,16 @@ def test_the_png_is_drawn_from_the_specification_of_the_page():
 def test_ticks_are_one_two_and_five():
     assert log_ticks([5, 500]) == [5, 10, 20, 50, 100, 200, 500, 1000]
     assert log_ticks([0.0]) == [0.5, 1, 2]
+
+
+@pytest.mark.parametrize("at", [(0.02, 0.02), (0.98, 0.99), (0.5, 0.5)])
+def test_names_of_points_at_one_place_do_not_overlap_and_stay_inside(at):
+    recall, precision = at
+    best = example(4, omegas=(1.0,)).best
+    [panel] = prd_panels(replace(best, prd_recall=(recall,), prd_precision=(precision,)), None)
+    marks = [layer["mark"] for layer in panel.page_spec()["layer"]]
+    texts = [mark for mark in marks if mark["type"] == "text"]
+    assert len(texts) == 2 and abs(texts[0]["dy"] - texts[1]["dy"]) >= 12, "a line apart"
+    for text in texts:
+        assert (text["align"] == "left") == (recall < 0.3)
+        assert (text["dy"] < 0) == (precision < 0.3)

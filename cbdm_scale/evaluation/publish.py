@@ -11,11 +11,11 @@ from pathlib import Path
 
 from cbdm_scale.cli.command import prog_of
 from cbdm_scale.evaluation import summary
+from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning_of
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import METRICS, read_evaluations
-from cbdm_scale.evaluation.reference import REFERENCE_TAG, warning_of
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
@@ -74,7 +74,7 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
         {} if home.exists(MLFLOW) else evaluation.metrics(pretrained.config.eval),
         files,
         f"evaluation/{evaluation.id}",
-        {REFERENCE_TAG: warning} if (warning := warning_of(evaluation)) else {},
+        {REFERENCE_TAG: warning} if (warning := reference_warning_of(evaluation)) else {},
     )
     if not reason:
         home.write_json(MLFLOW, known)

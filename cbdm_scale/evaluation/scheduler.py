@@ -15,6 +15,7 @@ from torch import nn
 
 from cbdm_scale.cluster import BackgroundWorker, Finished, Log
 from cbdm_scale.config.schema import Config
+from cbdm_scale.evaluation.cautions import noise_warning
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, tail_warning
 from cbdm_scale.evaluation.records import METRICS, training_home
@@ -54,6 +55,7 @@ class EvaluationScheduler:
         self.best: ScorePoint | None = None
         self.warning: TailWarning | None = None
         self.scores: Scores = {}
+        self.final: Evaluation | None = None
 
     @property
     def _is_on(self) -> bool:
@@ -192,6 +194,8 @@ class EvaluationScheduler:
     def remarks(self) -> list[str]:
         """What the end of a run says of its checkpoints, a line each."""
         lines, by = [], self.config.eval.best_by
+        if self.final and (words := noise_warning(self.final)):
+            lines.append(f"warning  {words}")
         if self.best and self.best.num_seen != self.points[-1].num_seen:
             where = self.run.path(RunDir.checkpoint(self.best.num_seen))
             lines.append(f"best     {where} ({by} {self.best.scores[by]:.2f})")
@@ -237,7 +241,7 @@ class EvaluationScheduler:
                 self._dispatch()
             else:
                 final = self.evaluator.evaluate(net, num_seen, omegas[:count])
-        self.scores = final.scores
+        self.scores, self.final = final.scores, final
         if self.world.rank == 0:
             self._record(num_seen, final)
         return True

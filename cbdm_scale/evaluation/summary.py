@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.evaluation.reference import warning_of
+from cbdm_scale.evaluation.cautions import cautions
+from cbdm_scale.evaluation.report.formatting import KID_SCALE, scaled, with_interval
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore
@@ -17,15 +18,15 @@ def table(evaluation: Evaluation) -> list[str]:
 
     Before them what makes the numbers unfair, where something does.
     """
-    best, warning = evaluation.best, warning_of(evaluation)
-    lines = [f"warning: {warning}"] if warning else []
+    best = evaluation.best
+    lines = [f"warning: {said}" for said in cautions(evaluation)]
     lines += _aligned(
-        ["omega", "FID [95 %]", "KID [95 %]", "recall", "F_8", "label kept"],
+        ["omega", "FID [95 %]", "KID x 1000 [95 %]", "recall", "F_8", "label kept"],
         [
             [
                 f"{found.omega:g}",
                 _interval(found.fid, "{:.2f}"),
-                _interval(found.kid, "{:.3g}"),
+                _kid(found.kid),
                 _number(found.recall, "{:.3f}"),
                 _number(found.f8, "{:.3f}"),
                 _interval(found.fidelity, "{:.1%}"),
@@ -39,14 +40,21 @@ def table(evaluation: Evaluation) -> list[str]:
             row.group or "all",
             f"{row.num_train:,}",
             _interval(row.fid, "{:.2f}"),
-            _interval(row.kid, "{:.3g}"),
+            _kid(row.kid),
             _interval(row.fidelity, "{:.1%}"),
             _number(copies.get(row.group), "{:.1%}"),
         ]
         for row in best.table.pooled
     ]
     if groups:
-        heads = ["group", "trained on", "FID [95 %]", "KID [95 %]", "label kept", "copies"]
+        heads = [
+            "group",
+            "trained on",
+            "FID [95 %]",
+            "KID x 1000 [95 %]",
+            "label kept",
+            "copies",
+        ]
         lines += ["", f"at omega {best.omega:g}, the smallest FID:", *_aligned(heads, groups)]
     chance = [row.copies for row in evaluation.held_out_copies if row.group is None]
     if chance and chance[0] is not None:
@@ -65,6 +73,11 @@ def _interval(found: Interval | None, form: str) -> str:
         return NONE
     value, low, high = (form.format(v) for v in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]"
+
+
+def _kid(found: Interval | None) -> str:
+    """As the report writes it; its digits follow from the width of the interval."""
+    return with_interval(scaled(found, KID_SCALE)) if found else NONE
 
 
 def _number(found: float | None, form: str) -> str:

@@ -19,8 +19,8 @@ from cbdm_scale.config.run_options import resolve
 from cbdm_scale.config.schema import Config, from_dict, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
+from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning
 from cbdm_scale.evaluation.history import check_best_by
-from cbdm_scale.evaluation.reference import REFERENCE_TAG, reference_warning
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.data.groups import Group
+from cbdm_scale.evaluation.cautions import is_chance, noise_warning
 from cbdm_scale.evaluation.report.formatting import (
     KID_SCALE,
     apart,
@@ -48,7 +49,8 @@ def headline(evaluation: Evaluation) -> str:
     parts.append(_rare_and_frequent(best))
     if best.fidelity:
         share = percent(best.fidelity.value)
-        parts.append(f"{share} of images show the class that was asked for")
+        guessed = ", as a guess would" if is_chance(best, len(evaluation.class_names)) else ""
+        parts.append(f"{share} of images show the class that was asked for{guessed}")
     sentence = "; ".join(part for part in parts if part)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -103,7 +105,8 @@ def copying(evaluation: Evaluation) -> Claim | None:
         )
     more = [pair for pair in found if _above_chance(*pair)]
     if not more:
-        return Claim("good", "No group of classes holds more near-copies than chance gives.")
+        kind: Kind = "note" if noise_warning(evaluation) else "good"
+        return Claim(kind, "No group of classes holds more near-copies than chance gives.")
     row, held = more[-1]
     assert held is not None, "else it is not above chance"
     who = {"few": "rare", "medium": "medium", "many": "frequent"}.get(row.group or "", "all")

@@ -32,7 +32,7 @@ def comparison(evaluation: Evaluation, against: Evaluation) -> tuple[Claim, ...]
         text = f"Not compared with {against.run}: {'; '.join(reasons)}."
         return (Claim("note", text),)
     ours, theirs = evaluation.best, against.best
-    claims = []
+    claims: list[Claim | None] = [*_unlike(evaluation, against)]
     if ours.num_images == theirs.num_images:
         claims.append(_verdict("FID", ours.fid, theirs.fid, lower=True))
     else:
@@ -51,6 +51,23 @@ def comparison(evaluation: Evaluation, against: Evaluation) -> tuple[Claim, ...]
     shares = ours.fidelity, theirs.fidelity
     claims.append(_verdict("Label fidelity", *shares, lower=False, share=True))
     return tuple(claim for claim in claims if claim)
+
+
+def _unlike(evaluation: Evaluation, against: Evaluation) -> list[Claim]:
+    """What differs between the two networks besides what is to be compared, a note each."""
+    claims, seen = [], (evaluation.trained_images, against.trained_images)
+    if seen[0] != seen[1]:
+        words = ["an unknown number" if n is None else f"{n:,}" for n in seen]
+        text = f"Of training images this network has seen {words[0]}, the other {words[1]}"
+        claims.append(Claim("note", f"{text}: a difference may be one of length alone."))
+    pairs = {
+        "weights": (evaluation.weights, against.weights),
+        "guidance": (evaluation.best.guidance_mode, against.best.guidance_mode),
+    }
+    for what, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            claims.append(Claim("note", f"Other {what}: {ours} here, {theirs} there."))
+    return claims
 
 
 def incomparable(evaluation: Evaluation, against: Evaluation) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ CROWDED = 30
 """With more classes, medians over their frequency take the place of the other run's points."""
 NUM_BINS = 8
 MANY_CLASSES = 40
-"""With more classes, label fidelity is drawn as a map, and the table is folded away."""
+"""With more classes, label fidelity is drawn as a map."""
 MAP_COLUMNS = 50
 
 LOWER, HIGHER = "lower is better", "higher is better"
@@ -282,13 +282,26 @@ def prd_panels(found: SetResult, other: SetResult | None) -> list[Panel]:
     tip[1:] = [alt.Tooltip(f"{field}:Q", format=".3f") for field in ("recall", "precision")]
     line = layers(rows).mark_line(strokeWidth=2.2)
     points = layers(marks).mark_point(filled=True, opacity=1, size=60, color=COLOUR["run"])
-    words = layers(marks).mark_text(align="right", dx=-7, dy=6, color=COLOUR["ink"])
     chart = alt.layer(
         line.encode(x=x, y=y, color=colour, order="at:Q", tooltip=tip[1:]),
         points.encode(x=x, y=y, tooltip=tip),
-        words.encode(x=x, y=y, text="name:N"),
+        *(text.encode(x=x, y=y, text="name:N") for text in _names_apart(marks)),
     )
     return [Panel("Precision and recall of distributions", "", chart)]
+
+
+def _names_apart(marks: Sequence[Row]) -> list[Any]:
+    """The names of points of a unit square: inside of it, and none upon another."""
+    places: list[tuple[float, float]] = []
+    texts = []
+    for mark in marks:
+        x, y = float(mark["recall"]), float(mark["precision"])
+        near = sum(abs(x - a) < 0.25 and abs(y - b) < 0.15 for a, b in places)
+        places.append((x, y))
+        align, dx = ("left", 7) if x < 0.3 else ("right", -7)
+        dy = (-12 if y < 0.3 else 14) * (1 + near)
+        texts.append(layers([mark]).mark_text(align=align, dx=dx, dy=dy, color=COLOUR["ink"]))
+    return texts
 
 
 def _largest_f(found: SetResult, beta: float) -> tuple[float, float]:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cbdm_scale.evaluation.reference import warning_of
+from cbdm_scale.evaluation.cautions import cautions, chance
 from cbdm_scale.evaluation.report.claims import Claim, copying, headline, scope
 from cbdm_scale.evaluation.report.compare import comparison, fair
-from cbdm_scale.evaluation.report.figures import MANY_CLASSES, pictures
+from cbdm_scale.evaluation.report.figures import pictures
 from cbdm_scale.evaluation.report.formatting import class_name
 from cbdm_scale.evaluation.report.images import ReportImages, data_url
 from cbdm_scale.evaluation.report.missing import missing_words
@@ -14,8 +14,12 @@ from cbdm_scale.evaluation.report.rendering import render_page
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.per_class import ClassScore
 
-WORST, BEST = 20, 10
-"""Rows that are shown of many classes."""
+FOLDED = 12
+"""With more classes the table of all is folded away."""
+WORST, BEST = 10, 5
+"""Rows that are shown then."""
+LISTED = 1_000
+"""Rows of the table at most: the rarest classes and the most frequent; metrics.json has all."""
 
 
 def write_report(
@@ -32,12 +36,14 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     beside = fair(evaluation, against) if against else None
     drawn = pictures(evaluation, beside)
-    warning = warning_of(evaluation)
-    claims = [Claim("bad", warning)] if warning else []
+    claims = [Claim("bad", said) for said in cautions(evaluation)]
     claims += comparison(evaluation, against) if against else ()
     claims += [claim for claim in (copying(evaluation), scope(evaluation)) if claim]
     classes = evaluation.best.table.classes
-    measure, by_value = _worst_first(classes) if len(classes) > MANY_CLASSES else ("", [])
+    measure, by_value = _worst_first(classes) if len(classes) > FOLDED else ("", [])
+    by_frequency = sorted(classes, key=lambda row: (-row.num_train, row.label or 0))
+    if len(classes) > LISTED:
+        by_frequency = by_frequency[: LISTED // 2] + by_frequency[-LISTED // 2 :]
     page = render_page(
         "report.html.j2",
         drawn,
@@ -53,10 +59,11 @@ def write_report(
         images=images,
         data_url=data_url,
         copies=_copies,
+        chance=chance(evaluation.best, len(evaluation.class_names)),
         names={
             row.label: class_name(evaluation.class_names, row.label or 0) for row in classes
         },
-        by_frequency=sorted(classes, key=lambda row: (-row.num_train, row.label or 0)),
+        by_frequency=by_frequency,
         measure=measure,
         worst=by_value[:WORST],
         top=by_value[::-1][:BEST],

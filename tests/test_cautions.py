@@ -9,8 +9,15 @@ from report_tools import example
 from tracking_tools import begin, make_database
 
 from cbdm_scale.evaluation import summary
-from cbdm_scale.evaluation.reference import imbalance, reference_warning, warning_of
+from cbdm_scale.evaluation.cautions import (
+    imbalance,
+    noise_warning,
+    reference_warning,
+    reference_warning_of,
+)
+from cbdm_scale.evaluation.report.claims import headline
 from cbdm_scale.evaluation.report.page import write_report
+from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results
 from cbdm_scale.tracking.client import make_client
@@ -52,7 +59,7 @@ def unfair():
 
 
 def test_console_and_page_say_it_first(unfair, tmp_path):
-    warning = warning_of(unfair)
+    warning = reference_warning_of(unfair)
     assert "reward a network that neglects rare classes" in warning
     assert summary.table(unfair)[0] == f"warning: {warning}"
     [page, *_] = write_report(unfair, None, tmp_path)
@@ -60,7 +67,48 @@ def test_console_and_page_say_it_first(unfair, tmp_path):
     claims = text[text.index('<ul class="claims">') :]
     assert claims.index("<li") == claims.index('<li class="bad">') < claims.index(warning[:40])
     fair = example(10, omegas=(1.0,))
-    assert not warning_of(fair) and "warning" not in summary.table(fair)[0]
+    assert not reference_warning_of(fair) and "warning" not in summary.table(fair)[0]
+
+
+def noise(**changes):
+    """An evaluation of ten classes whose best set is changed."""
+    evaluation = example(10, omegas=(1.0,))
+    return replace(evaluation, sets=(replace(evaluation.best, **changes),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"fidelity": Interval(0.11, 0.1, 0.12), "precision": 0.963},
+            "a guess among 10 classes",
+        ),
+        ({"fidelity": Interval(0.11), "precision": None}, "right in 10.0%"),
+        ({"fidelity": Interval(0.25), "precision": 0.963}, ""),
+        ({"fidelity": None, "precision": 0.963, "coverage": 0.02}, "only 2.0% of the real"),
+        ({"fidelity": None, "precision": 0.2, "coverage": 0.02}, ""),
+        ({"fidelity": None, "precision": None, "coverage": None}, ""),
+    ],
+)
+def test_noise_is_not_praised(changes, says):
+    found = noise(**changes)
+    said = noise_warning(found)
+    assert says in said and bool(said) == bool(says)
+    assert ("Precision (0.963)" in said) == (bool(says) and changes["precision"] is not None)
+    guessed = "as a guess would" in headline(found)
+    assert guessed == ("guess" in says or "right" in says)
+
+
+def test_one_class_is_no_noise():
+    assert not noise_warning(example(1, omegas=(1.0,)))
+
+
+def test_console_and_page_write_kid_alike(tmp_path):
+    evaluation = noise(kid=Interval(28.0, 27.5, 28.5))
+    lines = summary.table(evaluation)
+    assert "KID x 1000" in lines[0] and "28,000 [27,500, 28,500]" in lines[1]
+    [page, *_] = write_report(evaluation, None, tmp_path)
+    assert "28,000" in page.read_text("utf-8")
 
 
 def test_mlflow_has_it_as_a_tag_of_the_run(tmp_path: Path):

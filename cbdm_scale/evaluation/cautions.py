@@ -1,0 +1,103 @@
+"""What makes an evaluation's numbers mean less than they seem to, in sentences.
+
+The real images may have other class frequencies than the generated ones, and what is generated
+may be noise, which some numbers do not see.
+"""
+
+from collections.abc import Sequence
+
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.metrics.intervals import wilson
+
+REFERENCE_TAG = "reference_warning"
+"""Of a run in MLflow: what ``reference_warning`` says."""
+TOLERANCE = 0.1
+"""Share of the images that may be of other classes than on the other side."""
+HIGH_PRECISION, LOW_COVERAGE = 0.5, 0.1
+"""Precision above, with coverage below, is of images that all lie in the same few places."""
+
+
+def imbalance(real: Sequence[int], made: Sequence[int]) -> float:
+    """Total variation distance between the shares of the classes, 0 to 1.
+
+    It is the share of the images on one side that would have to change their class.
+    """
+    if not sum(real) or not sum(made):
+        return 0.0
+    pairs = zip(real, made, strict=True)
+    return sum(abs(a / sum(real) - b / sum(made)) for a, b in pairs) / 2
+
+
+def reference_warning(real: Sequence[int], made: Sequence[int], train: Sequence[int]) -> str:
+    """A sentence where the real images have other class frequencies than the generated ones.
+
+    Counts by class (K,) of the eval split, the generated images, the training images; "" if
+    the reference is fair.
+    """
+    share = imbalance(real, made)
+    if share <= TOLERANCE:
+        return ""
+    itself = ", as the training images it is made of" if list(real) == list(train) else ""
+    return (
+        f"The real images have from {max(real):,} down to {min(real):,} a class{itself}, and "
+        f"{share:.0%} of the generated ones would have to be of another class to match: FID, "
+        "KID, precision and recall over all classes reward a network that neglects rare "
+        "classes. Read the numbers by group and by class, or prepare the data set with a "
+        "balanced --eval-source."
+    )
+
+
+def reference_warning_of(evaluation: Evaluation) -> str:
+    """``reference_warning`` of an evaluation's best set; "" where classes are not on record."""
+    rows = evaluation.best.table.classes
+    return reference_warning(
+        [row.num_real for row in rows],
+        [row.num_fake for row in rows],
+        [row.num_train for row in rows],
+    )
+
+
+def chance(found: SetResult, num_classes: int) -> float:
+    """Label fidelity of a guess that does not look: the share of the largest class."""
+    made = [row.num_fake for row in found.table.classes]
+    return max([1 / max(num_classes, 1), *(n / max(sum(made), 1) for n in made)])
+
+
+def is_chance(found: SetResult, num_classes: int) -> bool:
+    """Whether the label fidelity of a set may be that of a guess (95 %).
+
+    False without one, and of a single class, where every guess is right.
+    """
+    if found.fidelity is None or num_classes < 2:
+        return False
+    share = wilson(found.fidelity.value, found.num_images)
+    return share.low <= chance(found, num_classes)
+
+
+def noise_warning(evaluation: Evaluation) -> str:
+    """A sentence where the best set's images show nothing although a number praises them."""
+    best, num_classes = evaluation.best, len(evaluation.class_names)
+    precision, coverage = best.precision, best.coverage
+    praised = precision is not None and precision >= HIGH_PRECISION
+    if is_chance(best, num_classes):
+        assert best.fidelity is not None, "else it is not chance"
+        said = (
+            f"The images show no class: label fidelity is {best.fidelity.value:.1%}, a guess "
+            f"among {num_classes} classes is right in {chance(best, num_classes):.1%}."
+        )
+        if praised:
+            said += f" Precision ({precision:.3f}) and density tell nothing of such images."
+        return said
+    if praised and coverage is not None and coverage < LOW_COVERAGE:
+        return (
+            f"Precision ({precision:.3f}) is no praise here: only {coverage:.1%} of the real "
+            "images have a generated one nearby (coverage), so the images all lie in the same "
+            "few places."
+        )
+    return ""
+
+
+def cautions(evaluation: Evaluation) -> tuple[str, ...]:
+    """All that has to be read before an evaluation's numbers; usually nothing."""
+    found = reference_warning_of(evaluation), noise_warning(evaluation)
+    return tuple(said for said in found if said)
