@@ -19,14 +19,16 @@ from benchmarks.timing import Bench, arguments, table
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import OneProcess, World
 from cbdm_scale.training.ema import EMA
-from cbdm_scale.training.gradients import backward, clip_and_step
+from cbdm_scale.training.gradients import ClippedAdam, backward
 from cbdm_scale.training.options import TrainConfig
+from cbdm_scale.training.transfer import MicroBatch, Transfer
 
 NUM_CLASSES, SIZE = 100, 32
 COUNTS = torch.tensor([int(500 * 0.01 ** (c / 99)) for c in range(NUM_CLASSES)])
@@ -63,6 +65,14 @@ def batches(batch_size: int, size: int = SIZE) -> Callable[[], Batch]:
     return next_batch
 
 
+def micro_batches(
+    batch: Batch, draw: Drawer, device: torch.device, channels_last: bool = True
+) -> list[MicroBatch]:
+    """A batch on its device, as one micro-batch."""
+    transfer = Transfer(draw, device, micro_batch=0, channels_last=channels_last)
+    return transfer.finish(transfer.begin(batch))
+
+
 def gradient_step(
     net: torch.nn.Module,
     config: LossConfig,
@@ -75,21 +85,14 @@ def gradient_step(
 ) -> Callable[[], Batch]:
     """The product's gradient of a batch, which comes back, in so many micro-batches."""
     loss, draw = build_loss(config, LinearSchedule(), COUNTS, 0, batch_size)
-    next_batch = batches(batch_size)
+    next_batch, size = batches(batch_size), batch_size // parts
+    transfer = Transfer(draw, world.device, micro_batch=size, channels_last=channels_last)
 
     def step() -> Batch:
         batch = next_batch()
         net.zero_grad(set_to_none=True)
-        for _ in backward(
-            net,
-            loss,
-            draw,
-            batch,
-            world,
-            micro_batch=batch_size // parts,
-            precision=precision,
-            channels_last=channels_last,
-        ):
+        moved = transfer.finish(transfer.begin(batch))
+        for _ in backward(net, loss, moved, world, precision=precision):
             pass
         return batch
 
@@ -102,7 +105,7 @@ def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     if args.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, HALFLIFE)
-    optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
+    update = ClippedAdam(torch.optim.Adam(net.parameters(), lr=LR, fused=True), CLIP)
     how = {"precision": args.precision, "channels_last": args.channels_last}
 
     def make(config: LossConfig) -> Callable[[], None]:
@@ -110,7 +113,7 @@ def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
         def step() -> None:
             batch = gradient()
-            clip_and_step(optimizer, LR, CLIP)
+            update.step(LR)
             ema.update(net, int(batch.sample_ids[-1]) + 1, args.batch_size)
 
         return step

@@ -13,7 +13,7 @@ from loader_tools import BATCH, load, open_images, write_digits
 from network_tools import num_parameters
 from process_tools import sent
 from safetensors.torch import load_file
-from training_tools import TinyNet, make_batch, make_inputs
+from training_tools import TinyNet, make_batch, make_inputs, on_device
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.options import DataConfig
@@ -113,8 +113,8 @@ def test_every_micro_batch_brings_its_own_numbers():
         return inputs.loss(net, x0, y, replace(draws, augment=None))
 
     batch = replace(make_batch(torch.arange(8)), augment=torch.randn(8, 9))
-    options = {"micro_batch": 3, "precision": "fp32", "channels_last": False}
-    list(backward(TinyNet(), loss, inputs.draw, batch, OneProcess(), **options))
+    parts = on_device(batch, inputs.draw, micro_batch=3)
+    list(backward(TinyNet(), loss, parts, OneProcess(), precision="fp32"))
     assert [len(part) for part in told] == [3, 3, 2]
     assert torch.equal(torch.cat(told), batch.augment)
 

@@ -2,27 +2,19 @@ import copy
 
 import pytest
 import torch
-from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_inputs
+from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_inputs, on_device
 
 from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.gradients import NonFiniteGuard, RunError, backward, clip_and_step
+from cbdm_scale.training.gradients import ClippedAdam, NonFiniteGuard, RunError, backward
 
 
 def gradients(net, *, loss=None, micro_batch=0, precision="fp32"):
     """The terms of a batch, all in all; the gradient is left in the network."""
     inputs = make_inputs(loss=loss)
-    parts = backward(
-        net,
-        inputs.loss,
-        inputs.draw,
-        make_batch(torch.arange(BATCH)),
-        OneProcess(),
-        micro_batch=micro_batch,
-        precision=precision,
-        channels_last=True,
-    )
-    return list(parts)
+    batch = make_batch(torch.arange(BATCH))
+    parts = on_device(batch, inputs.draw, micro_batch=micro_batch)
+    return list(backward(net, inputs.loss, parts, OneProcess(), precision=precision))
 
 
 def fill(net, seed, scale=1.0):
@@ -73,13 +65,14 @@ def test_bf16_is_the_network_alone():
 
 
 @pytest.mark.parametrize("scale", [1e-3, 10.0])
-def test_clip_and_step_is_clip_grad_norm_and_plain_adam(scale):
+def test_the_step_is_clip_grad_norm_and_plain_adam(scale):
     fused, plain = fresh_state(), fresh_state()
     adam = torch.optim.Adam(plain.net.parameters(), lr=1.0, fused=False, foreach=False)
+    update = ClippedAdam(fused.optimizer, 1.0)
     for step in range(4):
         for state in (fused, plain):
             fill(state.net, seed=step, scale=scale)
-        norm = clip_and_step(fused.optimizer, 0.01, 1.0)
+        norm = update.step(0.01)
         expected = torch.nn.utils.clip_grad_norm_(plain.net.parameters(), 1.0)
         adam.param_groups[0]["lr"] = 0.01
         adam.step()
@@ -96,7 +89,8 @@ def test_clip_and_step_is_clip_grad_norm_and_plain_adam(scale):
 def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     state = fresh_state()
     fill(state.net, seed=0)
-    clip_and_step(state.optimizer, 0.01, 1.0)
+    update = ClippedAdam(state.optimizer, 1.0)
+    update.step(0.01)
 
     def everything():
         moments = [v for p in state.net.parameters() for v in state.optimizer.state[p].values()]
@@ -105,11 +99,11 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     before = everything()
     fill(state.net, seed=1)
     next(state.net.parameters()).grad[0, 0, 0, 0] = bad
-    assert not clip_and_step(state.optimizer, 0.01, 1.0).isfinite()
+    assert not update.step(0.01).isfinite()
     assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
 
     fill(state.net, seed=2)
-    assert clip_and_step(state.optimizer, 0.01, 1.0).isfinite()
+    assert update.step(0.01).isfinite()
     assert not all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from loader_tools import BATCH, SEED, N, damage, load, open_images, write_digits
 from process_tools import sent
+from training_tools import make_inputs, on_device
 
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import slots
@@ -159,22 +160,43 @@ def test_an_image_is_flipped_in_some_epochs_and_not_in_others(made):
     assert max(len(found) for found in looks.values()) == 2
 
 
+def test_images_are_bytes_until_they_are_on_the_device(made):
+    """What is left to do there gives the bits of what the CPU would have done."""
+    batch = open_images(made, flip=True)[torch.arange(N)]
+    assert batch.x.dtype == torch.uint8 and batch.mirrored.any()
+    source = read_digits_lt().splits["eval"]
+    where = {key: i for i, key in enumerate(source.keys)}
+    pixels = np.stack([source.image(where[key]) for key in batch.keys]).transpose(0, 3, 1, 2)
+    pixels[batch.mirrored.numpy()] = pixels[batch.mirrored.numpy(), ..., ::-1]
+    expected = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    assert batch.x0.numpy().tobytes() == expected.tobytes()
+    (part,) = on_device(batch, make_inputs().draw)
+    assert torch.equal(part.x0, batch.x0) and part.x0.stride() == batch.x0.stride()
+
+
+def test_images_that_augmentation_has_changed_are_numbers(made):
+    batch = open_images(made, flip=True, augment="diffaug")[torch.arange(N)]
+    assert batch.x.dtype == torch.float32 and batch.mirrored is None
+    assert torch.equal(batch.x0, batch.x)
+
+
 # ----------------------------------------------------------------------------
 # Options.
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "way_out"),
+    ("option", "value", "default"),
     [
-        ("num_workers", -1, "Try 0"),
-        ("prefetch_factor", 0, "Try 4"),
-        ("max_bad", -0.1, "Try 0.01"),
-        ("max_bad", 1.1, "Try 0.01"),
-        ("max_bad", float("nan"), "Try 0.01"),
+        ("num_workers", -1, 0),
+        ("prefetch_factor", 0, 4),
+        ("max_bad", -0.1, 0.01),
+        ("max_bad", 1.1, 0.01),
+        ("max_bad", float("nan"), 0.01),
     ],
 )
-def test_bad_options_are_named_with_value_and_way_out(option, value, way_out):
+def test_bad_options_are_named_with_value_and_way_out(option, value, default):
     with pytest.raises(ValueError) as caught:
         DataConfig(**{option: value})
     message = str(caught.value)
+    way_out = f"Try --data.{option.replace('_', '-')} {default}"
     assert f"data.{option}" in message and f"got {value}" in message and way_out in message

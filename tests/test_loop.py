@@ -19,7 +19,7 @@ from training_tools import (
 
 from cbdm_scale.data.loader import Substitution
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.gradients import DeviceMemoryError, RunError
 from cbdm_scale.training.loop import is_due, train
 from cbdm_scale.training.options import per_rank
 
@@ -42,6 +42,9 @@ class Threads:
 
     def sum(self, values):
         return sum(self.gather(values))
+
+    def begin_sum(self, values):
+        return lambda: self.sum(values)
 
 
 def on_two_ranks(work):
@@ -197,6 +200,80 @@ def test_a_data_error_on_one_rank_is_told_on_all():
 
     told = "reading the data failed. OSError: the disk is gone"
     assert [str(outcome) for outcome in on_two_ranks(work)] == [told, told]
+
+
+def full_memory(step):
+    """A loss for which the GPU's memory is too small, at one step."""
+    steps, own = itertools.count(), make_inputs().loss
+
+    def loss(net, x0, y, draws):
+        if next(steps) == step:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"
+            )
+        return own(net, x0, y, draws)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "way_out"),
+    [
+        (0, r"8 images at once \(train.micro_batch 0\).*Try --train.micro-batch 4,"),
+        (6, r"6 images at once \(train.micro_batch 6\).*Try --train.micro-batch 3,"),
+        (1, "1 images at once .*Try --train.precision bf16"),
+    ],
+)
+def test_a_gpu_that_is_too_small_is_told_the_micro_batch_to_try(micro_batch, way_out):
+    config = replace(CONFIG, micro_batch=micro_batch)
+    with pytest.raises(DeviceMemoryError, match=way_out):
+        run(fresh_state(), config, inputs=make_inputs(loss=full_memory(2)))
+
+
+def test_a_gpu_that_is_too_small_on_one_rank_ends_all():
+    def work(world):
+        state = fresh_state()
+        batches = make_batches(rank=world.rank, size=2)
+        inputs = make_inputs(batches, loss=full_memory(2) if world.rank else None)
+        return train(state, inputs, CONFIG, world, make_callbacks())
+
+    told = {(type(outcome), str(outcome)) for outcome in on_two_ranks(work)}
+    assert len(told) == 1
+    kind, words = told.pop()
+    assert kind is DeviceMemoryError and "4 images at once" in words
+
+
+def test_the_ranks_are_asked_about_the_next_step_while_one_is_computed():
+    """On a GPU, that is: it has been queued. Nobody asks about a step that will not be."""
+    happened, own = [], make_inputs()
+
+    class Asked(OneProcess):
+        def begin_sum(self, values):
+            happened.append("ask")
+            return lambda: happened.append("hear") or values
+
+    def batches():
+        for batch in make_batches():
+            happened.append("read")
+            yield batch
+
+    class Drawing:
+        on_device = own.draw.on_device
+
+        def on_host(self, *given):
+            happened.append("move")
+            return own.draw.on_host(*given)
+
+    def loss(*given):
+        happened.append("queue")
+        return own.loss(*given)
+
+    config = replace(CONFIG, total_images=3 * BATCH)
+    report = make_callbacks(report=lambda state, numbers: happened.append("report"))
+    inputs = make_inputs(batches(), loss, draw=Drawing())
+    train(fresh_state(), inputs, config, Asked(), report)
+    begun = ["read", "ask", "move", "hear"]
+    assert happened == [*begun, *["queue", *begun, "report"] * 2, "queue", "report"]
 
 
 def nan_loss(when):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.meter import Meter
+from cbdm_scale.training.meter import Meter, sums_of
 
 
 class TwoAlike(OneProcess):
@@ -17,23 +17,25 @@ class TwoAlike(OneProcess):
 
 
 def terms(*values):
-    return {"total": torch.tensor(values), "dm": torch.tensor(values) / 2}
+    """The sums of a term and of its half over some images, and their number."""
+    total = torch.tensor(values)
+    return sums_of({"total": total, "dm": total / 2}), len(values)
 
 
 @pytest.mark.parametrize("world", [OneProcess(), TwoAlike()])
 def test_losses_are_means_over_images_and_ranks(world):
     meter = Meter(world)
-    meter.add(terms(1.0, 2.0, 3.0))
-    meter.add(terms(6.0))
+    meter.add(*terms(1.0, 2.0, 3.0))
+    meter.add(*terms(6.0))
     numbers = meter.read()
     assert numbers["loss/total"] == 3 and numbers["loss/dm"] == 1.5
 
 
 def test_a_reading_begins_anew():
     meter = Meter(OneProcess())
-    meter.add(terms(100.0))
+    meter.add(*terms(100.0))
     meter.read()
-    meter.add(terms(1.0))
+    meter.add(*terms(1.0))
     assert meter.read()["loss/total"] == 1
 
 
@@ -41,7 +43,7 @@ def test_speed_counts_the_images_of_all_ranks():
     one, two = Meter(OneProcess()), Meter(TwoAlike())
     for meter in (one, two):
         meter.start -= 1000  # as if begun then
-        meter.add(terms(*range(10)))
+        meter.add(*terms(*range(10)))
     assert one.read()["images_per_second"] == pytest.approx(0.01, rel=0.1)
     assert two.read()["images_per_second"] == pytest.approx(0.02, rel=0.1)
 
@@ -52,19 +54,19 @@ def test_waiting_is_a_share_of_the_time_that_was_training():
         time.sleep(0.02)
     with meter.paused():
         time.sleep(0.05)
-    meter.add(terms(1.0))
+    meter.add(*terms(1.0))
     paused, waited = meter.paused_for, meter.waited
     assert paused >= 0.05 and waited >= 0.02
     elapsed = time.perf_counter() - meter.start
     numbers = meter.read()
     assert waited / elapsed < numbers["data_wait"] <= 1
     assert numbers["paused_s"] == pytest.approx(paused)
-    meter.add(terms(1.0))
+    meter.add(*terms(1.0))
     assert meter.read()["paused_s"] == 0
 
 
 def test_memory_is_the_mean_over_ranks_in_gib():
     for world in (OneProcess(), TwoAlike()):
         meter = Meter(world)
-        meter.add(terms(1.0))
+        meter.add(*terms(1.0))
         assert 0.05 < meter.read()["memory_gib"] < 64

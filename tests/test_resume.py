@@ -1,14 +1,23 @@
 """One rank reads the storage; what the others hear makes their state the same, bit for bit."""
 
 from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
-from training_tools import BATCH, fresh_state, make_batch, make_inputs
+from training_tools import (
+    BATCH,
+    CONFIG,
+    fresh_state,
+    make_batches,
+    make_callbacks,
+    make_inputs,
+)
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.gradients import backward, clip_and_step
+from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.resume import resume
 from cbdm_scale.training.state import optimizer_tensors, save_checkpoint, save_initial
@@ -25,7 +34,7 @@ class Told:
 
     def gather(self, value):
         if self.rank == 0:
-            self.said.append(value)
+            self.said.append(deepcopy(value))
             return [value, value]
         return [self.said.pop(0), value]
 
@@ -46,18 +55,17 @@ class NoStorage:
 
 def trained():
     """A state after two steps, with averages of two widths."""
-    state, inputs = fresh_state(), make_inputs()
+    state = fresh_state()
     state.posthoc = start_averages(state.net, wanted=True)
-    for number in (1, 2):
-        batch = make_batch(torch.arange(BATCH))
-        options = {"micro_batch": 0, "precision": "fp32", "channels_last": True}
-        list(backward(state.net, inputs.loss, inputs.draw, batch, OneProcess(), **options))
-        clip_and_step(state.optimizer, 1e-2, 1.0)
-        state.ema.update(state.net, number * BATCH, BATCH)
-        for average in state.posthoc:
-            average.update(state.net, number * BATCH, BATCH)
-    state.progress.num_seen, state.progress.steps = 2 * BATCH, 2
+    go_on(state, steps=2)
     return state
+
+
+def go_on(state, steps):
+    """Train until so many steps are done, with every weight of a step."""
+    config = replace(CONFIG, total_images=steps * BATCH, warmup_images=0)
+    inputs = make_inputs(make_batches(state.progress.num_seen))
+    train(state, inputs, config, OneProcess(), make_callbacks())
 
 
 def empty():
@@ -108,11 +116,8 @@ def test_the_next_step_is_the_same_on_a_rank_that_only_heard(tmp_path):
     folder = Storage(str(tmp_path))
     save_checkpoint(folder, trained(), {})
     _, zero, one, _ = both_ranks(folder)
-    inputs, batch = make_inputs(), make_batch(torch.arange(BATCH))
-    options = {"micro_batch": 0, "precision": "fp32", "channels_last": True}
     for state in (zero, one):
-        list(backward(state.net, inputs.loss, inputs.draw, batch, OneProcess(), **options))
-        clip_and_step(state.optimizer, 1e-2, 1.0)
+        go_on(state, steps=3)
     for key, value in bits(zero).items():
         assert torch.equal(bits(one)[key], value), key
 

@@ -17,6 +17,7 @@ from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.loop import Callbacks, TrainInputs
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.state import Progress, State
+from cbdm_scale.training.transfer import Transfer
 
 K, BATCH, SEED = 3, 8, 5
 
@@ -58,15 +59,22 @@ def make_batch(sample_ids, substitutions=()):
     return Batch(x0, sample_ids % K, sample_ids, keys, tuple(substitutions))
 
 
+def on_device(batch, draw, *, micro_batch=0, channels_last=True):
+    """The micro-batches of a batch, as the train loop makes them."""
+    device = torch.device("cpu")
+    transfer = Transfer(draw, device, micro_batch=micro_batch, channels_last=channels_last)
+    return transfer.finish(transfer.begin(batch))
+
+
 def make_batches(start=0, rank=0, size=1):
     for image in itertools.count(start, BATCH):
         yield make_batch(slots(image, BATCH, rank, size))
 
 
-def make_inputs(batches=None, loss=None, **options):
+def make_inputs(batches=None, loss=None, objective=LossConfig(), **options):  # noqa: B008
     counts = torch.tensor([5, 3, 2])
     schedule = LinearSchedule(ScheduleConfig())
-    own, draw = build_loss(LossConfig(), schedule, counts, SEED, BATCH)
+    own, draw = build_loss(objective, schedule, counts, SEED, BATCH)
     inputs = TrainInputs(
         loss or own, draw, batches or make_batches(), SEED, lambda planned: 0.0
     )

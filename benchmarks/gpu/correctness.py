@@ -21,6 +21,7 @@ from benchmarks.gpu.context import (
     recorded_warnings,
 )
 from benchmarks.gpu.loop import callbacks, new_state
+from benchmarks.step import micro_batches
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion import rng
@@ -34,7 +35,7 @@ from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.options import SamplerConfig, SamplerName
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.gradients import backward, clip_and_step
+from cbdm_scale.training.gradients import ClippedAdam, backward
 from cbdm_scale.training.loop import TrainInputs, train
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.power_ema import start_averages
@@ -78,16 +79,8 @@ def gradient(
     net = net.to(device, memory_format=torch.channels_last).train()
     noise = build_process(NoiseConfig(process=process), device)
     objective, draw = build_loss(loss, noise, COUNTS, 0, len(batch.y))
-    (terms,) = backward(
-        net,
-        objective,
-        draw,
-        batch,
-        OneProcess(str(device)),
-        micro_batch=0,
-        precision=precision,
-        channels_last=True,
-    )
+    parts = micro_batches(batch, draw, device)
+    (terms,) = backward(net, objective, parts, OneProcess(str(device)), precision=precision)
     unused = [name for name, p in net.named_parameters() if p.grad is None]
     assert not unused, f"unused parameters: {unused[:3]}"
     flat = torch.cat([p.grad.flatten().cpu().double() for p in net.parameters()])
@@ -204,6 +197,7 @@ def optimiser(context: Context) -> None:
     for device in (CPU, context.device):
         state = new_state(small_net().to(device), lr=1e-3)
         net, posthoc = state.net, start_averages(state.net, True)
+        update = ClippedAdam(state.optimizer, 1.0)
         g = torch.Generator().manual_seed(5)
         for step in range(4):
             for p in net.parameters():
@@ -212,7 +206,7 @@ def optimiser(context: Context) -> None:
             if step == 2:
                 first.grad.view(-1)[0] = math.inf
             before = first.detach().clone()
-            norm = clip_and_step(state.optimizer, 1e-3, 1.0)
+            norm = update.step(1e-3)
             skipped = before.equal(first.detach())
             assert bool(norm.isfinite()) != skipped == (step == 2), f"step {step}"
             state.ema.update(net, 64 * step + 64, 64)
@@ -416,8 +410,8 @@ def reduced(context: Context) -> None:
 
         def once(net: nn.Module) -> None:
             net.zero_grad(set_to_none=True)
-            how = {"micro_batch": 0, "precision": "bf16", "channels_last": True}
-            list(backward(net, objective, draw, batch, world, **how))
+            parts = micro_batches(batch, draw, context.device)
+            list(backward(net, objective, parts, world, precision="bf16"))
 
         for what, net in (("alone", context.net()), ("under DDP", wrapped)):
             ms = 1e3 * context.seconds(lambda net=net: once(net), 10, 5)

@@ -12,27 +12,26 @@ from benchmarks.step import CLIP, LR
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.training.gradients import clip_and_step
+from cbdm_scale.training.gradients import ClippedAdam
 
 
 def graphed_step(context: Context, loss: LossConfig, n: int) -> Callable[[], None]:
     """A step with all of its copies and draws."""
     device, shape = context.device, (3, context.size, context.size)
     state = new_state(context.net())
-    for group in state.optimizer.param_groups:
-        group["capturable"] = True
+    update = ClippedAdam(state.optimizer, CLIP)
     objective, draw = build_loss(loss, LinearSchedule().to(device), COUNTS, 0, n)
     batch = context.batch(n)
     x0 = batch.x0.to(device, memory_format=torch.channels_last)
     y, drawn = batch.y.to(device), draw.on_host(batch.sample_ids).to(device)
 
     def body() -> Tensor:
-        state.optimizer.zero_grad(set_to_none=True)
+        update.zero_grad()
         draws = draw.on_device(drawn, shape)
         with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
             terms = objective(state.net, x0, y, draws)
         (terms["total"].sum() / n).backward()
-        norm = clip_and_step(state.optimizer, LR, CLIP)
+        norm = update.step(LR)
         state.ema.update(state.net, 10**6, n)
         return norm
 

@@ -24,7 +24,7 @@ from benchmarks.gpu.context import (
 )
 from benchmarks.gpu.loop import new_state, run_loop
 from benchmarks.gpu.prototype import graphed_step
-from benchmarks.step import CLIP, LR, obvious_step
+from benchmarks.step import CLIP, LR, micro_batches, obvious_step
 from benchmarks.timing import Cost
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
@@ -32,7 +32,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import OneProcess
-from cbdm_scale.training.gradients import backward, clip_and_step
+from cbdm_scale.training.gradients import ClippedAdam, backward
 
 DDPM, CBDM, QUARTER = "DDPM", "CBDM", "CBDM, reg_share 0.25"
 LOSSES = {
@@ -196,6 +196,7 @@ def host(context: Context) -> None:
     state = new_state(net)
     x0, y, device = batch.x0.to(context.device), batch.y.to(context.device), context.device
     draws = draw(batch.sample_ids, tuple(x0.shape[1:]), device)
+    update = ClippedAdam(state.optimizer, CLIP)
 
     def network() -> None:
         net.zero_grad(set_to_none=True)
@@ -204,14 +205,14 @@ def host(context: Context) -> None:
 
     def gradient() -> None:
         net.zero_grad(set_to_none=True)
-        how = {"micro_batch": 0, "precision": "bf16", "channels_last": True}
-        list(backward(net, objective, draw, batch, world, **how))
+        parts = micro_batches(batch, draw, device)
+        list(backward(net, objective, parts, world, precision="bf16"))
 
     parts: dict[str, Callable[[], object]] = {
         "network": network,
         "draws": lambda: draw(batch.sample_ids, tuple(x0.shape[1:]), device),
         "gradient (network, draws, loss, copies)": gradient,
-        "clip and Adam": lambda: clip_and_step(state.optimizer, LR, CLIP),
+        "clip and Adam": lambda: update.step(LR),
         "average": lambda: state.ema.update(net, 10**6, n),
     }
     for name, part in parts.items():
@@ -254,15 +255,16 @@ def profiled(context: Context) -> None:
         state, world, batch = new_state(net), OneProcess(str(context.device)), context.batch(n)
         process = LinearSchedule().to(context.device)
         objective, draw = build_loss(LossConfig(), process, COUNTS, 0, n)
+        update = ClippedAdam(state.optimizer, CLIP)
 
         def step(
             net=net, state=state, world=world, batch=batch, objective=objective, draw=draw,
-            layout=layout,
+            layout=layout, update=update,
         ) -> None:  # fmt: skip
-            state.optimizer.zero_grad(set_to_none=True)
-            how = {"micro_batch": 0, "precision": "bf16", "channels_last": layout}
-            list(backward(net, objective, draw, batch, world, **how))
-            clip_and_step(state.optimizer, LR, CLIP)
+            update.zero_grad()
+            parts = micro_batches(batch, draw, world.device, layout)
+            list(backward(net, objective, parts, world, precision="bf16"))
+            update.step(LR)
             state.ema.update(net, 10**6, n)
 
         context.turn(step, 3)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.data.augment import Augmentation
+from cbdm_scale.data.augment import Augmentation, flip_where
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.plan import Plan, slots
@@ -35,12 +35,26 @@ class Substitution:
 
 @dataclass(frozen=True)
 class Batch:
-    x0: Tensor  # (n, C, H, W) float32 in [-1, 1], which DiffAug's colours may leave
+    """Images as few bytes: what is left to do to them is done where the network is."""
+
+    x: Tensor  # (n, C, H, W) uint8; float32 where an augmentation has made it so
     y: Tensor  # (n,) int64
     sample_ids: Tensor  # (n,) int64, numbers since the run began
     keys: tuple[str, ...]
     substitutions: tuple[Substitution, ...]
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
+    mirrored: Tensor | None = None  # (n,) bool, which of x are to be mirrored; None: none
+
+    @property
+    def x0(self) -> Tensor:
+        """(n, C, H, W) float32 in [-1, 1], which DiffAug's colours may leave."""
+        return to_x0(self.x, self.mirrored)
+
+
+def to_x0(x: Tensor, mirrored: Tensor | None) -> Tensor:
+    """The images x0 of a batch, (n, C, H, W) float32, with the same bits on every device."""
+    x = x if mirrored is None else flip_where(mirrored, x, -1)
+    return to_model_range(x) if x.dtype == torch.uint8 else x
 
 
 @dataclass(frozen=True)
@@ -55,13 +69,16 @@ class Packed:
     sample_ids: NDArray[np.int64]
     keys: tuple[str, ...]
     substitutions: tuple[Substitution, ...]
-    augment: Tensor | None
+    augment: Tensor | None = None
+    mirrored: NDArray[np.bool_] | None = None
 
     def unpack(self) -> Batch:
-        """The batch, its images as floats in [-1, 1]."""
-        x0 = to_model_range(self.x) if self.x.dtype == torch.uint8 else self.x
+        """The batch, its arrays as tensors."""
         y, sample_ids = torch.from_numpy(self.y), torch.from_numpy(self.sample_ids)
-        return Batch(x0, y, sample_ids, self.keys, self.substitutions, self.augment)
+        mirrored = None if self.mirrored is None else torch.from_numpy(self.mirrored)
+        return Batch(
+            self.x, y, sample_ids, self.keys, self.substitutions, self.augment, mirrored
+        )
 
 
 class BatchSource(Protocol):
@@ -99,14 +116,14 @@ class PlannedImages:
             sample_id, label = int(sample_ids[place]), int(index.labels[rows[place]])
             substitutions.append(Substitution(sample_id, label, str(error)))
             rows[place], pixels[place] = self._stand_in(sample_id)
-        mirrored = self.augmentation.mirrored(sample_ids)
-        chosen = mirrored.numpy()
-        pixels[chosen] = pixels[chosen, ..., ::-1]
-        x, augment = torch.from_numpy(pixels), None
+        x, augment, mirrored = torch.from_numpy(pixels), None, None
         if self.augmentation.name != "none":
-            x, augment = self.augmentation.after_mirror(to_model_range(x), sample_ids, mirrored)
-        y = index.labels[rows].astype(np.int64)
-        return Packed(x, y, sample_ids.numpy(), index.keys(rows), tuple(substitutions), augment)
+            x, augment = self.augmentation(to_model_range(x), sample_ids)
+        elif self.augmentation.flip:
+            mirrored = self.augmentation.mirrored(sample_ids).numpy()
+        y, keys = index.labels[rows].astype(np.int64), index.keys(rows)
+        found = tuple(substitutions)
+        return Packed(x, y, sample_ids.numpy(), keys, found, augment, mirrored)
 
     def _soon(self, sample_ids: Tensor) -> NDArray[np.int64]:
         """Rows, one a stream, of half a shard later: what comes next from a far store."""

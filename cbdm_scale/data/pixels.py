@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def to_model_range(images: Tensor) -> Tensor:
-    """uint8 images in 0..255 -> float32 in [-1, 1]."""
-    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
+    """uint8 images in 0..255 -> float32 in [-1, 1], the same bits on every device."""
+    half = torch.full((), 127.5, device=images.device)  # GPUs multiply by a number's inverse
+    return images.to(torch.float32, copy=True).div_(half).sub_(1)
 
 
 def to_levels(x: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class Augmented:
             chosen = mirrored.numpy()
             pixels[chosen] = pixels[chosen, ..., ::-1]
         x, y = torch.from_numpy(pixels), self.images.labels[rows]
-        return Packed(x, y, sample_ids.numpy(), tuple(map(str, rows)), (), None)
+        return Packed(x, y, sample_ids.numpy(), tuple(map(str, rows)), ())
 
 
 def not_in_training(train: Images, test: Images) -> list[int]:

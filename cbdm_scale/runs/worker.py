@@ -47,7 +47,7 @@ from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
-from cbdm_scale.training.gradients import RunError
+from cbdm_scale.training.gradients import DeviceMemoryError, RunError
 from cbdm_scale.training.loop import Callbacks, TrainInputs, train
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.resume import resume
@@ -177,6 +177,8 @@ class Run:
             if how == "finished" and not self._finish(stopped):
                 how = "stopped"
             self.checkpoints.wait()
+        except DeviceMemoryError:
+            raise
         except RunError:
             self.checkpoints.save(state)
             self.checkpoints.wait()

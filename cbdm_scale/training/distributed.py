@@ -36,6 +36,10 @@ class World(Protocol):
         """Sum of a CPU tensor over all ranks."""
         ...
 
+    def begin_sum(self, values: Tensor) -> Callable[[], Tensor]:
+        """Begin the same; what comes back waits for it, and gives it."""
+        ...
+
     def gather(self, value: Any) -> list[Any]:
         """A small plain value of every rank, in rank order."""
         ...
@@ -75,6 +79,10 @@ class OneProcess:
     def sum(self, values: Tensor) -> Tensor:
         """The values themselves."""
         return values
+
+    def begin_sum(self, values: Tensor) -> Callable[[], Tensor]:
+        """They are there."""
+        return lambda: values
 
     def gather(self, value: Any) -> list[Any]:
         """The one value."""
@@ -129,9 +137,18 @@ class DistributedWorld:
 
     def sum(self, values: Tensor) -> Tensor:
         """By gloo, also where the gradients go by NCCL."""
+        return self.begin_sum(values)()
+
+    def begin_sum(self, values: Tensor) -> Callable[[], Tensor]:
+        """By a thread of gloo."""
         total = values.clone()
-        dist.all_reduce(total, group=self._cpu)
-        return total
+        work = dist.all_reduce(total, group=self._cpu, async_op=True)
+
+        def finish() -> Tensor:
+            work.wait()
+            return total
+
+        return finish
 
     def gather(self, value: Any) -> list[Any]:
         """By gloo; the value is pickled between the ranks of one run only."""

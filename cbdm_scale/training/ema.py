@@ -1,10 +1,34 @@
 """Exponential moving average of the weights, with its memory measured in images."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class RunningAverage:
+    """Averages of a network's parameters, moved towards them by one call for all.
+
+    The lists are made once: a network has hundreds of parameters.
+    """
+
+    def __init__(self, averages: Iterable[Tensor]):
+        self.averages = list(averages)
+        self.net: nn.Module | None = None
+        self.weights: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self, net: nn.Module, share: float | Tensor) -> None:
+        """averages += share (weights - averages); a tensor () is a captured step's share."""
+        if net is not self.net:
+            self.net, self.weights = net, list(net.parameters())
+        if isinstance(share, Tensor):
+            change = torch._foreach_sub(self.weights, self.averages)
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(self.averages, change)
+        else:
+            torch._foreach_lerp_(self.averages, self.weights, share)
 
 
 class EMA:
@@ -19,16 +43,13 @@ class EMA:
         self.halflife = halflife
         self.ramp = ramp
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.running = RunningAverage(self.net.parameters())
 
     def decay(self, images_seen: int, batch_size: int) -> float:
         """Weight of the old average in a step of ``batch_size`` images."""
         halflife = min(self.halflife, self.ramp * images_seen) if self.ramp else self.halflife
         return float(0.5 ** (batch_size / max(halflife, 1e-8)))
 
-    @torch.no_grad()
     def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
         """Take in the weights after a step of ``batch_size`` that ends at ``images_seen``."""
-        averages: list[Tensor] = list(self.net.parameters())
-        weights: list[Tensor] = list(net.parameters())
-        decay = self.decay(images_seen, batch_size)
-        get_ema_multi_avg_fn(decay)(averages, weights, None)
+        self.running.take(net, 1 - self.decay(images_seen, batch_size))

@@ -3,68 +3,108 @@
 Shapes: n = images of this rank in a step.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.data.loader import Batch
 from cbdm_scale.losses.build import Loss
-from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.training.distributed import World
+from cbdm_scale.training.transfer import HostCopy, MicroBatch
 
 
 class RunError(Exception):
     """What stops a run on every rank at once, in words for the user; never retried."""
 
 
+class DeviceMemoryError(RunError):
+    """A GPU is too small for a step, in which the state may have stopped: it is not saved."""
+
+
 def backward(
-    net: nn.Module,
-    loss: Loss,
-    draw: Drawer,
-    batch: Batch,
-    world: World,
-    *,
-    micro_batch: int,
-    precision: str,
-    channels_last: bool,
+    net: nn.Module, loss: Loss, parts: Sequence[MicroBatch], world: World, *, precision: str
 ) -> Iterable[dict[str, Tensor]]:
     """Leave in every ``.grad`` the mean over all ranks; yields the terms of each micro-batch.
 
     Micro-batches change nothing but memory: each adds its images' share of the mean, and the
     ranks' gradients are averaged once, with the last.
     """
-    n = len(batch.y)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    parts = list(torch.arange(n).split(micro_batch or n))
+    n = sum(len(part.y) for part in parts)
     for i, part in enumerate(parts):
-        x0 = batch.x0[part].to(world.device, memory_format=layout, non_blocking=True)
-        y = batch.y[part].to(world.device, non_blocking=True)
-        augment = None if batch.augment is None else batch.augment[part]
-        draws = draw(batch.sample_ids[part], tuple(x0.shape[1:]), world.device, augment)
         with world.no_sync(net, on=i + 1 < len(parts)):
             bf16 = precision == "bf16"
             with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=bf16):
-                terms = loss(net, x0, y, draws)  # name -> (len(part),)
+                terms = loss(net, part.x0, part.y, part.draws)  # name -> (len(part.y),)
             (terms["total"].sum() / n).backward()
         yield {name: term.detach() for name, term in terms.items()}
 
 
-def clip_and_step(optimizer: torch.optim.Optimizer, lr: float, clip: float) -> Tensor:
-    """One step of a fused optimiser with gradients scaled to a norm of at most ``clip``.
+class ClippedAdam:
+    """The step of a fused Adam with gradients scaled to a norm of at most ``max_grad_norm``.
 
-    Returns the norm before clipping, on the device. Where it is not finite, the optimiser
-    skips the step by itself, on the device: nothing waits for the decision.
+    It is torch's, bit for bit, on lists of tensors that are made once and not in every step.
+    Where the norm is not finite the kernel skips the step by itself, on the device: nothing
+    waits for the decision.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    # The fused kernel divides by grad_scale and skips where found_inf is 1.
-    optimizer.grad_scale = (norm / clip).clamp_min(1)  # type: ignore[attr-defined]
-    optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
-    optimizer.step()
-    return norm
+
+    def __init__(self, optimizer: torch.optim.Adam, max_grad_norm: float):
+        self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
+        (self.group,) = optimizer.param_groups
+        self.held: list[Tensor] = []
+        """Parameters that have a gradient; those of a branch that is not used have none."""
+        self.moments: dict[str, list[Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Let go of the gradients."""
+        for parameter in self.group["params"]:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, lr: float | Tensor) -> Tensor:
+        """Update the weights; the gradient's norm before clipping, on the device."""
+        held = [p for p in self.group["params"] if p.grad is not None]
+        if len(held) != len(self.held):
+            self._hold(held)
+        grads = [p.grad for p in held]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        # The fused kernel divides by grad_scale and skips where found_inf is 1.
+        scale, skipped = (norm / self.max_grad_norm).clamp_min(1), (~norm.isfinite()).float()
+        steps, (beta1, beta2) = self.moments["step"], self.group["betas"]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            held,
+            grads,
+            self.moments["exp_avg"],
+            self.moments["exp_avg_sq"],
+            [],
+            steps,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=self.group["weight_decay"],
+            eps=self.group["eps"],
+            amsgrad=False,
+            maximize=False,
+            grad_scale=scale,
+            found_inf=skipped,
+        )
+        torch._foreach_sub_(steps, [skipped] * len(steps))
+        return norm
+
+    def _hold(self, parameters: list[Tensor]) -> None:
+        """Make the lists, and the moments of parameters that have not moved yet."""
+        state = self.optimizer.state
+        for p in parameters:
+            if not state[p]:
+                state[p] = {
+                    "step": torch.zeros((), device=p.device),
+                    "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+                }
+        self.held = parameters
+        kinds = ("step", "exp_avg", "exp_avg_sq")
+        self.moments = {kind: [state[p][kind] for p in parameters] for kind in kinds}
 
 
 class NonFiniteGuard:
@@ -76,13 +116,13 @@ class NonFiniteGuard:
     def __init__(self, max_in_a_row: int):
         self.max_in_a_row = max_in_a_row
         self.in_a_row = 0
-        self.pending: tuple[Tensor, tuple[str, ...]] | None = None
+        self.pending: tuple[HostCopy, tuple[str, ...]] | None = None
         self.keys: list[str] = []
 
     def record(self, norm: Tensor, keys: tuple[str, ...]) -> int:
         """Keep the gradient's norm and the sample keys of a step; 1 if the last was skipped."""
         skipped = self.flush()
-        self.pending = norm, keys
+        self.pending = HostCopy(norm), keys
         return skipped
 
     def flush(self) -> int:
@@ -90,7 +130,7 @@ class NonFiniteGuard:
         if self.pending is None:
             return 0
         (norm, keys), self.pending = self.pending, None
-        if norm.isfinite().item():  # syncs, a step late
+        if math.isfinite(norm.read()):  # waits for the step before, never for the last
             self.in_a_row, self.keys = 0, []
             return 0
         self.in_a_row += 1

@@ -5,7 +5,6 @@ Shapes: n = images of this rank in a step, C, H, W = image.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -16,10 +15,12 @@ from cbdm_scale.diffusion import rng
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.training.distributed import World
-from cbdm_scale.training.gradients import NonFiniteGuard, RunError, backward, clip_and_step
+from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
 from cbdm_scale.training.meter import Meter
-from cbdm_scale.training.options import TrainConfig
+from cbdm_scale.training.options import TrainConfig, per_rank
 from cbdm_scale.training.state import State
+from cbdm_scale.training.step import TrainStep, seed_dropout
+from cbdm_scale.training.transfer import MicroBatch, Transfer
 
 
 @dataclass(frozen=True)
@@ -63,64 +64,62 @@ def is_eval_due(num_seen: int, config: TrainConfig) -> bool:
 def train(
     state: State, inputs: TrainInputs, config: TrainConfig, world: World, callbacks: Callbacks
 ) -> Literal["finished", "stopped"]:
-    """Show ``config.total_images`` images to the network, from where ``state`` stands."""
+    """Show ``config.total_images`` images to the network, from where ``state`` stands.
+
+    The host only queues work for the device, and is at most a step ahead of it: it reads what
+    the device has computed for reports alone.
+    """
     progress = state.progress
     module = torch.compile(state.net) if config.compile else state.net
     net = world.wrap(cast(nn.Module, module))
+    step = TrainStep(state, net, inputs.loss, config, world)
     guard, meter = NonFiniteGuard(config.max_bad_steps), Meter(world)
-    gradients = partial(
-        backward,
-        net,
-        inputs.loss,
-        inputs.draw,
-        world=world,
-        micro_batch=config.micro_batch,
-        precision=config.precision,
-        channels_last=config.channels_last,
-    )
+    feed = Feed(state, inputs, config, world, callbacks, meter)
     buckets_settled = world.size == 1
 
+    if progress.num_seen < config.total_images:
+        feed.begin()
     while progress.num_seen < config.total_images:
-        # Read. The ranks share their state, so that all stop together or none does.
-        with meter.waiting():
-            batch = read_batch(inputs.batches)
-        action = sync_flags(batch, callbacks, state, inputs, config, world)
+        # Take what was begun in the last step. The ranks share their state, so that all stop
+        # together or none does.
+        action = feed.agreed()
         if action != "continue":
             progress.skipped_steps += guard.flush()
             with meter.paused():
                 callbacks.save(state)
         if action == "stop":
             return "stopped"
-        assert isinstance(batch, Batch), "a rank that failed has raised"
+        batch, parts = feed.take()
 
-        # DDP fixes the order of its reductions after its first backward. Give it one that
-        # does not count, so that a resumed run reduces in the order of the unbroken one.
-        if not buckets_settled:
-            list(gradients(batch))
-            buckets_settled = True
-
-        # Compute gradients. Dropout is seeded by the step and the rank.
-        torch.manual_seed(
-            rng.make_key(inputs.seed, f"dropout/{progress.steps}/{world.rank}")[0]
-        )
-        state.optimizer.zero_grad(set_to_none=True)
-        for terms in gradients(batch):
-            meter.add(terms)
-
-        # Update the weights and their average.
-        lr = config.lr * min(progress.num_seen / max(config.warmup_images, 1), 1)
-        norm = clip_and_step(state.optimizer, lr, config.max_grad_norm)
+        # Take the step. Dropout is seeded by the step and the rank.
+        try:
+            # DDP fixes the order of its reductions after its first backward. Give it one that
+            # does not count, so that a resumed run reduces in the order of the unbroken one.
+            if not buckets_settled:
+                step.gradients(parts)
+                buckets_settled = True
+            dropout = f"dropout/{progress.steps}/{world.rank}"
+            seed_dropout(world.device, rng.make_key(inputs.seed, dropout)[0])
+            rates = step.rates(progress.num_seen)
+            result = step(parts, rates)
+        except torch.OutOfMemoryError as error:
+            feed.begin(error)
+            continue
         progress.num_seen += config.batch_size
         progress.steps += 1
-        state.ema.update(state.net, progress.num_seen, config.batch_size)
-        for average in state.posthoc:
-            average.update(state.net, progress.num_seen, config.batch_size)
-        progress.skipped_steps += guard.record(norm, batch.keys)
+
+        # While the device is at it, read and agree on the next.
+        if progress.num_seen < config.total_images:
+            feed.begin()
+        for sums, part in zip(result.sums, parts, strict=True):
+            meter.add(sums, len(part.y))
+        progress.skipped_steps += guard.record(result.norm, batch.keys)
+        feed.check_memory()
 
         # Report, sample, evaluate and save.
         if is_due(progress.num_seen, config, config.log_every):
-            numbers = meter.read() | {"lr": lr, "grad_norm": norm.item()}  # syncs
-            callbacks.report(state, numbers)
+            now = {"lr": float(rates.lr), "grad_norm": result.norm.item()}  # syncs
+            callbacks.report(state, meter.read() | now)
         with meter.paused():
             if is_due(progress.num_seen, config, config.sample_every):
                 callbacks.sample(state)
@@ -144,32 +143,87 @@ def read_batch(batches: Iterator[Batch]) -> Batch | Exception:
         return error
 
 
-def sync_flags(
-    batch: Batch | Exception,
-    callbacks: Callbacks,
-    state: State,
-    inputs: TrainInputs,
-    config: TrainConfig,
-    world: World,
-) -> Literal["continue", "save", "stop"]:
-    """What all ranks do next, as any of them asks for; RunError if one cannot go on.
+class Feed:
+    """What the next step is given, begun while the device is still at the one before.
 
-    Counts the images that replaced damaged ones, over all ranks, by class.
+    The batch is read and on its way to the device, and the ranks are asked what they do next:
+    ``begin`` waits for neither.
     """
-    failed = isinstance(batch, Exception)
-    replaced = () if isinstance(batch, Exception) else batch.substitutions
-    mine = callbacks.stop(), callbacks.save_now(), failed, len(replaced)
-    flags = world.sum(torch.tensor(mine).double())
-    if flags[2]:
-        reasons = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
-        raise RunError("reading the data failed. " + " ".join(filter(None, reasons)))
-    if flags[3]:
-        progress = state.progress
-        plain = [(s.sample_id, s.label, s.reason) for s in replaced]
-        for image, label, reason in sorted(sum(world.gather(plain), [])):
+
+    def __init__(
+        self,
+        state: State,
+        inputs: TrainInputs,
+        config: TrainConfig,
+        world: World,
+        callbacks: Callbacks,
+        meter: Meter,
+    ):
+        self.state, self.inputs, self.config = state, inputs, config
+        self.world, self.callbacks, self.meter = world, callbacks, meter
+        self.transfer = Transfer(
+            inputs.draw,
+            world.device,
+            micro_batch=config.micro_batch,
+            channels_last=config.channels_last,
+        )
+
+    def begin(self, failure: Exception | None = None) -> None:
+        """Read a batch, or tell the others why this rank cannot go on."""
+        with self.meter.waiting():
+            self.batch = failure or read_batch(self.inputs.batches)
+        failed, replaced = isinstance(self.batch, Exception), 0
+        if isinstance(self.batch, Batch):
+            replaced = len(self.batch.substitutions)
+        memory = isinstance(self.batch, torch.OutOfMemoryError)
+        mine = self.callbacks.stop(), self.callbacks.save_now(), failed, replaced, memory
+        self.sum = self.world.begin_sum(torch.tensor(mine).double())
+        self.flags: list[float] = []
+        if isinstance(self.batch, Batch):
+            self.parts = self.transfer.begin(self.batch)
+
+    def check_memory(self) -> None:
+        """DeviceMemoryError on every rank if the last step was too large for one of them.
+
+        The others have queued it: what they report together has to wait for this.
+        """
+        self.flags = self.flags or self.sum().tolist()
+        if self.flags[4]:
+            words = ""
+            if isinstance(self.batch, torch.OutOfMemoryError):
+                words = out_of_memory(self.batch, self.config, self.world)
+            raise DeviceMemoryError(" ".join(sorted(set(self.world.gather(words)) - {""})))
+
+    def agreed(self) -> Literal["continue", "save", "stop"]:
+        """What all ranks do next, as any of them asks for; RunError if one cannot go on.
+
+        Counts the images that replaced damaged ones, over all ranks, by class.
+        """
+        self.check_memory()
+        stop, save, failed, replaced, _ = self.flags
+        if failed:
+            words = ""
+            if isinstance(self.batch, Exception):
+                words = f"{type(self.batch).__name__}: {self.batch}"
+            reasons = filter(None, self.world.gather(words))
+            raise RunError("reading the data failed. " + " ".join(reasons))
+        if replaced:
+            self._count_replaced()
+        return "stop" if stop else "save" if save else "continue"
+
+    def take(self) -> tuple[Batch, list[MicroBatch]]:
+        """The batch, and its micro-batches on the device."""
+        assert isinstance(self.batch, Batch), "a rank that failed has raised"
+        return self.batch, self.transfer.finish(self.parts)
+
+    def _count_replaced(self) -> None:
+        progress, mine = self.state.progress, []
+        if isinstance(self.batch, Batch):
+            mine = [(s.sample_id, s.label, s.reason) for s in self.batch.substitutions]
+        for image, label, reason in sorted(sum(self.world.gather(mine), [])):
             progress.substitutions[label] += 1
-            callbacks.log(f"damaged: image {image} of the plan, {reason}")
-        allowed = inputs.allowed_bad(progress.num_seen + config.batch_size)
+            self.callbacks.log(f"damaged: image {image} of the plan, {reason}")
+        allowed = self.inputs.allowed_bad(progress.num_seen + self.config.batch_size)
         if sum(progress.substitutions) > allowed:
             counts = sorted(enumerate(progress.substitutions), key=lambda pair: -pair[1])
             most = ", ".join(f"{label} ({count})" for label, count in counts[:5] if count)
@@ -178,4 +232,18 @@ def sync_flags(
                 f"data.max_bad allows ({allowed:.0f}). Most are of the classes {most}. "
                 "Make the shards again with python -m data_prep, or raise --data.max-bad."
             )
-    return "stop" if flags[0] else "save" if flags[1] else "continue"
+
+
+def out_of_memory(error: Exception, config: TrainConfig, world: World) -> str:
+    """What a GPU that is too small is told as, with the micro-batch to try."""
+    share = per_rank(config.batch_size, world.size)
+    at_once = min(config.micro_batch or share, share)
+    way_out = (
+        f"Try --train.micro-batch {at_once // 2}, which changes nothing but memory"
+        if at_once > 1
+        else "Try --train.precision bf16, or a smaller network"
+    )
+    return (
+        f"a GPU has not enough memory for {at_once} images at once (train.micro_batch "
+        f"{config.micro_batch}): {str(error).splitlines()[0]} {way_out}."
+    )

@@ -12,6 +12,11 @@ from torch import Tensor
 from cbdm_scale.training.distributed import World
 
 
+def sums_of(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Terms (n,) of n images -> their sums () in float64, by name."""
+    return {name: term.double().sum() for name, term in terms.items()}
+
+
 class Meter:
     """Means of the loss terms over images and ranks; images a second; waiting; pauses.
 
@@ -29,12 +34,12 @@ class Meter:
         self.paused_for = 0.0
         self.start = time.perf_counter()
 
-    def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Count the terms (n,) of n images of this rank."""
-        for name, term in terms.items():
-            total = term.double().sum()
-            self.sums[name] = self.sums[name] + total if name in self.sums else total
-        self.num_images += len(terms["total"])
+    def add(self, sums: Mapping[str, Tensor], num_images: int) -> None:
+        """Count the sums of the terms, () float64 by name, of so many images of this rank."""
+        if not self.sums:
+            self.sums = {name: torch.zeros_like(total) for name, total in sums.items()}
+        torch._foreach_add_(list(self.sums.values()), [sums[name] for name in self.sums])
+        self.num_images += num_images
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -53,7 +58,7 @@ class Meter:
     def read(self) -> dict[str, float]:
         """The numbers since the last reading, the same on every rank. Waits for the device."""
         names = sorted(self.sums)
-        mine = torch.stack([self.sums[name].cpu() for name in names])  # syncs
+        mine = torch.stack([self.sums[name] for name in names]).cpu()  # syncs
         seconds = max(time.perf_counter() - self.start - self.paused_for, 1e-9)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         memory = peak / (2**30 if sys.platform == "darwin" else 2**20)  # GiB

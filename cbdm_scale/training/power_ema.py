@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cbdm_scale.storage.checks import check_value
+from cbdm_scale.training.ema import RunningAverage
 from cbdm_scale.training.options import Width
 
 WIDTHS = 0.05, 0.1
@@ -62,17 +61,15 @@ class PowerEMA:
     def __init__(self, net: nn.Module, width: float):
         self.width, self.gamma = width, gamma_of(width)
         self.averages = {name: p.detach().clone() for name, p in net.named_parameters()}
+        self.running = RunningAverage(self.averages.values())
 
     def decay(self, images_seen: int, batch_size: int) -> float:
         """Weight of the old average in a step that ends at ``images_seen``; 0 in the first."""
         return float(max(0.0, 1 - batch_size / images_seen) ** (self.gamma + 1))
 
-    @torch.no_grad()
     def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
         """Take in the weights after a step of ``batch_size`` that ends at ``images_seen``."""
-        weights: list[Tensor] = [p for _, p in net.named_parameters()]
-        decay = self.decay(images_seen, batch_size)
-        get_ema_multi_avg_fn(decay)(list(self.averages.values()), weights, None)
+        self.running.take(net, 1 - self.decay(images_seen, batch_size))
 
 
 def start_averages(net: nn.Module, wanted: bool) -> tuple[PowerEMA, ...]:

@@ -41,7 +41,7 @@ class State:
 
     net: nn.Module
     ema: EMA
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Adam
     progress: Progress
     posthoc: tuple[PowerEMA, ...] = ()
     """Averages from which those of other widths are found after training."""

@@ -1,0 +1,85 @@
+"""One optimiser step: gradients, clipping, Adam and the averages.
+
+What it computes depends on its arguments alone, and nothing in it waits for the device, so that
+the same function runs as it is, or is captured once and replayed (graph.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cbdm_scale.losses.build import Loss
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.ema import EMA
+from cbdm_scale.training.gradients import ClippedAdam, backward
+from cbdm_scale.training.meter import sums_of
+from cbdm_scale.training.options import TrainConfig
+from cbdm_scale.training.power_ema import PowerEMA
+from cbdm_scale.training.state import State
+from cbdm_scale.training.transfer import MicroBatch
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What changes from step to step beside the batch: numbers, or tensors () of a graph."""
+
+    lr: float | Tensor
+    shares: tuple[float | Tensor, ...]
+    """Of the new weights in each average: the EMA's, then those of `State.posthoc`."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves on the device, beside the state."""
+
+    sums: list[dict[str, Tensor]]  # of each micro-batch: name of a term -> () float64
+    norm: Tensor  # () of the gradient, before clipping
+
+
+class TrainStep:
+    """The step of a run, with the lists that it needs made once."""
+
+    def __init__(
+        self, state: State, net: nn.Module, loss: Loss, config: TrainConfig, world: World
+    ):
+        self.state, self.net, self.loss, self.config, self.world = (
+            state,
+            net,
+            loss,
+            config,
+            world,
+        )
+        self.update = ClippedAdam(state.optimizer, config.max_grad_norm)
+        self.averages: list[EMA | PowerEMA] = [state.ema, *state.posthoc]
+
+    def rates(self, num_seen: int) -> Rates:
+        """Of the step that begins at an image: the warm-up's learning rate, and the shares."""
+        config = self.config
+        lr = config.lr * min(num_seen / max(config.warmup_images, 1), 1)
+        end, size = num_seen + config.batch_size, config.batch_size
+        return Rates(lr, tuple(1 - average.decay(end, size) for average in self.averages))
+
+    def gradients(self, parts: Sequence[MicroBatch]) -> list[dict[str, Tensor]]:
+        """Leave a batch's gradient in the network; the sums of its micro-batches' terms."""
+        self.update.zero_grad()
+        precision = self.config.precision
+        found = backward(self.net, self.loss, parts, self.world, precision=precision)
+        return [sums_of(terms) for terms in found]
+
+    def __call__(self, parts: Sequence[MicroBatch], rates: Rates) -> StepResult:
+        """Take the step."""
+        sums = self.gradients(parts)
+        norm = self.update.step(rates.lr)
+        for average, share in zip(self.averages, rates.shares, strict=True):
+            average.running.take(self.state.net, share)
+        return StepResult(sums, norm)
+
+
+def seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the generator of one device; ``torch.manual_seed`` goes through all of them."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
