@@ -3,8 +3,7 @@
 import statistics
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -14,27 +13,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.step import COUNTS
+from benchmarks.step import NUM_CLASSES
 from benchmarks.timing import Bench, Cost, timed
-from cbdm_scale.data.loader import Batch
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import DiTConfig, ModelConfig, SongConfig, UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 
-NUM_CLASSES = len(COUNTS)
+UNET, DDPMPP, DIT = "U-Net", "DDPM++", "DiT-S/2"
 NETWORKS: dict[str, ModelConfig] = {
-    "U-Net": UNetConfig(),
-    "DDPM++": SongConfig(),
-    "DiT-S/2": DiTConfig(),
+    UNET: UNetConfig(),
+    DDPMPP: SongConfig(),
+    DIT: DiTConfig(),
 }
 TINY_NETWORKS: dict[str, ModelConfig] = {
-    "U-Net": UNetConfig(channels=8, groups=4, multipliers=(1, 2), num_blocks=1),
-    "DDPM++": SongConfig(channels=8, multipliers=(1, 2), num_blocks=1),
-    "DiT-S/2": DiTConfig(depth=1, width=32, heads=2),
+    UNET: UNetConfig(channels=8, groups=4, multipliers=(1, 2), num_blocks=1),
+    DDPMPP: SongConfig(channels=8, multipliers=(1, 2), num_blocks=1),
+    DIT: DiTConfig(depth=1, width=32, heads=2),
 }
+
+
+class LostDevice(Exception):
+    """A kernel has failed, and with it whatever this process asks of the device from now on."""
 
 
 @dataclass
@@ -43,13 +46,16 @@ class Context:
 
     device: torch.device
     tiny: bool
-    deadline: float
-    """By time.perf_counter."""
     bench: Bench
+    deadline: float = float("inf")
+    """Of the part that runs, by time.perf_counter."""
     peak_flops: float = 790e12
-    """Of bf16 products a second: that of an H200 until it is measured."""
+    """bf16 operations of a matrix product a second: an H200's until it is measured."""
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    seconds_of: dict[str, float] = field(default_factory=dict)
+    """What each part took."""
 
     @property
     def is_cuda(self) -> bool:
@@ -60,9 +66,12 @@ class Context:
         """Side of the images in pixels."""
         return 8 if self.tiny else 32
 
-    def left(self) -> float:
-        """Seconds of the budget."""
-        return self.deadline - time.perf_counter()
+    def has(self, seconds: float, what: str) -> bool:
+        """Whether so much of the part's time is left; what it is not left for is listed."""
+        enough = self.tiny or self.deadline - time.perf_counter() > seconds
+        if not enough:
+            self.skipped.append(what)
+        return enough
 
     def sync(self) -> None:
         if self.is_cuda:
@@ -73,22 +82,44 @@ class Context:
         self.bench.figures.setdefault(part, {})[key] = value
         print(f"  {key}: {value}", flush=True)
 
+    def save(self) -> None:
+        """All that is known, into the file."""
+        held = {"failed": self.failed, "skipped": self.skipped, "seconds": self.seconds_of}
+        self.bench.keep(held | {"peak": self.peak_flops})
+
+    def go_on(self, figures: dict[str, Any]) -> None:
+        """From what another process has saved."""
+        self.failed, self.skipped = figures["failed"], figures["skipped"]
+        self.seconds_of, self.peak_flops = figures["seconds"], figures["peak"]
+        self.bench.figures = figures
+
+    def is_done(self, part: str, key: str) -> bool:
+        """Whether a figure is there, or has failed, from before the process began anew."""
+        return key in self.bench.figures.get(part, {}) or f"{part}: {key}" in self.failed
+
     @contextmanager
-    def guarded(self, what: str) -> Iterator[None]:
-        """A failure inside is written down, and the rest goes on."""
+    def guarded(self, part: str, key: str = "") -> Iterator[None]:
+        """A failure inside is written down, and the rest goes on; LostDevice if it cannot."""
         try:
             yield
+        except LostDevice:
+            raise
         except Exception as error:
+            what = f"{part}: {key}" if key else part
             lines = [line.strip() for line in traceback.format_exc().splitlines()]
             where = [line for line in lines if "cbdm_scale/" in line or "benchmarks/" in line]
             words = f"{type(error).__name__}: {str(error)[:300]}"
             self.failed[what] = f"{words} | {where[-1] if where else ''}"
             print(f"  FAILED {what}: {self.failed[what]}", flush=True)
-            if self.is_cuda:
+        if self.is_cuda:
+            try:
+                torch.cuda.synchronize()
                 torch.cuda.empty_cache()
+            except RuntimeError as error:
+                raise LostDevice(str(error)) from error
 
     def turn(self, work: Callable[[], object], times: int = 1) -> Cost:
-        """What a call costs, the device's work included; the mean of so many in a row."""
+        """What a call costs, the device's work included: the mean of so many in a row."""
         self.sync()
 
         def calls() -> None:
@@ -105,20 +136,17 @@ class Context:
             work()
         return statistics.median(self.turn(work).wall for _ in range(repeat))
 
-    def spec(self, network: str = "U-Net", **changed: Any) -> NetworkSpec:
-        """One of NETWORKS, or small ones of their kinds."""
+    def spec(self, network: str = UNET, **changed: Any) -> NetworkSpec:
+        """One of NETWORKS, or a small one of its kind."""
         model = replace((TINY_NETWORKS if self.tiny else NETWORKS)[network], **changed)
         return NetworkSpec(
             model=model, channels=3, image_size=self.size, num_classes=NUM_CLASSES
         )
 
-    def net(self, network: str = "U-Net", *, channels_last: bool = True, **changed: Any) -> Any:
-        """A fresh network on the device, of the same weights at every call."""
+    def net(self, network: str = UNET, *, channels_last: bool = True, **changed: Any) -> Any:
+        """A network on the device, of the same weights at every call."""
         net = fresh(self.spec(network, **changed)).to(self.device)
         return net.to(memory_format=torch.channels_last) if channels_last else net
-
-    def batch(self, n: int, first: int = 0) -> Batch:
-        return make_batch(n, self.size, first)
 
 
 @cache
@@ -144,30 +172,22 @@ def awake(net: nn.Module) -> nn.Module:
     return net
 
 
-def make_batch(n: int, size: int, first: int = 0, *, augment: bool = False) -> Batch:
-    """n images of noise, numbered from ``first``, with ADA's nine numbers if asked."""
-    g = torch.Generator().manual_seed(7)
-    x0 = torch.rand(n, 3, size, size, generator=g) * 2 - 1
-    y = torch.multinomial(COUNTS.double(), n, replacement=True, generator=g)
-    nine = torch.rand(n, 9, generator=g) - 0.5 if augment else None
-    return Batch(x0, y, torch.arange(n) + first, ("",) * n, (), nine)
-
-
 @cache
 def forward_flops(spec: NetworkSpec) -> int:
     """Floating-point operations of one image's prediction, counted without computing it."""
     with FakeTensorMode():
-        net = build(spec)
-        x = torch.zeros(1, *spec.image_shape)
-        with FlopCounterMode(display=False) as flops, torch.no_grad():
-            net(x, torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+        net, x = build(spec), torch.zeros(1, *spec.image_shape)
+        level, y = (torch.ones(1, dtype=torch.int64) for _ in range(2))
+        flops = FlopCounterMode(display=False)
+        # Of attention's kernels, not every torch knows the operations of each.
+        with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), flops:
+            net(x, level, y)
     return flops.get_total_flops()
 
 
 def predictions(loss: LossConfig) -> float:
-    """Images through the network for each image of the batch, in expectation."""
-    extra = loss.reg_share * (1 - loss.p_uncond) if loss.regularises else 0
-    return 1 + extra
+    """Images through the network for each image of the batch."""
+    return 1 + (loss.reg_share if loss.regularises else 0)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -176,30 +196,6 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp_min(1e-30))
 
 
-@contextmanager
-def ieee(on: bool = True) -> Iterator[None]:
-    """Convolutions and products in true float32 (torch's default for convolutions is TF32)."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    if on:
-        cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
-
-
-@contextmanager
-def recorded_warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """All warnings of a block, each time that they come."""
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        yield found
-
-
-def lines(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows of figures, one a line."""
-    return "\n".join(
-        f"{name:52s} " + "  ".join(f"{k} {v}" for k, v in row.items())
-        for name, row in rows.items()
-    )
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """To four digits."""
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}

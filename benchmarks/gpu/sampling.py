@@ -1,88 +1,89 @@
-"""Sampling: milliseconds a step, images a second, hours of a set of 50,000."""
+"""Sampling as the sample command does it: images a second, hours of a set of 50,000."""
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from typing import Any, Literal
 
-from benchmarks.gpu.context import (
-    NUM_CLASSES,
-    Context,
-    awake,
-    forward_flops,
-    fresh,
-)
-from cbdm_scale.data.pixels import to_uint8
-from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.sampling.generate import Sampler
+import numpy as np
+from safetensors.torch import save
+
+from benchmarks.gpu.context import Context, awake, forward_flops, fresh, rounded
+from benchmarks.step import NUM_CLASSES
+from cbdm_scale.diffusion.options import NoiseConfig
+from cbdm_scale.generation.generate import ChunkMaker
+from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.sampling.options import SamplerConfig, SamplerName
+
+Precision = Literal["fp32", "bf16"]
+
+
+def maker(
+    context: Context, chunk_size: int, precision: Precision, omega: float, **sampler: Any
+) -> Callable[[Chunk], np.ndarray]:
+    """What a worker makes chunks of a set with: the paper's U-Net."""
+    spec = context.spec(dropout=0.0)
+    plan = SetPlan(
+        checkpoint="fresh",
+        weights_sha256="",
+        network=spec,
+        noise=NoiseConfig(),
+        sample=SamplerConfig(**sampler),
+        omega=omega,
+        seed=0,
+        labels="cyclic",
+        classes=tuple(range(NUM_CLASSES)),
+        probs=(),
+        chunk_size=chunk_size,
+        precision=precision,
+    )
+    return ChunkMaker(plan, save(awake(fresh(spec)).state_dict()))(context.device)
 
 
 def sample(context: Context) -> None:
-    """The paper's U-Net, guided: as the sample command makes images, and in other layouts."""
-    net = awake(fresh(context.spec(dropout=0.0))).eval().requires_grad_(False)
-    first = net.to(context.device)
-    last = awake(fresh(context.spec(dropout=0.0))).eval().requires_grad_(False)
-    last = last.to(context.device, memory_format=torch.channels_last)
+    """By sampler, precision, chunk size; guided and not."""
+    cases: list[tuple[SamplerName, Precision, int, float]] = [
+        ("ddpm", "bf16", 500, 1.0),
+        ("ddpm", "bf16", 100, 1.0),
+        ("ddpm", "fp32", 100, 1.0),
+        ("ddim", "bf16", 500, 1.0),
+        ("ddim", "bf16", 500, 0.0),
+        ("dpm", "bf16", 500, 1.0),
+    ]
     if context.tiny:
-        measure(context, "channels first", first, 4, "fp32", "ddim")
-        measure(context, "channels last", last, 4, "bf16", "ddpm")
-        return
-    measure(context, "channels first", first, 100, "fp32", "ddim")
-    measure(context, "channels first", first, 100, "bf16", "ddim")
-    measure(context, "channels last", last, 100, "bf16", "ddim")
-    measure(context, "channels last", last, 100, "bf16", "ddpm")
-    for chunk in (250, 500):
-        measure(context, "channels last", last, chunk, "bf16", "ddpm")
-    with context.guarded("sample: chunks"):
-        chunks(context, last)
-
-
-def make(
-    context: Context, net: nn.Module, samples: Tensor, chunk: int, precision: str, **how: object
-) -> Tensor:
-    """uint8 images on the CPU, guided with omega 1."""
-    sampler = Sampler(
-        shape=(3, context.size, context.size),
-        null_label=NUM_CLASSES,
-        process=LinearSchedule().to(context.device),
-        config=SamplerConfig(**how),
-        seed=0,
-        chunk_size=chunk,
-    )
-    there = samples.to(context.device)
-    bf16 = precision == "bf16"
-    with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=bf16):
-        return to_uint8(sampler.generate(net, there, there % NUM_CLASSES, 1.0)).cpu()
+        cases = [("ddpm", "bf16", 4, 1.0), ("dpm", "fp32", 4, 0.0)]
+    for name, precision, chunk, omega in cases:
+        key = f"{name}, {precision}, chunk {chunk}, omega {omega:g}"
+        if not context.is_done("sample", key) and context.has(8, f"sample: {key}"):
+            with context.guarded("sample", key):
+                measure(context, key, chunk, precision, omega, name)
+    with context.guarded("sample", "the same bytes again"):
+        again(context, 4 if context.tiny else 100)
 
 
 def measure(
-    context: Context, layout: str, net: nn.Module, chunk: int, precision: str, name: SamplerName
+    context: Context,
+    key: str,
+    chunk: int,
+    precision: Precision,
+    omega: float,
+    name: SamplerName,
 ) -> None:
-    """One chunk."""
-    steps = 3 if context.tiny else 20
-    case = f"{name}, chunk {chunk}, {precision}, {layout}"
-    with context.guarded(f"sample: {case}"):
-        samples = torch.arange(chunk)
-
-        def work() -> None:
-            make(context, net, samples, chunk, precision, name=name, num_steps=steps)
-
-        seconds = context.seconds(work, 2, 1)
-        a_step = seconds / steps
-        flops = 2 * chunk * forward_flops(context.spec()) / a_step
-        row = {
-            "ms a step": 1e3 * a_step,
-            "images/s at 100 steps": chunk / a_step / 100,
-            "hours of 50,000 at 1,000 steps": 50_000 / chunk * 1000 * a_step / 3600,
-            "TFLOP/s": flops / 1e12,
-        }
-        context.note("sample", case, {k: float(f"{v:.4g}") for k, v in row.items()})
+    """A chunk, of few steps."""
+    steps = 2 if context.tiny else 20
+    make = maker(context, chunk, precision, omega, name=name, num_steps=steps)
+    a_step = context.seconds(lambda: make((0, chunk)), 3, 1) / steps
+    flops = (2 if omega else 1) * chunk * forward_flops(context.spec()) / a_step
+    found = {
+        "ms a step": 1e3 * a_step,
+        "images/s of 1,000 steps": chunk / a_step / 1000,
+        "hours of 50,000 x 1,000 steps": 50_000 / chunk * 1000 * a_step / 3600,
+        "% of the peak": 100 * flops / context.peak_flops,
+    }
+    context.note("sample", key, rounded(found))
 
 
-def chunks(context: Context, net: nn.Module) -> None:
-    """The same chunk gives the same bytes; another chunk size differs in roundings."""
-    samples, how = torch.arange(100), {"num_steps": 20}
-    once, again = (make(context, net, samples, 100, "bf16", **how) for _ in range(2))
-    context.note("sample", "the same chunk again: the same bytes", once.equal(again))
-    off = (once.int() - make(context, net, samples, 50, "bf16", **how).int()).abs()
-    found = int(off.max()), round(float((off > 0).double().mean()), 4)
-    context.note("sample", "chunks of 50: largest difference, share of pixels", found)
+def again(context: Context, chunk: int) -> None:
+    """Two workers that make the same chunk."""
+    makers = [maker(context, chunk, "bf16", 1.0, num_steps=2) for _ in range(2)]
+    one, two = (make((0, chunk)) for make in makers)
+    same = bool((one == two).all())
+    context.note("sample", "the same chunk of another worker: the same bytes", same)
