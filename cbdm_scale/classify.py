@@ -188,9 +188,10 @@ def say_outcome(
         never = "/".join(map(str, outcome["classes_never_predicted"]))
         print(f"note       no image was taken for {never} of the classes: their precision is 0")
     print(f"classifier {run.path('classifier.safetensors')}")
-    print(f"charts     {tracking.ui_command(uri)}")
+    print(f"charts     {tracking.ui_command(uri, tracking.run_id_of(run))}")
     if outcome["unsent"]:
-        print(f"waiting    {outcome['unsent']} records for MLflow; the same command sends them")
+        print(f"waiting    {outcome['unsent']} records for MLflow. {outcome['why']}")
+        print("           The same command sends them.")
     typed: Typed = {"dataset": options.dataset, "data.root": options.data.root}
     typed = {**typed, "train.total_images": outcome["images_shown"]}
     print(f"next       {COMMAND.line(typed)}" + ("" if options.add else " --add SET"))

@@ -103,7 +103,7 @@ def evaluate(
     print("\n" + "\n".join(summary.table(evaluation)))
     print(f"\nmetrics  {home.path(METRICS)}\nreport   {home.path(publish.REPORT)}")
     if unlogged:
-        print(f"waiting  {unlogged}; the same command logs them")
+        print(f"waiting  {unlogged} The same command logs them.")
     return evaluation
 
 

@@ -117,9 +117,10 @@ def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
         print(line)
     if config.train.sample_every:
         print(f"samples  {run.path(RunDir.grid(progress['num_seen']))}")
-    print(f"charts   {tracking.ui_command(uri)}")
+    print(f"charts   {tracking.ui_command(uri, tracking.run_id_of(run))}")
     if outcome["unsent"]:
-        print(f"waiting  {outcome['unsent']} records for MLflow; the same command sends them")
+        print(f"waiting  {outcome['unsent']} records for MLflow. {outcome['why']}")
+        print("         The same command sends them.")
     if config.dataset == "digits_lt":
         print(f"next     {NEXT_DATASET}")
 

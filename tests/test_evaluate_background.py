@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tracking_tools import begin, history, make_database
 from cbdm_scale.data.manifest import parse_manifest
 from cbdm_scale.evaluate import COMMAND, main, parse
 from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.evaluation.records import training_home, write_evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
@@ -72,7 +74,9 @@ def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
     away = ("--track.uri", "http://127.0.0.1:9")
     assert evaluate(evaluated_copy, random_classifier, *words, *away) == 0
     out = capsys.readouterr().out
-    assert re.search(r"waiting  http://127.0.0.1:9 does not take .*; the same command", out)
+    assert re.search(
+        r"waiting  track.uri .http://127.0.0.1:9. does not answer.* The same command", out
+    )
     assert home_of(evaluated_copy).exists("report.html")
     for _ in range(2):  # the second time it is there
         assert evaluate(evaluated_copy, random_classifier, *words) == 0
@@ -89,6 +93,17 @@ def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
     files = {file.path for file in client.list_artifacts(run_id, f"evaluation/{found.id}")}
     names = {path.rpartition("/")[2] for path in files}
     assert {"metrics.json", "report.html", "per_class.json"} <= names
+
+
+def test_what_training_has_logged_is_not_logged_twice(evaluated_copy, random_classifier):
+    """Both evaluate the last checkpoint; a chart has its FID once."""
+    uri, run = make_database(Path(evaluated_copy).parent), Storage(evaluated_copy)
+    run_id, found = begin(uri, run), found_in(evaluated_copy)
+    write_evaluation(training_home(run, 48), replace(found, sets=found.sets[1:]))
+    assert evaluate(evaluated_copy, random_classifier, "--guidance", "0", "2", *HERE) == 0
+    numbers = found.metrics(load_pretrained(evaluated_copy).config.eval)
+    logged = {name: history(uri, run_id, name) for name in numbers if name.endswith("/fid")}
+    assert [len(points) for points in logged.values()] == [1, 0], "guidance 0 alone is new"
 
 
 # ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path):
         reason = log_results(
             run, uri, 48, {"eval/guidance_1/fid": 1.0}, {"a.json": b"{}"}, "evaluation"
         )
-        assert f"there is no database sqlite:///{tmp_path}/mlflow.db" in reason
+        assert f"(sqlite:///{tmp_path}/mlflow.db): there is no such database" in reason
         assert "--track.uri" in reason
     assert not (tmp_path / "mlflow.db").exists()
 
@@ -18,7 +18,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path):
 def test_a_password_is_not_said(tmp_path):
     run = Storage(str(tmp_path / "run"))
     reason = log_results(run, "http://me:secret@127.0.0.1:9", 48, {"a": 1.0}, {}, "evaluation")
-    assert "127.0.0.1:9 does not take the results" in reason and "secret" not in reason
+    assert "track.uri (http://127.0.0.1:9) answers: " in reason and "secret" not in reason
 
 
 def test_a_folder_without_a_run_has_no_id(tmp_path):

@@ -124,7 +124,7 @@ def test_a_node_without_this_code_is_told_so(ready):
 def test_a_server_that_does_not_answer_is_named_without_its_password(ready):
     uri = "http://me:hunter2@127.0.0.1:1"
     for line in refusal(FakeNodes("a", "b"), (*ready[:2], uri)):
-        assert "does not reach MLflow, track.uri (http://127.0.0.1:1)" in line
+        assert "does not reach MLflow: track.uri (http://127.0.0.1:1) does not answer" in line
         assert "hunter2" not in line and "MLFLOW_TRACKING" in line
 
 

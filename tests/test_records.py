@@ -74,7 +74,7 @@ def test_a_number_without_an_interval_comes_back_and_prints_alone():
     text = to_json(evaluation)
     assert json.loads(text)["sets"][0]["fid"] == {"value": 1.5, "low": None, "high": None}
     assert from_json(text) == evaluation and str(from_json(text).sets[0].fid) == "1.5"
-    assert {"fid"} == {name for name in alone.scores_with_ends if name in ("fid", "fid_low")}
+    assert alone.scores["fid"] == 1.5
 
 
 def test_evaluations_are_found_the_newest_last_and_damaged_ones_are_named(tmp_path):

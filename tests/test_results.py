@@ -60,14 +60,13 @@ def test_another_quantity_takes_the_place_of_none(changes, part):
     assert list(other) == names
 
 
-def test_an_interval_has_its_ends_and_what_is_not_there_has_no_name():
+def test_an_interval_is_one_number_and_what_is_not_there_has_no_name():
     copies = GroupMemorisation("few", 3, None, 0.5)
     [one] = training_record(48, SCORES).sets
     one = replace(one, fid=Interval(4.0, 3.0, 5.0), memorisation=(copies,))
     found = by_command(sets=(one,), held_out_copies=(copies,)).metrics(RUN)
-    assert found["eval/guidance_1.5/fid_low"] == 3.0
-    assert found["eval/guidance_1.5/fid_high"] == 5.0
-    assert "eval/guidance_1.5/fid_few_low" not in found and "eval/guidance_1.5/kid" not in found
+    assert found["eval/guidance_1.5/fid"] == 4.0 and "eval/guidance_1.5/kid" not in found
+    assert not [name for name in found if name.endswith(("_low", "_high"))], "no chart of them"
     assert found["eval/guidance_1.5/copies_few"] == found["eval/held_out_copies_few"] == 0.5
     assert "eval/guidance_1.5/median_ratio_few" not in found
     assert not any(map(math.isnan, found.values()))

@@ -297,7 +297,8 @@ def test_a_lost_tail_is_said_once_logged_and_remembered_at_the_end(run):
     for images in SEEN:
         scheduler.due(images, None)
         finish(scheduler)
-    assert [book.by_images[i]["eval/tail_warning"] for i in SEEN] == [0, 0, 1, 1]
+    warned = [book.by_images[i].get("eval/tail_warning") for i in SEEN]
+    assert warned == [None, None, 1, 1], "no chart where there is nothing to warn of"
     assert sum(line.startswith("warning: FID of the few") for line in said) == 1
     assert len(book.words) == 1 and "few classes rose from 9.0" in book.words[0]["tail_warning"]
     [line] = scheduler.remarks()

@@ -1,13 +1,14 @@
 """Runs and the tracker against a real MLflow database, killed with -9 in between."""
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_tools import begin, history, make_checkpoint, make_png
+from tracking_tools import begin, history, make_checkpoint, make_database, make_png
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import (
@@ -17,6 +18,7 @@ from cbdm_scale.tracking import (
     default_tracking_uri,
     end_run,
     end_run_after,
+    ui_command,
 )
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.sender import Sender
@@ -114,6 +116,46 @@ def test_a_run_that_the_store_does_not_have_is_an_error(
     run.write_bytes("mlflow_run_id", b"0" * 32)
     with pytest.raises(ValueError, match=r"does not have the MLflow run 0{32}"):
         begin(f"sqlite:///{database.path('mlflow.db')}", run)
+
+
+def test_the_charts_open_at_the_runs_of_the_experiment(database: Storage, run: Storage) -> None:
+    uri = f"sqlite:///{database.path('mlflow.db')}"
+    run_id = begin(uri, run)
+    number = make_client(uri).get_run(run_id).info.experiment_id
+    page = f"#/experiments/{number}?workflowType=machine_learning"
+    assert "a store" in uri, "a path that a shell would cut in two"
+    assert ui_command(uri, run_id) == (
+        f"mlflow ui --backend-store-uri '{uri}'  # then open http://127.0.0.1:5000/{page}"
+    )
+    assert ui_command("http://me:secret@127.0.0.1:9/", run_id) == "http://127.0.0.1:9"
+
+
+def test_a_copied_folder_of_runs_gets_an_experiment_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, old = make_database(tmp_path / "old"), Storage(str(tmp_path / "old" / "run"))
+    begin(uri, old)
+    assert not capsys.readouterr().out
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    moved = f"sqlite:///{tmp_path}/new/mlflow.db"
+    client, runs = make_client(moved), []
+    for name in "a", "b":
+        runs.append(client.get_run(begin(moved, Storage(str(tmp_path / "new" / name)))).info)
+        line = (
+            f"experiment cbdm_scale-2: cbdm_scale has its files in {tmp_path}/old/mlartifacts"
+        )
+        assert capsys.readouterr().out.strip() == line
+    assert len({run.experiment_id for run in runs}) == 1
+    assert all(run.artifact_uri.startswith(f"{tmp_path}/new/mlartifacts/") for run in runs)
+    begin(moved, Storage(str(tmp_path / "new" / "run")))  # a run that was copied goes on
+    assert f"this run's files in {tmp_path}/old/mlartifacts/" in capsys.readouterr().out
+
+
+def test_artifacts_that_a_user_put_elsewhere_stay_there(tmp_path: Path) -> None:
+    uri = make_database(tmp_path)
+    number = make_client(uri).create_experiment("cbdm_scale", f"{tmp_path}/big-disk")
+    run_id = begin(uri, Storage(str(tmp_path / "run")))
+    assert make_client(uri).get_run(run_id).info.experiment_id == number
 
 
 # The tracker

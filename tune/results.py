@@ -147,4 +147,4 @@ def _print(search: Search, folder: Storage, lines: list[str]) -> None:
         f"than all to their end; {spent['images_of_repetitions']:,} in repetitions"
     )
     print(f"report   {folder.path(PAGE)}")
-    print(f"charts   {ui_command(search.template.uri)}")
+    print(f"charts   {ui_command(search.template.uri, search.template.parent)}")

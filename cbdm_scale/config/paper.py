@@ -156,7 +156,7 @@ def digits(preset: str) -> Config:
             log_every=2_400,
             save_every=12_000,
             sample_every=36_000,
-            eval_every=0,
+            eval_every=24_000,
         ),
         sample=usual_sampler("edm") if is_edm else SamplerConfig(num_steps=25),
         eval=EvalConfig(

@@ -5,6 +5,7 @@
 <evaluation>/mlflow.json     the MLflow run that has it all
 """
 
+import math
 import shlex
 import tempfile
 from pathlib import Path
@@ -15,9 +16,15 @@ from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning_of
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.pictures import report_images
-from cbdm_scale.evaluation.records import METRICS, read_evaluations
+from cbdm_scale.evaluation.records import (
+    METRICS,
+    read_evaluation,
+    read_evaluations,
+    training_home,
+)
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import log_results, run_id_of
@@ -71,7 +78,7 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
         inputs.options.track.uri or pretrained.config.track.uri,
         evaluation.trained_images or 0,
         # A new report of old numbers has the numbers there already.
-        {} if home.exists(MLFLOW) else evaluation.metrics(pretrained.config.eval),
+        {} if home.exists(MLFLOW) else _new_numbers(evaluation, pretrained),
         files,
         f"evaluation/{evaluation.id}",
         {REFERENCE_TAG: warning} if (warning := reference_warning_of(evaluation)) else {},
@@ -79,6 +86,21 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
     if not reason:
         home.write_json(MLFLOW, known)
     return reason
+
+
+def _new_numbers(evaluation: Evaluation, pretrained: PretrainedNetwork) -> dict[str, float]:
+    """What training has not logged of the same checkpoint: a chart has each number once."""
+    numbers = evaluation.metrics(pretrained.config.eval)
+    known: dict[str, float] = {}
+    if pretrained.num_seen is not None:
+        home = training_home(Storage(pretrained.folder), pretrained.num_seen)
+        if found := read_evaluation(home):
+            known = found.metrics(pretrained.config.eval)
+    return {
+        name: value
+        for name, value in numbers.items()
+        if not math.isclose(known.get(name, math.inf), value, rel_tol=1e-4)
+    }
 
 
 def find_against(inputs: Inputs) -> Evaluation | None:

@@ -91,15 +91,6 @@ class SetResult:
         found = self._named()
         return {k: v.value if isinstance(v, Interval) else v for k, v in found.items()}
 
-    @property
-    def scores_with_ends(self) -> dict[str, float]:
-        """``scores``, and fid_low, fid_high and so on where there is an interval."""
-        found = self.scores
-        for name, score in self._named().items():
-            if isinstance(score, Interval) and score.is_known:
-                found |= {f"{name}_low": score.low, f"{name}_high": score.high}
-        return found
-
     def _named(self) -> dict[str, Interval | float]:
         found: dict[str, Interval | float | None] = {}
         for name in ("fid", "kid", "fidelity"):
@@ -165,7 +156,7 @@ class Evaluation:
         return {str(float(found.omega)): found.scores for found in self.sets}
 
     def metrics(self, config: EvalConfig) -> dict[str, float]:
-        """Every number by its name in MLflow (``metric_name``).
+        """Every number by its name in MLflow (``metric_name``); intervals are in metrics.json.
 
         What differs from the run's own evaluations (``config``) stands under a name of its own:
         eval/power_0.1/guidance_1/fid, eval/inception/50000_images/guidance_1/fid.
@@ -175,7 +166,7 @@ class Evaluation:
             parts = () if self.made_by == "training" else self._differences(found, config)
             numbers |= {
                 metric_name(name, found.omega, *parts): value
-                for name, value in found.scores_with_ends.items()
+                for name, value in found.scores.items()
             }
             for row in self.held_out_copies:
                 if row.copies is not None:

@@ -54,6 +54,8 @@ class EvaluationScheduler:
         self.waiting: deque[int] = deque()
         self.best: ScorePoint | None = None
         self.warning: TailWarning | None = None
+        self.warned = False
+        """Whether there has been a warning."""
         self.scores: Scores = {}
         self.final: Evaluation | None = None
 
@@ -174,9 +176,10 @@ class EvaluationScheduler:
         point = ScorePoint(num_seen, evaluation.scores[str(float(self.omega))])
         others = [p for p in self.points if p.num_seen != num_seen]
         self.points = sorted([*others, point], key=lambda p: p.num_seen)
-        self.warning = tail_warning(self.points)
+        warned, self.warning = self.warned, tail_warning(self.points)
+        self.warned = warned or self.warning is not None
         metrics = evaluation.metrics(self.config.eval)
-        if "fid_few" in point.scores:
+        if self.warned:  # a line at 0 would tell nobody anything
             metrics[metric_name("tail_warning")] = float(self.warning is not None)
         self.tracker.scalars(num_seen, metrics)
         return point

@@ -76,7 +76,7 @@ def train_and_test(
     first = world.rank == 0
     tracker: Tracker = NoTracker()
     if first and run_id:
-        tracker = MlflowTracker(run, tracking_uri, run_id)
+        tracker = MlflowTracker(run, tracking_uri, run_id, log)
     stop = StopFile(run) if first else None
     try:
         outcome = _all_seeds(
@@ -93,6 +93,7 @@ def train_and_test(
         if stop:
             stop.close()
     outcome["unsent"] = tracker.close(_FLUSH_S)
+    outcome["why"] = tracker.why
     return outcome
 
 

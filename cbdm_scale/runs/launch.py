@@ -25,6 +25,7 @@ from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.network import network_spec
+from cbdm_scale.runs.logged import note
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
@@ -84,6 +85,16 @@ def find_reference_warning(config: Config, manifest: Manifest) -> str:
     if config.eval.extractor == "none" or "eval" not in counts:
         return ""
     return reference_warning(counts["eval"], [1] * manifest.num_classes, counts["train"])
+
+
+def describe_run(config: Config, manifest: Manifest, warning: str) -> str:
+    """The first paragraph of a run's note."""
+    counts = manifest.counts["train"]
+    text = (
+        f"{config.title} on {manifest.name}: {manifest.num_classes} classes of {max(counts):,} "
+        f"down to {min(counts):,} training images, {config.train.total_images:,} shown in all."
+    )
+    return f"{text}\n\n**Warning**: {warning}" if warning else text
 
 
 def check_extractor(config: Config, manifest: Manifest) -> None:
@@ -172,6 +183,7 @@ def launch_run(
     open_run_dir(config, manifest)
     about = {
         "parameters": str(numbers["parameters"]),
+        tracking.NOTE: note(describe_run(config, manifest, warning)),
         **({REFERENCE_TAG: warning} if warning else {}),
         **(tags or {}),
     }

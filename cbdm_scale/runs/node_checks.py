@@ -115,12 +115,11 @@ def _check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
 
 
 def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
-    shown = tracking.hide_password(uri)
     question = partial(tracking.check_server, uri)
     answers = nodes.ask([question] * len(nodes.names))
     return [
-        f"node {name} does not reach MLflow, track.uri ({shown}): {there.reason}. Start Ray "
-        "there with the same MLFLOW_TRACKING_... variables, and open the way to the server."
+        f"node {name} does not reach MLflow: {there.reason} Start Ray there with the same "
+        "MLFLOW_TRACKING_... variables, and open the way to the server."
         for name, there in zip(nodes.names, answers, strict=True)
         if isinstance(there, Problem)
     ]

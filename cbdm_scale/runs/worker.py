@@ -42,6 +42,7 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoints import CheckpointManager
+from cbdm_scale.runs.logged import FOLLOWS, logged
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
@@ -74,12 +75,13 @@ def run_rank(
     run = Storage(config.cluster.storage).child(config.run_name)
     tracker: Tracker = NoTracker()
     if world.rank == 0 and run_id:
-        tracker = MlflowTracker(run, tracking_uri, run_id)
+        tracker = MlflowTracker(run, tracking_uri, run_id, say)
     try:
         outcome = Run(config, world, run, tracker, report_checkpoint, say).go()
     except (RunError, ValueError) as error:
         outcome = {"error": " ".join(sorted(set(world.gather(str(error))) - {""}))}
     outcome["unsent"] = tracker.close(LAST_WORDS_S)
+    outcome["why"] = tracker.why
     return outcome
 
 
@@ -259,21 +261,13 @@ class Run:
         if self.world.rank:
             return
         self.scheduler.poll()
-        extra = {
-            "skipped_steps": float(progress.skipped_steps),
-            "substitutions": float(sum(progress.substitutions)),
-        }
-        for group, count in zip(self.manifest.groups, progress.substitutions, strict=True):
-            if count:
-                name = f"substitutions/{group}"
-                extra[name] = extra.get(name, 0.0) + count
-        self.tracker.scalars(progress.num_seen, numbers | extra)
+        self.tracker.scalars(progress.num_seen, logged(numbers, progress, self.manifest.groups))
         rate = numbers["images_per_second"]
         left = clock((total - progress.num_seen) / max(rate, 1e-9))
         terms = " ".join(
             f"{name.removeprefix('loss/')} {value:.4f}"
             for name, value in numbers.items()
-            if name.startswith("loss/") and name != "loss/total"
+            if name.startswith("loss/") and name not in ("loss/total", *FOLLOWS)
         )
         text = (
             f"{progress.num_seen:>9,}/{total:,} images | {rate:.0f}/s | {terms} | "

@@ -2,7 +2,8 @@
 
 tracker.py (what the loop calls) -> spool.py (records on disk) -> sender.py (records to MLflow)
 runs.py: one MLflow run per run folder; models.py: a checkpoint as a model;
-results.py: a finished evaluation; client.py: MLflow's client, and the names that it takes;
+log_evaluation.py: a finished evaluation; client.py: MLflow's client, and the names it takes;
+answers.py: what a server or database answers instead, and the cure;
 mlflow_internals.py: what MLflow does inside and is done here as well.
 ``mlflow`` itself is imported by the functions that need it: importing this folder is free.
 """
@@ -12,6 +13,7 @@ from cbdm_scale.tracking.log_evaluation import log_results, run_id_of
 from cbdm_scale.tracking.models import fetch_model
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.tracking.runs import (
+    NOTE,
     default_tracking_uri,
     end_run,
     end_run_after,
@@ -22,6 +24,7 @@ from cbdm_scale.tracking.runs import (
 from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
 __all__ = [
+    "NOTE",
     "MlflowTracker",
     "NoTracker",
     "TrackConfig",

@@ -61,7 +61,9 @@ def check_server(uri: str) -> None:
     try:
         make_client(uri).search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
-        raise ValueError(hide_password(str(error))) from None
+        from cbdm_scale.tracking.answers import explain
+
+        raise ValueError(explain(uri, error)) from None
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

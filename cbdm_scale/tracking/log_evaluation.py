@@ -11,11 +11,11 @@ from pathlib import Path
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import (
     batches,
     clean_name,
     database_file,
-    hide_password,
     make_client,
 )
 from cbdm_scale.tracking.mlflow_internals import METRICS_PER_CALL
@@ -47,11 +47,12 @@ def log_results(
     try:
         uri = uri or default_tracking_uri(Storage(run.url.rpartition("/")[0]))
         if (file := database_file(uri)) is not None and not Path(file).exists():
-            return f"there is no database {uri}: give its place with --track.uri"
+            return (
+                f"{address(uri)}: there is no such database. Give its place with --track.uri."
+            )
         _log(uri, run_id_of(run), step, metrics, files, folder, tags or {})
     except Exception as error:  # each kind of store raises its own
-        first_line = hide_password(str(error).strip().partition("\n")[0])
-        return f"{hide_password(uri)} does not take the results ({first_line})"
+        return explain(uri, error)
     return ""
 
 

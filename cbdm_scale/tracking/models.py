@@ -10,7 +10,8 @@ from typing import Any
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.client import hide_password, make_client
+from cbdm_scale.tracking.answers import address, explain
+from cbdm_scale.tracking.client import database_file, make_client
 
 REQUIREMENTS = "mlflow", "torch", "safetensors", "numpy"
 ARTIFACTS = RunDir.CONFIG, RunDir.EMA
@@ -100,6 +101,12 @@ def _source(client: Any, uri: str) -> str:
 
 def fetch_model(uri: str, tracking_uri: str) -> dict[str, bytes]:
     """config.json and ema.safetensors of models:/NAME@ALIAS, models:/NAME/3, runs:/ID/PATH."""
+    if (file := database_file(tracking_uri)) is not None and not Path(file).exists():
+        raise ValueError(
+            f"run ({uri}): {address(tracking_uri)}: there is no such database. A run's is "
+            "mlflow.db in the --cluster.storage that it was trained with: give it with "
+            "--track.uri sqlite:////folder/mlflow.db, or give --run the run's folder."
+        )
     client = make_client(tracking_uri)
     from mlflow.artifacts import download_artifacts
 
@@ -109,9 +116,9 @@ def fetch_model(uri: str, tracking_uri: str) -> dict[str, bytes]:
             download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=tracking_uri)
         except Exception as error:  # each kind of store raises its own
             raise ValueError(
-                f"run ({uri}) is not to be had from {hide_password(tracking_uri)}: "
-                f"{hide_password(str(error))}. Look the name up in `mlflow ui`, or give the "
-                "right server or database with --track.uri."
+                f"run ({uri}) is not to be had. {explain(tracking_uri, error)} Look the name "
+                "up in `mlflow ui`, or give the server or database that the run logged to with "
+                "--track.uri."
             ) from error
         found = {f.name: f for f in Path(scratch).rglob("*") if f.name in ARTIFACTS}
         if lacking := sorted(set(ARTIFACTS) - set(found)):

@@ -2,13 +2,17 @@
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
+from urllib.parse import unquote
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import (
     SQLITE,
     batches,
@@ -18,9 +22,12 @@ from cbdm_scale.tracking.client import (
     is_refusal,
     make_client,
 )
-from cbdm_scale.tracking.mlflow_internals import LONGEST_PARAM, PARAMS_PER_CALL
+from cbdm_scale.tracking.mlflow_internals import LONGEST_PARAM, LONGEST_TAG, PARAMS_PER_CALL
 
-WAY_OUT = "Start the server, or leave --track.uri out to use sqlite in the storage folder."
+ARTIFACTS = "mlartifacts"
+"""Beside an sqlite database: the files of its runs."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description, in Markdown."""
 log = logging.getLogger(__name__)
 
 
@@ -36,11 +43,19 @@ def default_tracking_uri(storage: Storage) -> str:
     return f"{SQLITE}{storage.path('mlflow.db')}"
 
 
-def ui_command(uri: str) -> str:
-    """What to type, or the address to open, to look at the runs."""
+def ui_command(uri: str, run_id: str) -> str:
+    """What to type, and the address to open, to look at the runs of a run's experiment.
+
+    Without the experiment's page MLflow opens at its traces of language models.
+    """
+    page = ""
+    with suppress(Exception):  # of a server that is away, its first page will do
+        experiment = make_client(uri).get_run(run_id).info.experiment_id
+        page = f"/#/experiments/{experiment}?workflowType=machine_learning"
     if database_file(uri) is not None:
-        return f"mlflow ui --backend-store-uri {uri}"
-    return hide_password(uri)
+        ui = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        return f"{ui}  # then open http://127.0.0.1:5000{page}"
+    return f"{hide_password(uri).rstrip('/')}{page}"
 
 
 def start_run(
@@ -62,10 +77,7 @@ def start_run(
         run_id = str(client.create_run(home, run_name=run_name).info.run_id)
         describe(client, run_id, params, tags)
     except Exception as error:  # each kind of store raises its own
-        raise ValueError(
-            f"track.uri ({hide_password(tracking_uri)}) does not answer: "
-            f"{hide_password(str(error))}. {WAY_OUT}"
-        ) from error
+        raise ValueError(explain(tracking_uri, error)) from error
     run.write_bytes(RunDir.MLFLOW_RUN_ID, f"{run_id}\n".encode())
     return run_id
 
@@ -77,6 +89,11 @@ def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) 
     try:
         client = make_client(uri)
         client.update_run(run_id, status="RUNNING")
+        found = client.get_run(run_id)
+        if place := _files_elsewhere(found.info.artifact_uri, _artifact_folder(uri)):
+            print(
+                f"MLflow has this run's files in {place}, and puts new ones there", flush=True
+            )
         describe(client, run_id, {}, tags)
     except Exception as error:
         unknown = isinstance(error, MlflowException) and (
@@ -84,34 +101,62 @@ def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) 
         )
         if unknown:
             raise ValueError(
-                f"track.uri ({hide_password(uri)}) does not have the MLflow run {run_id} of "
+                f"{address(uri)} does not have the MLflow run {run_id} of "
                 f"{run.url} (any more): {hide_password(str(error))}. Give the --track.uri that "
                 f"the run began with, or delete {run.path(RunDir.MLFLOW_RUN_ID)} to begin a "
                 "new MLflow run."
             ) from error
         log.warning(
-            "track.uri (%s) does not answer: %s. The run goes on, its records wait in %s.",
-            hide_password(uri),
-            hide_password(str(error)),
-            run.path("tracking"),
+            "%s The run goes on, its records wait in %s.",
+            explain(uri, error),
+            run.path(RunDir.TRACKING),
         )
 
 
 def _find_experiment(client: Any, uri: str, name: str) -> str:
-    """The experiment's id; with sqlite its artifacts stand beside the database."""
+    """The experiment's id, made where there is none.
+
+    With sqlite its files stand beside the database. One whose files stand beside another
+    database (a folder of runs that was copied) is left alone, and gets a sibling.
+    """
     from mlflow.exceptions import MlflowException
 
-    if (known := client.get_experiment_by_name(name)) is None:
-        artifacts = None
-        if (file := database_file(uri)) is not None:
-            artifacts = Storage(os.path.dirname(Storage(file).url)).path("mlartifacts")
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        known = client.get_experiment_by_name(name)  # another driver was faster
-    return str(known.experiment_id)
+    artifacts, first = _artifact_folder(uri), name
+    for number in count(2):
+        known = client.get_experiment_by_name(name)
+        if known is None:
+            try:
+                return str(client.create_experiment(name, artifact_location=artifacts))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            known = client.get_experiment_by_name(name)  # another driver was faster
+        elsewhere = _files_elsewhere(known.artifact_location, artifacts)
+        if not elsewhere:
+            if known.lifecycle_stage == "deleted":
+                raise ValueError(
+                    f"experiment {known.experiment_id} must be in the 'active' state, and "
+                    f"{name} is deleted"
+                )
+            return str(known.experiment_id)
+        old, name = name, f"{first}-{number}"
+        print(f"experiment {name}: {old} has its files in {elsewhere}", flush=True)
+    raise AssertionError("numbers do not end")
+
+
+def _artifact_folder(uri: str) -> str | None:
+    """Where an sqlite database's runs have their files; a server knows that itself."""
+    file = database_file(uri)
+    if file is None:
+        return None
+    return Storage(os.path.dirname(Storage(file).url)).path(ARTIFACTS)
+
+
+def _files_elsewhere(location: str, artifacts: str | None) -> str:
+    """Where files are that stand beside another sqlite database; "" if they do not."""
+    place = unquote(location.removeprefix("file://"))
+    ours = artifacts is not None and f"/{ARTIFACTS}/" in f"{place}/"
+    return place if ours and not f"{place}/".startswith(f"{artifacts}/") else ""
 
 
 def describe(
@@ -123,7 +168,7 @@ def describe(
     every = [Param(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in params.items()]
     for batch in batches(every, PARAMS_PER_CALL):
         client.log_batch(run_id, params=batch)
-    some = [RunTag(clean_name(k), str(v)[:LONGEST_PARAM]) for k, v in tags.items()]
+    some = [RunTag(clean_name(k), str(v)[:LONGEST_TAG]) for k, v in tags.items()]
     for batch in batches(some, PARAMS_PER_CALL):
         client.log_batch(run_id, tags=batch)
 
@@ -134,21 +179,19 @@ def _warning_only(uri: str, words: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning(
-            "track.uri (%s) %s (%s).", hide_password(uri), words, hide_password(str(error))
-        )
+        log.warning("%s %s", explain(uri, error), words)
 
 
 def tag_run(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run; a server that is away is only warned about."""
-    with _warning_only(tracking_uri, "does not take tags"):
+    with _warning_only(tracking_uri, "The run has no new tags."):
         describe(make_client(tracking_uri), run_id, {}, tags)
 
 
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:
     """Set "FINISHED", "FAILED" or "KILLED"; a server that is away is only warned about."""
     end_time = time.time_ns() // 1_000_000
-    with _warning_only(tracking_uri, "does not answer: the run's status stays as it is"):
+    with _warning_only(tracking_uri, "The run's status stays as it is."):
         make_client(tracking_uri).set_terminated(run_id, status=status, end_time=end_time)
 
 

@@ -3,11 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking.answers import explain
 from cbdm_scale.tracking.client import clean_name, hide_password, import_mlflow
 from cbdm_scale.tracking.sender import Sender
 from cbdm_scale.tracking.spool import Spool
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 class Tracker(Protocol):
     """Receives numbers; the methods here do nothing. ``step``: images that all ranks saw."""
+
+    why: str
+    """Why records wait; "" while none do."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log metrics by name."""
@@ -49,6 +53,8 @@ class Tracker(Protocol):
 class NoTracker(Tracker):
     """Keeps nothing: of the other ranks, and of a run without MLflow."""
 
+    why = ""
+
 
 class MlflowTracker:
     """Logs to one MLflow run through the spool in the run folder.
@@ -57,9 +63,17 @@ class MlflowTracker:
     the spool, also over restarts of the run. What a restarted run logs again is dropped.
     """
 
-    def __init__(self, run: Storage, tracking_uri: str, run_id: str) -> None:
+    def __init__(
+        self,
+        run: Storage,
+        tracking_uri: str,
+        run_id: str,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """``say`` gets a line where the server does not answer; None: a warning in the log."""
         import_mlflow()  # here and not in the thread, which would share the import lock
-        self._uri = tracking_uri
+        self._uri, self._say = tracking_uri, say or log.warning
+        self.why = ""
         self.spool = Spool(run.child(RunDir.TRACKING))
         self._sender = Sender(run, tracking_uri, run_id)
         self._poll_s = POLL_LOCAL_S if run.is_local else POLL_REMOTE_S
@@ -97,6 +111,7 @@ class MlflowTracker:
         if not self._thread.is_alive():
             self.spool.close()
         if self.spool.unsent:
+            self.why = self.why or f"{timeout_s:g} s were too short for them."
             log.warning(
                 "%d records for %s wait in %s: the same command sends them.",
                 self.spool.unsent,
@@ -115,17 +130,13 @@ class MlflowTracker:
                     if self._is_over():
                         return
                 if failures:
-                    log.warning("%s answers again, nothing is lost.", hide_password(self._uri))
-                failures = 0
+                    self._say(f"{hide_password(self._uri)} answers again, nothing is lost.")
+                failures, self.why = 0, ""
             except Exception as error:  # whatever it is, training must go on
+                before, self.why = self.why, explain(self._uri, error)
                 failures += 1
-                if failures == 1:
-                    log.warning(
-                        "%s does not take records (%s); training goes on, they wait in %s.",
-                        hide_password(self._uri),
-                        hide_password(str(error)),
-                        self.spool.folder.url,
-                    )
+                if not before:
+                    self._say(f"{self.why} Training goes on, its numbers wait on disk.")
             if self._is_over() or (self._deadline and not self.spool.unsent):
                 return
             pause = min(2.0 ** (failures - 1), LONGEST_PAUSE_S) if failures else self._poll_s
