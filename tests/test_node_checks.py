@@ -10,6 +10,7 @@ from ray_tools import command, run
 from cbdm_scale.cluster import Problem
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.devices import gpu_names
 from cbdm_scale.runs import node_checks as module
 from cbdm_scale.runs.node_checks import check_nodes, meet
 from cbdm_scale.storage.folder import Storage
@@ -18,8 +19,14 @@ from cbdm_scale.storage.folder import Storage
 class FakeNodes:
     """Nodes that answer here; ``change`` makes of (node, question) what one of them does."""
 
-    def __init__(self, *names, change=lambda name, question: question):
-        self.names, self.change = list(names), change
+    def __init__(self, *names, change=lambda name, question: question, gpus=None):
+        """gpus: what ``ask_gpus`` says of each node that has GPUs, two each."""
+        self.names, self.change, self.gpus = list(names), change, gpus or {}
+        self.num_gpus = [2 * (name in self.gpus) for name in names]
+
+    def ask_gpus(self, question):
+        assert question is gpu_names
+        return [self.gpus.get(name) for name in self.names]
 
     def ask(self, questions):
         answers = []
@@ -138,6 +145,25 @@ def test_a_database_outside_the_storage_must_be_shared_too(ready, tmp_path):
 
     (line,) = refusal(FakeNodes("a", change=change), (*ready[:2], uri))
     assert line.startswith(f"node a does not share track.uri ({tmp_path}/elsewhere)")
+
+
+def test_a_node_whose_gpus_do_not_work_is_named_with_the_reason_once(ready):
+    reason = "the NVIDIA driver, which is for CUDA 12.2, is too old for torch 2"
+    nodes = FakeNodes("a", "b", gpus={"a": ["H200", "H200"], "b": Problem(reason)})
+    (line,) = refusal(nodes, ready)
+    assert line.startswith(f"node b has 2 GPUs for Ray, and none that works: {reason}.")
+    assert "--cluster.device cpu" in line
+    on_cpu = replace(ready[0], cluster=replace(ready[0].cluster, device="cpu"))
+    assert check_nodes(nodes, on_cpu, *ready[1:]) == ["a", "b"]
+
+
+def test_the_gpus_of_every_node_are_said(ready):
+    gpus = {"a": ["H200", "H200"], "b": None}
+    assert check_nodes(FakeNodes("a", "b", "c", gpus=gpus), *ready) == [
+        "a, 2 x H200",
+        "b, 2 GPUs, all taken now and not looked at",
+        "c, no GPU and so no worker",
+    ]
 
 
 @pytest.mark.ray

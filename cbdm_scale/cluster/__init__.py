@@ -13,7 +13,7 @@ ray.
 """
 
 from cbdm_scale.cluster.background import BackgroundWorker, Finished
-from cbdm_scale.cluster.connect import alive_nodes, connect, in_cluster
+from cbdm_scale.cluster.connect import alive_nodes, connect, in_cluster, max_resources
 from cbdm_scale.cluster.launch import launch
 from cbdm_scale.cluster.options import (
     ClusterConfig,
@@ -44,6 +44,7 @@ __all__ = [
     "connect",
     "in_cluster",
     "launch",
+    "max_resources",
     "on_gpus",
     "run_jobs",
     "wants_gpus",

@@ -30,6 +30,8 @@ class _ProbeActor:
 
 START_S = 60.0
 """Seconds that a node gets to start a process at least, however short cluster.timeout_s is."""
+GPU_SLICE = 0.01
+"""Share of a GPU that a process has which asks about GPUs: without one Ray shows it none."""
 
 
 class Nodes:
@@ -44,29 +46,51 @@ class Nodes:
         self.names = [
             f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})" for node in nodes
         ]
-        actor = ray.remote(num_cpus=0)(_ProbeActor)
-        self._probes = [
-            actor.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote()
-            for node in nodes
-        ]
+        self.num_gpus = [int(node["Resources"].get("GPU", 0)) for node in nodes]
+        """Of each node, as Ray counts them."""
+        self._actor = ray.remote(num_cpus=0)(_ProbeActor)
+        self._places = [NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
+        self._probes = [self._start(place) for place in self._places]
+
+    def _start(self, place: Any, gpus: float = 0) -> Any:
+        return self._actor.options(scheduling_strategy=place, num_gpus=gpus).remote()
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         """One question a node -> its answer, or the ``Problem`` that it has with it."""
+        return self._ask(self._probes, questions, self.timeout_s)
+
+    def ask_gpus(self, question: Question) -> list[Any]:
+        """The answer of a process with a slice of a GPU on every node that has GPUs.
+
+        None for a node without, and where all GPUs are taken: who trains there waits for one.
+        """
         import ray
 
-        refs = [
-            probe.answer.remote(question)
-            for probe, question in zip(self._probes, questions, strict=True)
-        ]
+        answers: list[Any] = [None] * len(self.names)
+        if not ray.available_resources().get("GPU", 0):
+            return answers
+        rows = [i for i, number in enumerate(self.num_gpus) if number]
+        probes = [self._start(self._places[i], GPU_SLICE) for i in rows]
+        self._probes += probes
+        found = self._ask(probes, [question] * len(probes), START_S)
+        for i, answer in zip(rows, found, strict=True):
+            answers[i] = None if answer == self._silent(START_S) else answer
+        return answers
+
+    def _ask(
+        self, probes: Sequence[Any], questions: Sequence[Question], seconds: float
+    ) -> list[Any]:
+        import ray
+
+        pairs = zip(probes, questions, strict=True)
+        refs = [probe.answer.remote(question) for probe, question in pairs]
         if not refs:
             return []
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=self.timeout_s)
-        return [self._get(ref) if ref in ready else self._silent() for ref in refs]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=seconds)
+        return [self._get(ref) if ref in ready else self._silent(seconds) for ref in refs]
 
-    def _silent(self) -> Problem:
-        return Problem(f"no answer within {self.timeout_s:g} s")
+    def _silent(self, seconds: float) -> Problem:
+        return Problem(f"no answer within {seconds:g} s")
 
     def _get(self, ref: Any) -> Any:
         import ray

@@ -3,7 +3,7 @@
 Connects the plain parts of sampling and evaluation to a run: configuration, ranks, storage.
 Images are counted in shares, one for each training worker, and the shares summed in their
 order: the scores have the same bits from all ranks together as from a process that makes every
-share by itself (``evaluate_alone``).
+share by itself (``evaluate_alone``), on CPUs, and with train.deterministic on GPUs.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 Images are read once, a chunk at a time, and never held; features go to a file that is mapped
 into memory. The chunks do not depend on the workers, so one worker and a hundred give the same
-bits. What is there is not computed again, and an extraction
+bits, on CPUs and on GPUs of one kind. What is there is not computed again, and an extraction
 that was interrupted goes on. A folder is named after everything that decides its content:
 
     <folder>/<key>/about.json      what it is

@@ -178,7 +178,8 @@ def launch_run(
     wait_until_free(run, doing)
     cluster.connect(config.cluster)
     uri = config.track.uri or tracking.default_tracking_uri(storage)
-    if len(cluster.alive_nodes()) > 1:
+    on_gpus = cluster.wants_gpus(config.cluster, cluster.max_resources())
+    if on_gpus or len(cluster.alive_nodes()) > 1:
         print(look_at_nodes(config, manifest, uri), flush=True)
     open_run_dir(config, manifest)
     about = {

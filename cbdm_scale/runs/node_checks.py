@@ -18,6 +18,7 @@ from cbdm_scale import __version__, cluster, tracking
 from cbdm_scale.cluster import Problem
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.devices import gpu_names
 from cbdm_scale.storage.folder import Storage
 
 
@@ -25,9 +26,14 @@ class Nodes(Protocol):
     """The nodes as ``cluster.Nodes`` asks them."""
 
     names: list[str]
+    num_gpus: list[int]
 
     def ask(self, questions: Sequence[Callable[[], Any]]) -> list[Any]:
         """The answer of every node to its question, or a ``Problem``."""
+        ...
+
+    def ask_gpus(self, question: Callable[[], Any]) -> list[Any]:
+        """The same from where GPUs are seen; None for a node without, or with none free."""
         ...
 
 
@@ -114,6 +120,25 @@ def _check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
     return problems
 
 
+def _check_gpus(nodes: Nodes) -> tuple[list[str], list[str]]:
+    """Problems, and the nodes' names with their GPUs."""
+    problems, named = [], []
+    answers = nodes.ask_gpus(gpu_names)
+    for name, number, found in zip(nodes.names, nodes.num_gpus, answers, strict=True):
+        if not number:
+            named.append(f"{name}, no GPU and so no worker")
+        elif found is None:
+            named.append(f"{name}, {number} GPUs, all taken now and not looked at")
+        elif isinstance(found, Problem):
+            problems.append(
+                f"node {name} has {number} GPUs for Ray, and none that works: {found.reason}. "
+                "--cluster.device cpu trains without."
+            )
+        else:
+            named.append(f"{name}, {number} x {found[0]}")
+    return problems, named
+
+
 def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
     question = partial(tracking.check_server, uri)
     answers = nodes.ask([question] * len(nodes.names))
@@ -125,12 +150,18 @@ def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
     ]
 
 
-def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> None:
-    """ValueError names every node, what it lacks, and the way out."""
+def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> list[str]:
+    """The nodes' names, with their GPUs where workers get some.
+
+    ValueError names every node that is not ready, what it lacks, and the way out.
+    """
+    named = nodes.names
     problems = _check_versions(nodes)
     if not problems:  # who cannot run the code cannot answer the rest
+        if cluster.wants_gpus(config.cluster, {"GPU": sum(nodes.num_gpus)}):
+            problems, named = _check_gpus(nodes)
         storage = Storage(config.cluster.storage)
-        problems = _check_data(nodes, config.data.root, manifest)
+        problems += _check_data(nodes, config.data.root, manifest)
         problems += _check_shared(nodes, "cluster.storage", storage)
         database = tracking.database_file(uri)
         if database is None:
@@ -140,6 +171,7 @@ def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> N
             problems += _check_shared(nodes, "track.uri", folder)
     if problems:
         raise ValueError("\n".join(["the cluster is not ready.", *problems]))
+    return named
 
 
 def look_at_nodes(config: Config, manifest: Manifest, uri: str) -> str:
@@ -147,10 +179,10 @@ def look_at_nodes(config: Config, manifest: Manifest, uri: str) -> str:
     began = time.monotonic()
     nodes = cluster.Nodes(config.cluster.timeout_s)
     try:
-        check_nodes(nodes, config, manifest, uri)
+        named = check_nodes(nodes, config, manifest, uri)
     finally:
         nodes.close()
     return (
-        f"nodes {', '.join(nodes.names)} see code, data, storage and tracker "
+        f"nodes {'; '.join(named)} see code, data, storage and tracker "
         f"({time.monotonic() - began:.0f} s)"
     )
