@@ -1,15 +1,20 @@
 """The kernel against torch's own operations; Triton's interpreter runs it (conftest.py)."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from test_backbones import shaken
 from torch import Tensor
 
 from cbdm_scale.models import norm
+from cbdm_scale.models.build import build
 from cbdm_scale.models.norm import GroupNorm
 from cbdm_scale.models.norm_kernel import group_norm
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
 
 
 def images(n: int, channels: int, size: int, dtype: torch.dtype) -> Tensor:
@@ -22,7 +27,7 @@ def gradients(y: Tensor, dy: Tensor, *given: Tensor) -> list[Tensor]:
     return [g.double() for g in torch.autograd.grad(y, given, dy.to(y.dtype))]
 
 
-@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("shifted", [True, False])
 @pytest.mark.parametrize(
     ("n", "channels", "groups", "size", "dtype"),
     [
@@ -36,22 +41,25 @@ def gradients(y: Tensor, dy: Tensor, *given: Tensor) -> list[Tensor]:
     ],
 )
 def test_the_kernel_is_group_norm_and_silu_with_all_gradients(
-    n, channels, groups, size, dtype, silu
+    n, channels, groups, size, dtype, shifted
 ):
+    """Also of images with a number added to each channel of each; that without SiLU."""
     x = images(n, channels, size, dtype)
     weight = (1 + 0.3 * torch.randn(channels)).requires_grad_()
     bias = (0.3 * torch.randn(channels)).requires_grad_()
+    shift = (2 * torch.randn(n, channels)).requires_grad_() if shifted else None
     dy = torch.randn_like(x, dtype=torch.float32)
-    y = group_norm(x, weight, bias, groups, 1e-5, silu)
-    exact = F.group_norm(x.double(), groups, weight.double(), bias.double())
-    exact = F.silu(exact) if silu else exact
+    y = group_norm(x, weight, bias, groups, 1e-5, not shifted, shift)
+    whole = x.double() if shift is None else x.double() + shift.double()[:, :, None, None]
+    exact = F.group_norm(whole, groups, weight.double(), bias.double())
+    exact = exact if shifted else F.silu(exact)
     assert y.dtype == torch.float32 and y.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=2e-5)
-    found = gradients(y, dy, x, weight, bias)
-    expected = gradients(exact, dy, x, weight, bias)
+    given = [one for one in (x, weight, bias, shift) if one is not None]
+    found, expected = gradients(y, dy, *given), gradients(exact, dy, *given)
     rounding = 1e-5 if dtype == torch.float32 else 8e-3  # the interpreter cuts bf16 off
     for mine, theirs in zip(found, expected, strict=True):
-        assert (mine - theirs).norm() < rounding * theirs.norm() + 1e-4
+        assert (mine - theirs).norm() < rounding * theirs.norm() + 1e-3 * shifted + 1e-4
 
 
 def test_under_autocast_the_kernel_rounds_as_the_next_layer_would():
@@ -98,10 +106,40 @@ def test_without_triton_there_is_a_line_and_torchs_operations(on_gpu):
     assert norm.fused() is None  # once
 
 
-def test_the_kernel_is_for_float32_weights_and_images_in_channels_last():
-    layer, x = GroupNorm(4, 16), images(2, 16, 4, torch.bfloat16)
-    assert layer._fits(x)
-    assert not layer._fits(x.contiguous())
-    assert not layer._fits(x.double())
-    assert not layer._fits(x.flatten(2))
-    assert not layer.double()._fits(x)
+def test_the_kernel_is_for_float32_weights_and_images_in_channels_last_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(norm, "fused", lambda: group_norm)
+
+    class OnGPU(Tensor):
+        is_cuda = True
+
+    layer = GroupNorm(4, 16)
+    x = images(2, 16, 4, torch.bfloat16).detach().as_subclass(OnGPU)
+    assert layer._kernel(x) is group_norm
+    for other in (x.as_subclass(Tensor), x.contiguous(), x.double(), x.flatten(2)):
+        assert layer._kernel(other) is None
+    assert layer.double()._kernel(x) is None
+
+
+def test_a_network_with_the_kernel_is_that_without(monkeypatch):
+    """Prediction and all gradients: the shift of a norm is what stands before it elsewhere."""
+    model = UNetConfig(channels=8, multipliers=(1,), num_blocks=1, attention=(), groups=4)
+    model = replace(model, dropout=0.0)
+    spec = NetworkSpec(model=model, channels=3, image_size=4, num_classes=5)
+    net = shaken(build(spec)).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    called = []
+
+    def kernel(*given):
+        called.append(len(given))
+        return group_norm(*given)
+
+    def prediction_and_gradients():
+        out = net(x, torch.tensor([5, 900]), torch.tensor([1, 4]))
+        return [out, *torch.autograd.grad(out.square().mean(), net.parameters())]
+
+    expected = prediction_and_gradients()
+    monkeypatch.setattr(GroupNorm, "_kernel", lambda self, x: kernel)
+    for mine, theirs in zip(prediction_and_gradients(), expected, strict=True):
+        assert (mine - theirs).norm() < 1e-5 * theirs.norm() + 1e-7
+    norms = sum(isinstance(one, GroupNorm) for one in net.modules())
+    assert len(called) == norms and called.count(7) == 5  # a block's second norm is shifted

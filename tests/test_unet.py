@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cbdm_scale.models.build import build
 from cbdm_scale.models.norm import GroupNorm
@@ -181,6 +182,27 @@ def test_norms_of_bf16_images_are_exact_to_float32(memory_format):
         found = norm(x)
     expected = F.group_norm(x.double(), 8)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+
+
+def test_attention_of_images_in_channels_last_is_flash_attention_without_copies():
+    """Query, key and value are views whose channels lie together, and so is the result."""
+    calls = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append((str(func), args))
+            return func(*args, **(kwargs or {}))
+
+    layer = Attention(64, 32).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 64, 4, 4).to(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), Calls():
+        out = layer(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert not [name for name, _ in calls if "clone" in name or "copy_" in name]
+    [tokens] = [args[:3] for name, args in calls if "flash_attention" in name]
+    for one in tokens:
+        assert one.shape == (2, 1, 16, 64) and one.dtype == torch.bfloat16
+        assert one.stride(-1) == 1 and one.stride(-2) == 3 * 64
 
 
 # ----------------------------------------------------------------------------

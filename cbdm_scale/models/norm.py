@@ -30,21 +30,36 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) -> same shape, in the dtype of the weights (the kernel: of autocast)."""
-        if x.is_cuda and self._fits(x) and (kernel := fused()):
+        if kernel := self._kernel(x):
             return kernel(x, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         x = x.to(self.weight.dtype)
         h = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         return F.silu(h) if self.silu else h
 
-    def _fits(self, x: Tensor) -> bool:
-        """Whether the kernel is for such images; a compiler fuses the operations itself."""
-        return (
+    def after(self, layer: nn.Conv2d, x: Tensor, shift: Tensor) -> Tensor:
+        """The norm of layer(x) + shift, with shift (N, C) the same for all pixels.
+
+        The kernel adds the shift, and the layer's bias, to what the layer makes without.
+        """
+        kernel = self._kernel(x)
+        if kernel is None or layer.bias is None:
+            out: Tensor = self(layer(x) + shift[:, :, None, None])
+            return out
+        h = F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+        h = h.contiguous(memory_format=torch.channels_last)
+        affine = self.weight, self.bias
+        return kernel(h, *affine, self.num_groups, self.eps, self.silu, shift + layer.bias)
+
+    def _kernel(self, x: Tensor) -> Callable[..., Tensor] | None:
+        """The kernel, if it is for such images; a compiler fuses torch's operations itself."""
+        fits = (
             x.ndim == 4
             and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
             and self.weight.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last)
             and not torch.compiler.is_compiling()
         )
+        return fused() if fits and x.is_cuda else None
 
 
 def is_eager() -> bool:

@@ -52,6 +52,7 @@ def _through_silu(dy, z, SILU: tl.constexpr):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward(  # type: ignore[no-untyped-def]
     x,
+    shift,
     y,
     weight,
     bias,
@@ -66,6 +67,7 @@ def _forward(  # type: ignore[no-untyped-def]
     GROUPS: tl.constexpr,
     ROWS: tl.constexpr,
     SILU: tl.constexpr,
+    SHIFTED: tl.constexpr,
 ):
     image = tl.program_id(0).to(tl.int64)
     group, channel, inside = _channels(tl.program_id(1), groups, SIZE, PADDED, GROUPS)
@@ -86,6 +88,10 @@ def _forward(  # type: ignore[no-untyped-def]
         m += delta * (here / total)
         m2 += tl.sum(away * away, 0) + delta * delta * (count * here / total)
         count = total
+    s = tl.zeros([GROUPS * PADDED], tl.float32)
+    if SHIFTED:
+        s = tl.load(shift + image * channels + channel, inside, 0.0)
+    m += s
     mu = _of_group(m, PADDED, GROUPS) / SIZE
     apart = tl.where(inside, m - mu, 0.0)
     var = _of_group(m2 + count * apart * apart, PADDED, GROUPS) / (count * SIZE)
@@ -101,7 +107,7 @@ def _forward(  # type: ignore[no-untyped-def]
         there = (row < pixels)[:, None] & inside[None, :]
         at = start + row[:, None] * channels + channel[None, :]
         v = tl.load(x + at, there, 0.0).to(tl.float32)
-        z = (v - mu[None, :]) * w[None, :] + b[None, :]
+        z = (v - (mu - s)[None, :]) * w[None, :] + b[None, :]
         if SILU:
             z = z * tl.sigmoid(z)
         tl.store(y + at, z.to(y.dtype.element_ty), there)
@@ -110,6 +116,7 @@ def _forward(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _backward(  # type: ignore[no-untyped-def]
     x,
+    shift,
     dy,
     dx,
     weight,
@@ -118,6 +125,7 @@ def _backward(  # type: ignore[no-untyped-def]
     rstd,
     dweight,
     dbias,
+    dshift,
     pixels,
     channels,
     groups,
@@ -126,11 +134,14 @@ def _backward(  # type: ignore[no-untyped-def]
     GROUPS: tl.constexpr,
     ROWS: tl.constexpr,
     SILU: tl.constexpr,
+    SHIFTED: tl.constexpr,
 ):
     image = tl.program_id(0).to(tl.int64)
     group, channel, inside = _channels(tl.program_id(1), groups, SIZE, PADDED, GROUPS)
     start = image * pixels * channels
     mu = tl.load(mean + image * groups + group, inside, 0.0)
+    if SHIFTED:
+        mu -= tl.load(shift + image * channels + channel, inside, 0.0)
     r = tl.load(rstd + image * groups + group, inside, 0.0)
     w = tl.load(weight + channel, inside, 0.0).to(tl.float32)
     b = tl.load(bias + channel, inside, 0.0).to(tl.float32)
@@ -152,6 +163,7 @@ def _backward(  # type: ignore[no-untyped-def]
     size = pixels * SIZE * 1.0
     along = _of_group(w * dw, PADDED, GROUPS) / size
     level = _of_group(w * db, PADDED, GROUPS) / size
+    ds = tl.zeros([GROUPS * PADDED], tl.float32)
     for first in range(0, pixels, ROWS):
         row = first + tl.arange(0, ROWS)
         there = (row < pixels)[:, None] & inside[None, :]
@@ -162,9 +174,14 @@ def _backward(  # type: ignore[no-untyped-def]
         d = _through_silu(d, h * w[None, :] + b[None, :], SILU)
         d = (d * w[None, :] - level[None, :] - h * along[None, :]) * r[None, :]
         tl.store(dx + at, d.to(dx.dtype.element_ty), there)
+        ds += tl.sum(tl.where(there, d, 0.0), 0)
+    if SHIFTED:
+        tl.store(dshift + image * channels + channel, ds, inside)
 
 
-def _launch(kernel: Any, x: Tensor, groups: int, silu: bool, *given: Any) -> None:
+def _launch(
+    kernel: Any, x: Tensor, groups: int, given: tuple[Any, ...], **switches: bool
+) -> None:
     n, channels = x.shape[:2]
     pixels, size = x.shape[2] * x.shape[3], channels // groups
     padded = triton.next_power_of_2(size)
@@ -177,8 +194,8 @@ def _launch(kernel: Any, x: Tensor, groups: int, silu: bool, *given: Any) -> Non
         "PADDED": padded,
         "GROUPS": block,
         "ROWS": min(triton.next_power_of_2(pixels), max(1, TILE // (block * padded))),
-        "SILU": silu,
         "num_warps": 8,
+        **switches,
     }
     with torch.cuda.device_of(x):
         kernel[n, triton.cdiv(groups, block)](*given, **options)
@@ -191,6 +208,7 @@ class _GroupNorm(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
+        shift: Tensor | None,
         weight: Tensor,
         bias: Tensor,
         groups: int,
@@ -202,35 +220,47 @@ class _GroupNorm(torch.autograd.Function):
         y = torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
         mean, rstd = weight.new_empty(2, n, groups)
         sizes = x.shape[2] * x.shape[3], channels, groups
-        _launch(_forward, x, groups, silu, x, y, weight, bias, mean, rstd, *sizes, eps)
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        given = x, x if shift is None else shift, y, weight, bias, mean, rstd, *sizes, eps
+        _launch(_forward, x, groups, given, SILU=silu, SHIFTED=shift is not None)
+        ctx.save_for_backward(x, shift, weight, bias, mean, rstd)
         ctx.groups, ctx.silu = groups, silu
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
+        x, shift, weight, bias, mean, rstd = ctx.saved_tensors
         n, channels = x.shape[:2]
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x, memory_format=torch.channels_last)
         shares = weight.new_empty(2, n, channels)
+        dshift = None if shift is None else torch.empty_like(shift)
         sizes = x.shape[2] * x.shape[3], channels, ctx.groups
-        given = x, dy, dx, weight, bias, mean, rstd, *shares, *sizes
-        _launch(_backward, x, ctx.groups, ctx.silu, *given)
+        if shift is None:
+            given = x, x, dy, dx, weight, bias, mean, rstd, *shares, x, *sizes
+        else:
+            given = x, shift, dy, dx, weight, bias, mean, rstd, *shares, dshift, *sizes
+        _launch(_backward, x, ctx.groups, given, SILU=ctx.silu, SHIFTED=shift is not None)
         dweight, dbias = shares.sum(1)
-        return dx, dweight, dbias, None, None, None, None
+        return dx, dshift, dweight, dbias, None, None, None, None
 
 
 def group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """x (N, C, H, W) in channels_last, weight and bias (C,) float32 -> same shape and layout.
 
-    The result is float32, or what autocast rounds to where it is on. Gradients are for x,
-    weight and bias; there are none of gradients.
+    ``shift`` (N, C) is added to every pixel of x first. The result is float32, or what autocast
+    rounds to where it is on. Gradients are for all tensors; there are none of gradients.
     """
+    shift = None if shift is None else shift.float().contiguous()
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    out: Tensor = _GroupNorm.apply(x, weight, bias, groups, eps, silu, dtype)
+    out: Tensor = _GroupNorm.apply(x, shift, weight, bias, groups, eps, silu, dtype)
     return out

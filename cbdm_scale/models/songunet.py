@@ -118,8 +118,8 @@ class Block(nn.Module):
             h, x = self.resample.down(h), self.resample.down(x)
         elif self.way == "up":
             h, x = self.resample.up(h), self.resample.up(x)
-        h = self.conv_1(h) + self.emb(emb)[:, :, None, None]
-        h = self.conv_2(self.dropout(self.norm_2(h)))
+        h = self.norm_2.after(self.conv_1, h, self.emb(emb))
+        h = self.conv_2(self.dropout(h))
         out: Tensor = (h + self.shortcut(x)) * RESCALE
         if self.attention is not None:
             out = self.attention(out) * RESCALE

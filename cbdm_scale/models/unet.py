@@ -74,9 +74,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (N, C, H, W) and emb (N, D), already through its SiLU, which all blocks share."""
-        h = self.conv_1(self.norm_1(x))
-        h = h + self.emb(emb)[:, :, None, None]
-        h = self.conv_2(self.dropout(self.norm_2(h)))
+        h = self.norm_2.after(self.conv_1, self.norm_1(x), self.emb(emb))
+        h = self.conv_2(self.dropout(h))
         out: Tensor = self.attention(h + self.shortcut(x))
         return out
 
