@@ -116,7 +116,7 @@ def test_every_micro_batch_brings_its_own_numbers():
     parts = on_device(batch, inputs.draw, micro_batch=3)
     list(backward(TinyNet(), loss, parts, OneProcess(), precision="fp32"))
     assert [len(part) for part in told] == [3, 3, 2]
-    assert torch.equal(torch.cat(told), batch.augment)
+    assert all(torch.equal(part, batch.augment[i::3]) for i, part in enumerate(told))
 
 
 def test_a_fresh_augment_layer_changes_nothing_and_learns():

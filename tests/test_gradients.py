@@ -43,7 +43,8 @@ def test_micro_batches_give_the_same_gradient(micro_batch):
     (whole,) = gradients(net)
     parts = gradients(again, micro_batch=micro_batch)
     assert len(parts) == -(-BATCH // micro_batch)
-    torch.testing.assert_close(torch.cat([p["total"] for p in parts]), whole["total"])
+    for first, part in enumerate(parts):
+        torch.testing.assert_close(part["total"], whole["total"][first :: len(parts)])
     for a, b in zip(net.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 

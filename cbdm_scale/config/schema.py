@@ -46,6 +46,7 @@ RUNTIME_OPTIONS = (
     "train.micro_batch",
     "train.channels_last",
     "train.compile",
+    "train.graph",
     "train.deterministic",
     "train.keep_checkpoints",
     "train.max_bad_steps",

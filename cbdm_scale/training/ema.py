@@ -44,6 +44,8 @@ class EMA:
         self.ramp = ramp
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
         self.running = RunningAverage(self.net.parameters())
+        self.varies = ramp > 0
+        """Whether the decay is another in every step."""
 
     def decay(self, images_seen: int, batch_size: int) -> float:
         """Weight of the old average in a step of ``batch_size`` images."""

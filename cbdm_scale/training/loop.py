@@ -16,6 +16,7 @@ from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
+from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.options import TrainConfig, per_rank
 from cbdm_scale.training.state import State
@@ -73,6 +74,7 @@ def train(
     module = torch.compile(state.net) if config.compile else state.net
     net = world.wrap(cast(nn.Module, module))
     step = TrainStep(state, net, inputs.loss, config, world)
+    take_step = graphed(step, config, world, callbacks.log)
     guard, meter = NonFiniteGuard(config.max_bad_steps), Meter(world)
     feed = Feed(state, inputs, config, world, callbacks, meter)
     buckets_settled = world.size == 1
@@ -101,7 +103,7 @@ def train(
             dropout = f"dropout/{progress.steps}/{world.rank}"
             seed_dropout(world.device, rng.make_key(inputs.seed, dropout)[0])
             rates = step.rates(progress.num_seen)
-            result = step(parts, rates)
+            result = take_step(parts, rates)
         except torch.OutOfMemoryError as error:
             feed.begin(error)
             continue

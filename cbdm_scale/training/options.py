@@ -79,6 +79,10 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with torch.compile."""
 
+    graph: Literal["auto", "on", "off"] = "auto"
+    """Record the whole step as a CUDA graph, which costs the host next to nothing; auto is on
+    where a run has one GPU. The memory of a step then is its own: nothing else can use it."""
+
     deterministic: bool = False
     """On GPUs, only kernels that give the same bits each time, some of which are slower: then a
     resumed run ends bit for bit as the unbroken one, on the same kind of GPU. On CPUs it always

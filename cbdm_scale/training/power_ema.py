@@ -58,6 +58,9 @@ def combination(kept: Sequence[Profile], wanted: Profile) -> NDArray[np.float64]
 class PowerEMA:
     """A running average with a power-function profile (EDM2, Equation 4 in images)."""
 
+    varies = True
+    """The decay is another in every step."""
+
     def __init__(self, net: nn.Module, width: float):
         self.width, self.gamma = width, gamma_of(width)
         self.averages = {name: p.detach().clone() for name, p in net.named_parameters()}

@@ -4,7 +4,7 @@ Shapes: n = images of a micro-batch, C, H, W = image.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,17 @@ class MicroBatch:
         found = (self.x, self.mirrored, self.y, self.drawn.data)
         return [tensor for tensor in found if tensor is not None]
 
+    @property
+    def shapes(self) -> tuple[object, ...]:
+        """What is the same for all micro-batches that one graph can read."""
+        return (*((tensor.shape, tensor.dtype) for tensor in self.tensors), self.drawn.layout)
+
+    def clone(self) -> "MicroBatch":
+        """The same in memory of its own."""
+        mirrored = None if self.mirrored is None else self.mirrored.clone()
+        drawn = replace(self.drawn, data=self.drawn.data.clone())
+        return replace(self, x=self.x.clone(), mirrored=mirrored, y=self.y.clone(), drawn=drawn)
+
 
 class Transfer:
     """Brings batches to a device on a stream of its own, while the step before computes.
@@ -60,10 +71,14 @@ class Transfer:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def begin(self, batch: Batch) -> list[MicroBatch]:
-        """The micro-batches of a batch; usable after ``finish``."""
+        """The micro-batches of a batch; usable after ``finish``.
+
+        Their images are equally spaced: so each holds the same number of those of a window
+        (`HostDraws.window`), as the ranks do.
+        """
         n = len(batch.y)
-        size = self.micro_batch or n
-        parts = [slice(begin, min(begin + size, n)) for begin in range(0, n, size)]
+        num_parts = -(-n // (self.micro_batch or n))
+        parts = [slice(first, None, num_parts) for first in range(num_parts)]
         with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             return [self._part(batch, part) for part in parts]
 
@@ -78,17 +93,19 @@ class Transfer:
         return parts
 
     def _part(self, batch: Batch, part: slice) -> MicroBatch:
-        augment = None if batch.augment is None else batch.augment[part]
+        images = batch.sample_ids[part].contiguous()
+        augment = None if batch.augment is None else batch.augment[part].contiguous()
         return MicroBatch(
             self._move(batch.x[part]),
             None if batch.mirrored is None else self._move(batch.mirrored[part]),
             self._move(batch.y[part]),
-            self.draw.on_host(batch.sample_ids[part], augment).to(self.device),
+            self.draw.on_host(images, augment).to(self.device),
             self.draw,
             self.layout,
         )
 
     def _move(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.contiguous()
         pinned = tensor if self.stream is None else tensor.pin_memory()
         return pinned.to(self.device, non_blocking=True)
 
