@@ -70,7 +70,7 @@ def measure(
     """A chunk, of few steps."""
     steps = 2 if context.tiny else 20
     make = maker(context, chunk, precision, omega, name=name, num_steps=steps)
-    a_step = context.seconds(lambda: make((0, chunk)), 3, 1) / steps
+    a_step = context.seconds(lambda: make((0, chunk)), 2, 1) / steps
     flops = (2 if omega else 1) * chunk * forward_flops(context.spec()) / a_step
     found = {
         "ms a step": 1e3 * a_step,
