@@ -41,15 +41,31 @@ COMMAND = Command(
 )
 
 
-def parse(argv: Sequence[str]) -> ClassifyOptions:
-    """The options; the data set decides whether images are mirrored."""
-    return with_values(_usual(typed := COMMAND.read(argv, lambda t: [_usual(t)])), typed)
+LITTLE_PIXELS = 10_000_000
+"""Pixels to show, of all seeds, that take about as long on a core as Ray to start."""
+
+
+def parse(argv: Sequence[str]) -> tuple[ClassifyOptions, Typed]:
+    """The options, and what was typed; the data set decides whether images are mirrored."""
+    typed = COMMAND.read(argv, lambda t: [_usual(t)])
+    return with_values(_usual(typed), typed), typed
 
 
 def _usual(typed: Typed) -> ClassifyOptions:
     dataset = canonical_name(typed.get("dataset", ClassifyOptions.dataset))
     row = next((PRESETS[key] for key in PRESETS if key[0] == dataset), None)
     return ClassifyOptions(data=RealData(flip=row().data.flip if row else True))
+
+
+def with_workers(options: ClassifyOptions, sets: "Sets") -> ClassifyOptions:
+    """The options where nobody said how many workers: for little work this process alone.
+
+    It follows from the work and not from the machine, because the result depends on it.
+    """
+    images = options.train.num_images(sets.train.count) * len(options.seeds)
+    if images * sets.manifest.image_size**2 > LITTLE_PIXELS:
+        return options
+    return replace(options, cluster=replace(options.cluster, workers=0))
 
 
 def identity(options: ClassifyOptions, sets: "Sets") -> dict[str, Any]:
@@ -66,7 +82,7 @@ def identity(options: ClassifyOptions, sets: "Sets") -> dict[str, Any]:
         "dataset_fingerprint": sets.manifest.fingerprint,
         "added": sets.added.fingerprint if sets.added else "",
         "flip": options.data.flip,
-        "workers": options.cluster.workers,
+        "workers": options.cluster.ranks,
         "train": fitted | {"images": options.train.num_images(sets.train.count)},
     }
 
@@ -97,7 +113,7 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
     return run
 
 
-def start(options: ClassifyOptions) -> int:
+def start(options: ClassifyOptions, typed: Typed) -> int:
     """Check, launch, and say how it went. The exit status."""
     from cbdm_scale import cluster, tracking
     from cbdm_scale.recognition.sets import find_sets
@@ -108,6 +124,8 @@ def start(options: ClassifyOptions) -> int:
 
         prepare_digits(root)
     sets = find_sets(root, options.dataset, options.add, options.add_per_class)
+    if "cluster.workers" not in typed:
+        options = with_workers(options, sets)
     cluster.connect(options.cluster)
     run = open_run_dir(options, identity(options, sets))
     uri = options.track.uri or tracking.default_tracking_uri(Storage(options.cluster.storage))
@@ -157,7 +175,7 @@ def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> di
             "run_folder": run.url,
         },
     )
-    print(f"run {name} in {run.url}, {options.cluster.workers} workers", flush=True)
+    print(f"run {name} in {run.url}, {options.cluster.words}", flush=True)
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(train_and_test, task=task, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
@@ -212,7 +230,8 @@ def resolve(options: ClassifyOptions) -> ClassifyOptions:
 @main_of
 def main(argv: Sequence[str]) -> int:
     """Train and test a classifier as the options say. The exit status."""
-    return start(resolve(parse(argv)))
+    options, typed = parse(argv)
+    return start(resolve(options), typed)
 
 
 if __name__ == "__main__":

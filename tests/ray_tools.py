@@ -85,7 +85,7 @@ def command(work: Path, name: str, workers: int, images: int, *more: str) -> lis
         *(sys.executable, "-m", "cbdm_scale.train", "--name", name),
         *("--data.root", str(work / "shards"), "--cluster.storage", str(work / "runs")),
         *("--cluster.workers", str(workers), "--train.total-images", str(images)),
-        *("--cluster.cpus-per-worker", str(min(1.0, 1.9 / workers)), *SMALL, *more),
+        *("--cluster.cpus-per-worker", str(min(1.0, 1.9 / max(workers, 1))), *SMALL, *more),
     ]
 
 

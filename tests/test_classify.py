@@ -9,19 +9,26 @@ import pytest
 from extractor_tools import load_extractor
 from ray_tools import logged_steps, run
 
-from cbdm_scale.classify import ClassifyOptions, identity, main, open_run_dir, parse
+from cbdm_scale.classify import (
+    ClassifyOptions,
+    identity,
+    main,
+    open_run_dir,
+    parse,
+    with_workers,
+)
 from cbdm_scale.recognition.sets import find_sets
 
 
 def test_the_data_set_decides_whether_images_are_mirrored():
-    assert not parse([]).data.flip
-    assert parse(["--dataset", "cifar100-lt"]).data.flip
-    assert parse(["--dataset", "my_own"]).data.flip
-    assert not parse(["--dataset", "cifar10_lt", "--data.no-flip"]).data.flip
+    assert not parse([])[0].data.flip
+    assert parse(["--dataset", "cifar100-lt"])[0].data.flip
+    assert parse(["--dataset", "my_own"])[0].data.flip
+    assert not parse(["--dataset", "cifar10_lt", "--data.no-flip"])[0].data.flip
 
 
 def test_the_defaults_are_those_of_long_tailed_recognition():
-    train = parse(["--dataset", "cifar100_lt"]).train
+    train = parse(["--dataset", "cifar100_lt"])[0].train
     assert (train.epochs, train.batch_size, train.lr, train.momentum) == (200, 128, 0.1, 0.9)
     assert train.weight_decay == 2e-4 and train.total_images == 0
 
@@ -66,7 +73,7 @@ def test_what_decides_a_result_is_in_its_identity_and_nothing_else(digits_root):
     sets = find_sets(digits_root, "digits_lt", [], "all")
 
     def decided(*words):
-        return identity(parse(["--train.total-images", "1280", *words]), sets)
+        return identity(parse(["--train.total-images", "1280", *words])[0], sets)
 
     plain = decided()
     for same in (["--seeds", "4"], ["--train.log-every", "7"], ["--train.epochs", "9"]):
@@ -78,6 +85,19 @@ def test_what_decides_a_result_is_in_its_identity_and_nothing_else(digits_root):
         ["--cluster.workers", "1"],
     ):
         assert decided(*other) != plain, other
+
+
+def test_little_work_is_done_in_this_process_and_its_result_is_that_of_one_worker(digits_root):
+    sets = find_sets(digits_root, "digits_lt", [], "all")
+    little, typed = parse(["--train.total-images", "1280"])
+    chosen = with_workers(little, sets)
+    assert (little.cluster.workers, chosen.cluster.workers) == (2, 0) and list(typed) == [
+        "train.total_images"
+    ]
+    one = parse(["--train.total-images", "1280", "--cluster.workers", "1"])[0]
+    assert identity(chosen, sets) == identity(one, sets)
+    long = parse(["--train.total-images", "1280000"])[0]
+    assert with_workers(long, sets) == long
 
 
 @pytest.mark.slow
@@ -93,6 +113,7 @@ def test_two_workers_learn_real_and_generated_images_and_log_it(work, tmp_path):
         *("--data.root", str(work / "shards"), "--cluster.storage", str(work / "runs")),
         *("--train.total-images", "256", "--train.batch-size", "64"),
         *("--train.log-every", "128", "--cluster.cpus-per-worker", "0.9"),
+        *("--cluster.workers", "2"),
     ]
     told = run(words)
     assert "428 real images and 40 generated ones (4 to 4 a class)" in told

@@ -166,6 +166,12 @@ def test_the_gpus_of_every_node_are_said(ready):
     ]
 
 
+def test_without_workers_this_process_is_asked_alone(ready):
+    config, manifest, uri = ready
+    alone = replace(config, cluster=replace(config.cluster, workers=0))
+    assert "nodes this process see code, data" in module.look_at_nodes(alone, manifest, uri)
+
+
 @pytest.mark.ray
 def test_the_command_asks_the_nodes_of_a_real_cluster(work):
     words = command(work, "asked", 1, 48)

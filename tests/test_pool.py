@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from ray_tools import start, wait_for
 from sampling_tools import make_run, only_set
 
-from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.cluster import PoolConfig, in_cluster, run_jobs
 from cbdm_scale.cluster.pool import place
 
 
@@ -34,6 +35,33 @@ def test_jobs_are_done_here_without_ray_on_the_threads_that_were_asked_for():
     assert list(run_jobs(squares, [3, 1], config)) == [(3, (9, 2)), (1, (1, 2))]
     assert torch.get_num_threads() == before
     assert list(run_jobs(squares, [], PoolConfig())) == []
+
+
+def test_little_work_on_one_machine_is_done_here_and_said_in_one_line():
+    """RAY_ADDRESS=local: there is no cluster to join."""
+    said: list[str] = []
+    jobs = list(range(5))
+    assert [
+        job for job, _ in run_jobs(squares, jobs, PoolConfig(device="cpu"), said.append)
+    ] == jobs
+    assert not in_cluster()
+    assert len(said) == 1 and "this process" in said[0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_work_that_turns_out_to_be_long_goes_on_on_workers(monkeypatch) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(import_module("cbdm_scale.cluster.pool"), "WORTH_RAY_S", 0.0)
+    said: list[str] = []
+    config = PoolConfig(cpus_per_worker=0.5)
+    done = list(run_jobs(squares, [1, 2, 3, 4, 5], config, said.append, leave=True))
+    assert sorted(done) == [(n, (n * n, 1)) for n in (1, 2, 3, 4, 5)]
+    assert "this process" in said[0] and "starting" in said[1]
+    assert not ray.is_initialized()
 
 
 def test_as_many_workers_as_fit_and_no_more_than_jobs():

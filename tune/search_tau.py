@@ -74,6 +74,11 @@ def main(argv: Sequence[str]) -> int:
             f"init_from ({base.init_from}): the trials of a search start from random weights. "
             "Leave it out, and fine-tune with the winner's file."
         )
+    if not (base.cluster.workers or command.search.gpus_per_trial):
+        raise ValueError(
+            "cluster.workers (0): the trials of a search are processes of Ray. Try "
+            "--cluster.workers 1, which has the same bits."
+        )
     space = make_space(command.search.space, base)
     from tune.identity import describe_search
     from tune.run import run_search

@@ -4,7 +4,8 @@ options.py (ClusterConfig) -> connect.py (a cluster) -> launch.py (workers on it
 (their process group); console.py brings their lines to the driver, stop.py the request to stop
 to them, preemption.py the notice that a node will go. pool.py: independent jobs, such as chunks
 of images, on as many workers as there are. background.py: one job at a time beside training,
-such as an evaluation. preflight.py: questions to every node. ray_internals.py: what is private
+such as an evaluation. local.py: either of them in this process, without Ray. preflight.py:
+questions to every node. ray_internals.py: what is private
 in Ray and used all the same.
 
 What Ray does here: place the processes, and start them again when one dies. Checkpoints are
@@ -25,7 +26,7 @@ from cbdm_scale.cluster.options import (
 )
 from cbdm_scale.cluster.pool import on_gpus, run_jobs
 from cbdm_scale.cluster.preemption import PreemptionMonitor
-from cbdm_scale.cluster.preflight import Nodes, Problem
+from cbdm_scale.cluster.preflight import Nodes, Problem, ThisProcess
 from cbdm_scale.cluster.stop import StopFile
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RankMain",
     "Log",
     "StopFile",
+    "ThisProcess",
     "alive_nodes",
     "connect",
     "in_cluster",

@@ -53,10 +53,12 @@ def set_environment() -> None:
 
 
 def connect(config: ClusterConfig) -> None:
-    """Join a cluster (``join``) that the workers fit into.
+    """Join a cluster (``join``) that the workers fit into; none for ``cluster.workers`` 0.
 
     ValueError if they could never be placed: at once, instead of waiting for ever.
     """
+    if config.workers == 0:
+        return
     join()
     _wait_for_nodes(config.min_nodes)
     check_resources(config, max_resources())
@@ -64,7 +66,9 @@ def connect(config: ClusterConfig) -> None:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """The cluster's nodes, as Ray describes them."""
+    """The cluster's nodes, as Ray describes them; none where this process is in none."""
+    if not in_cluster():
+        return []
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]

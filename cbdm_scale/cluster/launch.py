@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cbdm_scale.cluster.connect import max_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.group import join_group
+from cbdm_scale.cluster.local import run_local
 from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain, wants_gpus
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
@@ -28,8 +29,10 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
 
     SIGTERM, SIGINT and SIGHUP leave a file "stop" in the run folder: rank 0 sees it, all ranks
     save and end. A second signal ends at once. "signal" of what is returned is the number of
-    the one that came, or 0.
+    the one that came, or 0. With ``cluster.workers`` 0 the one rank is in this process.
     """
+    if config.workers == 0:
+        return run_local(rank_main, config, run)
     from ray.train import (
         FailureConfig,
         LoggingConfig,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cbdm_scale.storage.checks import (
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     Range,
     check_fields,
 )
@@ -27,8 +26,9 @@ RankMain = Callable[["torch.device", ReportCheckpoint, Log], dict[str, Any]]
 class ClusterConfig:
     """Options --cluster.* of commands that train."""
 
-    workers: PositiveInt = 2
-    """Training processes over all nodes; with GPUs, one GPU each."""
+    workers: NonNegativeInt = 2
+    """Training processes over all nodes; with GPUs, one GPU each. 0: this process alone,
+    without Ray."""
 
     min_workers: NonNegativeInt = 0
     """Fewest workers that go on while a node is away, with the same batch; 0: all of them."""
@@ -76,9 +76,19 @@ class ClusterConfig:
         return max(1, int(self.cpus_per_worker))
 
     @property
+    def ranks(self) -> int:
+        """Processes that share a batch: the workers, or this one."""
+        return max(1, self.workers)
+
+    @property
     def fewest(self) -> int:
-        """Workers without which training waits."""
-        return self.min_workers or self.workers
+        """Ranks without which training waits."""
+        return self.min_workers or self.ranks
+
+    @property
+    def words(self) -> str:
+        """Who trains: "2 workers"."""
+        return f"{self.workers} workers" if self.workers else "in this process, without Ray"
 
     @property
     def gpus_beside(self) -> float:
@@ -94,7 +104,8 @@ class PoolConfig:
         None
     )
     """Processes over all nodes, one GPU each where there are any. None: as many as the cluster
-    has room for. 0: this process alone, without Ray."""
+    has room for, and this process alone for little work on one machine. 0: this process alone,
+    without Ray."""
 
     cpus_per_worker: PositiveFloat = 1
     """Logical CPUs reserved for each worker; its number of threads (at least one), on which

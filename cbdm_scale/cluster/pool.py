@@ -7,22 +7,28 @@ Images are made like that, their features, and shards.
 
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cbdm_scale.cluster.connect import (
     alive_nodes,
+    find_cluster,
     in_cluster,
     join,
     log_if_busy,
     max_resources,
 )
+from cbdm_scale.cluster.local import local_worker
 from cbdm_scale.cluster.options import Log, PoolConfig, wants_gpus
 from cbdm_scale.cluster.preflight import START_S, Nodes
 
 if TYPE_CHECKING:
     import torch
+
+WORTH_RAY_S = 60.0
+"""Seconds of work in this process from which on starting Ray and its workers is worth it."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -43,7 +49,9 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Result]]:
     """(job, result) of every job, as they get done, in any order.
 
-    What ``setup`` or a job raises ends it all and is raised here.
+    What ``setup`` or a job raises ends it all and is raised here. Where nobody said how many
+    workers, and there is no cluster to join, this process begins, and Ray is started only for
+    work that is worth it.
 
     at_most: workers, where the cluster has room for so many; fewer are no error.
     sees: asked on every node; unless all say yes, the work stays on this one.
@@ -57,6 +65,14 @@ def run_jobs(
         yield from _run_here(setup, jobs, config)
         return
     was_in = in_cluster()
+    if config.workers is None and not was_in and not find_cluster():
+        done = 0
+        for found in _begin_here(setup, jobs, config, log):
+            done += 1
+            yield found
+        jobs = jobs[done:]
+        if not jobs:
+            return
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of jobs beside one that failed
     join()
     import ray  # not before: Ray reads the environment that join sets
@@ -102,24 +118,35 @@ def _only_node(sees: Callable[[], bool], log: Log) -> dict[str, Any] | None:
 def _run_here(
     setup: Setup[Job, Result], jobs: Sequence[Job], config: PoolConfig
 ) -> Iterator[tuple[Job, Result]]:
-    import torch
-
-    from cbdm_scale.devices import open_device
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        on_gpu = config.device != "cpu" and torch.cuda.is_available()
-        if config.device == "gpu" and not on_gpu:
-            raise ValueError(
-                "cluster.device gpu with cluster.workers 0 needs a GPU here, and there is "
-                "none. Try --cluster.device cpu."
-            )
-        work = setup(open_device(on_gpu))
+    with local_worker(config) as device:
+        work = setup(device)
         for job in jobs:
             yield job, work(job)
-    finally:
-        torch.set_num_threads(before)
+
+
+def _begin_here(
+    setup: Setup[Job, Result], jobs: Sequence[Job], config: PoolConfig, log: Log
+) -> Iterator[tuple[Job, Result]]:
+    """The first jobs, until it is known that workers would be quicker; all of them if not."""
+    import torch
+
+    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    workers, _ = place(config, resources, len(jobs))
+    here = f"{socket.gethostname()}:{os.getpid()}"
+    log(f"worker (host:pid) {here}, this process: little work is done before Ray has started")
+    done, began, results = 0, time.monotonic(), _run_here(setup, jobs, config)
+    for job, result in results:
+        yield job, result
+        done, seconds = done + 1, time.monotonic() - began
+        left = seconds * (len(jobs) - done)
+        # The first job pays for imports and set-up too.
+        if workers > 1 and left > WORTH_RAY_S and (done > 1 or seconds > WORTH_RAY_S):
+            log(
+                f"about {left:.0f} s in this process: starting {workers} workers "
+                "(--cluster.workers 0 does without)"
+            )
+            return
+        began = time.monotonic()
 
 
 def on_gpus(config: PoolConfig) -> bool:

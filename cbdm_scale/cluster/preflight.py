@@ -108,3 +108,24 @@ class Nodes:
 
         for probe in self._probes:
             ray.kill(probe)
+
+
+class ThisProcess:
+    """The same questions to this process alone, where nothing else is to take part."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.names = ["this process"]
+        self.num_gpus = [torch.cuda.device_count()]
+
+    def ask(self, questions: Sequence[Question]) -> list[Any]:
+        """Its answer, or the ``Problem`` that it has."""
+        return [_ProbeActor().answer(question) for question in questions]
+
+    def ask_gpus(self, question: Question) -> list[Any]:
+        """The same, of a process that has GPUs."""
+        return self.ask([question]) if self.num_gpus[0] else [None]
+
+    def close(self) -> None:
+        """Nothing to end."""

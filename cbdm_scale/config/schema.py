@@ -122,7 +122,7 @@ class Config:
         check_trained(
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.max_guidance
         )
-        for workers in range(self.cluster.fewest, self.cluster.workers + 1):
+        for workers in range(self.cluster.fewest, self.cluster.ranks + 1):
             per_rank(self.train.batch_size, workers)
 
     @property

@@ -175,7 +175,8 @@ def load_batches(
 
     if config.num_workers:
         server = torch.multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload([__name__])  # torch is imported once, not per process
+        # torch is imported once, not per process
+        server.set_forkserver_preload(["cbdm_scale.data.own_session", __name__])
         loader: torch.utils.data.DataLoader[Packed] = torch.utils.data.DataLoader(
             PackedImages(dataset),  # type: ignore[arg-type]
             batch_size=None,

@@ -101,12 +101,12 @@ class ClassifyOptions:
             raise ValueError(
                 f"seeds {self.seeds} must be different numbers from 0 on. Try --seeds 0 1 2."
             )
-        if self.cluster.fewest < self.cluster.workers:
+        if self.cluster.fewest < self.cluster.ranks:
             raise ValueError(
                 f"cluster.min_workers ({self.cluster.min_workers}): batch normalisation sees a "
                 "worker's share of a batch, so that the number of workers is fixed. Try 0."
             )
-        per_rank(self.train.batch_size, self.cluster.workers)
+        per_rank(self.train.batch_size, self.cluster.ranks)
 
 
 def parse_per_class(text: str) -> int | None:

@@ -74,7 +74,7 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
         "steps per epoch": manifest.num_images("train") / batch,
         "epochs": config.train.total_images / manifest.num_images("train"),
         "steps": -(-config.train.total_images // batch),
-        "images per worker and step": per_rank(config.train.batch_size, config.cluster.workers),
+        "images per worker and step": per_rank(config.train.batch_size, config.cluster.ranks),
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
     }
 
@@ -218,7 +218,7 @@ def _train(
             **tags,
         },
     )
-    print(f"run {config.run_name} in {run.url}, {config.cluster.workers} workers", flush=True)
+    print(f"run {config.run_name} in {run.url}, {config.cluster.words}", flush=True)
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, config.cluster.timeout_s)
     return tracking.end_run_after(

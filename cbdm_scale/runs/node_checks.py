@@ -177,7 +177,8 @@ def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> l
 def look_at_nodes(config: Config, manifest: Manifest, uri: str) -> str:
     """A line that says which nodes are ready; ValueError if any is not."""
     began = time.monotonic()
-    nodes = cluster.Nodes(config.cluster.timeout_s)
+    alone, patience_s = not config.cluster.workers, config.cluster.timeout_s
+    nodes = cluster.ThisProcess() if alone else cluster.Nodes(patience_s)
     try:
         named = check_nodes(nodes, config, manifest, uri)
     finally:

@@ -210,7 +210,8 @@ class Run:
     def _make_background_worker(self) -> BackgroundWorker | None:
         """What evaluates beside training, on rank 0, with threads and device as here."""
         config, world = self.config, self.world
-        if world.rank or config.eval.background == "never" or not in_cluster():
+        alone = not config.cluster.workers or not in_cluster()
+        if world.rank or config.eval.background == "never" or alone:
             return None
         work = partial(
             evaluate_alone,

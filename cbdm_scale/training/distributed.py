@@ -64,7 +64,7 @@ class OneProcess:
 
     rank, size = 0, 1
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
 
     def wrap(self, net: nn.Module) -> nn.Module:
@@ -206,5 +206,7 @@ def run_in_world(
     report_checkpoint: Callable[[str, dict[str, float]], None],
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """``rank_main(world, report_checkpoint, log)`` on a rank of an initialised group."""
-    return rank_main(DistributedWorld(device, timeout_s), report_checkpoint, log)
+    """``rank_main(world, report_checkpoint, log)``, on a rank of a group where there is one."""
+    grouped = dist.is_initialized()
+    world = DistributedWorld(device, timeout_s) if grouped else OneProcess(device)
+    return rank_main(world, report_checkpoint, log)

@@ -11,10 +11,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from cbdm_scale.cluster import Log, PoolConfig, run_jobs
+from cbdm_scale.cluster.pool import WORTH_RAY_S
 from data_prep.writing.target import Target
-
-WORTH_RAY_S = 60.0
-"""Seconds of work from which on Ray's start (some ten seconds) is worth it."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
