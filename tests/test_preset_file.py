@@ -35,6 +35,23 @@ def test_a_file_of_options_is_a_row_of_its_own(tmp_path):
     assert changed == {"loss.tau", "loss.gamma", "eval.guidance"}
 
 
+def test_yaml_says_the_same_with_options_in_each_other(tmp_path):
+    path = tmp_path / "best.yaml"
+    path.write_text(
+        "dataset: digits-lt\npreset: cbdm\noptions:\n  loss: {tau: 0.31}\n"
+        "  train.lr: 1e-3  # PyYAML alone reads text\n  eval.guidance: [2, 1.0]\n"
+    )
+    config = parse(["--config", str(path)]).config
+    assert (config.loss.tau, config.train.lr, config.eval.guidance) == (0.31, 1e-3, (2, 1.0))
+    for text, words in (
+        ("a: [", "it is no YAML"),
+        ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"config \({path}\).*{words}"):
+            parse(["--config", str(path)])
+
+
 def test_a_file_that_changes_nothing_names_the_same_run(tmp_path):
     path = write(tmp_path, preset_text(PresetFile(dataset="digits_lt", preset="ddpm")))
     assert parse(["--config", path]).config.run_name == preset("digits_lt", "ddpm").run_name

@@ -1,6 +1,11 @@
-"""A preset of one's own, which --config names: options over another preset, in JSON.
+"""A preset of one's own, which --config names: options over another preset, in JSON or YAML.
 
     {"dataset": "digits_lt", "preset": "cbdm", "options": {"loss.tau": 0.3}, "about": "..."}
+
+    dataset: digits_lt
+    preset: cbdm
+    options:
+      loss: {tau: 0.3}
 
 A search writes one (winner.json). The config.json of a run is one too: of that, the options are
 taken that such a file may hold. Nothing in it runs, and no path, server or machine can be named
@@ -8,13 +13,14 @@ in it: a file from a stranger decides what is learnt and how it is judged, and n
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cbdm_scale.config.schema import from_dict, is_runtime
 from cbdm_scale.data.manifest import canonical_name
-from cbdm_scale.storage.json import parse_json, structure
+from cbdm_scale.storage.json import flatten, parse_json, structure
 
 ALSO = ("train.total_images", "eval.guidance", "eval.num_images", "sample.")
 """Options that a file may hold besides those that change what is learnt."""
@@ -41,10 +47,13 @@ def may_hold(option: str) -> bool:
 def read_preset_file(path: str) -> PresetFile:
     """A preset file, or a run's config.json. ValueError says what is wrong with it."""
     try:
-        content = parse_json(Path(path).expanduser().read_bytes(), "it")
+        file = Path(path).expanduser()
+        parse = parse_yaml if file.suffix in (".yaml", ".yml") else parse_json
+        content = parse(file.read_bytes(), "it")
         if isinstance(content, dict) and "cluster" in content:
             return _of_run(content)
         found: PresetFile = structure(PresetFile, content, "")
+        found = replace(found, options=flatten(found.options))
     except OSError as error:
         raise ValueError(f"config ({path}) cannot be read: {error}.") from None
     except ValueError as error:
@@ -63,6 +72,25 @@ def read_preset_file(path: str) -> PresetFile:
                 f"config ({path}): {option} belongs beside options, not into them."
             )
     return found
+
+
+def parse_yaml(data: bytes, what: str) -> Any:
+    """A YAML value of plain kinds; ValueError names ``what`` if it is none.
+
+    1e-3 is a number, as in JSON and YAML 1.2; PyYAML follows 1.1, where it is text.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        return yaml.load(data, Loader)  # noqa: S506 (a SafeLoader: it makes plain values)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{what} is damaged: it is no YAML ({reason}).") from error
 
 
 def _of_run(content: dict[str, Any]) -> PresetFile:

@@ -26,7 +26,7 @@ class RunOptions:
     """What a command takes that starts runs, besides the options of a run."""
 
     config: str = ""
-    """JSON file of options to start from: the config.json of another run, or winner.json of a
+    """File of options to start from, JSON or YAML: the config.json of another run, or winner.json of a
     search. It decides what is learnt, and no path, server or machine."""
 
     dry_run: bool = False
