@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.cli.signals import exit_status
+from cbdm_scale.config.presets import PUBLISHED, PublishedSet
 from cbdm_scale.config.run_options import (
     RUN_PARTS,
     RUN_SHORT,
@@ -16,6 +17,7 @@ from cbdm_scale.config.run_options import (
     resolve,
 )
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 
@@ -70,21 +72,33 @@ def main(argv: Sequence[str]) -> int:
 
 
 def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> None:
-    """The resolved configuration and what follows from it. Nothing is written."""
+    """The resolved configuration and what follows from it. Nothing is written.
+
+    Of a published data set that is not there yet, its classes and sizes are known.
+    """
     from cbdm_scale.pretrained.finetune import resolve_init_from, write_initial_weights
+    from cbdm_scale.runs.estimate import estimate_time, short_run_warnings
     from cbdm_scale.runs.launch import describe, find_reference_warning, prepare_data
 
-    manifest = prepare_data(config, write=False)
-    lines: list[str] = []
-    if init:
-        config, lines = resolve_init_from(config, init, manifest, chosen=parsed.chosen)
-        lines += [*write_initial_weights(config, init, manifest, write=False), ""]
+    lines, warnings = [], short_run_warnings(config)
+    published = PUBLISHED.get(config.dataset)
+    images: Manifest | PublishedSet
+    folder = Storage(dataset_folder(config.data.root, config.dataset))
+    if published and config.dataset != "digits_lt" and not folder.exists() and not init:
+        images = published
+        lines = [f"note: {folder.url} is not there yet; these are the published numbers", ""]
+    else:
+        manifest = prepare_data(config, write=False)
+        if init:
+            config, lines = resolve_init_from(config, init, manifest, chosen=parsed.chosen)
+            lines += [*write_initial_weights(config, init, manifest, write=False), ""]
+        warnings.insert(0, find_reference_warning(config, manifest))
+        images = manifest
     for option, value in config.flat().items():
         print(f"{option} = {value}")
-    print("", *lines, sep="\n")
-    if warning := find_reference_warning(config, manifest):
-        print(f"warning: {warning}")
-    for name, number in describe(config, manifest).items():
+    print("", *lines, *(f"warning: {text}" for text in warnings if text), sep="\n")
+    numbers = describe(config, images) | estimate_time(config, images)
+    for name, number in numbers.items():
         print(f"{name}: {number:,.1f}" if isinstance(number, float) else f"{name}: {number}")
 
 

@@ -172,6 +172,7 @@ MAY_IMPORT = {
     "train": {
         "cli",
         "config",
+        "data",
         "pretrained",
         "runs",
         "storage",

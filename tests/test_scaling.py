@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.scaling import model, reporters, variants
-from benchmarks.scaling.counts import CLASSES, count, predictions
+from benchmarks.scaling.counts import count, predictions
 from benchmarks.scaling.fit import Reduction, fit_link, hidden_share
 from benchmarks.scaling.model import Device, Network, Work
 from benchmarks.scaling.wire import ring_bytes, sent_bytes
-from cbdm_scale.config.presets import PRESETS
+from cbdm_scale.config.presets import PRESETS, PUBLISHED
 
 WORK = Work(flops_per_image=7e10, kernels=800, gradient_bytes=1.4e8, buckets=7, hidden=0.9)
 DEVICE = Device(flops=1e14, launch=5e-6)
@@ -73,7 +73,7 @@ def test_counted_work_is_that_of_the_network():
 
 
 def test_every_data_set_of_the_presets_can_be_counted():
-    assert CLASSES.keys() == {dataset for dataset, _ in PRESETS}
+    assert PUBLISHED.keys() == {dataset for dataset, _ in PRESETS}
 
 
 # ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from cbdm_scale.config.presets import preset, preset_for
 from cbdm_scale.config.run_options import resolve
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.models.options import BACKBONES, backbone_config
+from cbdm_scale.runs.estimate import estimate_time
 from cbdm_scale.runs.launch import describe
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.train import main, parse
@@ -224,10 +225,11 @@ def test_a_dry_run_prints_every_option_and_the_numbers_and_starts_nothing(
     assert main([*words, "--data.root", grey_root, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     config = resolve(parse([*words, "--data.root", grey_root]).config)
-    assert [f"{option} = {value}" for option, value in config.flat().items()] == lines[:-10]
-    assert lines[-10] == ""
-    names = [line.partition(":")[0] for line in lines[-9:]]
-    assert names == list(describe(config, read_manifest(grey_root, "cifar10_lt")))
+    assert [f"{option} = {value}" for option, value in config.flat().items()] == lines[:-13]
+    assert lines[-13] == ""
+    names = [line.partition(":")[0] for line in lines[-12:]]
+    manifest = read_manifest(grey_root, "cifar10_lt")
+    assert names == [*describe(config, manifest), *estimate_time(config, manifest)]
     assert not storage.exists()
 
 

@@ -5,7 +5,6 @@ Nothing is allocated or computed: the network runs on fake tensors (shapes only)
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,23 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.scaling.model import Work
 from benchmarks.scaling.variants import buckets_of
-from cbdm_scale.config.presets import IMAGE_SIZES, PRESETS
+from cbdm_scale.config.presets import PRESETS, PUBLISHED
 from cbdm_scale.config.schema import Config
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
-
-CLASSES = {
-    "celeba5": 5,
-    "cifar10": 10,
-    "cifar10_lt": 10,
-    "cifar100": 100,
-    "cifar100_lt": 100,
-    "cub200": 200,
-    "digits_lt": 10,
-    "imagenet_lt": 1000,
-}
 
 
 @dataclass(frozen=True)
@@ -62,22 +50,14 @@ class Kernels(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def shape_of(dataset: str) -> tuple[int, int]:
-    """(channels, side in pixels) of a data set's images."""
-    return (1 if dataset == "digits_lt" else 3), IMAGE_SIZES.get(dataset, 32)
-
-
 def network_of(config: Config) -> nn.Module:
-    channels, size = shape_of(config.dataset)
-    classes = CLASSES[config.dataset]
-    images = SimpleNamespace(channels=channels, image_size=size, num_classes=classes)
-    return build(network_spec(config, images))
+    return build(network_spec(config, PUBLISHED[config.dataset]))
 
 
 def predictions(config: Config) -> float:
     """Images that the preset's loss sends through the network, for each of its batch."""
-    channels, _ = shape_of(config.dataset)
-    counts = torch.ones(CLASSES[config.dataset])
+    images = PUBLISHED[config.dataset]
+    counts = torch.ones(images.num_classes)
     process = build_process(config.noise)
     n, seen = config.train.batch_size, 0
     loss, draw = build_loss(config.loss, process, counts, config.seed, n)
@@ -87,17 +67,17 @@ def predictions(config: Config) -> float:
         seen += len(x)
         return x
 
-    x0, y = torch.zeros(n, channels, 1, 1), torch.zeros(n, dtype=torch.int64)
-    loss(net, x0, y, draw(torch.arange(n), (channels, 1, 1), torch.device("cpu"), None))
+    x0, y = torch.zeros(n, images.channels, 1, 1), torch.zeros(n, dtype=torch.int64)
+    loss(net, x0, y, draw(torch.arange(n), (images.channels, 1, 1), torch.device("cpu"), None))
     return seen / n
 
 
 def count(config: Config) -> tuple[int, float, Work]:
     """(parameters, predictions an image, the work of a step)."""
-    channels, size = shape_of(config.dataset)
+    images = PUBLISHED[config.dataset]
     with FakeTensorMode():
         net = network_of(config)
-        x = torch.zeros(1, channels, size, size)
+        x = torch.zeros(1, images.channels, images.image_size, images.image_size)
         # EDM's levels are noise amounts, DDPM's are steps.
         level = torch.ones(1) if config.process == "edm" else torch.ones(1, dtype=torch.int64)
         y = torch.zeros(1, dtype=torch.int64)
@@ -118,7 +98,8 @@ def count(config: Config) -> tuple[int, float, Work]:
 
 def alike(config: Config) -> tuple[object, ...]:
     """Presets of which this is the same compute, reduce and batch alike."""
-    loss, data = config.loss, (shape_of(config.dataset), config.data.conditions_on_augmentation)
+    images, loss = PUBLISHED[config.dataset], config.loss
+    data = images.channels, images.image_size, config.data.conditions_on_augmentation
     return config.model, config.process, loss.name, loss.tcfg, config.train.batch_size, data
 
 
@@ -131,6 +112,6 @@ def count_presets(wanted: Iterable[tuple[str, str]] = PRESETS) -> list[Counted]:
     found = []
     for members in groups.values():
         # The most classes: the largest table of labels.
-        config = max((c for _, c in members), key=lambda c: CLASSES[c.dataset])
+        config = max((c for _, c in members), key=lambda c: PUBLISHED[c.dataset].num_classes)
         found.append(Counted(tuple(name for name, _ in members), config, *count(config)))
     return found

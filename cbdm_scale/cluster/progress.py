@@ -17,6 +17,8 @@ LINE_EVERY_S = 5.0
 """Seconds between two plain lines of work that goes on."""
 BAR_EVERY_S = 0.1
 """Seconds between two moves of a bar."""
+FIRST_LINE_S = 20.0
+"""Seconds of work that goes on after which it is shown for the first time, at the latest."""
 SILENCE_S = 60.0
 """Seconds without a line after which the last state is said again."""
 
@@ -37,10 +39,23 @@ class ProgressLine(str):
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, or hours too: 4:05, 1:00:00."""
+    """Minutes and seconds, or hours too, or days: 4:05, 1:00:00, 23 days."""
+    if seconds >= 48 * 3600:
+        return duration(seconds)
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would say it in: 40 s, 12 min, 3.5 h, 23 days."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.0f} days"
 
 
 class Screen:
@@ -134,7 +149,8 @@ class ProgressBar:
         """So many are done, with those from before the start."""
         self.done = done - self.start
         self._last = time.monotonic()
-        every_s = BAR_EVERY_S if self.screen.is_terminal else self.every_s
+        every_s = self.every_s if self._lines else min(self.every_s, FIRST_LINE_S)
+        every_s = BAR_EVERY_S if self.screen.is_terminal else every_s
         is_last = done >= self.total and self._lines > 0
         if is_last or self._last - self._shown >= every_s:
             self.show()

@@ -5,7 +5,7 @@ reports of it: FID, F_8, recall, IS and, where the table has it, F_1/8.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -96,8 +96,32 @@ PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
 }
 
 
-IMAGE_SIZES = {"digits_lt": 8, "celeba5": 64, "cub200": 128, "imagenet_lt": 64}
-"""Side of the images in pixels, where it is not CIFAR's 32."""
+@dataclass(frozen=True)
+class PublishedSet:
+    """What is known of a published data set that is not there yet."""
+
+    image_size: int
+    """Height and width in pixels, as it is trained on."""
+    num_classes: int
+    train_images: int
+    channels: int = 3
+
+    def num_images(self, split: str) -> int:
+        """Of the training images, as ``data.manifest.Manifest`` has it for every split."""
+        assert split == "train"
+        return self.train_images
+
+
+PUBLISHED = {
+    "cifar10": PublishedSet(32, 10, 50_000),
+    "cifar10_lt": PublishedSet(32, 10, 12_406),
+    "cifar100": PublishedSet(32, 100, 50_000),
+    "cifar100_lt": PublishedSet(32, 100, 10_847),
+    "celeba5": PublishedSet(64, 5, 6_651),
+    "cub200": PublishedSet(128, 200, 5_994),
+    "digits_lt": PublishedSet(8, 10, 428, channels=1),
+    "imagenet_lt": PublishedSet(64, 1_000, 115_846),
+}
 
 
 def fitted(model: ModelConfig, size: int) -> ModelConfig:
@@ -162,7 +186,7 @@ def preset(dataset: str, name: str = "cbdm", backbone: str = "") -> Config:
         raise ValueError(
             f"preset ({name}) is no preset of {published}. Choose from: {', '.join(names)}."
         )
-    size = IMAGE_SIZES.get(published, 32)
+    size = PUBLISHED[published].image_size
     return on_backbone(PRESETS[published, name](), backbone, size)
 
 

@@ -26,8 +26,8 @@ class RunOptions:
     """What a command takes that starts runs, besides the options of a run."""
 
     config: str = ""
-    """File of options to start from, JSON or YAML: the config.json of another run, or winner.json of a
-    search. It decides what is learnt, and no path, server or machine."""
+    """File of options to start from, JSON or YAML: the config.json of another run, winner.json
+    of a search, or your own. It decides what is learnt, and no path, server or machine."""
 
     dry_run: bool = False
     """Print the resolved configuration and what follows from it, and stop."""

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbdm_scale import __version__
+from cbdm_scale.config.presets import PublishedSet
 from cbdm_scale.config.run_options import resolve
 from cbdm_scale.config.schema import Config, from_dict, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
@@ -25,6 +26,7 @@ from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.network import network_spec
+from cbdm_scale.runs.estimate import short_run_warnings
 from cbdm_scale.runs.logged import note
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
@@ -61,18 +63,18 @@ def prepare_data(config: Config, *, write: bool = True) -> Manifest:
     return manifest
 
 
-def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
+def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
-    net = build(network_spec(config, manifest))
+    net, train_images = build(network_spec(config, images)), images.num_images("train")
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size
     return {
         "run": Storage(config.cluster.storage).child(config.run_name).url,
         "parameters": parameters,
-        "classes": manifest.num_classes,
-        "training images": manifest.num_images("train"),
-        "steps per epoch": manifest.num_images("train") / batch,
-        "epochs": config.train.total_images / manifest.num_images("train"),
+        "classes": images.num_classes,
+        "training images": train_images,
+        "steps per epoch": train_images / batch,
+        "epochs": config.train.total_images / train_images,
         "steps": -(-config.train.total_images // batch),
         "images per worker and step": per_rank(config.train.batch_size, config.cluster.ranks),
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
@@ -165,8 +167,8 @@ def launch_run(
     config = resolve(config)
     manifest = prepare_data(config)
     warning = find_reference_warning(config, manifest)
-    if warning:
-        print(f"warning: {warning}", flush=True)
+    for text in filter(None, (warning, *short_run_warnings(config))):
+        print(f"warning: {text}", flush=True)
     lines: list[str] = []
     if init_from:
         config, lines = resolve_init_from(config, init_from, manifest, chosen=chosen)

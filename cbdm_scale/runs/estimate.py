@@ -1,0 +1,135 @@
+"""Before a run: how long it takes on machines like this one, and what makes it too short."""
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from cbdm_scale.cluster.progress import duration
+from cbdm_scale.config.schema import Config
+from cbdm_scale.devices import open_device
+from cbdm_scale.models.build import build
+from cbdm_scale.models.options import UNetConfig
+from cbdm_scale.models.spec import NetworkSpec
+from cbdm_scale.pretrained.network import ImageSpec, network_spec
+from cbdm_scale.training.options import per_rank
+
+LONG_S = 0.1
+"""Seconds of a measurement that is long enough to be believed."""
+LARGE_FLOPS = 2e9
+"""Of an image, from which on a network is too slow to be tried on a CPU."""
+YARDSTICK = UNetConfig(channels=128, multipliers=(1,), num_blocks=1, attention=())
+"""A piece of the paper's U-Net."""
+
+
+def short_run_warnings(config: Config) -> list[str]:
+    """What keeps a run of so few images from learning or from showing it, and the way out."""
+    train, total = config.train, config.train.total_images
+    found = []
+    if train.warmup_images > total / 2:
+        found.append(
+            f"train.warmup_images ({train.warmup_images:,}) is more than half of "
+            f"train.total_images ({total:,}): the learning rate hardly comes to train.lr. Try "
+            f"--train.warmup-images {total // 20}"
+        )
+    random_share = 0.5 ** (total / train.ema_halflife)
+    if not (config.init_from or train.ema_ramp) and random_share > 0.05:
+        found.append(
+            f"the averaged weights, of which images are made, are still {random_share:.0%} the "
+            f"random ones of the start: train.ema_halflife ({train.ema_halflife:,.0f}) is long "
+            f"for train.total_images ({total:,}). Try --train.ema-halflife {total // 10}"
+        )
+    if train.log_every > total:
+        found.append(
+            f"train.log_every ({train.log_every:,}) is more than train.total_images "
+            f"({total:,}): no loss is logged. Try --train.log-every {max(total // 20, 1)}"
+        )
+    return found
+
+
+def estimate_time(config: Config, image: ImageSpec) -> dict[str, str]:
+    """Speed of a worker on this machine, measured in seconds, and what follows from it."""
+    device = open_device(config.cluster.device != "cpu" and torch.cuda.is_available())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.cluster.threads)
+    try:
+        forward_s, both_s = _measure(config, image, device)
+    finally:
+        torch.set_num_threads(threads)
+    loss, train, judged = config.loss, config.train, config.eval
+    predictions = 1 + loss.regularises * loss.reg_share + 2 * loss.tcfg
+    rate = 1 / (both_s * predictions)
+    workers = config.cluster.ranks
+    lines = {
+        "images a second": f"{rate:.3g} by a worker on the {device.type.upper()} here",
+        "time of training": duration(train.total_images / rate / workers),
+    }
+    if judged.extractor != "none":
+        on_way = train.total_images // train.eval_every if train.eval_every else 0
+        on_way += len(train.eval_at)
+        sets = len(judged.guidance) + len(judged.at_intervals) * on_way
+        two = judged.guidance_mode == "cfg" and max(judged.guidance) > 0
+        calls = sets * judged.num_images * config.sample.calls * (1 + two)
+        lines["time of evaluations"] = (
+            f"{duration(calls * forward_s / workers)} for {sets} x {judged.num_images:,} images"
+        )
+    return lines
+
+
+def _measure(config: Config, image: ImageSpec, device: torch.device) -> tuple[float, float]:
+    """Seconds an image of the network's forward pass, and of forward and backward.
+
+    On a CPU a large network is not run but counted, by the speed of a small one like it.
+    """
+    spec = network_spec(config, image)
+    most = per_rank(config.train.batch_size, config.cluster.ranks)
+    flops = _flops(spec)
+    if device.type == "cuda" or flops < LARGE_FLOPS:
+        return _time(spec, config, device, most)
+    small = replace(
+        spec, model=YARDSTICK, channels=3, image_size=16, augment=False, omega_max=0
+    )
+    forward_s, both_s = _time(small, config, device, 4)
+    ratio = flops / _flops(small)
+    return ratio * forward_s, ratio * both_s
+
+
+def _flops(spec: NetworkSpec) -> int:
+    """Of products and convolutions, forward and backward, an image; counted, not run."""
+    with FakeTensorMode(), FlopCounterMode(display=False) as counted:
+        net = build(spec)
+        x = torch.zeros(1, spec.channels, spec.image_size, spec.image_size)
+        net(x, torch.ones(1), torch.zeros(1, dtype=torch.int64)).sum().backward()
+    return int(counted.get_total_flops())
+
+
+def _time(
+    spec: NetworkSpec, config: Config, device: torch.device, most: int
+) -> tuple[float, float]:
+    """As ``_measure``, by running the network on up to ``most`` images."""
+    net: nn.Module = build(spec).to(device)
+    bf16 = config.train.precision == "bf16"
+
+    def once(n: int, *, backward: bool) -> float:
+        x = torch.randn(n, spec.channels, spec.image_size, spec.image_size, device=device)
+        y = torch.zeros(n, dtype=torch.int64, device=device)
+        began = time.perf_counter()
+        with (
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
+            torch.set_grad_enabled(backward),
+        ):
+            out = net(x, torch.ones(n, device=device), y)
+        if backward:
+            out.float().square().mean().backward()
+        out.sum().item()  # waits for the device
+        return time.perf_counter() - began
+
+    n = 1
+    once(n, backward=True)
+    while (taken := once(n, backward=True)) < LONG_S and n < most:
+        n = min(2 * n, most)
+    once(n, backward=False)
+    return once(n, backward=False) / n, taken / n
