@@ -217,6 +217,10 @@ OWNER = {
     "tqdm": {"cbdm_scale/cluster/progress.py"},
     "mlflow": {"cbdm_scale/tracking/", "cbdm_scale/pretrained/mlflow_model.py"},
     "webdataset": {"data_prep/tars.py", "data_prep/writing/tars.py"},
+    "triton": {
+        "cbdm_scale/diffusion/rng_kernel.py",
+        "cbdm_scale/models/norm_kernel.py",
+    },
     "braceexpand": {"data_prep/readers/foreign_tars.py"},
     "torch_fidelity": {"cbdm_scale/metrics/inception.py"},
     "torch.distributed": {"cbdm_scale/training/distributed.py", "cbdm_scale/cluster/"},

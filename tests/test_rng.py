@@ -1,6 +1,9 @@
 """Random numbers that follow the image: the generator's known answers and its independences."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,8 +48,9 @@ IMAGES = torch.arange(20_000)
 def test_philox_gives_the_published_answers(counter, key, expected):
     """kat_vectors of Random123, philox4x32 with 10 rounds."""
     words, key = np.array([counter]).T.astype(np.uint64), np.array([key]).T.astype(np.uint64)
-    assert philox(words, key)[:, 0].tolist() == list(expected)
-    assert philox(np.repeat(words, 3, 1), key).T.tolist() == [list(expected)] * 3
+    assert [word.tolist() for word in philox(words, key)] == [[word] for word in expected]
+    many = np.stack(philox(np.repeat(words, 3, 1), key))
+    assert many.T.tolist() == [list(expected)] * 3
 
 
 DRAWS = [
@@ -165,5 +169,48 @@ def test_the_first_numbers_of_many_purposes_are_those_of_single_calls():
 def test_another_device_has_the_words_of_the_host():
     images = torch.arange(5) * 10**10
     key = make_key(3, "noise")
-    words = rng._device_words(key, images, 6, 2).permute(1, 2, 0).flatten(1)
-    assert torch.equal(words, bits(3, "noise", images, 24, stream=2))
+    words = torch.stack(torch.broadcast_tensors(*rng._device_words(key, images, 6, 2)), -1)
+    assert torch.equal(words.flatten(1), bits(3, "noise", images, 24, stream=2))
+
+
+@pytest.mark.parametrize("count", [1, 6, 1030])
+def test_the_kernel_makes_the_normal_numbers_of_the_host(count):
+    """Without a GPU in Triton's interpreter (conftest.py)."""
+    rng_kernel = pytest.importorskip("cbdm_scale.diffusion.rng_kernel")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.tensor([10**10, 0, 2**40 + 3, 0, 7])[::2]
+    found = rng_kernel.normal(make_key(3, "noise"), images.to(device), count, 2).cpu()
+    expected = normal(3, "noise", images, count, stream=2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert rng_kernel.normal((0, 0), images[:0].to(device), 5, 0).shape == (0, 5)
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from cbdm_scale.diffusion import rng_kernel
+types = {"out": "*fp32", "images": "*i64", "key": "u64", "stream": "u32", "count": "i32"}
+blocks = {"BLOCKS": rng_kernel.BLOCKS}
+source = ASTSource(rng_kernel._fill, types | {"BLOCKS": "constexpr"}, blocks)
+made = compile(source, GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
+assert made.asm["cubin"] and "approx" not in made.asm["ptx"]
+"""
+
+
+@pytest.mark.slow
+def test_the_kernel_compiles_for_a_gpu_with_exact_functions():
+    """Without one. The approximate logarithm would be far off near 1."""
+    pytest.importorskip("triton")
+    paths = {"TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    asked = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(asked, env=os.environ | paths, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here it can be built")
+def test_without_a_kernel_a_warning_says_why():
+    rng._kernel.cache_clear()
+    with pytest.warns(UserWarning, match="noise is made by many small kernels"):
+        assert rng._kernel() is None
+    rng._kernel.cache_clear()

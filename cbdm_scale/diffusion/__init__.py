@@ -8,4 +8,5 @@ build       from options to process
 denoiser    what every network is: the noise predicted in x, given level and label
 labels      class frequencies, and labels drawn from them
 rng         random numbers that follow the image, not the worker
+rng_kernel  its normal numbers on a GPU, in one kernel
 """

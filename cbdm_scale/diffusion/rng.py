@@ -8,7 +8,9 @@ Shapes: N = images, count = numbers an image, P = purposes.
 
 import hashlib
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
+LOW, HALF, ROUNDS = np.uint64(MASK), np.uint64(32), np.arange(10, dtype=np.uint64)
 ROUND_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
 BLOCKS_AT_ONCE = 2**14
@@ -25,25 +28,24 @@ Words = NDArray[np.uint64]
 """32-bit words, in 64 bits that hold the products of two."""
 
 
-def philox(counter: Words, key: Words) -> Words:
-    """Philox4x32-10: four words of counter (4, ...) and two of key (2, ...) -> (4, ...) words.
+def philox(counter: Words, key: Words) -> tuple[Words, Words, Words, Words]:
+    """Philox4x32-10: four words of counter (4, ...) and two of key (2, ...) -> four words.
 
     The axes after the first broadcast.
     """
     columns = 2, *[1] * (counter.ndim - 1)
-    low = np.uint64(MASK)
-    multipliers, steps = ROUND_MULTIPLIERS.reshape(columns), KEY_STEPS.reshape(columns)
-    shape = np.broadcast_shapes(counter.shape[1:], key.shape[1:])
-    even = np.broadcast_to(counter[0::2], (2, *shape))  # c0, c2
-    odd = np.broadcast_to(counter[1::2], (2, *shape))  # c1, c3
-    for i in range(10):
+    multipliers = ROUND_MULTIPLIERS.reshape(columns)
+    keys = (key + np.multiply.outer(ROUNDS, KEY_STEPS).reshape(10, *columns)) & LOW
+    shape = 2, *np.broadcast_shapes(counter.shape[1:], key.shape[1:])
+    even, odd = np.broadcast_to(counter[0::2], shape), np.broadcast_to(counter[1::2], shape)
+    for round_key in keys:
         product = even * multipliers
-        even = (product >> np.uint64(32))[::-1]
+        even = (product >> HALF)[::-1]
         even ^= odd
-        even ^= (key + np.uint64(i) * steps) & low
-        product &= low
+        even ^= round_key
+        product &= LOW
         odd = product[::-1]
-    return np.stack([even, odd], axis=1).reshape(4, *shape)
+    return even[0], odd[0], even[1], odd[1]
 
 
 def make_key(seed: int, purpose: str) -> tuple[int, int]:
@@ -54,8 +56,8 @@ def make_key(seed: int, purpose: str) -> tuple[int, int]:
 
 def _words(
     key: tuple[int, int], images: Tensor, num_blocks: int, stream: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of four words (4, n, num_blocks) of images (N,), a few at a time, and of which."""
+) -> Iterator[tuple[slice, Sequence[Tensor]]]:
+    """Blocks of four words of images (N,), a few at a time: which, and 4 x (n, num_blocks)."""
     if images.device.type != "cpu":
         yield slice(None), _device_words(key, images, num_blocks, stream)
         return
@@ -69,11 +71,13 @@ def _words(
         counter[2] = np.arange(num_blocks)
         counter[3] = stream
         words = philox(counter, np.array(key, np.uint64).reshape(2, 1, 1))
-        yield rows, torch.from_numpy(words.view(np.int64))
+        yield rows, [torch.from_numpy(word.view(np.int64)) for word in words]
 
 
-def _device_words(key: tuple[int, int], images: Tensor, num_blocks: int, stream: int) -> Tensor:
-    """`philox` on another device, (4, N, num_blocks) int64: products wrap, as wanted."""
+def _device_words(
+    key: tuple[int, int], images: Tensor, num_blocks: int, stream: int
+) -> Sequence[Tensor]:
+    """`philox` on another device, 4 x (N, num_blocks) int64: products wrap, as wanted."""
     image = images.unsqueeze(1)
     c0, c1 = image & MASK, image >> 32
     c2, c3 = torch.arange(num_blocks, device=images.device).unsqueeze(0), image * 0 + stream
@@ -83,7 +87,20 @@ def _device_words(key: tuple[int, int], images: Tensor, num_blocks: int, stream:
         c0, c1 = ((second >> 32) & MASK) ^ c1 ^ k0, second & MASK
         c2, c3 = ((first >> 32) & MASK) ^ c3 ^ k1, first & MASK
         k0, k1 = (k0 + s0) & MASK, (k1 + s1) & MASK
-    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3))
+    return c0, c1, c2, c3
+
+
+@cache
+def _kernel() -> Callable[[tuple[int, int], Tensor, int, int], Tensor] | None:
+    """`rng_kernel.normal`; None where it cannot be built, for which a warning says why."""
+    try:
+        from cbdm_scale.diffusion import rng_kernel
+
+        rng_kernel.normal((0, 0), torch.zeros(1, dtype=torch.int64, device="cuda"), 1, 0)
+    except (ImportError, RuntimeError) as error:  # no Triton, or no C compiler for it
+        warnings.warn(f"noise is made by many small kernels, not by one: {error}", stacklevel=3)
+        return None
+    return rng_kernel.normal
 
 
 def bits(seed: int, purpose: str, images: Tensor, count: int = 1, stream: int = 0) -> Tensor:
@@ -91,7 +108,8 @@ def bits(seed: int, purpose: str, images: Tensor, count: int = 1, stream: int = 
     shape = len(images), (count + 3) // 4, 4
     found = torch.empty(shape, dtype=torch.int64, device=images.device)
     for rows, words in _words(make_key(seed, purpose), images, shape[1], stream):
-        found[rows] = words.permute(1, 2, 0)
+        for i, word in enumerate(words):
+            found[rows, :, i] = word
     return found.flatten(1)[:, :count]
 
 
@@ -114,16 +132,22 @@ def first_uniform(keys: Words, images: NDArray[np.int64]) -> NDArray[np.float64]
 
 
 def normal(seed: int, purpose: str, images: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Float32 standard normal numbers by Box and Muller, shape (N, count)."""
+    """Float32 standard normal numbers by Box and Muller, (N, count), where the images are.
+
+    On a GPU one kernel makes them, of the same words: within 1e-6 of those of a CPU. Nothing
+    waits, and it can be captured in a graph once it has run.
+    """
+    key = make_key(seed, purpose)
+    if images.is_cuda and (kernel := _kernel()) is not None:
+        return kernel(key, images, count, stream)
     num_blocks = (count + 3) // 4
-    found = torch.empty(len(images), num_blocks, 2, 2, device=images.device)
-    for rows, words in _words(make_key(seed, purpose), images, num_blocks, stream):
-        w = words.float()  # (4, n, num_blocks): of each block two pairs
-        radius = torch.sqrt(-2 * torch.log((w[0::2] + 0.5) / 2**32))
-        angle = (2 * math.pi / 2**32) * w[1::2]
-        pairs = found[rows].permute(2, 3, 0, 1)  # (2, 2, n, num_blocks)
-        torch.mul(radius, angle.cos(), out=pairs[:, 0])
-        torch.mul(radius, angle.sin(), out=pairs[:, 1])
+    found = torch.empty(len(images), num_blocks, 4, device=images.device)
+    for rows, words in _words(key, images, num_blocks, stream):
+        for i in (0, 2):
+            radius = torch.sqrt(-2 * torch.log((words[i].float() + 0.5) / 2**32))
+            angle = (2 * math.pi / 2**32) * words[i + 1].float()
+            torch.mul(radius, angle.cos(), out=found[rows, :, i])
+            torch.mul(radius, angle.sin(), out=found[rows, :, i + 1])
     return found.flatten(1)[:, :count]
 
 
