@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch import nn
 
 from benchmarks.gpu import correctness, kernels, older_torch
 from benchmarks.gpu.context import Context, awake, difference, fresh
@@ -27,6 +28,7 @@ from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.pixels import to_model_range, to_uint8
 from cbdm_scale.devices import make_deterministic, open_device
+from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.features import ClassifierRecipe
@@ -37,6 +39,7 @@ from cbdm_scale.models.resnet import ResNet32
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.recognition.fit import count_confusion, fit
 from cbdm_scale.recognition.options import FitConfig
+from cbdm_scale.sampling.graphed import GraphedNet
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import DistributedWorld, OneProcess
 from cbdm_scale.training.state import load_newest, save_checkpoint
@@ -108,6 +111,47 @@ def test_group_norm_is_float64s(context, channels, size, dtype):
     found = y, x.grad, layer.weight.grad, layer.bias.grad
     for mine, theirs in zip(found, (z, *(v.grad for v in exact)), strict=True):
         assert difference(mine, theirs) < rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_norm_behind_a_convolution_and_the_embedding_is_that_of_their_sum(context, dtype):
+    """The kernel adds bias and embedding itself: prediction and every gradient."""
+    layer, norm = nn.Conv2d(96, 384, 3, padding=1), GroupNorm(32, 384, silu=True)
+    layer = layer.to(context.device, memory_format=torch.channels_last)
+    norm = norm.to(context.device)
+    x = torch.randn(8, 96, 16, 16, device=context.device).to(memory_format=torch.channels_last)
+    given = x.requires_grad_(), torch.randn(8, 384, device=context.device, requires_grad=True)
+    leaves = [*given, *layer.parameters(), *norm.parameters()]
+    with torch.autocast(context.device.type, torch.bfloat16, dtype == torch.bfloat16):
+        y = norm.after(layer, *given)
+    z = F.silu(
+        F.group_norm(
+            F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
+            + given[1].double()[:, :, None, None],
+            32,
+        )
+    )
+    dy = torch.randn_like(z)
+    found = torch.autograd.grad(y, leaves, dy.to(y.dtype))
+    rounding = 2e-5 if dtype == torch.float32 else 1e-2
+    for mine, theirs in zip(found[:4], torch.autograd.grad(z, leaves[:4], dy), strict=True):
+        assert difference(mine, theirs) < rounding
+    assert difference(y, z) < rounding
+
+
+@needs_cuda
+def test_replayed_calls_are_the_networks(context):
+    """Two shapes in turn, as guidance in an interval asks for; nothing falls back."""
+    there = net(context).eval()
+    called = sampling_net(there, context.device, "bf16")
+    for n, seed in [(8, 0), (4, 1), (8, 2), (4, 3)]:
+        torch.manual_seed(seed)
+        x = torch.randn(n, 3, 8, 8, device=context.device)
+        level, y = (torch.randint(0, 100, (n,), device=context.device) for _ in range(2))
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            expected = there(x.to(memory_format=torch.channels_last), level, y)
+        assert difference(called(x, level, y), expected) < 1e-2
+    assert isinstance(called, GraphedNet) and len(called.recorded) == 2 and not called.refused
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -25,12 +25,18 @@ PROGRAMS = 512
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _channels(block, groups, SIZE: tl.constexpr, PADDED: tl.constexpr, GROUPS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _channels(block, channels, SIZE: tl.constexpr, PADDED: tl.constexpr, GROUPS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Group, channel and whether it is one, of every column of a block of whole groups."""
     column = tl.arange(0, GROUPS * PADDED)
-    group = block * GROUPS + column // PADDED
-    inside = (column % PADDED < SIZE) & (group < groups)
-    return group, group * SIZE + column % PADDED, inside
+    if SIZE == PADDED:  # channels without a gap: the widest loads
+        channel = block * (GROUPS * PADDED) + column
+        group = channel // SIZE
+        inside = channel < channels
+    else:
+        group = block * GROUPS + column // PADDED
+        channel = group * SIZE + column % PADDED
+        inside = (column % PADDED < SIZE) & (channel < channels)
+    return group, channel, inside
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -70,7 +76,7 @@ def _forward(  # type: ignore[no-untyped-def]
     SHIFTED: tl.constexpr,
 ):
     image = tl.program_id(0).to(tl.int64)
-    group, channel, inside = _channels(tl.program_id(1), groups, SIZE, PADDED, GROUPS)
+    group, channel, inside = _channels(tl.program_id(1), channels, SIZE, PADDED, GROUPS)
     start = image * pixels * channels
     count = 0.0
     m = tl.zeros([GROUPS * PADDED], tl.float32)  # mean of a channel
@@ -137,7 +143,7 @@ def _backward(  # type: ignore[no-untyped-def]
     SHIFTED: tl.constexpr,
 ):
     image = tl.program_id(0).to(tl.int64)
-    group, channel, inside = _channels(tl.program_id(1), groups, SIZE, PADDED, GROUPS)
+    group, channel, inside = _channels(tl.program_id(1), channels, SIZE, PADDED, GROUPS)
     start = image * pixels * channels
     mu = tl.load(mean + image * groups + group, inside, 0.0)
     if SHIFTED:
