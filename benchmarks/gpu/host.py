@@ -137,7 +137,7 @@ def host(context: Context) -> None:
         BEFORE: lambda: context.turn(before, steps),
         NOW: lambda: now(**EAGER),
     }
-    if context.is_cuda and EAGER:
+    if context.is_cuda:
         variants[GRAPH] = lambda: now(graph="on")
     for name in (NETWORK, BEFORE):
         variants[name]()

@@ -17,6 +17,7 @@ from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.options import NoiseConfig, ProcessName
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.training import graph
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.loop import Callbacks, TrainInputs, train
@@ -24,10 +25,10 @@ from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.state import Progress, State
 
-WARM_UP = 5
+WARM_UP = graph.WARM_UP + 2
 """Steps before the clock starts: what is recorded or tuned is so by then."""
 NEVER = 10**12
-EAGER = {"graph": "off"} if "graph" in TrainConfig.__dataclass_fields__ else {}
+EAGER = {"graph": "off"}
 """Options of a loop whose steps are no CUDA graph."""
 
 

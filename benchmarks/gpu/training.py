@@ -23,6 +23,8 @@ from benchmarks.step import OURS, obvious_step
 from benchmarks.timing import Ratio, markdown, median, ratio_of_medians
 
 DDPM, CBDM, QUARTER = OURS
+LARGE = {UNET: 512, DIT: 512, DDPMPP: 128}
+"""Batches that are large for a network of its memory."""
 LOOP, OBVIOUS = "the train loop", "the obvious way"
 
 
@@ -45,15 +47,15 @@ def cases() -> list[Case]:
     """The most important first."""
     found = []
     for network in (UNET, DIT, DDPMPP):
-        for n in (512, 64) if network == UNET else (256, 64):
+        for n in LARGE[network], 64:
             found += [Case(network, n, loss) for loss in OURS]
             found += [Case(network, n, loss, OBVIOUS) for loss in (DDPM, CBDM)]
-    for n in (512, 64) if EAGER else ():
+    for n in (512, 64):
         found += [Case(UNET, n, loss, "without CUDA graph", EAGER) for loss in (DDPM, CBDM)]
     found += [
         Case(network, n, loss)
         for network in (UNET, DIT, DDPMPP)
-        for n in ((48, 128) if network == UNET else (48, 128, 512))
+        for n in sorted({48, 128, 256, 512} - {LARGE[network]})
         for loss in OURS
     ]
     return found
