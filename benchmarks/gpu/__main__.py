@@ -11,6 +11,7 @@ process. --tiny: on the CPU, in a minute or two.
 import json
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ PARTS = {
     "compile": (training.compiling, 300),
 }
 """Name -> what it does, and the seconds that it may take at most."""
+MOST_TRIES = 3
+"""Of a part, each in a new process."""
 
 
 def names(text: str) -> list[str]:
@@ -68,8 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.exit("no GPU is there. Try --tiny, which runs every part on the CPU.")
     warnings.filterwarnings("ignore")
     older_torch.allow()
-    if folder := os.environ.get("OUT"):
-        args.raw = args.raw or str(Path(folder) / "gpu.json")
+    args.raw = args.raw or f"{os.environ.get('OUT') or tempfile.mkdtemp()}/gpu.json"
     device, end = open_device(cuda), time.perf_counter() + args.budget
     bench = Bench(args, device=torch.cuda.get_device_name(0) if cuda else "cpu")
     context = Context(device=device, tiny=args.tiny, bench=bench)
@@ -87,9 +89,12 @@ def main(words: Sequence[str] | None = None) -> int:
             with context.guarded(name):
                 part(context)
         except LostDevice:
+            context.lost.append(name)
             context.save()
+            # What the part has done or failed at it leaves out, but it may have failed as such.
+            over = name in context.failed or context.lost.count(name) == MOST_TRIES
             rest = ["--go-on", "--budget", str(end - time.perf_counter()), "--raw", args.raw]
-            rest += ["--only", ",".join(todo[todo.index(name) :])]
+            rest += ["--only", ",".join(todo[todo.index(name) + over :])]
             os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *rest])
         context.seconds_of[name] = round(time.perf_counter() - begin, 1)
         context.save()
@@ -98,6 +103,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print("FAILED:" if context.failed else "nothing failed")
     for what, why in context.failed.items():
         print(f"  {what}: {why}")
+    print(f"every figure: {args.raw}")
     return 1 if context.failed else 0
 
 

@@ -56,6 +56,8 @@ class Context:
     tables: list[str] = field(default_factory=list)
     seconds_of: dict[str, float] = field(default_factory=dict)
     """What each part took."""
+    lost: list[str] = field(default_factory=list)
+    """Parts in which the device was lost, as often as it was."""
 
     @property
     def is_cuda(self) -> bool:
@@ -85,12 +87,13 @@ class Context:
     def save(self) -> None:
         """All that is known, into the file."""
         held = {"failed": self.failed, "skipped": self.skipped, "seconds": self.seconds_of}
-        self.bench.keep(held | {"peak": self.peak_flops})
+        self.bench.keep(held | {"lost": self.lost, "peak": self.peak_flops})
 
     def go_on(self, figures: dict[str, Any]) -> None:
         """From what another process has saved."""
         self.failed, self.skipped = figures["failed"], figures["skipped"]
-        self.seconds_of, self.peak_flops = figures["seconds"], figures["peak"]
+        self.seconds_of, self.lost = figures["seconds"], figures["lost"]
+        self.peak_flops = figures["peak"]
         self.bench.figures = figures
 
     def is_done(self, part: str, key: str) -> bool:
