@@ -3,22 +3,21 @@
 import pytest
 import torch
 from feature_tools import skewed
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cbdm_scale.metrics.fid import fid
-from cbdm_scale.metrics.kid import kid
+from cbdm_scale.metrics import neighbours
+from cbdm_scale.metrics.fid import fid, moments_of
+from cbdm_scale.metrics.kid import _across_mean, _within_mean, kid
 from cbdm_scale.metrics.memorisation import memorisation
-from cbdm_scale.metrics.prd import prd
+from cbdm_scale.metrics.prd import kmeans, nearest_centre, prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is there"),
-]
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is there")
 
 X, Y = skewed(0, 5000, 64), skewed(1, 4000, 64) + 0.2
 
 
-@pytest.fixture(params=["ieee", "tf32"], autouse=True)
+@pytest.fixture(params=["ieee", "tf32"])
 def allowed(request):
     """What others allow outside changes nothing."""
     product = torch.backends.cuda.matmul
@@ -27,7 +26,9 @@ def allowed(request):
     product.fp32_precision = before
 
 
-def test_neighbours_are_the_cpus():
+@no_gpu
+@pytest.mark.gpu
+def test_neighbours_are_the_cpus(allowed):
     assert manifold_scores(X.cuda(), Y.cuda()) == manifold_scores(X, Y)
     y = torch.zeros(len(X), dtype=torch.int64)
     here, there = (
@@ -37,21 +38,51 @@ def test_neighbours_are_the_cpus():
     assert torch.equal(here.nearest, there.nearest)
 
 
-def test_distances_are_the_cpus():
+@no_gpu
+@pytest.mark.gpu
+def test_distances_are_the_cpus(allowed):
     assert fid(X.cuda(), Y.cuda()) == pytest.approx(fid(X, Y), rel=1e-6)
     assert fid(X.cuda(), Y[:9].cuda()) == pytest.approx(fid(X, Y[:9]), rel=1e-6)
     assert fid(X[:9].cuda(), Y.cuda()) == pytest.approx(fid(X[:9], Y), rel=1e-6)
     assert kid(X.cuda(), Y.cuda()) == pytest.approx(kid(X, Y), rel=1e-4)
 
 
-def test_clusters_are_nearly_the_cpus():
+@no_gpu
+@pytest.mark.gpu
+def test_clusters_are_nearly_the_cpus(allowed):
     here, there = prd(X, Y, 3, num_runs=2), prd(X.cuda(), Y.cuda(), 3, num_runs=2)
     assert there.f8 == pytest.approx(here.f8, abs=0.01)
     assert there.f_eighth == pytest.approx(here.f_eighth, abs=0.01)
 
 
+@no_gpu
+@pytest.mark.gpu
 def test_features_that_are_not_finite_are_named():
     broken = X.clone()
     broken[7, 3] = torch.inf
     with pytest.raises(ValueError, match="non-finite"):
         fid(broken.cuda(), Y.cuda())
+
+
+def test_no_part_mixes_devices_or_waits_for_the_host():
+    """On tensors that are CUDA's in name only: a value that is asked for is an error there."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x, y = torch.empty(300, 8, device="cuda"), torch.empty(200, 8, device="cuda")
+        moments = moments_of(x) + moments_of(y) - moments_of(y)
+        a, b = (neighbours._Side(side, y.mean(0), torch.float32) for side in (x, y))
+        found = neighbours._Nearest(300, 21, x.device)
+        for row, column, screened in neighbours._blocks(a, b, upper=False):
+            screened.diagonal(row - column).fill_(torch.inf)
+            found.look(screened, row, column)
+        pairs = found.index[:, 0], found.index[:, 1]
+        ones = torch.ones(300, dtype=torch.float64, device="cuda")
+        results = (
+            moments.outer,
+            found.index,
+            neighbours._squared_distance(x, x, pairs),
+            neighbours._Balls(a, b, ones).sure,
+            nearest_centre(x, kmeans(x, 20)),
+            _within_mean(x, torch.ones(300, 3, device="cuda")),
+            _across_mean(x, y),
+        )
+    assert {result.device.type for result in results} == {"cuda"}

@@ -175,7 +175,8 @@ def kmeans(x: Tensor, num_clusters: int, seed: int = 0) -> Tensor:
             order = torch.randperm(len(x), generator=rng)
         batch, order = x[order[:BATCH].to(x.device)], order[BATCH:]
         labels = nearest_centre(batch, centres)
-        given_now = torch.bincount(labels, minlength=num_clusters)[:, None]
+        ones = batch.new_ones(len(batch), 1)
+        given_now = torch.zeros_like(given).index_add_(0, labels, ones)  # bincount would wait
         total = torch.zeros_like(centres).index_add_(0, labels, batch)
         given += given_now
         centres += (total - given_now * centres) / given.clamp_min(1)
