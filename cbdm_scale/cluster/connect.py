@@ -91,7 +91,9 @@ def _wait_for_nodes(count: int, seconds: float = JOINING_S) -> None:
 
 
 def max_resources() -> dict[str, float]:
-    """What the cluster has, or what its autoscaler could make of it."""
+    """What the cluster has, or could have; nothing where this process is in none."""
+    if not in_cluster():
+        return {}
     import ray
 
     have, could = ray.cluster_resources(), max_cluster_resources()
