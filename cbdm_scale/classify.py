@@ -16,13 +16,13 @@ from cbdm_scale import __version__
 from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PRESETS
-from cbdm_scale.config.run_options import absolute_root
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.recognition.options import ClassifyOptions, RealData
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten, with_values
 from cbdm_scale.storage.lease import lease
+from cbdm_scale.storage.places import absolute_places
 from cbdm_scale.storage.run_dir import RunDir
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -217,13 +217,11 @@ def say_outcome(
 
 def resolve(options: ClassifyOptions) -> ClassifyOptions:
     """Absolute paths: a job's working directory vanishes, and workers have their own."""
-    root = absolute_root(options.data.root)
-    storage = Storage(options.cluster.storage).url
+    options = absolute_places(options)
     return replace(
         options,
         dataset=canonical_name(options.dataset),
-        data=replace(options.data, root=root),
-        cluster=replace(options.cluster, storage=storage),
+        cluster=replace(options.cluster, storage=Storage(options.cluster.storage).url),
     )
 
 

@@ -12,6 +12,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.pretrained.options import config_of
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.places import absolute_places
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.evaluation.results import Evaluation
@@ -41,7 +42,7 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Ty
     )
     pretrained = with_values(EvaluateOptions(), typed).load()
     base = usual(pretrained.config, typed.get("samples", ""))
-    return with_values(base, typed), pretrained, typed
+    return absolute_places(with_values(base, typed)), pretrained, typed
 
 
 def usual(config: Config | None, samples: str) -> EvaluateOptions:

@@ -12,6 +12,7 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.pretrained.options import NetworkOptions
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.places import Folder, absolute_places
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.options import check_source
 
@@ -27,7 +28,7 @@ DIFFUSERS, PROGRAM = "diffusers", "denoiser.pt2"
 class ExportOptions(NetworkOptions):
     """Which network, and where it is written to."""
 
-    out: str = ""
+    out: Folder = ""
     """Folder that it is written to; one that is not there yet, or is empty."""
 
     program: bool = False
@@ -148,7 +149,7 @@ def start(options: ExportOptions) -> int:
 @main_of
 def main(argv: Sequence[str]) -> int:
     """Write the folder that the options name. The exit status."""
-    return start(with_values(ExportOptions(), COMMAND.read(argv)))
+    return start(absolute_places(with_values(ExportOptions(), COMMAND.read(argv))))
 
 
 if __name__ == "__main__":

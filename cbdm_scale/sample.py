@@ -16,6 +16,7 @@ from cbdm_scale.pretrained.options import GenerationOptions, config_of
 from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.places import Folder, absolute_places
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.generation.plan import SetPlan
@@ -41,7 +42,7 @@ class SampleOptions(GenerationOptions):
     """png: a folder a class. npz: arr_0 (N, H, W, C) uint8 and arr_1, the layout of ADM.
     shards: a data set to train on."""
 
-    out: str = ""
+    out: Folder = ""
     """Folder or URL of sets; "" is samples/ in the run, ~/cbdm_scale/samples without a run."""
 
     dataset: str = ""
@@ -68,7 +69,8 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Type
     """The options, the network that decides their defaults, and what was typed."""
     typed = COMMAND.read(argv, lambda typed: [usual(config_of(typed.get("run", "")))])
     pretrained = with_values(SampleOptions(), typed).load()
-    return with_values(usual(pretrained.config), typed), pretrained, typed
+    options = absolute_places(with_values(usual(pretrained.config), typed))
+    return options, pretrained, typed
 
 
 def usual(config: Config | None) -> SampleOptions:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.places import absolute_places
 from data_prep.options import DescribeOptions, Options, VerifyOptions
 from data_prep.readers import DATASETS
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     options = with_values(Options(), typed)
     if not options.out:
         raise ValueError("--out is missing: the folder or URL that the shards go to.")
+    absolute_places(options)  # a job would lose what goes to its own folder
     from data_prep.prepare import prepare  # after parsing, so that --help is quick
 
     prepare(dataset, options)

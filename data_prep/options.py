@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
+from cbdm_scale.storage.places import Folder
 from data_prep.writing.encode import Format, Quality
 
 Profile = Literal["exp", "step"]
@@ -15,7 +16,7 @@ Imbalance = Annotated[float, Range(gt=0, le=1, hint="Try 0.01.")]
 class Options:
     """Where None or False stands, the option was not given."""
 
-    out: str = ""
+    out: Folder = ""
     """The shards go to OUT/<name>; a folder or a URL."""
 
     source: str | None = None

@@ -162,7 +162,7 @@ def test_flat_names_are_dotted_paths():
             lambda: Config(cluster=ClusterConfig(workers=3)),
             r"train.batch_size \(64\).*workers \(3\).*Try --train.batch-size 63",
         ),
-        (lambda: ClusterConfig(workers=0), r"cluster.workers.*got 0. Try --cluster.workers 2"),
+        (lambda: ClusterConfig(workers=-1), r"cluster.workers.*got -1. Try --c.*workers 2"),
         (lambda: ClusterConfig(cpus_per_worker=-1), r"cluster.cpus_per_worker.*got -1. Try"),
         (lambda: ClusterConfig(timeout_s=0), r"cluster.timeout_s.*got 0. Try"),
         (lambda: DataConfig(max_bad=2), r"data.max_bad.*got 2. Try"),

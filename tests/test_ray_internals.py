@@ -2,6 +2,7 @@
 
 import inspect
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +10,14 @@ import ray
 import ray.train
 import ray.train.torch
 from ray._private import ray_constants, services, state, utils
+from ray._private.runtime_env import working_dir
 from ray.scripts import scripts
 from ray.train.v2._internal import constants
 from ray.train.v2._internal.execution import context
 from ray.train.v2._internal.execution.preemption import PreemptionContext
 
 from cbdm_scale.cluster import ray_internals
+from cbdm_scale.storage.places import JOB_COPY
 
 MEND = "Ray changed: mend cbdm_scale/cluster/ray_internals.py: "
 
@@ -76,6 +79,13 @@ def test_what_ray_puts_in_the_place_of_handlers_and_starts_in_our_group_is_known
     assert utils.set_sigterm_handler is theirs
     started = inspect.getsource(services.start_ray_process)
     assert "process = ConsolePopen(" in started, MEND + "init_on_loopback: nothing is shielded"
+
+
+def test_the_folder_that_jobs_work_in_is_known_by_its_name(tmp_path):
+    plugin = working_dir.WorkingDirPlugin(str(tmp_path), gcs_client=None)
+    assert Path(plugin._resources_dir).name == JOB_COPY, (
+        "Ray changed: mend cbdm_scale/storage/places.py, or jobs lose what they write"
+    )
 
 
 def test_the_trainer_forms_no_group_and_leaves_ctrl_c_to_us():

@@ -10,6 +10,7 @@ from cbdm_scale.storage.checks import (
     Range,
     check_fields,
 )
+from cbdm_scale.storage.places import Folder
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ class ClusterConfig:
     min_nodes: NonNegativeInt = 0
     """Nodes that must have joined before the workers are placed, where they take a while."""
 
-    storage: str = "~/cbdm_scale/runs"
+    storage: Folder = "~/cbdm_scale/runs"
     """Folder or URL of all runs. With several nodes, one that all of them see."""
 
     max_failures: int = 10

@@ -18,7 +18,7 @@ from cbdm_scale.data.options import DataConfig
 from cbdm_scale.models.options import BACKBONES, BackboneName, backbone_config
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.remote import refuse_password, split_scheme
+from cbdm_scale.storage.places import absolute_places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,16 +163,6 @@ def resolve(config: Config) -> Config:
             f"init_sha256 ({config.init_sha256}) is that of a trained network to start from. "
             "Give its place with --init-from."
         )
-    cache = Storage(config.data.cache).url if config.data.cache else ""
+    config = absolute_places(config)
     storage = Storage(config.cluster.storage).url
-    return replace(
-        config,
-        data=replace(config.data, root=absolute_root(config.data.root), cache=cache),
-        cluster=replace(config.cluster, storage=storage),
-    )
-
-
-def absolute_root(root: str) -> str:
-    """The root of data sets: a URL as it is, a path absolute."""
-    refuse_password("data.root", root)
-    return root if split_scheme(root)[0] else Storage(root).url
+    return replace(config, cluster=replace(config.cluster, storage=storage))

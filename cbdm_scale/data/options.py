@@ -11,19 +11,20 @@ from cbdm_scale.storage.checks import (
     UnitFloat,
     check_fields,
 )
+from cbdm_scale.storage.places import Folder
 
 AugmentName = Literal["none", "ada", "diffaug"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRoot:
-    root: str = ""
+    root: Folder = ""
     """Folder or URL where the data set is now; "" is where the run found it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    root: str = "~/cbdm_scale/shards"
+    root: Folder = "~/cbdm_scale/shards"
     """Folder or URL that holds the data sets made by `python -m data_prep`."""
 
     flip: bool = True
@@ -47,7 +48,7 @@ class DataConfig:
     prefetch_factor: PositiveInt = 4
     """Batches read ahead, per process (or by the thread)."""
 
-    cache: str = ""
+    cache: Folder = ""
     """Folder of every node that keeps shards of a remote root and decoded images; empty is
     CBDM_SCALE_CACHE, or a folder of this user among the temporary files."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cbdm_scale.metrics.options import ExtractorOptions
 from cbdm_scale.pretrained.options import GenerationOptions
+from cbdm_scale.storage.places import File, Folder
 from cbdm_scale.training.options import Width
 
 
@@ -15,11 +16,11 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
     """Generated images for each guidance strength. Section 4.1: 50,000; its ablations: 10,000.
     With --samples 0 is all of them."""
 
-    samples: str = ""
+    samples: File = ""
     """Evaluate these images, and make none: a set of the sample command, an .npz file, a folder
     of images with one folder a class, or DATASET:SPLIT, the folder of shards with a split."""
 
-    against: str = ""
+    against: File = ""
     """Another run's folder: the report shows its newest evaluation beside this one."""
 
     memorisation: bool = True
@@ -29,11 +30,11 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
     """Relative widths of the average, such as 0.03 0.05 0.1 0.2: an evaluation of each, and
     which one has the smallest FID. For a run with --train.posthoc-every."""
 
-    out: str = ""
+    out: Folder = ""
     """Folder or URL of evaluations; "" is evaluation/ in the run, ~/cbdm_scale/evaluation
     without a run."""
 
-    features: str = ""
+    features: Folder = ""
     """Folder of this machine where features are kept; "" is features/ in CBDM_SCALE_CACHE."""
 
     dataset: str = ""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cbdm_scale.sampling.options import GuidanceMode, Strengths
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
+from cbdm_scale.storage.places import File, Place
 
 Resize = Literal["bilinear", "tf1", "bicubic"]
 
@@ -18,11 +19,11 @@ BestBy = Literal["fid", "fid_few"]
 class ExtractorOptions:
     """Whose features are compared."""
 
-    extractor: str = "classifier"
+    extractor: Annotated[str, Place(lasts=False, after="classifier:")] = "classifier"
     """Network whose features FID compares: classifier (stored beside the shards),
     classifier:PATH, inception (as in the literature), dinov2, or none."""
 
-    extractor_weights: str = ""
+    extractor_weights: File = ""
     """Weights of inception or dinov2. Empty: CBDM_SCALE_INCEPTION or CBDM_SCALE_DINOV2, or a
     download."""
 

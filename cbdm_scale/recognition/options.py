@@ -13,6 +13,7 @@ from cbdm_scale.storage.checks import (
     check_fields,
     check_name,
 )
+from cbdm_scale.storage.places import Folder
 from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import per_rank
@@ -58,7 +59,7 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RealData:
-    root: str = "~/cbdm_scale/shards"
+    root: Folder = "~/cbdm_scale/shards"
     """Folder or URL that holds the data sets made by `python -m data_prep`."""
 
     flip: bool = True

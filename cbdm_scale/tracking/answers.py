@@ -8,7 +8,8 @@ import os
 import re
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.client import SQLITE, database_file, hide_password
+from cbdm_scale.storage.places import SQLITE
+from cbdm_scale.tracking.client import database_file, hide_password
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 

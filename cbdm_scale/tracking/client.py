@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from cbdm_scale.storage.places import SQLITE
 from cbdm_scale.tracking.mlflow_internals import LONGEST_NAME
 
 QUIET = {
@@ -25,7 +26,6 @@ PATIENCE = {  # one attempt each: the sender repeats it, and start_run wants to 
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-SQLITE = "sqlite:///"
 Item = TypeVar("Item")
 
 

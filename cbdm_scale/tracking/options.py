@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from cbdm_scale.storage.places import Folder
 from cbdm_scale.storage.remote import refuse_password
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackUri:
-    uri: str = ""
+    uri: Folder = ""
     """MLflow server or database of a run or a model; "" is the run's own, and for a model
     MLFLOW_TRACKING_URI, else mlflow.db in ~/cbdm_scale/runs."""
 
@@ -16,7 +17,7 @@ class TrackUri:
 class TrackConfig:
     """Options --track.*."""
 
-    uri: str = ""
+    uri: Folder = ""
     """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
 
     experiment: str = "cbdm_scale"

@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.places import SQLITE, absolute_uri
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import (
-    SQLITE,
     batches,
     clean_name,
     database_file,
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def default_tracking_uri(storage: Storage) -> str:
     """MLFLOW_TRACKING_URI if it is set, else a database in the storage folder."""
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return uri
+        return absolute_uri("MLFLOW_TRACKING_URI", uri)
     if not storage.is_local:
         raise ValueError(
             "track.uri is empty, and a database cannot live in cluster.storage "

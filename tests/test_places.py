@@ -1,0 +1,106 @@
+"""Options that are paths are absolute before they leave the driver, and last."""
+
+from dataclasses import replace
+
+import pytest
+
+from cbdm_scale import classify, evaluate, export, sample, train
+from cbdm_scale.cli.command import options_of
+from cbdm_scale.config.presets import preset
+from cbdm_scale.config.run_options import resolve
+from cbdm_scale.evaluation.options import EvaluateOptions
+from cbdm_scale.metrics.options import EvalConfig
+from cbdm_scale.storage.checks import field_types
+from cbdm_scale.storage.places import JOB_COPY, Place, absolute_places, absolute_uri
+from cbdm_scale.tracking import default_tracking_uri
+from data_prep.__main__ import PREPARE
+from tune import search_tau
+
+READ_HERE = {
+    "name",  # of a folder in cluster.storage
+    *("run", "init_from", "config", "add"),  # by the driver
+    *("source", "train_list", "eval_list", "eval_source"),  # workers go to the driver's folder
+}
+WORDS = "path", "folder", "file", "url", "database", "weights of"
+
+
+def placed(option) -> bool:
+    marks = getattr(field_types(option.owner)[option.field], "__metadata__", ())
+    return any(isinstance(mark, Place) for mark in marks)
+
+
+def test_every_option_that_names_a_place_says_so_in_its_type():
+    commands = [
+        *(train.COMMAND, sample.COMMAND, evaluate.COMMAND, export.COMMAND, classify.COMMAND),
+        *(search_tau.COMMAND, PREPARE),
+    ]
+    found = set()
+    for command in commands:
+        for option in options_of(command.parts).values():
+            text = option.help.lower()
+            if option.kind is str and placed(option):
+                found.add(option.field)
+            elif option.kind is str and option.field not in READ_HERE:
+                about = [word for word in WORDS if text.startswith(word)]
+                assert not about, f"{command.name} {option.flag}: {option.help}"
+    assert found == {
+        *("root", "cache", "storage", "uri", "extractor", "extractor_weights"),
+        *("samples", "against", "out", "features"),
+    }
+
+
+def test_paths_are_absolute_and_everything_else_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = preset("digits_lt")
+    given = replace(
+        base,
+        data=replace(base.data, root="shards", cache="cache"),
+        eval=replace(base.eval, extractor="classifier:mine.safetensors", extractor_weights="w"),
+        cluster=replace(base.cluster, storage="runs"),
+        track=replace(base.track, uri="sqlite:///mlflow.db"),
+    )
+    config = resolve(given)
+    assert config.data.root == f"{tmp_path}/shards" and config.data.cache == f"{tmp_path}/cache"
+    assert config.cluster.storage == f"{tmp_path}/runs"
+    assert config.track.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert config.eval.extractor == f"classifier:{tmp_path}/mine.safetensors"
+    assert config.eval.extractor_weights == f"{tmp_path}/w"
+    assert resolve(config) == config
+    for name in ("classifier", "inception", "none"):
+        assert absolute_places(EvalConfig(extractor=name)).extractor == name
+    for uri in ("http://host:5000", "sqlite:////db", "sqlite:///:memory:", ""):
+        assert absolute_uri("track.uri", uri) == uri
+    assert absolute_places(EvaluateOptions(samples="a.npz")).samples == f"{tmp_path}/a.npz"
+
+
+def test_mlflows_own_default_is_the_database_of_the_drivers_folder(tmp_path, monkeypatch):
+    """Workers have another one, where not one metric arrived."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert default_tracking_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"data.root": "shards"}, r"data.root \(shards\) .* --data.root /SHARED/shards"),
+        ({"cluster.storage": "a/runs"}, r"--cluster.storage /SHARED/a/runs"),
+        ({"track.uri": "sqlite:///a.db"}, r"--track.uri sqlite:////SHARED/a.db"),
+    ],
+)
+def test_a_job_refuses_to_keep_anything_in_its_copy_of_a_folder(
+    tmp_path, monkeypatch, given, told
+):
+    copy = tmp_path / "runtime_resources" / JOB_COPY / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    words = {"--data.root": "/shards", "--cluster.storage": "/runs"}
+    words |= {f"--{name}": value for name, value in given.items()}
+    parsed = train.parse([word for pair in words.items() for word in pair])
+    with pytest.raises(ValueError, match=told):
+        resolve(parsed.config)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI=sqlite:////SHARED/mlflow.db"):
+        default_tracking_uri(None)
+    shipped = absolute_places(EvalConfig(extractor="classifier:mine.safetensors"))
+    assert shipped.extractor == f"classifier:{copy}/mine.safetensors", "a file of the job's own"
