@@ -8,9 +8,23 @@ import pytest
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.runs.launch import open_run_dir
+from cbdm_scale.runs.launch import open_run_dir, patience_s
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import parse
+
+
+@pytest.mark.parametrize(
+    ("words", "on_gpus", "seconds"),
+    [
+        ((), False, 60),
+        ((), True, 600),
+        (("--train.compile",), False, 600),
+        (("--train.compile", "--cluster.timeout-s", "900"), True, 900),
+    ],
+)
+def test_workers_that_compile_or_set_up_gpus_are_waited_for(words, on_gpus, seconds):
+    config = parse(["--dataset", "cifar10_lt", "--preset", "small", *words]).config
+    assert patience_s(config, on_gpus) == seconds
 
 
 @pytest.fixture

@@ -61,7 +61,8 @@ class ClusterConfig:
     is counted apart; -1: any number of times."""
 
     timeout_s: PositiveFloat = 60
-    """Seconds after which a worker that does not answer is given up."""
+    """Seconds after which a worker that does not answer is given up; at least 600 on GPUs and
+    with train.compile, where a first step takes its time."""
 
     def __post_init__(self) -> None:
         check_fields(self, "cluster.")

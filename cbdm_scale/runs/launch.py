@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
@@ -33,6 +33,9 @@ from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.options import per_rank
+
+START_S = 600.0
+"""Seconds that a first compilation may take, or the first meeting of GPUs."""
 
 
 def prepare_data(config: Config, *, write: bool = True) -> Manifest:
@@ -194,12 +197,17 @@ def launch_run(
         if init_from:
             lines += write_initial_weights(config, init_from, manifest, write=True)
         print("\n".join(lines), end="\n" if lines else "")
-        outcome = _train(config, manifest, run, uri, about)
+        outcome = _train(config, manifest, run, uri, about, on_gpus)
     return outcome | {"uri": uri, "config": config, "warning": warning}
 
 
 def _train(
-    config: Config, manifest: Manifest, run: Storage, uri: str, tags: Mapping[str, str]
+    config: Config,
+    manifest: Manifest,
+    run: Storage,
+    uri: str,
+    tags: Mapping[str, str],
+    on_gpus: bool,
 ) -> dict[str, Any]:
     """Start the run in MLflow and on the workers, and follow it to its end."""
     from cbdm_scale import cluster, tracking
@@ -222,7 +230,15 @@ def _train(
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.words}", flush=True)
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
-    on_worker = partial(run_in_world, rank_main, config.cluster.timeout_s)
-    return tracking.end_run_after(
-        uri, run_id, lambda: cluster.launch(on_worker, config.cluster, run)
-    )
+    patience = replace(config.cluster, timeout_s=patience_s(config, on_gpus))
+    on_worker = partial(run_in_world, rank_main, patience.timeout_s)
+    return tracking.end_run_after(uri, run_id, lambda: cluster.launch(on_worker, patience, run))
+
+
+def patience_s(config: Config, on_gpus: bool) -> float:
+    """Seconds after which a worker that does not answer is given up.
+
+    The others wait for one that compiles its network or sets up its GPU's libraries.
+    """
+    usual = config.cluster.timeout_s
+    return max(usual, START_S) if on_gpus or config.train.compile else usual

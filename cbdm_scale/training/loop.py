@@ -5,10 +5,9 @@ Shapes: n = images of this rank in a step, C, H, W = image.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from torch import nn
 
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion import rng
@@ -20,7 +19,7 @@ from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.options import TrainConfig, per_rank
 from cbdm_scale.training.state import State
-from cbdm_scale.training.step import TrainStep, seed_dropout
+from cbdm_scale.training.step import TrainStep, compiled, seed_dropout
 from cbdm_scale.training.transfer import MicroBatch, Transfer
 
 
@@ -71,8 +70,7 @@ def train(
     the device has computed for reports alone.
     """
     progress = state.progress
-    module = torch.compile(state.net) if config.compile else state.net
-    net = world.wrap(cast(nn.Module, module))
+    net = world.wrap(compiled(state.net) if config.compile else state.net)
     step = TrainStep(state, net, inputs.loss, config, world)
     take_step = graphed(step, config, world, callbacks.log)
     guard, meter = NonFiniteGuard(config.max_bad_steps), Meter(world)

@@ -4,8 +4,9 @@ What it computes depends on its arguments alone, and nothing in it waits for the
 the same function runs as it is, or is captured once and replayed (graph.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,19 @@ class TrainStep:
         for average, share in zip(self.averages, rates.shares, strict=True):
             average.running.take(self.state.net, share)
         return StepResult(sums, norm)
+
+
+def compiled(net: nn.Module) -> nn.Module:
+    """The network as torch.compile makes it, for each shape anew."""
+    from torch._inductor import list_options
+
+    options: dict[str, str | int | bool | Callable[..., object]] = {}
+    slow = "loop_reindexing_after_fusion"
+    if slow in list_options():
+        # With it upsampling, convolution, norm and SiLU as one take six times as long
+        # (pytorch#189488, #191134).
+        options[slow] = False
+    return cast(nn.Module, torch.compile(net, dynamic=False, options=options))
 
 
 def seed_dropout(device: torch.device, seed: int) -> None:
