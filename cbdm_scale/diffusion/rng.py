@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
-LOW, HALF, ROUNDS = np.uint64(MASK), np.uint64(32), np.arange(10, dtype=np.uint64)
+LOW, HALF = np.uint64(MASK), np.uint64(32)
 ROUND_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
-KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
+KEY_STEPS = np.multiply.outer(np.arange(10), [0x9E3779B9, 0xBB67AE85]).astype(np.uint64)
 BLOCKS_AT_ONCE = 2**14
 """Of four words each: so many stay in a processor's cache."""
 
@@ -29,15 +29,14 @@ Words = NDArray[np.uint64]
 
 
 def philox(counter: Words, key: Words) -> tuple[Words, Words, Words, Words]:
-    """Philox4x32-10: four words of counter (4, ...) and two of key (2, ...) -> four words.
+    """Philox4x32-10: four words of counter (4, ...) and two of key -> four words (...).
 
-    The axes after the first broadcast.
+    key (2, ...) has as many axes, and broadcasts to those of the counter.
     """
     columns = 2, *[1] * (counter.ndim - 1)
     multipliers = ROUND_MULTIPLIERS.reshape(columns)
-    keys = (key + np.multiply.outer(ROUNDS, KEY_STEPS).reshape(10, *columns)) & LOW
-    shape = 2, *np.broadcast_shapes(counter.shape[1:], key.shape[1:])
-    even, odd = np.broadcast_to(counter[0::2], shape), np.broadcast_to(counter[1::2], shape)
+    keys = (key + KEY_STEPS.reshape(10, *columns)) & LOW
+    even, odd = counter[0::2], counter[1::2]
     for round_key in keys:
         product = even * multipliers
         even = (product >> HALF)[::-1]
@@ -81,7 +80,7 @@ def _device_words(
     image = images.unsqueeze(1)
     c0, c1 = image & MASK, image >> 32
     c2, c3 = torch.arange(num_blocks, device=images.device).unsqueeze(0), image * 0 + stream
-    (m0, m1), (s0, s1), (k0, k1) = ROUND_MULTIPLIERS.tolist(), KEY_STEPS.tolist(), key
+    (m0, m1), (s0, s1), (k0, k1) = ROUND_MULTIPLIERS.tolist(), KEY_STEPS[1].tolist(), key
     for _ in range(10):
         first, second = c0 * m0, c2 * m1
         c0, c1 = ((second >> 32) & MASK) ^ c1 ^ k0, second & MASK
@@ -121,10 +120,9 @@ def uniform(seed: int, purpose: str, images: Tensor, count: int = 1, stream: int
 def first_uniform(keys: Words, images: NDArray[np.int64]) -> NDArray[np.float64]:
     """The first number of `uniform` for many purposes in one call, on the host.
 
-    keys (2, P), of `make_key` in columns; images (N,), or (P, N) for each purpose its own:
-    (P, N).
+    keys (2, P), of `make_key` in columns; images (P, N), of each purpose its own -> (P, N).
     """
-    counter = np.zeros((4, *np.atleast_2d(images).shape), np.uint64)
+    counter = np.zeros((4, *images.shape), np.uint64)
     counter[0] = images & MASK
     counter[1] = images >> 32
     words: NDArray[np.float64] = philox(counter, keys[:, :, None])[0].astype(np.float64)
