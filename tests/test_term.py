@@ -4,6 +4,7 @@ Shapes: N = batch, M = images that the regulariser has predictions of, C, H, W =
 classes (label K means "none"), T = steps.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +26,11 @@ from objective_tools import (
     rows_of,
     with_drawn,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 from cbdm_scale.losses.build import build_loss
-from cbdm_scale.losses.draws import Drawer
+from cbdm_scale.losses.draws import Drawer, Packed
 from cbdm_scale.losses.objective import Objective
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.term import Branch, Draws, Values, mean_sq
@@ -98,6 +100,31 @@ def test_losses_are_fp32_whatever_the_network_computes_in(objective):
     loss, draws = build(8, **OBJECTIVES[objective])
     terms = loss(lambda *a, **o: fake_net(*a, **o).bfloat16(), x0, y, draws)
     assert all(values.dtype == torch.float32 for values in terms.values())
+
+
+@every_process
+@every_objective
+def test_no_shape_depends_on_what_was_drawn_and_nothing_waits_for_it(process, objective):
+    """With tensors of a GPU that have shapes and no values: so a step can be captured."""
+    loss, drawer = build_loss(
+        LossConfig(**OBJECTIVES[objective]), PROCESSES[process], COUNTS, 5, 8
+    )
+    packed, n = drawer.on_host(torch.arange(4), torch.zeros(4, 9)), 4
+    process_there = deepcopy(loss.process)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = Packed(torch.empty_like(packed.data, device="cuda"), packed.layout).arrays()
+        images, augment = there.pop("images"), there.pop("augment")
+        eps, x0 = torch.empty(2, n, *SHAPE, device="cuda")
+        draws = Draws(there.pop("t"), eps, there.pop("dropped"), there, augment)
+        if isinstance(process_there, torch.nn.Module):
+            process_there.to("cuda")
+
+        def net(x, level, y, omega=None, augment=None):
+            assert x.is_cuda and level.is_cuda and y.is_cuda and augment.is_cuda
+            return x * level.to(x.dtype).view(-1, 1, 1, 1)
+
+        terms = replace(loss, process=process_there)(net, x0, images % K, draws)
+    assert all(v.is_cuda and v.shape == (n,) for v in terms.values())
 
 
 @dataclass(frozen=True)
