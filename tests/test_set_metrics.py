@@ -12,6 +12,7 @@ from cbdm_scale.evaluation.set_metrics import (
     compute_metrics,
     held_out,
     held_out_copies,
+    num_steps,
     shown_classes,
 )
 from cbdm_scale.metrics.fid import FrechetTo, Reference, fid
@@ -51,7 +52,9 @@ def names(found):
 
 
 def test_the_numbers_are_those_of_the_metrics():
-    found = measure(REAL, FAKE, TRAIN, COUNTS)
+    steps: list[int] = []
+    found = measure(REAL, FAKE, TRAIN, COUNTS, step=lambda: steps.append(1))
+    assert len(steps) == num_steps(3), "a bar that shows them ends at its end"
     assert (found.images, found.omega, found.num_images) == ("here", 0.8, 180)
     assert found.fid.value == pytest.approx(fid(REAL.pool, FAKE.pool), rel=1e-6)
     assert found.kid.value == pytest.approx(kid(REAL.pool, FAKE.pool), rel=1e-4)

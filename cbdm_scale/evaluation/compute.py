@@ -11,7 +11,7 @@ from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.devices import first_that_fits, roomy_devices
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.results import Evaluation, SetResult
-from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out_copies
+from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out_copies, num_steps
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.fid import Reference
@@ -31,21 +31,24 @@ def compute(inputs: Inputs) -> Evaluation:
         reference = Reference(real.pool.to(device), real.labels, counts)
         results = []
         for spec, fake in zip(inputs.sets, fakes, strict=True):
-            print(f"numbers at omega {spec.omega:g}", flush=True)
-            results.append(
-                compute_metrics(
-                    real,
-                    fake,
-                    train,
-                    counts,
-                    omega=spec.omega,
-                    guidance_mode=spec.guidance_mode,
-                    images=spec.url,
-                    seed=options.seed,
-                    reference=reference,
-                    device=device,
+            what = f"numbers at omega {spec.omega:g}"
+            print(what, flush=True)
+            with ProgressBar(num_steps(len(counts)), what) as progress:
+                results.append(
+                    compute_metrics(
+                        real,
+                        fake,
+                        train,
+                        counts,
+                        omega=spec.omega,
+                        guidance_mode=spec.guidance_mode,
+                        images=spec.url,
+                        seed=options.seed,
+                        reference=reference,
+                        device=device,
+                        step=partial(progress.add, 1),
+                    )
                 )
-            )
         seed = options.seed
         return results, held_out_copies(train, real, counts, seed, device) if train else ()
 

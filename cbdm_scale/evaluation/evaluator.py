@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from cbdm_scale.cluster import Log
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.index import Index, open_index
@@ -27,6 +28,7 @@ from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
+from cbdm_scale.evaluation.pace import Pace
 from cbdm_scale.evaluation.records import (
     read_evaluation,
     training_evaluations,
@@ -65,8 +67,13 @@ class Evaluator:
         world: World,
         run: Storage,
         num_shares: int | None = None,
+        log: Log | None = None,
     ):
-        """num_shares: of all ranks; None is one each, more need a world of one process."""
+        """num_shares: of all ranks; None is one each, more need a world of one process.
+
+        log: of rank 0, shows how far long work is; None shows nothing.
+        """
+        self.pace = Pace(world.size, None if world.rank else log)
         self.num_shares = num_shares or world.size
         assert world.size in (1, self.num_shares), "a share a rank, or all on one"
         self.config, self.manifest, self.world, self.run = config, manifest, world, run
@@ -110,6 +117,7 @@ class Evaluator:
             x = sampler.generate(net, chunk.to(device), y.to(device), omega)
             made.append((chunk, y, to_uint8(x).cpu()))
             self.on_chunk(len(chunk))
+            self.pace.count(len(chunk))
         return made
 
     def grid(self, net: nn.Module) -> bytes | None:
@@ -121,7 +129,8 @@ class Evaluator:
         order, omega = grid_order(counts), self.config.eval.guidance[0]
         shown = torch.tensor(sorted(order))
         numbers = (torch.arange(GRID_COLUMNS)[:, None] * len(counts) + shown).flatten()
-        with world.monitored_barrier():
+        shows = self.pace.showing(len(numbers), "images of the grid")
+        with world.monitored_barrier(), shows:
             called = self._sampling_net(net)
             made = self.generate(called, numbers, omega, world.rank, world.size)
         everybody = [chunk for rank in world.gather(made) for chunk in rank]
@@ -144,10 +153,12 @@ class Evaluator:
             known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
-                self._real = self._total(
-                    lambda share: self._real_scores(reader, index, share, num_stored),
-                    num_stored,
-                )
+                unit = "features of real images"
+                with self.pace.showing(index.num_samples, unit, measured=False):
+                    self._real = self._total(
+                        lambda share: self._real_scores(reader, index, share, num_stored),
+                        num_stored,
+                    )
                 if self.world.rank == 0:
                     self.run.write_bytes(file, self._real.state().numpy().tobytes())
             else:
@@ -176,6 +187,7 @@ class Evaluator:
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())
             place = spread_rows(rows, index.num_samples, num_stored)
             scores.add(self.extractor(to_model_range(pixels)), labels, place)
+            self.pace.count(len(rows))
         return scores
 
     def _total(self, count: Callable[[int], GroupScores], num_stored: int) -> GroupScores:
@@ -261,11 +273,12 @@ class Evaluator:
 
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
-        real, fake = self.real(), self._total(count, num_stored)
-        found = None
-        with self.world.monitored_barrier():  # roots of matrices take a while
-            if self.world.rank == 0:
-                found = group_result(real, fake, counts, omega, mode)
+        real, found = self.real(), None
+        with self.pace.showing(self.config.eval.num_images, f"images at omega {omega:g}"):
+            fake = self._total(count, num_stored)
+            with self.world.monitored_barrier():  # roots of matrices take a while
+                if self.world.rank == 0:
+                    found = group_result(real, fake, counts, omega, mode)
         result: SetResult = self.world.gather(found)[0]
         return result
 

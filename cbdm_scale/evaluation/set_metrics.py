@@ -54,6 +54,8 @@ class _Gaps:
     """Collects the numbers that are not there."""
 
     missing: list[Missing] = field(default_factory=list)
+    step: Callable[[], None] = lambda: None
+    """Called after every attempt."""
 
     def note(self, names: Sequence[str], reason: str) -> None:
         self.missing += [Missing(name, reason) for name in names]
@@ -67,6 +69,8 @@ class _Gaps:
         except (ValueError, RuntimeError, MemoryError) as error:  # torch's are RuntimeErrors
             self.note(names, str(error) or type(error).__name__)
             return None
+        finally:
+            self.step()
 
 
 def compute_metrics(
@@ -81,6 +85,7 @@ def compute_metrics(
     seed: int = 0,
     reference: Reference | None = None,
     device: torch.device | str = "cpu",
+    step: Callable[[], None] = lambda: None,
 ) -> SetResult:
     """Every number of ``SetResult``, computed on a device; counts (K,) are those of the
     training set. torch.OutOfMemoryError if the device has not the memory.
@@ -88,8 +93,9 @@ def compute_metrics(
     ``train``: features of the training images, None where memorisation is not looked for.
     ``omega``, ``guidance_mode``, ``images``: what the record says of the generated ones.
     ``reference``: of ``real``, where several sets share it.
+    ``step``: called after each of ``num_steps(len(counts))`` pieces of the work.
     """
-    gaps = _Gaps()
+    gaps = _Gaps(step=step)
     refer = reference or Reference(real.pool.to(device), real.labels, counts)
     x, y = refer.x, fake.pool.to(device)
     both = min(len(x), len(y))
@@ -115,6 +121,7 @@ def compute_metrics(
             seed=seed,
             reference=refer,
             whole=Whole(fid, kid),
+            step=step,
         ),
     )
     copies = gaps.attempt(("memorisation",), lambda: _memorisation(fake, train, counts, y))
@@ -143,6 +150,11 @@ def compute_metrics(
         examples=class_examples(counts, real.labels, fake.labels, nearest),
         missing=tuple(gaps.missing),
     )
+
+
+def num_steps(num_classes: int) -> int:
+    """Pieces of the work of ``compute_metrics``: a row a class and 4 pooled ones, 8 others."""
+    return num_classes + 4 + 8
 
 
 def _some(x: Tensor, most: int, seed: int) -> Tensor:

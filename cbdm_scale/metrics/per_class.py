@@ -7,7 +7,7 @@ than 50 on a side has none. Pooled FID uses all images of the group, as during t
 Shapes: N = real images, M = generated images, D = features, K = classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -104,11 +104,13 @@ def class_table(
     seed: int = 0,
     reference: Reference | None = None,
     whole: Whole | None = None,
+    step: Callable[[], None] = lambda: None,
 ) -> ClassTable:
     """Scores by class and group; counts (K,) are those of the training set.
 
     kid_images: KID, which needs no equal numbers, is of at most so many random images a side.
     reference: of ``real``, where several sets share it. whole: what is known of all images.
+    step: called after each of the K + 4 rows.
     """
     groups = class_groups(counts)
     refer = reference or Reference(real.x, real.y, counts)
@@ -121,7 +123,7 @@ def class_table(
     )
     enough = sizes.amin(0)[sizes.amin(0) >= MIN_FID_IMAGES]  # of the classes that have an FID
     equal = int(enough.min()) if len(enough) else MIN_FID_IMAGES
-    rows = _Rows(real, fake, counts, kid_images, seed, refer)
+    rows = _Rows(real, fake, counts, kid_images, seed, refer, step)
     members = {chosen: [c for c, g in enumerate(groups) if g == chosen] for chosen in GROUPS}
     whole_set = list(range(len(counts)))
     return ClassTable(
@@ -143,6 +145,7 @@ class _Rows:
     kid_images: int
     seed: int
     reference: Reference
+    step: Callable[[], None]
 
     def row(
         self,
@@ -177,6 +180,7 @@ class _Rows:
         fidelity = None
         if fake.hits is not None and len(fake.x):
             fidelity = fidelity_interval(fake.hits, fake.y, seed=self.seed)
+        self.step()
         return ClassScore(
             label=label,
             group=group,

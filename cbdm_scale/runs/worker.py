@@ -24,7 +24,7 @@ from cbdm_scale.cluster import (
     StopFile,
     in_cluster,
 )
-from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar, ProgressLine, clock
+from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar, ProgressLine
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.augment import augmentation
 from cbdm_scale.data.cache import open_cache
@@ -37,6 +37,7 @@ from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
+from cbdm_scale.evaluation.pace import images_to_make
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.models.build import build
@@ -139,7 +140,9 @@ class Run:
         found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
         if found:
             self.checkpoints.resume_from(state.progress.num_seen)
-        self.evaluator = Evaluator(config, self.manifest, self.process, world, self.folder)
+        self.evaluator = Evaluator(
+            config, self.manifest, self.process, world, self.folder, log=self.print_line
+        )
         self.scheduler = EvaluationScheduler(
             config,
             self.evaluator,
@@ -264,7 +267,9 @@ class Run:
         self.scheduler.poll()
         self.tracker.scalars(progress.num_seen, logged(numbers, progress, self.manifest.groups))
         rate = numbers["images_per_second"]
-        left = clock((total - progress.num_seen) / max(rate, 1e-9))
+        waits, seen = self.scheduler.background is None, progress.num_seen
+        later = images_to_make(self.config, self.manifest.num_classes, seen, waits=waits)
+        left = self.evaluator.pace.left((total - seen) / max(rate, 1e-9), later)
         terms = " ".join(
             f"{name.removeprefix('loss/')} {value:.4f}"
             for name, value in numbers.items()
@@ -272,7 +277,7 @@ class Run:
         )
         text = (
             f"{progress.num_seen:>9,}/{total:,} images | {rate:.0f}/s | {terms} | "
-            f"waiting for data {numbers['data_wait']:.1%} | {left} left"
+            f"waiting for data {numbers['data_wait']:.1%} | {left}"
         )
         self.say(ProgressLine(text, progress.num_seen, total))
 
