@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from report_tools import around, counts_of, example
 
+from cbdm_scale.evaluation.report import figures
 from cbdm_scale.evaluation.report.charts import PALETTE, log_ticks
 from cbdm_scale.evaluation.report.figures import (
     class_panels,
@@ -121,3 +122,17 @@ def test_names_of_points_at_one_place_do_not_overlap_and_stay_inside(at):
     for text in texts:
         assert (text["align"] == "left") == (recall < 0.3)
         assert (text["dy"] < 0) == (precision < 0.3)
+
+
+def test_of_very_many_classes_some_are_drawn_over_the_whole_tail(monkeypatch):
+    monkeypatch.setattr(figures, "DRAWN", 20)
+    evaluation = example(50, omegas=(1.0,))
+    panel, *_ = class_panels(evaluation, None)
+    rows = [row for row in rows_of(panel) if "name" in row]
+    counts = sorted(counts_of(evaluation))
+    assert (
+        15 <= len({row["name"] for row in rows}) <= 20 and "20 classes at most" in panel.about
+    )
+    drawn = [row["x"] for row in rows]
+    assert min(drawn) == counts[0] and max(drawn) >= counts[-3]
+    assert len([row for row in rows_of(panel) if row["series"] == "median"]) == 8

@@ -33,6 +33,8 @@ from cbdm_scale.metrics.per_class import ClassScore
 Row = dict[str, Any]
 CROWDED = 30
 """With more classes, medians over their frequency take the place of the other run's points."""
+DRAWN = 1_000
+"""Classes that have a mark of their own, spread over their frequency; medians are of all."""
 NUM_BINS = 8
 MANY_CLASSES = 40
 """With more classes, label fidelity is drawn as a map."""
@@ -90,7 +92,8 @@ def class_panels(evaluation: Evaluation, other: SetResult | None) -> list[Panel]
         theirs = _class_rows(other, names, measure) if other else []
         if rows:
             chart = _class_chart(rows, theirs, [max(row.num_train, 0.5) for row in without])
-            panels.append(Panel(title, better, chart))
+            some = f", {DRAWN:,} classes at most" if len(rows) > DRAWN else ""
+            panels.append(Panel(title, better + some, chart))
     return panels
 
 
@@ -142,7 +145,8 @@ def _class_chart(rows: list[Row], theirs: list[Row], without: list[float]) -> An
         sort=None,
     )
     tip = tooltip(name="class", series="group", images="training images", text="value")
-    ours, others = layers(rows), layers([{**row, "series": OTHER_RUN} for row in theirs])
+    drawn = sorted(rows, key=lambda row: float(row["x"]))[:: -(-len(rows) // DRAWN)]
+    ours, others = layers(drawn), layers([{**row, "series": OTHER_RUN} for row in theirs])
     parts = []
     if theirs and crowded:
         medians = layers(_medians(theirs, OTHER_RUN))
@@ -159,7 +163,8 @@ def _class_chart(rows: list[Row], theirs: list[Row], without: list[float]) -> An
         line = layers(_medians(rows, "median")).mark_line(strokeWidth=2)
         parts.append(line.encode(x=x, y=y, color=colour))
     if without:
-        crosses = layers([{"x": at, "why": "no number"} for at in without]).mark_point(
+        at_most = sorted(without)[:: -(-len(without) // DRAWN)]
+        crosses = layers([{"x": at, "why": "no number"} for at in at_most]).mark_point(
             shape="cross", angle=45, size=30, filled=True, color=COLOUR["muted"]
         )
         parts.append(
