@@ -10,8 +10,8 @@ from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.runs.launch import describe_run, open_run_dir
-from cbdm_scale.runs.logged import logged, meaning, note
+from cbdm_scale.runs.launch import described_tags, open_run_dir
+from cbdm_scale.runs.logged import logged, meaning
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.tracking import NoTracker
 from cbdm_scale.training.distributed import OneProcess
@@ -61,7 +61,10 @@ def test_every_metric_of_a_run_is_explained_in_its_note(digits_root, tmp_path):
     Run(config, OneProcess(), folder, names, lambda path, seen: None, lambda text: None).go()
     assert {"loss/g", "eval/guidance_1/fid_few", "eval/guidance_1/recall"} < names.found
     by_command = example(3).metrics(config.eval)
-    text = note(describe_run(config, manifest, "the reference is long"))
+    tags = described_tags(config, manifest, "the reference is long")
+    text = tags["mlflow.note.content"]
+    assert tags["reference_warning"] == "the reference is long"
+    assert described_tags(config, manifest, "").keys() == {"mlflow.note.content"}
     unexplained = [n for n in (*names.found, *by_command) if f"| {meaning(n)} |" not in text]
     assert not unexplained
     assert len(text) < 5_000, "the longest tag that every server takes"

@@ -62,3 +62,9 @@ def test_long_work_of_rank_0_is_shown(digits_root, tmp_path, monkeypatch):
     evaluator = Evaluator(config, manifest, process, world, run, log=said.append)
     evaluator.grid(lambda x, level, y, omega=None, augment=None: x)
     assert "100/100 images of the grid" in said[-1] and "left" in said[-1]
+    pace = Pace(2, said.append)
+    with pace.showing(100, "images"):
+        pace.count(10)
+        assert "20/100 images" in said[-1], "the other rank is as fast"
+        pace.count(50)
+        assert "100/100 images" in said[-1], "and no bar goes beyond its end"

@@ -8,14 +8,13 @@ from report_tools import around, counts_of, example
 
 from cbdm_scale.evaluation.report import figures
 from cbdm_scale.evaluation.report.charts import PALETTE, log_ticks
+from cbdm_scale.evaluation.report.diversity import copies_panels, prd_panels
 from cbdm_scale.evaluation.report.figures import (
     class_panels,
-    copies_panels,
     curve,
     fidelity_map,
     guidance_panels,
     pictures,
-    prd_panels,
 )
 
 

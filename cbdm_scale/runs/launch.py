@@ -32,6 +32,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking import NOTE
 from cbdm_scale.training.options import per_rank
 
 START_S = 600.0
@@ -100,6 +101,12 @@ def describe_run(config: Config, manifest: Manifest, warning: str) -> str:
         f"down to {min(counts):,} training images, {config.train.total_images:,} shown in all."
     )
     return f"{text}\n\n**Warning**: {warning}" if warning else text
+
+
+def described_tags(config: Config, manifest: Manifest, warning: str) -> dict[str, str]:
+    """The tags in which MLflow has a run's note, and ``warning`` where there is one."""
+    text = note(describe_run(config, manifest, warning))
+    return {NOTE: text} | ({REFERENCE_TAG: warning} if warning else {})
 
 
 def check_extractor(config: Config, manifest: Manifest) -> None:
@@ -189,8 +196,7 @@ def launch_run(
     open_run_dir(config, manifest)
     about = {
         "parameters": str(numbers["parameters"]),
-        tracking.NOTE: note(describe_run(config, manifest, warning)),
-        **({REFERENCE_TAG: warning} if warning else {}),
+        **described_tags(config, manifest, warning),
         **(tags or {}),
     }
     with lease(run, doing):

@@ -10,6 +10,13 @@ from typing import Any
 
 import altair as alt
 
+from cbdm_scale.metrics.intervals import Interval
+
+Row = dict[str, Any]
+"""A row of a chart's data: field -> value."""
+OTHER_RUN = "other run"
+"""What charts call the run beside this one."""
+
 PALETTE: Mapping[str, tuple[str, str]] = {
     "page": ("#f4f5f8", "#0e1218"),
     "card": ("#fefefe", "#171d26"),
@@ -135,3 +142,13 @@ def log_ticks(values: Sequence[float]) -> list[float]:
     positive = [value for value in values if value > 0] or [1.0]
     steps = (m * 10.0**e for e in range(-6, 10) for m in (1, 2, 5))
     return [x for x in steps if min(positive) / 2 <= x <= 2 * max(positive)]
+
+
+def ends(value: Interval | float) -> Row:
+    """Value, low and high of a number with or without an interval, in six digits."""
+    if not isinstance(value, Interval):
+        value = Interval(value)
+    if not value.is_known:
+        value = Interval(value.value, value.value, value.value)
+    ends = {"value": value.value, "low": value.low, "high": value.high}
+    return {name: float(f"{x:.6g}") for name, x in ends.items()}
