@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale import __version__
-from cbdm_scale.cli.command import Command, Typed, main_of
+from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
 from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import canonical_name
@@ -131,7 +131,7 @@ def start(options: ClassifyOptions, typed: Typed) -> int:
     uri = options.track.uri or tracking.default_tracking_uri(Storage(options.cluster.storage))
     with lease(run, f"run {run.url.rpartition('/')[2]} is being trained"):
         outcome = _train(options, sets, run, uri)
-    say_outcome(options, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
+    say_outcome(options, typed, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
     return 0 if outcome["how"] == "finished" else exit_status(outcome["signal"])
 
 
@@ -185,7 +185,12 @@ def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> di
 
 
 def say_outcome(
-    options: ClassifyOptions, outcome: dict[str, Any], run: Storage, uri: str, words: str
+    options: ClassifyOptions,
+    typed: Typed,
+    outcome: dict[str, Any],
+    run: Storage,
+    uri: str,
+    words: str,
 ) -> None:
     """Last and short: where the run is, its numbers, the next command."""
     from cbdm_scale import tracking
@@ -210,9 +215,15 @@ def say_outcome(
     if outcome["unsent"]:
         print(f"waiting    {outcome['unsent']} records for MLflow. {outcome['why']}")
         print("           The same command sends them.")
-    typed: Typed = {"dataset": options.dataset, "data.root": options.data.root}
-    typed = {**typed, "train.total_images": outcome["images_shown"]}
-    print(f"next       {COMMAND.line(typed)}" + ("" if options.add else " --add SET"))
+    shown = outcome["images_shown"]  # the same length, so that only the data differs
+    if options.add:
+        alone = {**typed, "train.total_images": shown, "train.epochs": None, "name": None}
+        print(f"next       {COMMAND.line(alone, add=None, add_per_class=None)}")
+    else:
+        print(
+            f"next       the same command with --train.total-images {shown} --add and images "
+            f"that `{prog_of('sample')} --format npz` made"
+        )
 
 
 def resolve(options: ClassifyOptions) -> ClassifyOptions:

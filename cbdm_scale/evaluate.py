@@ -1,13 +1,13 @@
 """cbdm evaluate: read the options, find what there is, compute what is not, write, log, say."""
 
-import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
+from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.pretrained.options import config_of
@@ -65,6 +65,13 @@ def usual(config: Config | None, samples: str) -> EvaluateOptions:
     )
 
 
+OF_SAMPLE = (
+    *("run", "weights", "resolution", "data.root", "track.uri", "guidance_mode", "precision"),
+    *("seed", "sample.name", "sample.num_steps", "sample.eta"),
+)
+"""Options that find the network and say how to sample from it, alike in both commands."""
+
+
 def start(options: EvaluateOptions, pretrained: "PretrainedNetwork", typed: Typed) -> int:
     """One evaluation or a sweep, and its last words. The exit status."""
     from cbdm_scale.evaluation import sweep
@@ -73,6 +80,8 @@ def start(options: EvaluateOptions, pretrained: "PretrainedNetwork", typed: Type
         sweep.start(options, pretrained, partial(evaluate, typed=typed))
         return 0
     evaluation = evaluate(options, pretrained, typed)
+    if not options.against:
+        print("compare  the same command with --against and the folder of another run")
     print(f"next     {following(options, evaluation, typed)}")
     return 0
 
@@ -109,11 +118,11 @@ def evaluate(
 
 
 def following(options: EvaluateOptions, evaluation: "Evaluation", typed: Typed) -> str:
-    """The next command: compare, or make the set that was best."""
-    if not options.against:
-        return COMMAND.line(typed, against="OTHER_RUN")
-    best = f"--guidance {evaluation.best.omega:g}"
-    return f"{prog_of('sample')} --run {shlex.quote(options.run)} {best}"
+    """The next command: make the set that was best; after given images, evaluate its own."""
+    if options.samples:
+        return COMMAND.line(typed, samples=None)
+    found = {name: typed[name] for name in OF_SAMPLE if name in typed}
+    return replace(COMMAND, name="sample").line(found, guidance=(evaluation.best.omega,))
 
 
 @main_of

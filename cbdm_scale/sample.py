@@ -4,12 +4,13 @@ Read the options, check everything that can be checked, then one call each: make
 of the set, draw its grid, give it out in the form that was asked for.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cbdm_scale.cli.command import Command, Typed, main_of
+from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.pretrained.options import GenerationOptions, config_of
@@ -117,6 +118,17 @@ def class_names_of(pretrained: "PretrainedNetwork", real: Manifest | None) -> tu
     return pretrained.class_names or (real.class_names if real else ())
 
 
+def train_command(pretrained: "PretrainedNetwork", dataset: str, root: str) -> str:
+    """What trains on generated images as the network was trained on real ones."""
+    words = [*prog_of("train").split(), "--dataset", dataset, "--data.root", root]
+    if pretrained.config.preset in ("ddpm", "small"):  # rows of any data set
+        words += ["--preset", pretrained.config.preset]
+    storage = pretrained.folder.rpartition("/")[0]
+    if storage not in ("", Storage(Config().cluster.storage).url):
+        words += ["--cluster.storage", storage]
+    return shlex.join([*words, "--name", "on-generated"])
+
+
 def give_out(
     store: "ChunkStore",
     options: SampleOptions,
@@ -153,10 +165,7 @@ def give_out(
                     root=root,
                     say=print,
                 )
-                following = (
-                    f"python -m cbdm_scale.train --dataset {dataset} "
-                    f"--data.root {store.folder.path(name)} --name on-generated"
-                )
+                following = train_command(pretrained, dataset, store.folder.path(name))
     return store.folder.path(name), following
 
 

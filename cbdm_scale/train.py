@@ -1,11 +1,12 @@
 """cbdm train, python -m cbdm_scale.train: read the options, then one call (runs/launch.py)."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cli.command import Command, main_of
+from cbdm_scale.cli.command import Command, main_of, prog_of
 from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PUBLISHED, PublishedSet
 from cbdm_scale.config.run_options import (
@@ -30,7 +31,6 @@ COMMAND = Command(
     parts=RUN_PARTS,
     short=RUN_SHORT,
 )
-NEXT_DATASET = "python -m data_prep cifar10-lt --source DIR --out ROOT"
 
 
 def parse(argv: Sequence[str]) -> Parsed:
@@ -135,8 +135,7 @@ def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow. {outcome['why']}")
         print("         The same command sends them.")
-    if config.dataset == "digits_lt":
-        print(f"next     {NEXT_DATASET}")
+    print(f"next     {shlex.join([*prog_of('evaluate').split(), '--run', run.url])}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from data_prep.writing.encode import Format, Quality
 Profile = Literal["exp", "step"]
 Imbalance = Annotated[float, Range(gt=0, le=1, hint="Try 0.01.")]
 """The smallest class over the largest."""
+Workers = Annotated[int, Range(ge=0, hint="Leave it out, or try 0: this process alone.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Options:
     quality: Quality | None = None
     """Of --format jpeg, 1 to 100: 95 unless given."""
 
-    workers: NonNegativeInt | None = None
+    workers: Workers | None = None
     """Ray tasks at a time; 0 is this process alone. Unless given: 0 if that takes up to a
     minute, else one per CPU."""
 
@@ -104,7 +105,7 @@ class VerifyOptions:
     where: str = ""
     """ROOT for all data sets of a root, ROOT/NAME for one."""
 
-    workers: NonNegativeInt | None = None
+    workers: Workers | None = None
     """As for making a data set."""
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ class DescribeOptions:
     """ROOT for all data sets of a root, ROOT/NAME for one."""
 
     out: str | None = None
-    """The picture; describe.png unless given, describe-NAME.png of several data sets."""
+    """The picture; ROOT/NAME.png unless given, beside the data set."""
 
 
 READER_OPTIONS = {

@@ -1,11 +1,13 @@
 """From a published folder to a finished data set, which appears whole or not at all."""
 
 import hashlib
+import shlex
 from pathlib import Path
 
+from cbdm_scale.cli.command import prog_of
 from cbdm_scale.cluster import Log
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.data.manifest import Manifest, parse_manifest, read_manifest
+from cbdm_scale.data.manifest import PUBLISHED, Manifest, parse_manifest, read_manifest
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
 from data_prep.source import Source
@@ -17,6 +19,8 @@ from data_prep.writing.target import Target
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
 OURS |= {"train", "eval", "val", "test"}
+FEW_IMAGES = 10_000
+"""Training images of a user's own, below which a paper's network is no first run."""
 WAY_OUT = "Replace it with --force-overwrite, or give another --out."
 
 
@@ -27,6 +31,8 @@ def prepare(
     Encoding(format=options.format, quality=options.quality)
     is_remote = "://" in options.out
     root = options.out.rstrip("/") if is_remote else str(Path(options.out).expanduser())
+    if not is_remote:
+        _check_root(Path(root), options)
     if only_if_missing and _is_whole(root, name_of(dataset, options), options):
         return read_manifest(root, name_of(dataset, options))
     source = read_source(dataset, options)
@@ -48,15 +54,29 @@ def prepare(
     if options.classifier and target.size(CLASSIFIER) is None:
         fit_classifier(source, target, log)
     source.done()
-    _log_outcome(manifest, target.url, root, written, log)
+    _log_outcome(manifest, target.url, written, log)
+    if not only_if_missing:
+        log(f"next: {train_command(manifest, root)}")
     return manifest
+
+
+def train_command(manifest: Manifest, root: str) -> str:
+    """What trains on a data set, by the preset for this machine and for so many images."""
+    import torch
+
+    words = [*prog_of("train").split(), "--dataset", manifest.name]
+    few = manifest.name not in PUBLISHED and manifest.num_images("train") < FEW_IMAGES
+    if manifest.name != "digits_lt" and (few or not torch.cuda.is_available()):
+        words += ["--preset", "small"]
+    return shlex.join([*words, "--data.root", root])
 
 
 def prepare_digits(root: str, *, classifier: bool = True) -> None:
     """Make <root>/digits_lt if it is not there; several processes may do so at once.
 
     On one node they take turns, so that the work is done once; between nodes the first to
-    finish wins. A root that is a URL is left alone: reading from it names the command.
+    finish wins. A root that is a URL is left alone: reading from it names the command. One that
+    is not there is said: it may be a slip.
     """
     from cbdm_scale.data.cache import cache_folder
     from cbdm_scale.data.index import one_at_a_time
@@ -64,6 +84,8 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
     if "://" in str(root):
         return
     path = Path(root).expanduser().resolve()
+    if not path.exists():
+        print(f"data.root ({root}) is not there: it is made, and digits_lt in it", flush=True)
     turn = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     with one_at_a_time(cache_folder() / f"prepare-{turn}"):
         options = Options(out=str(path), classifier=classifier, workers=0)
@@ -88,6 +110,15 @@ def _write(source: Source, out: str, root: str, options: Options, log: Log) -> M
         bad_list=root,
         reads=options.source,
     )
+
+
+def _check_root(root: Path, options: Options) -> None:
+    """ValueError for a path that is, or leads through, a file."""
+    if there := next((path for path in (root, *root.parents) if path.is_file()), None):
+        raise ValueError(
+            f"--out ({options.out}): {there} is a file. Give a folder, which need not be there "
+            "yet: the data set goes into a folder of its own in it."
+        )
 
 
 def _check_folder(folder: Path, options: Options) -> None:
@@ -136,7 +167,7 @@ def _finished(target: Target, source: Source, options: Options) -> Manifest | No
     return None
 
 
-def _log_outcome(manifest: Manifest, folder: str, root: str, written: bool, log: Log) -> None:
+def _log_outcome(manifest: Manifest, folder: str, written: bool, log: Log) -> None:
     images = ", ".join(f"{manifest.num_images(s):,} {s}" for s in manifest.counts)
     groups = ", ".join(f"{manifest.groups.count(g)} {g}" for g in GROUPS)
     state = "written" if written else "already there with the same content, left as it is"
@@ -144,4 +175,3 @@ def _log_outcome(manifest: Manifest, folder: str, root: str, written: bool, log:
     log(f"{folder}: {state} (fingerprint {manifest.fingerprint})")
     log(f"  images   {images}; {size}")
     log(f"  classes  {manifest.num_classes}: {groups}")
-    log(f"next: python -m cbdm_scale.train --dataset {manifest.name} --data.root {root}")

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,9 @@ from data_prep.readers.digits import read_digits_lt
 from data_prep.writing.shards import write_dataset
 
 
-def test_table_names_counts_groups_totals_and_sizes(digits_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["describe", digits_root]) == 0
+def test_table_names_counts_groups_totals_and_sizes(digits_root, tmp_path, capsys):
+    digits_root = shutil.copytree(digits_root, tmp_path / "root")
+    assert main(["describe", str(digits_root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["class", "train", "eval", "group"]
     assert lines[6].split() == ["3", "3", "37", "183", "medium"]
@@ -21,7 +22,7 @@ def test_table_names_counts_groups_totals_and_sizes(digits_root, tmp_path, monke
     assert "few        3 classes         8 training images (1.9%)" in lines
     assert "imbalance 174 : 2" in lines
     assert any(line.startswith("eval       2 shards") for line in lines)
-    with Image.open(tmp_path / "describe.png") as picture:
+    with Image.open(digits_root / "digits_lt.png") as picture:
         assert picture.width == 1300 and len(picture.convert("RGB").getcolors(1 << 20)) > 100
 
 
@@ -60,6 +61,23 @@ def test_one_picture_of_several_data_sets_is_refused(tmp_path, capsys):
         write_dataset(source, tmp_path / name, samples_per_shard=2000, seed=0, log=str)
     assert main(["describe", str(tmp_path), "--out", "x.png"]) == 1
     assert f"Name one of them: {tmp_path}/a" in capsys.readouterr().err
+
+
+def test_the_picture_lies_beside_the_data_set_and_not_where_the_command_was_typed(
+    digits_root, tmp_path, monkeypatch, capsys
+):
+    root = shutil.copytree(digits_root, tmp_path / "root")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["describe", f"{root}/digits_lt"]) == 0
+    assert f"picture {root}/digits_lt.png" in capsys.readouterr().out
+    assert sorted(path.name for path in root.iterdir()) == ["digits_lt", "digits_lt.png"]
+    assert list((tmp_path / "here").iterdir()) == []
+    (root / "digits_lt.png").unlink()
+    (root / "digits_lt.png").mkdir()
+    assert main(["describe", str(root)]) == 1
+    assert "digits_lt.png cannot be written (" in (said := capsys.readouterr().err)
+    assert "--out" in said
 
 
 def test_unknown_kind_of_picture_is_told(digits_root, tmp_path, capsys):

@@ -60,6 +60,16 @@ def test_a_folder_and_a_pattern_are_its_tars_in_order(tmp_path, source):
     assert read(tmp_path / source).splits["train"].labels.tolist() == [0, 1]
 
 
+def test_a_folder_of_tars_of_two_splits_is_refused(tmp_path):
+    write(tmp_path / "set-train-000.tar", sample("x", 0), sample("y", 1))
+    write(tmp_path / "set-validation-000.tar", sample("x", 0))
+    with pytest.raises(ValueError, match=r"of several splits .*: train, val. Name those to"):
+        read(tmp_path)
+    assert len(read(tmp_path / "*train*.tar").splits["train"].labels) == 2
+    (tmp_path / "set-validation-000.tar").rename(tmp_path / "set-retrained-000.tar")
+    assert len(read(tmp_path).splits["train"].labels) == 3
+
+
 def test_members_of_a_sample_need_not_stand_together(tmp_path):
     members = sorted(sample("0", 1) + sample("1", 0), key=lambda m: m[0][::-1])
     write_tar(tmp_path / "a.tar", members)

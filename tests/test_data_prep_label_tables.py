@@ -45,6 +45,12 @@ def test_integer_labels_are_what_they_say(tmp_path):
     assert list_(parquet).listing.labels.tolist() == [1, 0]
 
 
+def test_a_column_of_splits_is_not_read_and_said(tmp_path):
+    text = "path,label,Split\na,0,train\nb,1,test\n"
+    (note,) = list_(write(tmp_path / "list.csv", text)).notes
+    assert "all rows are read, whatever stands in the column Split. Give --eval-source" in note
+
+
 def test_repeated_rows_are_told(tmp_path):
     text = "path,label\na,0\nb,1\na,0\nb,0\n"
     assert list_(write(tmp_path / "list.csv", text)).notes == (

@@ -20,7 +20,7 @@ def test_a_folder_with_a_long_tail_becomes_shards_with_its_images(tmp_path, caps
     words = ["folder", "--source", tmp_path / "My Shapes", "--out", tmp_path / "out"]
     assert run(*words, "--resolution", 8, "--long-tail", 0.2) == 0
     said = capsys.readouterr().out
-    assert f"--dataset my_shapes_lt --data.root {tmp_path / 'out'}" in said
+    assert f"--dataset my_shapes_lt --preset small --data.root {tmp_path / 'out'}" in said
     manifest = read_manifest(str(tmp_path / "out"), "my_shapes_lt")
     assert manifest.counts == {"train": (10, 4, 2), "eval": (10, 10, 10)}
     assert manifest.class_names == ("a", "b", "ü") and manifest.image_size == 8
@@ -30,6 +30,21 @@ def test_a_folder_with_a_long_tail_becomes_shards_with_its_images(tmp_path, caps
         pixel = reader.load(row)[:, 0, 0]
         assert pixel[0] == 50 * index.labels[row]
         assert index.key(row) in (f"{'abu'[index.labels[row]]}-{pixel[1] // 10}",)
+
+
+def test_one_broken_file_counts_as_one_image(tmp_path, capsys):
+    """Although it is an image of train and of eval."""
+    root = make_images(tmp_path / "in", each=3)
+    for name in ("a/1.png", "b/0.png"):
+        (root / name).write_bytes((root / name).read_bytes()[:45])
+    words = ["folder", "--source", root, "--name", "mine", "--resolution", 4]
+    assert run(*words, "--out", tmp_path, "--allow-missing", 1) == 1
+    said = capsys.readouterr().err
+    assert "2 images of mine cannot be read, and 1 may be" in said
+    assert "or raise --allow-missing by 1." in said
+    assert len((tmp_path / "mine.bad.txt").read_text().splitlines()) == 4, "one of each split"
+    assert run(*words, "--out", tmp_path, "--allow-missing", 2) == 0
+    assert "2 images cannot be read and are left out" in capsys.readouterr().out
 
 
 def test_the_same_command_gives_the_same_bytes_and_another_seed_others(tmp_path):

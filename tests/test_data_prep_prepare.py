@@ -1,4 +1,5 @@
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from shard_tools import contents, make_digits
 from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 
@@ -13,7 +15,7 @@ import data_prep.prepare
 from cbdm_scale.data.manifest import read_manifest
 from data_prep.__main__ import main
 from data_prep.options import Options
-from data_prep.prepare import CLASSIFIER, prepare, prepare_digits
+from data_prep.prepare import CLASSIFIER, prepare, prepare_digits, train_command
 from data_prep.writing.shards import write_dataset
 
 REPOSITORY = Path(__file__).parents[1]
@@ -117,6 +119,18 @@ def test_another_process_may_be_faster(tmp_path, monkeypatch, same):
     assert os.listdir(tmp_path) == ["digits_lt"]
 
 
+def test_a_root_that_is_made_for_the_digits_is_said(tmp_path, monkeypatch, capsys):
+    """It may be a slip; and what trains on them is running already."""
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        prepare_digits(str(tmp_path / "shrads"), classifier=False)
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"data.root ({tmp_path}/shrads) is not there: it is made, and digits"
+    )
+    assert said.count("is not there") == 1 and "next:" not in said
+
+
 def test_finished_digits_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
     make_digits(tmp_path)
@@ -165,7 +179,8 @@ def test_classifier_is_fitted_once_and_is_no_part_of_the_data_set(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar10-lt", "cifar100-lt", "cifar10", "cifar100"])
-def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
+def test_cifar_commands_write_what_they_say(tmp_path, capsys, name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     variant = CIFAR100 if "100" in name else CIFAR10
     make_folder(tmp_path / "in", variant)
     command = [name.replace("-", "_"), "--source", str(tmp_path / "in"), "--allow_changed"]
@@ -180,7 +195,32 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
     assert said[-3] == f"  images   {train:,} train, {full:,} eval, " + (
         f"{manifest.num_images('test'):,} test; 32x32x3"
     )
-    assert said[-1].endswith(f"--dataset {manifest.name} --data.root {tmp_path}")
+    assert said[-1].endswith(f"--dataset {manifest.name} --preset small --data.root {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "gpu", "row"),
+    [
+        ("mine", 1_188, False, "small"),
+        ("mine", 1_188, True, "small"),
+        ("mine", 50_000, False, "small"),
+        ("mine", 50_000, True, None),
+        ("cub200", 5_994, True, None),
+        ("cub200", 5_994, False, "small"),
+        ("digits_lt", 428, False, None),
+    ],
+)
+def test_the_next_command_is_the_row_for_this_machine_and_so_many_images(
+    digits_root, monkeypatch, name, images, gpu, row
+):
+    """And a shell reads it as it is meant."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    digits = read_manifest(digits_root, "digits_lt")
+    manifest = replace(digits, name=name, counts={"train": (images,) + (0,) * 9})
+    words = shlex.split(train_command(manifest, "/a b/what?"))
+    preset = ["--preset", row] if row else []
+    options = ["--dataset", name, *preset, "--data.root", "/a b/what?"]
+    assert words[-len(options) :] == options and words[-len(options) - 1] == "train"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +234,10 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name):
         (["digits-lt", "--samples-per-shard", "0"], "--samples-per-shard must be from 1 to"),
         (["digits-lt", "--seed", "-1"], "--seed must be from 0 to"),
         (["digits-lt", "--out", "nowhere://x"], "(nowhere://x/digits_lt) cannot be opened"),
-        (["digits-lt", "--workers", "-1"], "--workers must be at least 0, got -1"),
+        (
+            ["digits-lt", "--workers", "-1"],
+            "--workers must be at least 0, got -1. Leave it out, or try 0: this process alone.",
+        ),
         (["digits-lt", "--format", "gif"], "format takes png or webp or jpeg, got 'gif'"),
         (["digits-lt", "--quality", "90"], "--quality (90) means nothing for --format png"),
         (
@@ -210,6 +253,9 @@ def test_wrong_values_name_option_value_and_way_out(tmp_path, capsys, words, mes
 
 
 def test_out_that_cannot_be_written_is_told(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    assert main(["digits-lt", "--out", str(tmp_path / "file"), "--no-classifier"]) == 1
-    assert str(tmp_path / "file") in capsys.readouterr().err
+    file = tmp_path / "README.md"
+    file.touch()
+    for out in (file, file / "shards"):
+        assert main(["digits-lt", "--out", str(out), "--no-classifier"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: --out ({out}): {file} is a file. Give a folder")

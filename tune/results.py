@@ -1,6 +1,7 @@
 """The end of a search: a preset file, a page, the same in MLflow, and a few lines to read."""
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -43,9 +44,19 @@ def write_results(search: Search, folder: Storage) -> None:
     )
     _print(search, folder, lines)
     if found and found[0].repetitions:
-        print(f"next     {prog_of('train')} --config {folder.path(PRESET)}")
+        print(f"next     {train_command(search.base, folder.path(PRESET))}")
     if why_not:
         print(f"MLflow   {why_not}")
+
+
+def train_command(base: Config, preset: str) -> str:
+    """What trains a preset file; it says nothing of the machine, so the line does."""
+    words = [*prog_of("train").split(), "--config", preset]
+    for option in ("data.root", "cluster.storage"):
+        value, usual = base.flat()[option], Config().flat()[option]
+        if value not in (usual, Storage(usual).url):
+            words += [f"--{option}", value]
+    return shlex.join(words)
 
 
 def winner_preset(search: Search, best: Finalist, lines: list[str]) -> PresetFile:

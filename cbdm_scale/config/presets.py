@@ -82,11 +82,18 @@ ORIGINS = {
 """(data set, row) that fine-tunes -> the data set whose row ddpm it goes on from."""
 LABEL_SETS = {*ORIGINS, ("cifar100_lt", "cbdm_bal"), ("cifar100_lt", "cbdm_sqr")}
 """Rows that say how y' is drawn, also for fine-tuning, which else has defaults of its own."""
+
+
+def _small(dataset: str) -> Config:
+    """The row for CPUs, its network fitted to the images of a data set of the tables."""
+    row = small(dataset)
+    return replace(row, model=fitted(row.model, IMAGE_SIZES.get(dataset, 32)))
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
     **{(one.args[0], one.args[1]): one for one in (*PAPER, *TUNED)},
     **{("cifar100_lt", one.args[0]): one for one in TABLE_5},
-    ("cifar10_lt", "small"): partial(small, "cifar10_lt"),
-    ("cifar100_lt", "small"): partial(small, "cifar100_lt"),
+    **{(one.args[0], "small"): partial(_small, one.args[0]) for one in PAPER},
     ("digits_lt", "cbdm"): partial(digits, "cbdm"),
     ("digits_lt", "ddpm"): partial(digits, "ddpm"),
     ("digits_lt", "tcfg"): partial(digits, "tcfg"),

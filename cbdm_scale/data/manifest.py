@@ -11,6 +11,7 @@ The root is a local path or any URL that fsspec opens. K = number of classes.
 
 import hashlib
 import json
+import shlex
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -153,12 +154,13 @@ def dataset_folder(root: str, name: str) -> str:
 def prep_command(root: str, name: str) -> str:
     """The command that makes a data set: a published one, or one of the user's own."""
     if canonical_name(name) not in PUBLISHED:
-        return f"python -m data_prep folder --source DIR --name {name} --out {root}"
+        words = f"--name {shlex.quote(name)} --out {shlex.quote(root)}"
+        return f"python -m data_prep folder --source DIR {words}"
     dashed = canonical_name(name).replace("_", "-")
     source = "" if dashed == "digits-lt" else " --source DIR"
     if dashed == "imagenet-lt":
         source += " --train-list ImageNet_LT_train.txt"
-    return f"python -m data_prep {dashed}{source} --out {root}"
+    return f"python -m data_prep {dashed}{source} --out {shlex.quote(root)}"
 
 
 def open_folder(root: str, name: str) -> tuple[Store, str]:

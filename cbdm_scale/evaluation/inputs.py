@@ -94,8 +94,8 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
     if "eval" not in real.counts:
         raise ValueError(
             f"data set {real.name} in {root} has no eval split to compare with, only "
-            f"{', '.join(real.counts)}. Prepare it again with real images for eval: see python "
-            "-m data_prep --help."
+            f"{', '.join(real.counts)}. Prepare it again with --eval-source, real images: "
+            "python -m data_prep."
         )
     if pretrained.spec.num_classes != real.num_classes:
         raise ValueError(

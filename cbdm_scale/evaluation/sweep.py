@@ -43,8 +43,10 @@ def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Eva
     home.write_json(name, known | {w: _as_row(e) for w, e in found.items()})
     print("\n" + "\n".join(table(found)) + f"\n\nsweep    {home.path(name)}")
     best = min(found, key=lambda weights: _fid_of(found[weights]).value)
-    words = f"--run {shlex.quote(pretrained.url)} --weights {best}"
-    print(f"next     {prog_of('sample')} {words} --guidance {found[best].best.omega:g}")
+    words = ["--run", pretrained.url, "--weights", best]
+    words += ["--guidance", f"{found[best].best.omega:g}"]
+    words += ["--data.root", options.data.root] if options.data.root else []
+    print(f"next     {prog_of('sample')} {shlex.join(words)}")
 
 
 def _fid_of(evaluation: Evaluation) -> Interval:

@@ -101,15 +101,16 @@ def find_test(root: str, manifest: Manifest) -> tuple[Images, str]:
         return images, f"{images.count:,} images of test"
     if "eval" not in manifest.counts:
         raise ValueError(
-            f"dataset ({manifest.name}) has neither a test nor an eval split. Make the shards "
-            "with one: python -m data_prep --help."
+            f"dataset ({manifest.name}) has neither a test nor an eval split. Prepare it again "
+            "with --eval-source, images that are no training images: python -m data_prep."
         )
     images = SplitImages(root, manifest.name, "eval")
     rows = not_in_training(SplitImages(root, manifest.name, "train"), images)
     if not rows:
         raise ValueError(
             f"dataset ({manifest.name}) has no test split, and every image of its eval "
-            "split is a training image. Make the shards with other images to test on."
+            "split is a training image. Prepare it again with --eval-source, images that are "
+            "no training images: python -m data_prep."
         )
     return Subset(images, tuple(rows)), (
         f"{len(rows):,} images of eval ({manifest.name} has no test split; "

@@ -5,11 +5,13 @@ K = number of classes.
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
 from data_prep.checking.sets import find_sets
 from data_prep.options import DescribeOptions
+from data_prep.writing.target import Target
 
 
 def table(root: str, manifest: Manifest) -> Iterator[str]:
@@ -56,6 +58,27 @@ def imbalance(manifest: Manifest) -> str:
     return words + (f", and {empty} classes without a training image" if empty else "")
 
 
+def picture(root: str, manifest: Manifest, out: str | None) -> str:
+    """Draw the data set; where the picture is: ``out``, or else beside the data set."""
+    from data_prep.checking.picture import draw
+
+    if out is not None:
+        draw(root, manifest, Path(out))
+        return out
+    target, file = Target(root), f"{manifest.name}.png"
+    with TemporaryDirectory(prefix="data_prep-") as folder:
+        path = Path(folder) / file
+        draw(root, manifest, path)
+        try:
+            target.write(file, path.read_bytes())
+        except (OSError, NotImplementedError) as error:  # the latter of stores to read only
+            raise ValueError(
+                f"{target.path(file)} cannot be written ({error}). Say with --out where the "
+                "picture goes."
+            ) from error
+    return target.path(file)
+
+
 def print_tables(options: DescribeOptions) -> int:
     """A table and a picture of every data set; the exit status."""
     root, names = find_sets(options.where)
@@ -67,10 +90,5 @@ def print_tables(options: DescribeOptions) -> int:
     for name in names:
         manifest = read_manifest(root, name)
         print("\n".join(table(root, manifest)))
-        from data_prep.checking.picture import draw
-
-        default = "describe.png" if len(names) == 1 else f"describe-{name}.png"
-        path = Path(options.out or default)
-        draw(root, manifest, path)
-        print(f"picture {path}\n")
+        print(f"picture {picture(root, manifest, options.out)}\n")
     return 0

@@ -13,6 +13,8 @@ from data_prep.tars import Member, has_bytes, read_range, walk_tar
 BLOCK = 512
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"BZ": "bzip2", b"\xfd7": "xz"}
 RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+SPLIT = re.compile(r"(?<![a-z])(train|test|val)(?:ing|id|idation)?(?![a-z])")
+"""What names of tars call a split."""
 MOST = 1_000_000
 """Names that an option may stand for."""
 
@@ -52,7 +54,8 @@ def find_tars(source: str, option: str) -> list[str]:
         if is_remote(word):
             tars.append(word)
         elif local.is_dir():
-            tars += sorted(map(str, local.glob("*.tar")))
+            tars += (found := sorted(map(str, local.glob("*.tar"))))
+            _check_one_split(found, local, option)
         elif local.exists():
             tars.append(str(local))
         else:
@@ -67,6 +70,18 @@ def find_tars(source: str, option: str) -> list[str]:
             "such as 'URL-{000000..000123}.tar' (in quotes)."
         )
     return tars
+
+
+def _check_one_split(tars: list[str], folder: Path, option: str) -> None:
+    """ValueError if the names of a folder's tars say that they are of several splits."""
+    found = {Path(tar).stem: SPLIT.findall(Path(tar).stem.lower()) for tar in tars}
+    words = sorted({word for words in found.values() for word in words})
+    if "train" in words and len(words) > 1:
+        raise ValueError(
+            f"{option} ({folder}) holds tars of several splits by their names: "
+            f"{', '.join(words)}. Name those to train on, such as '{folder}/*train*.tar' (in "
+            "quotes), and others with --eval-source."
+        )
 
 
 def list_members(path: str | Path, name: str) -> list[Member]:

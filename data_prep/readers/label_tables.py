@@ -12,6 +12,8 @@ from data_prep.readers.classes import KnownClasses, LabelledListing, number_clas
 from data_prep.readers.listing import Folders, Listing
 
 COLUMNS = ("path", "label")
+SPLIT_COLUMNS = frozenset({"split", "subset", "partition", "set", "fold"})
+"""Names of columns that say of which split an image is; all rows are read."""
 
 Row = tuple[int, str, str]
 """Number of the row from 1, path, label as text."""
@@ -25,9 +27,9 @@ def is_table(source: Path) -> bool:
 def list_table(file: Path, option: str, known: KnownClasses | None = None) -> LabelledListing:
     """The rows of a table in their order; a ValueError names file and row."""
     where = f"{option} ({file})"
-    rows = (
-        _csv_rows(file, where) if file.suffix.lower() == ".csv" else _parquet_rows(file, where)
-    )
+    read = _csv_rows if file.suffix.lower() == ".csv" else _parquet_rows
+    notes: list[str] = []
+    rows = read(file, where, notes)
     paths, labels = [], []
     for number, path, label in rows:
         if not path or not label:
@@ -45,16 +47,16 @@ def list_table(file: Path, option: str, known: KnownClasses | None = None) -> La
         listing=Listing(
             names=tuple(paths), paths=Folders().find_below(file.parent, paths), labels=numbers
         ),
-        notes=_repeats(paths, labels),
+        notes=(*notes, *_repeats(paths, labels)),
     )
 
 
-def _csv_rows(file: Path, where: str) -> Iterator[Row]:
+def _csv_rows(file: Path, where: str, notes: list[str]) -> Iterator[Row]:
     with open(file, encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)
         try:
             header = [cell.strip() for cell in next(reader, [])]
-            path, label = _columns(header, where)
+            path, label = _columns(header, where, notes)
             for number, cells in enumerate((c for c in reader if c), 1):
                 if len(cells) != len(header):
                     raise ValueError(
@@ -68,13 +70,13 @@ def _csv_rows(file: Path, where: str) -> Iterator[Row]:
             raise ValueError(f"{where} is not UTF-8: {error}") from None
 
 
-def _parquet_rows(file: Path, where: str) -> Iterator[Row]:
+def _parquet_rows(file: Path, where: str, notes: list[str]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(pa.BufferReader(file.read_bytes())) as table:
-            _columns(table.schema_arrow.names, where)
+            _columns(table.schema_arrow.names, where, notes)
             columns = table.read(columns=list(COLUMNS), use_threads=False)
     except pa.ArrowException as error:
         raise ValueError(f"{where} is not a Parquet file: {error}") from None
@@ -90,8 +92,13 @@ def _parquet_rows(file: Path, where: str) -> Iterator[Row]:
         yield number, path or "", "" if label is None else str(label)
 
 
-def _columns(names: Sequence[str], where: str) -> tuple[int, int]:
-    """Positions of path and label."""
+def _columns(names: Sequence[str], where: str, notes: list[str]) -> tuple[int, int]:
+    """Positions of path and label; notes get what is not read and looks as if it mattered."""
+    if splits := [name for name in names if name.lower() in SPLIT_COLUMNS]:
+        notes.append(
+            f"{where}: all rows are read, whatever stands in the column {splits[0]}. Give "
+            "--eval-source a table of its own for rows that are not to be trained on"
+        )
     for column in COLUMNS:
         if list(names).count(column) != 1:
             raise ValueError(

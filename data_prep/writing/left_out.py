@@ -45,13 +45,14 @@ class LeftOut:
                 for split, bad in sorted(self.bad, key=lambda pair: (pair[0], pair[1].row))
             ]
             folder.write(name, "".join(lines).encode())
-        few = f"{len(self.bad)} image{'' if len(self.bad) == 1 else 's'}"
+        number = len({(bad.key, bad.reason) for _, bad in self.bad})  # one in two splits is one
+        few = f"{number} image{'' if number == 1 else 's'}"
         self._check_classes(where)
-        if len(self.bad) > source.allow_missing:
+        if number > source.allow_missing:
             raise ValueError(
                 f"{few} of {source.name} cannot be read, and {source.allow_missing} may be "
                 f"missing at this point.{where} Mend them, or raise --allow-missing by "
-                f"{len(self.bad) - source.allow_missing}."
+                f"{number - source.allow_missing}."
             )
         log(f"note: {few} cannot be read and are left out.{where}")
 

@@ -1,0 +1,61 @@
+"""What a command prints to be typed next is one that a shell reads as it is meant."""
+
+import shlex
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from cbdm_scale import evaluate, sample
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.manifest import prep_command
+from cbdm_scale.data.options import DataConfig
+from cbdm_scale.storage.folder import Storage
+from tune.results import train_command
+
+PLACE = "/my photos (2024)/what?'s"
+BEST = SimpleNamespace(best=SimpleNamespace(omega=1.6))
+
+
+def network(folder, preset="cbdm"):
+    return SimpleNamespace(folder=folder, config=Config(preset=preset))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        prep_command(PLACE, "mine"),
+        prep_command(PLACE, "digits_lt"),
+        sample.train_command(network("/x y/run"), "mine", PLACE),
+        train_command(replace(Config(), data=DataConfig(root=PLACE)), f"{PLACE}/winner.json"),
+        evaluate.following(
+            evaluate.EvaluateOptions(run=PLACE), BEST, {"run": PLACE, "data.root": PLACE}
+        ),
+    ],
+)
+def test_a_place_with_spaces_and_signs_is_one_word(line):
+    words = shlex.split(line)
+    assert sum(PLACE in word for word in words) == line.count(PLACE[:8]) >= 1
+    assert not [word for word in words if word.startswith(("(2024)", "photos"))]
+
+
+def test_only_options_that_are_not_at_their_defaults_are_printed():
+    usual = f"{Storage(Config().cluster.storage).url}/run"
+    line = sample.train_command(network(usual, "small"), "mine", "/shards")
+    end = "--dataset mine --data.root /shards --preset small --name on-generated"
+    assert line.endswith(f" train {end}") or line.endswith(f".train {end}")
+    assert "--preset" not in sample.train_command(network(usual), "mine", "/shards")
+    other = sample.train_command(network("/runs/run"), "mine", "/shards")
+    assert "--cluster.storage /runs --name" in other
+    assert train_command(Config(), "winner.json").endswith("train --config winner.json")
+    root = replace(Config(), data=DataConfig(root="/shards"))
+    assert train_command(root, "w.json").endswith("--config w.json --data.root /shards")
+
+
+def test_after_an_evaluation_the_best_set_is_made_of_the_same_network():
+    typed = {"run": "r", "weights": "raw", "seed": 3, "against": "s", "num_images": 50}
+    line = evaluate.following(evaluate.EvaluateOptions(run="r"), BEST, typed)
+    assert line.endswith("sample --run r --weights raw --seed 3 --guidance 1.6")
+    given = evaluate.EvaluateOptions(run="r", samples="a.npz")
+    line = evaluate.following(given, BEST, {"run": "r", "samples": "a.npz", "seed": 3})
+    assert line.endswith("evaluate --run r --seed 3")
