@@ -87,7 +87,7 @@ LABEL_SETS = {*ORIGINS, ("cifar100_lt", "cbdm_bal"), ("cifar100_lt", "cbdm_sqr")
 def _small(dataset: str) -> Config:
     """The row for CPUs, its network fitted to the images of a data set of the tables."""
     row = small(dataset)
-    return replace(row, model=fitted(row.model, IMAGE_SIZES.get(dataset, 32)))
+    return replace(row, model=fitted(row.model, PUBLISHED[dataset].image_size))
 
 
 PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
