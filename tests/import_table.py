@@ -4,9 +4,12 @@
 MAY_IMPORT = {
     # Floor 1.
     "devices": set(),
-    "diffusion": set(),
     "storage": set(),
     # Floor 2.
+    "diffusion": {
+        "devices",
+    },
+    # Floor 3.
     "cli": {
         "storage",
     },
@@ -19,6 +22,7 @@ MAY_IMPORT = {
         "storage",
     },
     "models": {
+        "devices",
         "diffusion",
         "storage",
     },
@@ -29,7 +33,7 @@ MAY_IMPORT = {
     "tracking": {
         "storage",
     },
-    # Floor 3.
+    # Floor 4.
     "cluster": {
         "cli",
         "devices",
@@ -48,7 +52,7 @@ MAY_IMPORT = {
         "losses",
         "storage",
     },
-    # Floor 4.
+    # Floor 5.
     "config": {
         "cli",
         "cluster",
@@ -72,7 +76,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 5.
+    # Floor 6.
     "classify": {
         "cli",
         "cluster",
@@ -88,6 +92,7 @@ MAY_IMPORT = {
         "cluster",
         "data",
         "data_prep",
+        "devices",
         "diffusion",
         "models",
         "sampling",
@@ -104,7 +109,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 6.
+    # Floor 7.
     "evaluation": {
         "cli",
         "cluster",
@@ -128,7 +133,7 @@ MAY_IMPORT = {
         "pretrained",
         "storage",
     },
-    # Floor 7.
+    # Floor 8.
     "evaluate": {
         "cli",
         "config",
@@ -160,7 +165,7 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
-    # Floor 8.
+    # Floor 9.
     "preflight": {
         "cli",
         "cluster",

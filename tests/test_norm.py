@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from test_backbones import shaken
 from torch import Tensor
 
+from cbdm_scale.diffusion import rng
 from cbdm_scale.models import norm
 from cbdm_scale.models.build import build
 from cbdm_scale.models.norm import GroupNorm
@@ -82,6 +83,7 @@ def test_the_same_images_give_the_same_bits_in_any_company():
 def on_gpu(monkeypatch):
     """As on a machine with CUDA, and what was found out before forgotten."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.full(size, 1.0))
     norm.fused.cache_clear()
     yield monkeypatch
     norm.fused.cache_clear()
@@ -91,7 +93,9 @@ def test_the_kernel_is_for_gpus_and_a_variable_leaves_it_out(on_gpu):
     assert norm.fused() is group_norm
     norm.fused.cache_clear()
     on_gpu.setenv("CBDM_SCALE_EAGER", "1")
-    assert norm.fused() is None
+    rng._kernel.cache_clear()
+    assert norm.fused() is None and rng._kernel() is None  # and without a warning
+    rng._kernel.cache_clear()
     norm.fused.cache_clear()
     on_gpu.delenv("CBDM_SCALE_EAGER")
     on_gpu.setattr(torch.cuda, "is_available", lambda: False)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbdm_scale.devices import is_eager
+
 MASK = 0xFFFFFFFF
 LOW, HALF = np.uint64(MASK), np.uint64(32)
 ROUND_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
@@ -91,7 +93,10 @@ def _device_words(
 
 @cache
 def _kernel() -> Callable[[tuple[int, int], Tensor, int, int], Tensor] | None:
-    """`rng_kernel.normal`; None where it cannot be built, for which a warning says why."""
+    """`rng_kernel.normal`; None where it cannot be built, for which a warning says why, or is
+    not wanted."""
+    if is_eager():
+        return None
     try:
         from cbdm_scale.diffusion import rng_kernel
 

@@ -3,7 +3,6 @@
 Shapes: N = batch, C = channels, H = height, W = width.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -12,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EAGER = "CBDM_SCALE_EAGER"
-"""An environment variable: 1 leaves out this project's kernels and sampling's CUDA graphs."""
+from cbdm_scale.devices import is_eager
 
 
 class GroupNorm(nn.GroupNorm):
@@ -62,23 +60,19 @@ class GroupNorm(nn.GroupNorm):
         return fused() if fits and x.is_cuda else None
 
 
-def is_eager() -> bool:
-    """Whether the user wants torch's own operations only: ``CBDM_SCALE_EAGER=1``."""
-    return os.environ.get(EAGER, "") not in ("", "0")
-
-
 @cache
 def fused() -> Callable[..., Tensor] | None:
-    """The kernel, once a process; None where it cannot run, or is not wanted."""
+    """The kernel; None if it is not wanted, or cannot be built: then a warning says why."""
     if is_eager() or not torch.cuda.is_available():
         return None
     try:
         from cbdm_scale.models.norm_kernel import group_norm
-    except ImportError as error:
+
+        tiny = torch.ones(1, 1, 1, 1, device="cuda")
+        group_norm(tiny, tiny.flatten(), tiny.flatten(), 1, 1e-5, True)
+    except (ImportError, RuntimeError) as error:  # no Triton, or no C compiler for it
         warnings.warn(
-            f"GroupNorm runs as torch's own operations, which are slower: {error}. torch's "
-            "builds for CUDA bring triton.",
-            stacklevel=2,
+            f"GroupNorm runs as torch's own operations, which are slower: {error}", stacklevel=2
         )
         return None
     return group_norm
