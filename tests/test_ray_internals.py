@@ -1,5 +1,6 @@
 """Private parts of Ray, held against the Ray that is installed."""
 
+import importlib
 import inspect
 import signal
 from pathlib import Path
@@ -127,3 +128,10 @@ def test_what_ray_train_tells_a_worker_of_nodes_that_go_is_read_as_it_is(monkeyp
 def test_the_environment_that_is_set_for_ray_train_is_one_that_it_reads(name):
     known = {value for value in vars(constants).values() if isinstance(value, str)}
     assert name in known, f"Ray changed: find what {name} is called now, and set that"
+
+
+def test_tunes_own_answer_to_ctrl_c_is_switched_off_by_a_name_that_it_reads():
+    source = inspect.getsource(importlib.import_module("ray.tune.tune")._setup_signal_catching)
+    assert 'os.getenv("TUNE_DISABLE_SIGINT_HANDLER"' in source, (
+        "Ray changed: mend tune/ray_trials.py, or a search that Ctrl-C ends goes on as if done"
+    )

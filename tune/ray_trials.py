@@ -98,6 +98,8 @@ def run_trials(
 def _silence_tune() -> None:
     """Tune's own tables and files are not wanted, nor its tracing of ended workers."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Ctrl-C ends all, as SIGTERM does: Tune's own answer ends its run alone, as if it was done.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")

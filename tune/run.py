@@ -62,6 +62,9 @@ def _run_in(
             _run_all(search, at_once)
         write_results(search, folder)
         status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
         end_run(uri, parent, status)
 

@@ -36,7 +36,7 @@ from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
 
-_FLUSH_S = 20.0
+_FLUSH_S, _STOPPED_S = 20.0, 3.0  # for MLflow at the end; a run that is stopped goes on later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,8 @@ def train_and_test(
     finally:
         if stop:
             stop.close()
-    outcome["unsent"] = tracker.close(_FLUSH_S)
+    stopped = outcome.get("how") == "stopped"
+    outcome["unsent"] = tracker.close(_STOPPED_S if stopped else _FLUSH_S)
     outcome["why"] = tracker.why
     return outcome
 

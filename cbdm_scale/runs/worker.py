@@ -58,6 +58,8 @@ from cbdm_scale.training.state import Progress, State
 
 LAST_WORDS_S = 20.0
 """Seconds at the end of a run for what MLflow has not got yet."""
+STOPPED_S = 3.0
+"""The same of a run that was asked to stop: it goes on later, and sends the rest then."""
 
 
 def run_rank(
@@ -81,7 +83,8 @@ def run_rank(
         outcome = Run(config, world, run, tracker, report_checkpoint, say).go()
     except (RunError, ValueError) as error:
         outcome = {"error": " ".join(sorted(set(world.gather(str(error))) - {""}))}
-    outcome["unsent"] = tracker.close(LAST_WORDS_S)
+    stopped = outcome.get("how") == "stopped"
+    outcome["unsent"] = tracker.close(STOPPED_S if stopped else LAST_WORDS_S)
     outcome["why"] = tracker.why
     return outcome
 
