@@ -29,9 +29,9 @@ pretrained   trained networks from anywhere, fine-tuning, export to other librar
 generation   sets of images of a trained network, made on all workers
 evaluation   who evaluates when, the scores on record, the report
 recognition  a classifier on real and generated images (Table 4)
-runs         a run's folder, its checkpoints, one rank of it, launching it
+runs         a run's folder, its checkpoints, one rank of it, launching it, listing runs
 
-The commands: train, sample, evaluate, export, classify, preflight. Beside the package:
+The commands: train, sample, evaluate, export, classify, preflight, runs. Beside the package:
 data_prep writes the shards, tune searches.
 """
 

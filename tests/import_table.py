@@ -150,6 +150,7 @@ MAY_IMPORT = {
         "training",
     },
     "runs": {
+        "cli",
         "cluster",
         "config",
         "data",

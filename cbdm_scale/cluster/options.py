@@ -24,7 +24,15 @@ RankMain = Callable[["torch.device", ReportCheckpoint, Log], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
+class StorageOption:
+    """Where runs are."""
+
+    storage: Folder = "~/cbdm_scale/runs"
+    """Folder or URL of all runs. With several nodes, one that all of them see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig(StorageOption):
     """Options --cluster.* of commands that train."""
 
     workers: NonNegativeInt = 2
@@ -49,9 +57,6 @@ class ClusterConfig:
 
     min_nodes: NonNegativeInt = 0
     """Nodes that must have joined before the workers are placed, where they take a while."""
-
-    storage: Folder = "~/cbdm_scale/runs"
-    """Folder or URL of all runs. With several nodes, one that all of them see."""
 
     max_failures: int = 10
     """How often workers that died are started again from the newest checkpoint."""

@@ -192,6 +192,14 @@ class Storage:
         fs, path = self._remote(name)
         return int(fs.size(path))
 
+    def tree_size(self) -> int:
+        """Bytes of all files here and below; 0 if the folder is missing."""
+        if self.is_local:
+            files = (path for path in self.local_path().rglob("*") if not path.is_symlink())
+            return sum(path.stat().st_size for path in files if path.is_file())
+        fs, path = self._remote()
+        return int(fs.du(path)) if fs.exists(path) else 0
+
     def list(self) -> list[str]:
         """Sorted names of the files and folders right here; none if the folder is missing."""
         if self.is_local:

@@ -65,14 +65,14 @@ def wait_until_free(folder: Storage, doing: str, *, lapse_s: float = LAPSE_S) ->
     doing: "run NAME is being trained", before "by". A holder that died on this machine is seen
     at once, elsewhere after ``lapse_s``.
     """
-    first = _read(folder)
+    first = holder_of(folder)
     if first is None or first.has_died:
         return
     print(f"{doing} by {first}, or was: waiting for a sign of it", flush=True)
     deadline = time.monotonic() + lapse_s
     while time.monotonic() < deadline:
         time.sleep(lapse_s / 30)
-        now = _read(folder)
+        now = holder_of(folder)
         if now is None or now.has_died:
             return
         if now != first:
@@ -131,7 +131,7 @@ class _Beat:
 
     def check(self) -> None:
         """Note who else has taken the folder."""
-        now = _read(self.folder)
+        now = holder_of(self.folder)
         if now and now.token != self.mine.token:
             self.taken_by = now
 
@@ -167,7 +167,7 @@ class _Beat:
             )
 
 
-def _read(folder: Storage) -> Holder | None:
+def holder_of(folder: Storage) -> Holder | None:
     """Who holds a folder; None if nobody does, or nobody can tell."""
     try:
         found: Holder = structure(Holder, folder.read_json(LEASE), "")

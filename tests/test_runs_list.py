@@ -1,0 +1,84 @@
+"""cbdm runs: what is in a storage, and old checkpoints away."""
+
+import os
+import re
+import shutil
+import socket
+
+import psutil
+import pytest
+from record_tools import write_training_record
+from sampling_tools import make_run
+
+from cbdm_scale.runs.__main__ import main
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.lease import LEASE
+from cbdm_scale.storage.run_dir import RunDir
+
+
+@pytest.fixture
+def run(tmp_path, digits_root):
+    """A run with checkpoints after 1,000, .. 5,000 images, the best after 2,000."""
+    folder = Storage(make_run(tmp_path, digits_root))
+    first = RunDir(folder).checkpoints()[0]
+    for num_seen in range(1_000, 6_000, 1_000):
+        shutil.copytree(
+            folder.local_path(first), folder.local_path(RunDir.checkpoint(num_seen))
+        )
+        fid = {"fid": abs(num_seen - 2_000) / 100 + 1.5}
+        write_training_record(folder, num_seen, {"1.0": fid})
+    folder.remove(first)
+    (tmp_path / "not-a-run").mkdir()
+    return folder
+
+
+def words(run, *more):
+    return ["--cluster.storage", run.url.rpartition("/")[0], *more]
+
+
+def numbers(run):
+    return [int(name.rpartition("/")[2]) for name in RunDir(run).checkpoints()]
+
+
+def test_a_run_is_a_line_with_state_images_best_fid_and_size(run, capsys):
+    assert main(words(run)) == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["run", "state", "images"]
+    name = run.url.rpartition("/")[2]
+    megabytes = sum(p.stat().st_size for p in run.local_path().rglob("*") if p.is_file()) / 1e6
+    assert re.match(
+        rf"{name} +finished +5,000/480 +1\.50 at 2,000 +5 +{megabytes:,.1f}$", line
+    ), line
+
+
+def test_old_checkpoints_go_but_for_the_newest_and_the_best_and_a_dry_run_deletes_none(
+    run, capsys
+):
+    assert main(words(run, "--keep-checkpoints", "2", "--dry-run")) == 0
+    assert "would be free" in capsys.readouterr().out
+    assert numbers(run) == [1_000, 2_000, 3_000, 4_000, 5_000]
+    assert main(words(run, "--keep-checkpoints", "2")) == 0
+    assert "deleted" in capsys.readouterr().out
+    assert numbers(run) == [2_000, 4_000, 5_000]
+
+
+def test_a_run_that_is_being_trained_is_said_so_and_left_alone(run, capsys):
+    began = psutil.Process().create_time()
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": began, "token": "x"}
+    run.write_json(LEASE, me)
+    assert main(words(run)) == 0
+    assert f"training on {me['host']}:{me['pid']}" in capsys.readouterr().out
+    assert main(words(run, "--keep-checkpoints", "1")) == 0
+    assert len(numbers(run)) == 5
+
+
+def test_nothing_there_and_nothing_to_do_are_said(tmp_path, run, capsys):
+    (tmp_path / "empty").mkdir()
+    for line, text in (
+        (["--cluster.storage", str(tmp_path / "empty")], "no run there"),
+        (words(run, "--name", "other"), "name (other): no run there. Runs there: "),
+        (words(run, "--dry-run"), "dry_run says what keep_checkpoints would delete"),
+        (words(run, "--keep-checkpoints", "0"), "keep_checkpoints must be at least 1, got 0"),
+    ):
+        assert main(line) == 1
+        assert text in capsys.readouterr().err
