@@ -95,6 +95,7 @@ def test_the_papers_settings(row):
     assert config.diffusion.num_steps == 1000
     assert config.data.resample_power == {"rs": 0, "sqrt_rs": 0.5}.get(row[1], 1)
     assert config.data.balanced_fraction == 0
+    assert (config.sample.name, config.sample.calls) == ("dpm", 20)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
