@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 FILES = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
 KEEP_CLUSTER = """
 import sys
+from functools import partial
 from cbdm_scale.cluster import ClusterConfig, connect
+module = sys.modules["cbdm_scale.cluster.connect"]
+module.init_on_loopback = partial(module.init_on_loopback, num_gpus=int(sys.argv[1]))
 connect(ClusterConfig(workers=1))
 import ray
 session = ray.nodes()[0]["RayletSocketName"].partition("/sockets/")[0]
@@ -40,20 +44,31 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     folder = tmp_path_factory.mktemp("ray")
     prepare("digits-lt", Options(out=str(folder / "shards"), workers=0))
-    keeper = subprocess.Popen(
-        [sys.executable, "-c", KEEP_CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert keeper.stdout
-    address, session = keeper.stdout.readline().split()
-    (folder / "session").symlink_to(session)
-    (folder / "address").write_text(address)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", address)
+    with keep_cluster(gpus=0) as (address, session):
+        (folder / "session").symlink_to(session)
+        (folder / "address").write_text(address)
         yield folder
+
+
+@contextmanager
+def keep_cluster(gpus: int) -> Iterator[tuple[str, str]]:
+    """Address and session of a cluster of its own, which RAY_ADDRESS names meanwhile.
+
+    gpus: that it counts, whether they are there or not.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", KEEP_CLUSTER, str(gpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert keeper.stdout
+        address, session = keeper.stdout.readline().split()
+        patch.setenv("RAY_ADDRESS", address)
+        yield address, session
     keeper.communicate("over\n", timeout=60)
 
 
