@@ -5,6 +5,7 @@ import torch
 from test_backbones import batch, every_backbone, shaken, tiny
 from torch import nn
 
+from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.diffusion.options import NoiseConfig
 from cbdm_scale.generation.chunk_size import bytes_an_image, usual_chunk_size
 from cbdm_scale.generation.network import sampling_net
@@ -93,3 +94,11 @@ def test_a_plan_holds_the_size_that_was_found_or_asked_for():
         ).chunk_size
 
     assert (planned(None, False), planned(None, True), planned(64, True)) == (100, 500, 64)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_pool_is_on_gpus_where_it_is_told_so_or_this_machine_has_one(there, monkeypatch):
+    """It decides the chunk of a set before any cluster is asked."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    kinds = [PoolConfig(device=device).on_gpu for device in ("auto", "cpu", "gpu")]
+    assert kinds == [there, False, True]
