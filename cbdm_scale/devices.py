@@ -19,14 +19,6 @@ def _float32_operations() -> tuple[Any, ...]:
     return backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn
 
 
-def is_eager() -> bool:
-    """Whether the user wants torch's own operations only: ``CBDM_SCALE_EAGER=1``.
-
-    This leaves out the project's kernels and the CUDA graphs of sampling.
-    """
-    return os.environ.get("CBDM_SCALE_EAGER", "") not in ("", "0")
-
-
 @contextmanager
 def ieee_fp32() -> Iterator[None]:
     """Float32 products and convolutions of GPUs are IEEE's, whatever is allowed outside."""

@@ -9,4 +9,5 @@ denoiser    what every network is: the noise predicted in x, given level and lab
 labels      class frequencies, and labels drawn from them
 rng         random numbers that follow the image, not the worker
 rng_kernel  its normal numbers on a GPU, in one kernel
+kernels     whether the project's own kernels are used
 """

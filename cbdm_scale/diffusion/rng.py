@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.devices import is_eager
+from cbdm_scale.diffusion.kernels import is_eager
 
 MASK = 0xFFFFFFFF
 LOW, HALF = np.uint64(MASK), np.uint64(32)

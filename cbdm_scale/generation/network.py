@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.devices import is_eager
 from cbdm_scale.diffusion.denoiser import Net
+from cbdm_scale.diffusion.kernels import is_eager
 from cbdm_scale.models.cast import cast_weights
 from cbdm_scale.sampling.graphed import GraphedNet
 

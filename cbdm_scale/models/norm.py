@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.devices import is_eager
+from cbdm_scale.diffusion.kernels import is_eager
 
 
 class GroupNorm(nn.GroupNorm):
