@@ -8,6 +8,7 @@ The way of an image:
 Imports run one way, from the bottom to the top of tests/import_table.py.
 
 devices      the device of a process: IEEE float32, kernels that give the same bits
+torch_internals  the private parts of torch that are used, and no others
 diffusion    noise: schedule, EDM, processes, the denoiser's type; random numbers of an image
 data         shards, index, sample plan, loader, augmentation
 models       backbones, and the classifier's ResNet

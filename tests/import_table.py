@@ -6,6 +6,7 @@ MAY_IMPORT = {
     "devices": set(),
     "diffusion": set(),
     "storage": set(),
+    "torch_internals": set(),
     # Floor 2.
     "cli": {
         "storage",
@@ -47,6 +48,7 @@ MAY_IMPORT = {
         "diffusion",
         "losses",
         "storage",
+        "torch_internals",
     },
     # Floor 4.
     "config": {
@@ -70,6 +72,7 @@ MAY_IMPORT = {
         "models",
         "sampling",
         "storage",
+        "torch_internals",
     },
     "recognition": {
         "cluster",
@@ -158,6 +161,7 @@ MAY_IMPORT = {
         "models",
         "pretrained",
         "storage",
+        "torch_internals",
         "tracking",
         "training",
     },

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -17,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.generate import CHUNK_SIZE
+from cbdm_scale.torch_internals import shapes_only
 
 MOST = 500
 """On a GPU: more at once are hardly faster."""
@@ -52,7 +52,7 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 @cache
 def bytes_an_image(network: NetworkSpec) -> int:
     """Peak memory of an image's activations in float32, found without allocating any."""
-    with FakeTensorMode(), torch.no_grad():
+    with shapes_only(), torch.no_grad():
         net = build(network).eval()
         x = torch.empty(1, *network.image_shape)
         level, y = torch.empty(1), torch.zeros(1, dtype=torch.int64)

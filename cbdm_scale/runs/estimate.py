@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbdm_scale.cluster.progress import duration
@@ -15,6 +14,7 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.network import ImageSpec, network_spec
+from cbdm_scale.torch_internals import shapes_only
 from cbdm_scale.training.options import per_rank
 
 LONG_S = 0.1
@@ -99,7 +99,7 @@ def _measure(config: Config, image: ImageSpec, device: torch.device) -> tuple[fl
 
 def _flops(spec: NetworkSpec) -> int:
     """Of products and convolutions, forward and backward, an image; counted, not run."""
-    with FakeTensorMode(), FlopCounterMode(display=False) as counted:
+    with shapes_only(), FlopCounterMode(display=False) as counted:
         net = build(spec)
         x = torch.zeros(1, spec.channels, spec.image_size, spec.image_size)
         net(x, torch.ones(1), torch.zeros(1, dtype=torch.int64)).sum().backward()

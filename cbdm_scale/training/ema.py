@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from cbdm_scale.torch_internals import foreach_add_, foreach_lerp_, foreach_mul_, foreach_sub
+
 
 class RunningAverage:
     """Averages of a network's parameters, moved towards them by one call for all.
@@ -24,11 +26,11 @@ class RunningAverage:
         if net is not self.net:
             self.net, self.weights = net, list(net.parameters())
         if isinstance(share, Tensor):
-            change = torch._foreach_sub(self.weights, self.averages)
-            torch._foreach_mul_(change, share)
-            torch._foreach_add_(self.averages, change)
+            change = foreach_sub(self.weights, self.averages)
+            foreach_mul_(change, share)
+            foreach_add_(self.averages, change)
         else:
-            torch._foreach_lerp_(self.averages, self.weights, share)
+            foreach_lerp_(self.averages, self.weights, share)
 
 
 class EMA:

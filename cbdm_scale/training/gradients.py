@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cbdm_scale.losses.build import Loss
+from cbdm_scale.torch_internals import foreach_add_, foreach_norm, foreach_sub_, fused_adam_
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.transfer import HostCopy, MicroBatch
 
@@ -67,12 +68,12 @@ class ClippedAdam:
         if len(held) != len(self.held):
             self._hold(held)
         grads = [p.grad for p in held]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(grads)))
         # The fused kernel divides by grad_scale and skips where found_inf is 1.
         scale, skipped = (norm / self.max_grad_norm).clamp_min(1), (~norm.isfinite()).float()
         steps, (beta1, beta2) = self.moments["step"], self.group["betas"]
-        torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
+        foreach_add_(steps, 1)
+        fused_adam_(
             held,
             grads,
             self.moments["exp_avg"],
@@ -89,7 +90,7 @@ class ClippedAdam:
             grad_scale=scale,
             found_inf=skipped,
         )
-        torch._foreach_sub_(steps, [skipped] * len(steps))
+        foreach_sub_(steps, [skipped] * len(steps))
         return norm
 
     def _hold(self, parameters: list[Tensor]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
+from cbdm_scale.torch_internals import foreach_copy_
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.step import Rates, StepResult, TrainStep
@@ -124,7 +125,7 @@ class GraphedStep:
         shares = zip(self.step.averages, rates.shares, varying, strict=True)
         self.rates = Rates(lr, tuple(v if a.varies else fixed for a, fixed, v in shares))
         kept = [tensor for part in self.parts for tensor in part.tensors]
-        torch._foreach_copy_(kept, [tensor for part in parts for tensor in part.tensors])
+        foreach_copy_(kept, [tensor for part in parts for tensor in part.tensors])
 
     def _body(self) -> StepResult:
         return self.step(self.parts, self.rates)

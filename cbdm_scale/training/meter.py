@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from cbdm_scale.torch_internals import foreach_add_
 from cbdm_scale.training.distributed import World
 
 
@@ -38,7 +39,7 @@ class Meter:
         """Count the sums of the terms, () float64 by name, of so many images of this rank."""
         if not self.sums:
             self.sums = {name: torch.zeros_like(total) for name, total in sums.items()}
-        torch._foreach_add_(list(self.sums.values()), [sums[name] for name in self.sums])
+        foreach_add_(list(self.sums.values()), [sums[name] for name in self.sums])
         self.num_images += num_images
 
     @contextmanager

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cbdm_scale.losses.build import Loss
+from cbdm_scale.torch_internals import compile_options
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
@@ -80,11 +81,9 @@ class TrainStep:
 
 def compiled(net: nn.Module) -> nn.Module:
     """The network as torch.compile makes it, for each shape anew."""
-    from torch._inductor import list_options
-
     options: dict[str, str | int | bool | Callable[..., object]] = {}
     slow = "loop_reindexing_after_fusion"
-    if slow in list_options():
+    if slow in compile_options():
         # With it upsampling, convolution, norm and SiLU as one take six times as long
         # (pytorch#189488, #191134).
         options[slow] = False
