@@ -4,11 +4,13 @@ Takes the options of the train command, which asks the same by itself before a r
 nodes. Leaves nothing behind.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.config.run_options import RUN_PARTS, RUN_SHORT, RunOptions, parse_run, resolve
+from cbdm_scale.data.manifest import dataset_folder
 
 COMMAND = Command(
     name="preflight",
@@ -28,6 +30,12 @@ def main(argv: Sequence[str]) -> int:
     from cbdm_scale.runs.node_checks import look_at_nodes
     from cbdm_scale.storage.folder import Storage
 
+    folder = Storage(dataset_folder(config.data.root, config.dataset))
+    if config.dataset == "digits_lt" and not folder.exists("dataset.json"):
+        raise ValueError(
+            f"data.root ({config.data.root}) has no digits_lt yet, which cbdm train would make "
+            f"there. Make it with cbdm prepare digits-lt --out {shlex.quote(config.data.root)}."
+        )
     manifest = prepare_data(config)
     check_extractor(config, manifest)
     cluster.connect(config.cluster)

@@ -170,6 +170,7 @@ MAY_IMPORT = {
         "cli",
         "cluster",
         "config",
+        "data",
         "runs",
         "storage",
         "tracking",

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 
@@ -117,3 +118,20 @@ def test_only_the_ends_of_an_interval_may_be_unknown():
     data["sets"][0]["fid"]["value"] = None
     with pytest.raises(ValueError, match="fid.value takes a number, got 'None'"):
         from_json(json.dumps(data))
+
+
+def test_classes_are_also_comma_separated_values_with_nothing_where_nothing_is_known(tmp_path):
+    home, written = Storage(str(tmp_path)), example()
+    write_evaluation(home, written)
+    rows = list(csv.DictReader(home.read_text("classes.csv").splitlines()))
+    assert [float(row["guidance"]) for row in rows] == [
+        s.omega for s in written.sets for _ in "ab"
+    ]
+    rows, table = rows[:2], written.sets[0].table.classes
+    assert [row["class"] for row in rows] == list(written.class_names)
+    assert [int(row["num_train"]) for row in rows] == [200, 10]
+    assert [float(row["fidelity"]) for row in rows] == [1.0, 0.0]
+    assert float(rows[0]["fid_low"]) == table[0].fid.low and rows[0]["group"] == "medium"
+    bare = dataclasses.replace(written, sets=(SetResult("", 0.0, "cfg", 1),))
+    write_evaluation(Storage(str(tmp_path / "bare")), bare)
+    assert not (tmp_path / "bare" / "classes.csv").exists()

@@ -123,7 +123,7 @@ def test_predictions_agree_with_the_paper_s_code():
 
 
 @pytest.mark.parametrize(("config", "augment"), CONFIGS)
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_a_network_written_in_their_names_comes_back(tmp_path, config, augment, prefix):
     net = random_net(config, image_channels=1, augment=augment)
     foreign = {prefix + name: tensor for name, tensor in to_paper_names(net).items()}

@@ -270,3 +270,12 @@ def test_a_best_checkpoint_that_could_not_be_told_is_refused_at_once(digits_root
     assert main([*words, "--eval.extractor", "none"]) == 1
     assert "Try --eval.extractor classifier, or --eval.best-by fid." in capsys.readouterr().err
     assert main(words) == 0
+
+
+def test_preflight_makes_no_data(tmp_path, capsys):
+    from cbdm_scale.preflight import main as preflight
+
+    assert preflight(["--data.root", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"data.root ({tmp_path}) has no digits_lt yet" in said and "cbdm prepare" in said
+    assert not any(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from tune.analysis import (
     mean_interval,
     statement,
 )
+from tune.identity import describe_search
 from tune.objective import best_strength, front, scalar, values_at
 from tune.options import SearchConfig, all_rungs, searched_row, with_recall
 from tune.sampler import importance, next_values, random_values
@@ -329,3 +330,16 @@ def test_a_repetition_does_not_choose_its_own_strength():
     once = (with_strengths(1, 9.0, 2.0),)
     first = replace(trial(1, 4), rungs=with_strengths(0, 4.0, 6.0).rungs)
     assert Finalist(first, once, "fid").strengths == ["1.0"], "the search's, for want of others"
+
+
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [({"finalists": 2}, 3 * 3), ({"finalists": 0}, 0), ({"repeats": 4}, 16)],
+)
+def test_a_dry_run_counts_the_repetitions_of_the_finalists_and_of_a_control(options, again):
+    base = preset("digits_lt")
+    options = SearchConfig(trials=6, scheduler="all", **options)
+    said = describe_search(options, base, make_space(options.space, base))
+    total = base.train.total_images
+    assert said["images, expected"] == f"{6 * total:,}"
+    assert said["images, repetitions"] == f"{again * total:,}, in all {(6 + again) * total:,}"

@@ -66,6 +66,9 @@ def describe_search(options: SearchConfig, base: Config, space: Space) -> dict[s
     steps = all_rungs(options, base)
     every = options.trials * steps[-1]
     asha = expected_images(options.trials, steps, options.eta)
+    again = (options.finalists + (options.num_controls > 0)) * options.repeats * steps[-1]
+    again = again if options.finalists else 0
+    first = asha if options.scheduler == "asha" else every
     name = search_name(options, base, space)
     return {
         "search": Storage(base.cluster.storage).child("search").child(name).url,
@@ -74,6 +77,7 @@ def describe_search(options: SearchConfig, base: Config, space: Space) -> dict[s
         "controls (tau 0)": f"{options.num_controls} of {options.trials} trials",
         "rungs": ", ".join(f"{images:,}" for images in steps),
         "images, every trial to its end": f"{every:,}",
-        "images, expected": f"{asha if options.scheduler == 'asha' else every:,}",
+        "images, expected": f"{first:,}",
+        "images, repetitions": f"{again:,}, in all {first + again:,}",
         "guidance strengths": ", ".join(f"{omega:g}" for omega in base.eval.guidance),
     }

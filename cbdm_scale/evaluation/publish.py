@@ -17,6 +17,7 @@ from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import (
+    CLASSES,
     METRICS,
     read_evaluation,
     read_evaluations,
@@ -71,7 +72,8 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
     known = {"run_id": run_id, "against": report["against"]}
     if not run_id or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known):
         return ""
-    files = {name: home.read_bytes(name) for name in (METRICS, *report["files"])}
+    names = [METRICS, *report["files"], *([CLASSES] if home.exists(CLASSES) else [])]
+    files = {name: home.read_bytes(name) for name in names}
     files["per_class.json"] = summary.per_class(evaluation).encode()
     reason = log_results(
         Storage(pretrained.folder),

@@ -1,24 +1,28 @@
 """Where evaluations are stored: read and written here, whoever made them.
 
     <run>/evaluation/<id>/metrics.json    ``Evaluation``
+    <run>/evaluation/<id>/classes.csv     a line for each class and strength, for spreadsheets
     <run>/evaluation/<id>/about.json      of the command alone: when, and by which words
 
 The id of an evaluation during training is <checkpoint>-training, of one by the command
 <checkpoint>-<digest of all that decides its numbers>.
 """
 
+import csv
 import dataclasses
+import io
 import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from cbdm_scale.evaluation.results import FORMAT, Evaluation
+from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json, structure
 from cbdm_scale.storage.run_dir import RunDir
 
-METRICS, ABOUT = "metrics.json", "about.json"
+METRICS, ABOUT, CLASSES = "metrics.json", "about.json", "classes.csv"
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -29,6 +33,23 @@ def to_json(evaluation: Evaluation) -> str:
 
 def _without_nan(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in pairs}
+
+
+def classes_csv(evaluation: Evaluation) -> str:
+    """Classes and strengths as comma-separated values; what is not known is empty."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    plain, scores = ("num_train", "num_real", "num_fake"), ("fid", "kid", "fidelity")
+    ends = [f"{name}{end}" for name in scores for end in ("", "_low", "_high")]
+    write(["guidance", "label", "class", "group", *plain, *ends])
+    for found in evaluation.sets:
+        for row in found.table.classes:
+            known = [getattr(row, name) or Interval(math.nan) for name in scores]
+            numbers = [n for score in known for n in (score.value, score.low, score.high)]
+            name = evaluation.class_names[row.label] if row.label is not None else ""
+            about = [found.omega, row.label, name, row.group, *(getattr(row, n) for n in plain)]
+            write([*about, *("" if math.isnan(n) else n for n in numbers)])
+    return text.getvalue()
 
 
 def from_json(text: str) -> Evaluation:
@@ -76,6 +97,8 @@ def write_evaluation(
 ) -> None:
     """Store an evaluation; ``about``: when the command made it ("made"), and by which words."""
     home.write_bytes(METRICS, to_json(evaluation).encode())
+    if any(found.table.classes for found in evaluation.sets):
+        home.write_bytes(CLASSES, classes_csv(evaluation).encode())
     if about is not None:
         home.write_json(ABOUT, about)
 

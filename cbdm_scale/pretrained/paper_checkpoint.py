@@ -24,6 +24,8 @@ TABLE = f"{TIME}.0.weight"
 LABEL = "label_embedding.weight"
 AUGMENT = "augm_embedding.weight"
 HEAD = "head.weight"
+WRAPPERS = "module.", "_orig_mod."
+"""What DataParallel and torch.compile put before the names of a network's tensors."""
 
 SECTIONS = {"net_model", "ema_model", "sched", "optim", "step", "fixed_x_T"}
 
@@ -153,7 +155,7 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 
 def _clean(section: Any, where: str) -> dict[str, Tensor]:
-    """Weights in float32 under names without DataParallel's "module."."""
+    """Weights in float32 under names without those of DataParallel and of torch.compile."""
     if not isinstance(section, dict) or not section:
         raise ValueError(f"{where} holds no weights. Expected names and tensors.")
     weights: dict[str, Tensor] = {}
@@ -162,9 +164,14 @@ def _clean(section: Any, where: str) -> dict[str, Tensor]:
             raise ValueError(f"{where}: {key} is not a tensor of floating-point numbers.")
         if not value.isfinite().all():
             raise ValueError(f"{where}: {key} holds values that are not finite.")
-        weights[str(key).removeprefix("module.")] = value.detach().float()
+        name = str(key)
+        while name.startswith(WRAPPERS):
+            name = name.partition(".")[2]
+        weights[name] = value.detach().float()
     if len(weights) < len(section):
-        raise ValueError(f'{where}: the same names occur with and without "module.".')
+        raise ValueError(
+            f"{where}: the same names occur with and without {' or '.join(WRAPPERS)}"
+        )
     return weights
 
 
