@@ -33,6 +33,7 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
     doing = f"search {name} is being run"
     wait_until_free(folder, doing)
     connect(base.cluster)
+    options = replace(options, at_once=max_concurrent(base.cluster, options.at_once))
     storage.check_writable()
     with lease(folder, doing):
         _run_in(folder, options, base, space, steps)
@@ -44,7 +45,7 @@ def _run_in(
 ) -> None:
     """All trials and what follows from them, in the search's own folder."""
     storage, name = Storage(base.cluster.storage), folder.url.rpartition("/")[2]
-    at_once = max_concurrent(base.cluster, options.at_once)
+    at_once = options.at_once
     open_search_dir(folder, identity(options, base, space))
     uri = base.track.uri or default_tracking_uri(storage)
     params = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}

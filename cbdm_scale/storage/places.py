@@ -62,8 +62,11 @@ def absolute_places(options: Options, prefix: str = "") -> Options:
 
 
 def absolute_uri(name: str, uri: str) -> str:
-    """MLflow's address with the path of a database absolute; ``name``: who says it."""
-    return _absolute(name, uri, Place(lasts=True))
+    """MLflow's address with the path of a database absolute; ``name``: who says it.
+
+    A server's stays as it is: in the environment it may carry a password.
+    """
+    return _absolute(name, uri, Place(lasts=True)) if uri.startswith(SQLITE) else uri
 
 
 def _absolute(name: str, value: str, place: Place) -> str:
