@@ -51,12 +51,13 @@ def test_killed_worker_and_killed_driver_end_in_the_bits_of_the_unbroken_run(
     assert steps == list(range(48, UNBROKEN_IMAGES + 1, 48)), "every metric once, none twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whom", "whose"),
     [
         pytest.param(signal.SIGTERM, "group", "own"),
-        pytest.param(signal.SIGINT, "group", "shared", marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, "process", "own", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "group", "shared"),
+        pytest.param(signal.SIGHUP, "process", "own"),
     ],
     ids=["term", "ctrl-c", "hangup"],
 )

@@ -31,6 +31,10 @@ def run(folder: Path, num_images: int) -> float:
     code = "\n\n".join(code_cells())
     assert code.count(LENGTH) == 1 and code.count(f"\n{GRID}") == 1
     code = code.replace(LENGTH, f"NUM_IMAGES = {num_images}")
+    if num_images < 10_000:  # and as quickly evaluated
+        total = '"train.total_images": NUM_IMAGES,'
+        assert code.count(total) == 1
+        code = code.replace(total, f'{total}\n    "eval.num_images": 100,')
     code = code.replace(f"\n{GRID}", f"\ngrid = {GRID}")
     script = folder / "notebook.py"
     script.write_text(code + LAST)

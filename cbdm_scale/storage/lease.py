@@ -5,7 +5,6 @@ changes belongs to somebody who works, one that stays as it is, to nobody. So no
 machines are compared, and a command that was killed is waited for, not asked for.
 """
 
-import _thread
 import os
 import signal
 import socket
@@ -146,7 +145,7 @@ class _Beat:
             except Exception:  # a store that is away for a while; each raises its own kinds
                 continue
         if self.taken_by and not self.done.is_set():
-            _thread.interrupt_main(LOST)
+            signal.pthread_kill(threading.main_thread().ident or 0, LOST)
 
     def stop(self) -> None:
         """Give the folder back, if it is ours."""
