@@ -1,6 +1,8 @@
 """The cluster of one machine among others on it."""
 
+import os
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -122,3 +124,25 @@ def test_what_keeps_ray_from_starting_is_a_line_for_the_user(work: Path) -> None
     told = run([sys.executable, "-c", TRY], 100)
     assert "said Ray did not start on this machine" in told.splitlines()[-1]
     assert "/proc/nope/ray/session_latest/logs" in told
+
+
+def test_looking_for_a_cluster_sets_what_ray_reads_when_it_is_imported(tmp_path):
+    """Ray took no token afterwards, and the cluster that a command started refused it."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    code = (
+        "import os, sys; from importlib import import_module; before = []; "
+        "connect = import_module('cbdm_scale.cluster.connect'); "
+        "connect.ray_start_address = lambda: before.append(os.environ['RAY_AUTH_MODE']) or ''; "
+        "assert connect.find_cluster() == '' and before == ['token']; "
+        "assert 'ray' not in sys.modules"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=kept | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

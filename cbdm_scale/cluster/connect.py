@@ -105,6 +105,7 @@ def find_cluster() -> str:
 
     RAY_ADDRESS=local always is "". ValueError if RAY_ADDRESS=auto and there is none.
     """
+    set_environment()  # asking imports parts of ray, which read it then
     named = os.environ.get("RAY_ADDRESS", "")
     if named == "local":
         return ""
