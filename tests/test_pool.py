@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from ray_tools import run as run_command
 from ray_tools import start, wait_for
 from sampling_tools import make_run, only_set
 
@@ -67,8 +68,12 @@ def test_work_that_turns_out_to_be_long_goes_on_on_workers(monkeypatch) -> None:
     monkeypatch.setattr(import_module("cbdm_scale.cluster.pool"), "WORTH_RAY_S", 0.0)
     said: list[str] = []
     config = PoolConfig(cpus_per_worker=0.5)
-    done = list(run_jobs(squares, [1, 2, 3, 4, 5], config, said.append, leave=True))
-    assert sorted(done) == [(n, (n * n, 1)) for n in (1, 2, 3, 4, 5)]
+
+    def square_of(device):  # nested, so that it travels by value
+        return lambda job: job * job
+
+    done = list(run_jobs(square_of, [1, 2, 3, 4, 5], config, said.append, leave=True))
+    assert sorted(done) == [(n, n * n) for n in (1, 2, 3, 4, 5)]
     assert "this process" in said[0] and "starting" in said[1]
     assert not ray.is_initialized()
 
@@ -152,8 +157,8 @@ def test_workers_kills_and_restarts_change_no_bit_of_a_set(work: Path, tmp_path:
     def made(out: str) -> int:
         return len(list((tmp_path / out).glob("*/chunks/*.safetensors")))
 
-    run(command("here", 0))
-    assert "240 made now" in run(command("one", 1))
+    run_command(command("here", 0))
+    assert "240 made now" in run_command(command("one", 1))
 
     log = tmp_path / "log"
     driver = start(command("killed", 2), log)
@@ -167,7 +172,7 @@ def test_workers_kills_and_restarts_change_no_bit_of_a_set(work: Path, tmp_path:
     driver.wait()
     time.sleep(1)
     assert 3 <= made("killed") < 30
-    assert "images are there already" in run(command("killed", 3))
+    assert "images are there already" in run_command(command("killed", 3))
 
     sets = [only_set(str(tmp_path / out)) for out in ("here", "one", "killed")]
     bytes_of = [s.read_bytes("images-240.npz") for s in sets]
