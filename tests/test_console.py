@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from cbdm_scale.cluster import console as module
 from cbdm_scale.cluster.console import Console
+from cbdm_scale.cluster.progress import Screen
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -34,16 +34,16 @@ def test_silence_is_no_failed_task(work) -> None:
 
 @pytest.mark.slow
 def test_a_console_whose_process_is_killed_comes_back_under_the_same_handle(
-    work, monkeypatch: pytest.MonkeyPatch
+    work,
 ) -> None:
     import ray
 
     from cbdm_scale.cluster.connect import join
 
     said: list[str] = []
-    monkeypatch.setattr(module, "print", lambda text, **_: said.append(text), raising=False)
     join()
     console = Console()
+    console._screen = Screen(said.append)
     log, actor = console.log, console._lines
 
     def repeat_until_heard(word: str) -> None:
