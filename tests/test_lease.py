@@ -122,6 +122,13 @@ def test_of_two_that_begin_at_once_one_gets_it(tmp_path):
     assert len(refused) == 1 and DOING in refused[0]
 
 
+def test_what_was_done_counts_also_where_the_lease_cannot_be_given_back(tmp_path):
+    folder = Storage(str(tmp_path))
+    with lease(folder, DOING, **QUICK):
+        folder.remove(LEASE)
+        folder.local_path(LEASE).mkdir()  # reading it fails from now on
+
+
 def test_a_damaged_lease_is_nobodys(tmp_path):
     folder = Storage(str(tmp_path))
     folder.write_bytes(LEASE, b"{")

@@ -46,6 +46,7 @@ def test_yaml_says_the_same_with_options_in_each_other(tmp_path):
     for text, words in (
         ("a: [", "it is no YAML"),
         ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: &a {b: 1}\nc: {d: *a, e: *a}", "it has an alias"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"config \({path}\).*{words}"):

@@ -77,12 +77,16 @@ def read_preset_file(path: str) -> PresetFile:
 def parse_yaml(data: bytes, what: str) -> Any:
     """A YAML value of plain kinds; ValueError names ``what`` if it is none.
 
-    1e-3 is a number, as in JSON and YAML 1.2; PyYAML follows 1.1, where it is text.
+    Aliases are refused: a few lines of them stand for more values than any memory holds. 1e-3
+    is a number, as in JSON and YAML 1.2; PyYAML follows 1.1, where it is text.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        pass
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it has an alias (*name); write the value out")
+            return super().compose_node(parent, index)
 
     number = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))

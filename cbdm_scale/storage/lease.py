@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
 
@@ -152,10 +152,11 @@ class _Beat:
         self.done.set()
         if self.thread.ident:
             self.thread.join()
-        if not self.taken_by:
-            self.check()
-        if not self.taken_by:
-            self.folder.remove(LEASE)
+        with suppress(Exception):  # a store that is away: what was done stays done
+            if not self.taken_by:
+                self.check()
+            if not self.taken_by:
+                self.folder.remove(LEASE)
 
     def refuse_if_lost(self, doing: str) -> None:
         """ValueError if another holds the folder."""
