@@ -87,6 +87,19 @@ def test_an_image_depends_on_its_own_number_only():
     ).fill_diagonal_(1).min() > 0.01  # no two alike
 
 
+@pytest.mark.parametrize("config", SAMPLERS, ids=lambda c: f"{c.name}-{c.eta}")
+def test_strengths_by_image_are_those_of_sets_of_one_strength(config):
+    """Chunks take their part of them, and all alike are the number to the bit."""
+    samples, omegas = torch.arange(7), (0.0, 0.5, 2.0)
+    by_image = torch.tensor(omegas)[samples % 3]
+    found = make(samples, config, omega=by_image, chunk_size=2)
+    for i, omega in enumerate(omegas):
+        whole = make(samples, config, omega=omega, chunk_size=2)
+        torch.testing.assert_close(found[i::3], whole[i::3], rtol=1e-4, atol=1e-4)
+    alike = make(samples, config, omega=torch.full((7,), 0.5), chunk_size=2)
+    assert torch.equal(alike, make(samples, config, omega=0.5, chunk_size=2))
+
+
 def test_the_noise_is_that_of_the_sample_numbers():
     samples = torch.tensor([3, 1_000_000])
     noise = rng.normal(7, "sample", samples, 48).view(2, 3, 4, 4)

@@ -130,6 +130,34 @@ def test_omega_and_augment_reach_both_predictions_inside_the_interval():
 
 
 # ----------------------------------------------------------------------------
+# A strength an image.
+
+OMEGA = torch.tensor([0.3, 0.0, 1.6])
+
+
+@pytest.mark.parametrize("mode", ["cfg", "tcfg"])
+def test_each_image_has_its_own_strength(mode):
+    interval = GuidanceInterval(STEPS, low=0.1, high=0.5)
+    for where in (None, interval):
+        found = guide(net, OMEGA, 7, where, mode)(X, LEVEL, Y)
+        for i, omega in enumerate(OMEGA.tolist()):
+            here = slice(i, i + 1)
+            alone = guide(net, omega, 7, where, mode)(X[here], LEVEL[here], Y[here])
+            torch.testing.assert_close(found[here], alone)
+
+
+@pytest.mark.parametrize("mode", ["cfg", "tcfg"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_strength_for_all_is_the_number_to_the_bit(mode, dtype):
+    def half(*args):
+        return net(*args).to(dtype)
+
+    same = torch.full((3,), 0.8)
+    found, number = (guide(half, omega, 7, mode=mode)(X, LEVEL, Y) for omega in (same, 0.8))
+    assert torch.equal(found, number)
+
+
+# ----------------------------------------------------------------------------
 # One prediction: the network is told the strength.
 
 

@@ -21,7 +21,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
 from cbdm_scale.sampling.dpm import dpm_solver
-from cbdm_scale.sampling.guidance import GuidanceInterval, guide
+from cbdm_scale.sampling.guidance import GuidanceInterval, Omega, guide
 from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.sampling.steps import Draw
@@ -53,22 +53,24 @@ class Sampler:
     """Images that are made at a time."""
     guidance_mode: GuidanceMode = "cfg"
 
-    def generate(self, net: Net, samples: Tensor, y: Tensor, omega: float) -> Tensor:
+    def generate(self, net: Net, samples: Tensor, y: Tensor, omega: Omega) -> Tensor:
         """Images number ``samples`` (n,) with labels y (n,): (n, C, H, W) float32 in [-1, 1].
 
-        They are made on the device of ``samples``; omega is the strength of guidance, 0 none.
+        They are made on the device of ``samples``; omega is the strength of guidance, 0 none,
+        or (n,), one an image.
         ValueError if the network's values are not finite.
         """
         assert samples.shape == y.shape, "one label for every sample"
         config, shape = self.config, self.shape
         interval = GuidanceInterval(self.process, config.guidance_from, config.guidance_to)
-        guided = guide(net, omega, self.null_label, interval, self.guidance_mode)
         size, images = self.chunk_size, []
-        for part, y_part in zip(samples.split(size), y.split(size), strict=True):
-            normal = partial(_normal, self.seed, part, shape)
+        for first in range(0, len(samples), size):
+            here = slice(first, first + size)
+            strength = omega[here] if isinstance(omega, Tensor) else omega
+            guided = guide(net, strength, self.null_label, interval, self.guidance_mode)
+            normal = partial(_normal, self.seed, samples[here], shape)
             solver = _solver(config, self.process, partial(normal, "sample step"))
-            if len(part):
-                images.append(_check_finite(solver(guided, normal("sample", 0), y_part)))
+            images.append(_check_finite(solver(guided, normal("sample", 0), y[here])))
         return torch.cat(images) if images else torch.empty(0, *shape, device=samples.device)
 
 

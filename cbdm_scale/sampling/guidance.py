@@ -1,4 +1,7 @@
-"""Guidance turns a network into another network with the same call."""
+"""Guidance turns a network into another network with the same call.
+
+Shapes: N = batch. A strength omega is one number, or one an image: (N,).
+"""
 
 from dataclasses import dataclass, replace
 
@@ -9,6 +12,9 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.diffusion.schedule import expand_as
 from cbdm_scale.sampling.options import GuidanceMode
+
+Omega = float | Tensor
+"""Strength of guidance: a number for all images, 0 being none, or one an image, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class ClassifierFree:
     """What ``classifier_free`` makes of a network: a ``denoiser.Net``."""
 
     net: Net
-    strength: float
+    strength: Omega
     null_label: int
     interval: GuidanceInterval | None
     """None: all levels."""
@@ -69,14 +75,26 @@ class ClassifierFree:
             None if augment is None else torch.cat([augment, augment]),
         )
         e, e_null = out.chunk(2)
-        push = self.strength * (e - e_null)
+        push = _times(self.strength, e - e_null)
         if self.interval is not None:
             push = torch.where(expand_as(self.interval.holds(level), x) > 0, push, 0.0)
         return e + push
 
 
+def _times(strength: Omega, push: Tensor) -> Tensor:
+    """The push (N, C, H, W) times the strength, in its dtype: the same bits either way."""
+    if isinstance(strength, Tensor):
+        return (strength.view(-1, 1, 1, 1) * push).to(push.dtype)
+    return strength * push
+
+
+def _is_none(strength: Omega) -> bool:
+    """Whether nothing is guided; strengths by image are not looked at, which would sync."""
+    return not isinstance(strength, Tensor) and not strength
+
+
 def classifier_free(
-    net: Net, omega: float, null_label: int, interval: GuidanceInterval | None = None
+    net: Net, omega: Omega, null_label: int, interval: GuidanceInterval | None = None
 ) -> Net:
     """Push the prediction away from the unconditional one (Ho & Salimans, 2022).
 
@@ -89,7 +107,7 @@ def classifier_free(
     """
     if interval is not None and interval.is_everything:
         interval = None
-    return ClassifierFree(net, omega, null_label, interval) if omega else net
+    return net if _is_none(omega) else ClassifierFree(net, omega, null_label, interval)
 
 
 def at_level(net: Net, level: Tensor) -> Net:
@@ -98,7 +116,7 @@ def at_level(net: Net, level: Tensor) -> Net:
 
 
 def trained(
-    net: Net, omega: float, null_label: int, interval: GuidanceInterval | None = None
+    net: Net, omega: Omega, null_label: int, interval: GuidanceInterval | None = None
 ) -> Net:
     """Give the network the strength: TCFG taught it what to predict (Equation 32).
 
@@ -122,12 +140,12 @@ def trained(
             acts = acts & interval.holds(level)
         return net(x, level, y, strength * acts.to(x.dtype), augment)
 
-    return guided if strength else net
+    return net if _is_none(strength) else guided
 
 
 def guide(
     net: Net,
-    omega: float,
+    omega: Omega,
     null_label: int,
     interval: GuidanceInterval | None = None,
     mode: GuidanceMode = "cfg",
