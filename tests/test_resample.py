@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from process_tools import sent
 
+from cbdm_scale.data.exposure import Part
 from cbdm_scale.data.plan import MIX_ROWS, SamplePlan, slots
 from cbdm_scale.data.resample import PERIOD, ResampledPlan, check_resampling, make_plan
 from cbdm_scale.diffusion.labels import class_probs
@@ -263,11 +264,11 @@ def test_seeds_have_orders_of_their_own():
 
 def test_without_resampling_the_plan_is_the_plain_one():
     index = labelled(CIFAR100_LT)
-    plan, plain = make_plan(index, 3), SamplePlan(index.shard_sizes, 3)
+    plan, plain = make_plan(index, 3, [Part(0, 1.0, 0.0)]), SamplePlan(index.shard_sizes, 3)
     assert isinstance(plan, SamplePlan)
     assert read(plan, 5, 9000) == read(plain, 5, 9000)
-    assert isinstance(make_plan(index, 3, power=0.5), ResampledPlan)
-    assert isinstance(make_plan(index, 3, balanced_fraction=0.5), ResampledPlan)
+    assert isinstance(make_plan(index, 3, [Part(0, 0.5, 0.0)]), ResampledPlan)
+    assert isinstance(make_plan(index, 3, [Part(0, 1.0, 0.5)]), ResampledPlan)
 
 
 def test_the_order_of_resampled_images_does_not_change():
@@ -315,11 +316,11 @@ def test_asking_for_successors_never_shifts_the_plan():
 
 
 def test_a_data_set_too_large_to_resample_names_the_options_and_a_way_out():
-    check_resampling(MIX_ROWS, 0.5, 0.1)
-    check_resampling(10 * MIX_ROWS, 1.0, 0.0)
+    check_resampling(MIX_ROWS, [Part(0, 0.5, 0.1)])
+    check_resampling(10 * MIX_ROWS, [Part(0, 1.0, 0.0)])
     message = r"data.resample_power \(0.5\).*has 2,000,001.*Use --data.resample-power 1"
     with pytest.raises(ValueError, match=message):
-        check_resampling(MIX_ROWS + 1, 0.5, 0.0)
+        check_resampling(MIX_ROWS + 1, [Part(0, 1.0, 0.0), Part(9, 0.5, 0.0)])
 
 
 def test_a_share_below_one_image_an_epoch_is_refused():

@@ -8,6 +8,7 @@ Nothing here imports torch, numpy, ray or mlflow: --help and a wrong option answ
 
 import argparse
 import ast
+import contextlib
 import difflib
 import functools
 import inspect
@@ -99,7 +100,7 @@ def options_of(parts: Sequence[Any]) -> dict[str, Option]:
 
 
 def _without_none(kind: Any) -> Any:
-    if get_origin(kind) in (Union, UnionType):
+    if NoneType in get_args(kind):
         return next(arg for arg in get_args(kind) if arg is not NoneType)
     return kind
 
@@ -302,6 +303,10 @@ def _value(option: Option, text: Any) -> Any:
 
 def _plain(kind: Any, word: str) -> Any:
     kind = type(get_args(kind)[0]) if get_origin(kind) is Literal else kind
+    if get_origin(kind) in (Union, UnionType):  # a number, or words
+        with contextlib.suppress(ValueError):
+            return _plain(get_args(kind)[0], word)
+        return word
     return kind(word) if kind in (int, float) else word
 
 

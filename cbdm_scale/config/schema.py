@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cbdm_scale.cluster.options import ClusterConfig
+from cbdm_scale.data.exposure import Part, exposure_parts
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ProcessName, ScheduleConfig
@@ -122,6 +123,7 @@ class Config:
         check_trained(
             "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.max_guidance
         )
+        _ = self.exposure  # ValueError where changes fall on one image
         for workers in range(self.cluster.fewest, self.cluster.ranks + 1):
             per_rank(self.train.batch_size, workers)
 
@@ -134,12 +136,18 @@ class Config:
         """
         if self.name:
             return self.name
-        usual = _usual(self.backbone).identity_options()
+        usual = _usual(self.backbone).flat()
         changed = [(k, v) for k, v in self.identity_options().items() if v != usual[k]]
         plain = {k: float(v) if type(v) is int else v for k, v in changed}  # 1 is 1.0
         text = json.dumps(plain, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.dataset}-{self.title}-{digest}"
+
+    @property
+    def exposure(self) -> tuple[Part, ...]:
+        """How often classes are shown, from which image on."""
+        data, total = self.data, self.train.total_images
+        return exposure_parts(data.resample_power, data.balanced_fraction, total)
 
     @property
     def noise(self) -> NoiseConfig:
@@ -169,8 +177,20 @@ def is_runtime(option: str) -> bool:
 
 
 def identity_options(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Of options by their dotted names, those that are not among ``RUNTIME_OPTIONS``."""
-    return {option: value for option, value in flat.items() if not is_runtime(option)}
+    """Of options by their dotted names, those that are not among ``RUNTIME_OPTIONS``.
+
+    train.total_images is one where data.resample_power or data.balanced_fraction is a schedule,
+    whose changes are at shares of it.
+    """
+    scheduled = any(
+        isinstance(flat.get(option), str)
+        for option in ("data.resample_power", "data.balanced_fraction")
+    )
+    return {
+        option: value
+        for option, value in flat.items()
+        if not is_runtime(option) or (scheduled and option == "train.total_images")
+    }
 
 
 def _usual(backbone: BackboneName) -> Config:

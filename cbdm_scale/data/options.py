@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cbdm_scale.data.exposure import Exposure, canonical_exposure, parse_exposure
 from cbdm_scale.storage.checks import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -36,11 +37,12 @@ class DataConfig:
     augment_p: UnitFloat = 0.12
     """Probability of each of ADA's transformations; `flip` keeps its own 1/2."""
 
-    resample_power: UnitFloat = 1.0
-    """Classes are sampled with probability counts ** power: 1 none, 0.5 SQRT-RS, 0 RS."""
+    resample_power: Exposure = 1.0
+    """Classes are sampled with probability counts ** power: 1 none, 0.5 SQRT-RS, 0 RS. It may
+    change at shares of the run: 1,0.5@0.6 is 1, and from 0.6 of train.total_images on 0.5."""
 
-    balanced_fraction: UnitFloat = 0.0
-    """Share of every batch that is drawn uniformly over classes."""
+    balanced_fraction: Exposure = 0.0
+    """Share of every batch that is drawn uniformly over classes; it may change as well."""
 
     num_workers: NonNegativeInt = 0
     """Processes that read and decode, per worker; 0 is a thread of the worker."""
@@ -64,6 +66,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
+        for name, usual in (("resample_power", 1.0), ("balanced_fraction", 0.0)):
+            changes = parse_exposure(f"data.{name}", getattr(self, name), usual)
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, canonical_exposure(changes))
         if "://" in self.cache:
             raise ValueError(
                 f"data.cache ({self.cache}) must be a folder on each node's own disk. Leave it "

@@ -19,17 +19,23 @@ power 0, SQRT-RS 1/2. From there on everything is counting:
 Every number follows from (labels, seed, g): no worker, no history. Memory: the rows by class
 and the rows of two epochs; data sets of more than ``MIX_ROWS`` images are refused.
 
+Where the target changes on the way (``ChangingPlan``), each part of the run counts its epochs
+from its own first image. The occurrences of a class are counted through, and a plain epoch that
+was left amid goes on in its own order, so that at any image of the run each image of a class
+has been used equally often to within one. Up to its first change a run is the one without.
+
 Shapes: N = samples, K = classes that have images, P = ``PERIOD``, Q = images of one part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cbdm_scale.data.exposure import Part
 from cbdm_scale.data.plan import MIX_ROWS, Plan, Rows, SamplePlan, by_epoch
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs
@@ -56,19 +62,23 @@ class LabelIndex(Protocol):
         """Labels by row: ``labels[rows]`` is (n,) int64."""
 
 
-def make_plan(
-    index: LabelIndex, seed: int, *, power: float = 1.0, balanced_fraction: float = 0.0
-) -> Plan:
-    """The plan of a run: every sample once an epoch, or resampled by class."""
-    if power == 1 and balanced_fraction == 0:
+def make_plan(index: LabelIndex, seed: int, parts: Sequence[Part]) -> Plan:
+    """The plan of a run: every sample once an epoch, or resampled by class, or each in turn."""
+    if len(parts) > 1:
+        return ChangingPlan(index, seed, parts)
+    if parts[0].is_plain:
         return SamplePlan(index.shard_sizes, seed)
-    return ResampledPlan(index, seed, power, balanced_fraction)
+    return ResampledPlan(index, seed, parts[0].power, parts[0].balanced_fraction)
 
 
-def check_resampling(num_samples: int, power: float, balanced_fraction: float) -> None:
+def check_resampling(num_samples: int, parts: Sequence[Part]) -> None:
     """ValueError where a data set cannot be resampled as asked."""
-    if power == 1 and balanced_fraction == 0:
-        return
+    for part in parts:
+        if not part.is_plain:
+            _check_part(num_samples, part.power, part.balanced_fraction)
+
+
+def _check_part(num_samples: int, power: float, balanced_fraction: float) -> None:
     if num_samples > MIX_ROWS:
         raise ValueError(
             f"data.resample_power ({power}) and data.balanced_fraction ({balanced_fraction}) "
@@ -83,21 +93,47 @@ def check_resampling(num_samples: int, power: float, balanced_fraction: float) -
         )
 
 
+class Shown(NamedTuple):
+    """What came before a plan that goes on."""
+
+    part: int
+    """Number of the part that begins, from 1: its chance is its own."""
+
+    used: Rows
+    """Occurrences of each class, (K,)."""
+
+    open_epoch: int = -1
+    """The plain epoch that was left amid, which is that cycle of every class; -1 for none."""
+
+    open_order: Rows | None = None
+    """Position of each row in it, (N,)."""
+
+
 class ResampledPlan:
     """A plan whose epochs follow a target distribution over the classes that have images."""
 
     num_streams = 1
 
-    def __init__(self, index: LabelIndex, seed: int, power: float, balanced_fraction: float):
-        self._recipe = (index, seed, power, balanced_fraction)
+    def __init__(
+        self,
+        index: LabelIndex,
+        seed: int,
+        power: float,
+        balanced_fraction: float,
+        shown: Shown | None = None,
+    ):
+        """``shown``: of a plan that goes on, whose images and epochs count from its begin."""
+        self._recipe = (index, seed, power, balanced_fraction, shown)
         n = self.num_samples = index.num_samples
-        check_resampling(n, power, balanced_fraction)
+        _check_part(n, power, balanced_fraction)
         self.seed, self.sizes = seed, np.array([n])
         labels = np.asarray(index.labels[np.arange(n)])
         self.classes, self.class_of, self.counts = np.unique(
             labels, return_inverse=True, return_counts=True
         )  # (K,) labels, (N,) positions among them, (K,)
         k = len(self.classes)
+        self.shown = shown or Shown(0, np.zeros(k, np.int64))
+        self.part = f"{self.shown.part}/" if shown else ""
         self.first = np.cumsum(self.counts) - self.counts  # (K,), in ``members``
         self.members = np.lexsort((self._words("halves", np.arange(n)), self.class_of))  # (N,)
         self.num_balanced = round(balanced_fraction * n)
@@ -129,6 +165,15 @@ class ResampledPlan:
         after = np.roll(rows, -position)[1:]
         yield from after[self.class_of[after] != c].tolist()
 
+    def shown_after(self, images: int) -> Shown:
+        """What has come when ``images`` of this plan have."""
+        epoch, rest = divmod(images, self.num_samples)
+        used = self.shown.used + self.used(epoch)
+        if rest:
+            classes = self.class_of[self._epoch_rows(epoch)[:rest]]
+            used = used + np.bincount(classes, minlength=len(self.counts))
+        return self.shown._replace(part=self.shown.part + 1, used=used)
+
     def is_balanced(self, sample_ids: Rows) -> NDArray[np.bool_]:
         """Which images belong to the share with uniform classes: (n,) -> (n,)."""
         n, b = self.num_samples, self.num_balanced
@@ -142,7 +187,7 @@ class ResampledPlan:
         return _steps(reached)
 
     def used(self, epoch: int) -> Rows:
-        """Images of each class in all epochs before this one: (K,)."""
+        """Images of each class in all epochs of this plan before this one: (K,)."""
         periods, rest = divmod(epoch, PERIOD)
         offsets = np.sort(self._offsets(0, rest))
         whole, part = np.divmod(self.ends, PERIOD)
@@ -162,17 +207,22 @@ class ResampledPlan:
         balanced = self.is_balanced(np.arange(n))
         quotas_balanced = self._split(quotas, epoch)
         classes = np.empty(n, np.int64)
-        classes[~balanced] = self._spread(quotas - quotas_balanced, f"rest/{epoch}", 0.0)
-        classes[balanced] = self._spread(quotas_balanced, f"balanced/{epoch}", 0.5)
+        classes[~balanced] = self._spread(
+            quotas - quotas_balanced, f"rest/{self.part}{epoch}", 0.0
+        )
+        classes[balanced] = self._spread(quotas_balanced, f"balanced/{self.part}{epoch}", 0.5)
         rows = np.empty(n, np.int32)
-        rows[np.argsort(classes, kind="stable")] = self._take(self.used(epoch), quotas)
+        used = self.shown.used + self.used(epoch)
+        rows[np.argsort(classes, kind="stable")] = self._take(used, quotas)
         return rows
 
     def _split(self, quotas: Rows, epoch: int) -> Rows:
         """Balanced images of each class, (K,): of its quota, equally many to within one."""
         share, missing = divmod(self.num_balanced, len(quotas))
         balanced = np.full(len(quotas), share)
-        order = rng.permutation(self.seed, f"resample/extra/{epoch}", len(quotas)).numpy()
+        order = rng.permutation(
+            self.seed, f"resample/extra/{self.part}{epoch}", len(quotas)
+        ).numpy()
         while missing:
             raised = order[balanced[order] < quotas[order]][:missing]
             balanced[raised] += 1
@@ -197,9 +247,13 @@ class ResampledPlan:
         starts = np.cumsum(lengths) - lengths  # (K,)
         cycle, member = np.divmod(np.arange(len(class_)) - starts[class_], self.counts[class_])
         rows = self.members[self.first[class_] + member]
-        half = np.cumsum((member == 0) | (member == self.counts[class_] // 2))  # their numbers
-        turn = (begin[class_] + cycle) % 2**31
-        words = self._words("turns", turn << 32 | rows)
+        turn = begin[class_] + cycle
+        left_amid = turn == self.shown.open_epoch
+        second = (member == self.counts[class_] // 2) & ~left_amid
+        half = np.cumsum((member == 0) | second)  # their numbers
+        words = self._words("turns", turn % 2**31 << 32 | rows)
+        if self.shown.open_order is not None:
+            words[left_amid] = self.shown.open_order[rows[left_amid]]
         played = rows[np.lexsort((words, half))]
         wanted = np.arange(quotas.sum()) - np.repeat(np.cumsum(quotas) - quotas, quotas)
         return np.asarray(played[np.repeat(starts + skip, quotas) + wanted])
@@ -212,6 +266,57 @@ class ResampledPlan:
             pair = rng.bits(self.seed, f"resample/{purpose}", part, 2)
             words[i : i + CHUNK] = (pair[:, 0] << 31 | pair[:, 1] >> 1).numpy()
         return words
+
+
+class ChangingPlan:
+    """A run in parts, each with a target of its own: a schedule of the exposure."""
+
+    num_streams = 1
+
+    def __init__(self, index: LabelIndex, seed: int, parts: Sequence[Part]):
+        self._recipe = (index, seed, tuple(parts))
+        self.num_samples = index.num_samples
+        check_resampling(self.num_samples, parts)
+        self.sizes = np.array([self.num_samples])
+        self.starts = np.array([part.start for part in parts])  # (parts,), the first 0
+        self.plans: list[Plan] = [make_plan(index, seed, parts[:1])]
+        for part, images in zip(parts[1:], np.diff(self.starts).tolist(), strict=True):
+            before = self.plans[-1]
+            if isinstance(before, ResampledPlan):
+                shown = before.shown_after(images)
+            else:
+                shown = _shown_plainly(index, before, images)
+            plan = ResampledPlan(index, seed, part.power, part.balanced_fraction, shown)
+            self.plans.append(plan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChangingPlan, self._recipe
+
+    def rows(self, sample_ids: Rows) -> Rows:
+        """Index rows of images: (n,) int64 numbers since the run began -> (n,) int64."""
+        sample_ids = np.asarray(sample_ids, np.int64)
+        parts = np.searchsorted(self.starts, sample_ids, side="right") - 1
+        rows = np.empty(len(sample_ids), np.int64)
+        for part in np.unique(parts).tolist():
+            here = parts == part
+            rows[here] = self.plans[part].rows(sample_ids[here] - self.starts[part])
+        return rows
+
+    def successors(self, sample_id: int) -> Iterator[int]:
+        """Rows that stand in for an unreadable sample, as the part has them."""
+        part = int(np.searchsorted(self.starts, sample_id, side="right")) - 1
+        return self.plans[part].successors(sample_id - int(self.starts[part]))
+
+
+def _shown_plainly(index: LabelIndex, plan: Plan, images: int) -> Shown:
+    """What has come when ``images`` of a plan have that shows every sample once an epoch."""
+    n = index.num_samples
+    epoch, rest = divmod(images, n)
+    order = plan.rows(np.arange(epoch * n, (epoch + 1) * n))  # (N,) rows
+    labels = np.asarray(index.labels[np.arange(n)])
+    _, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    used = epoch * counts + np.bincount(class_of[order[:rest]], minlength=len(counts))
+    return Shown(1, used, epoch, np.argsort(order))
 
 
 def _steps(reached: Rows) -> Rows:

@@ -55,8 +55,7 @@ def prepare_data(config: Config, *, write: bool = True) -> Manifest:
             with nullcontext() if write else redirect_stdout(StringIO()):
                 prepare_digits(root, classifier=write)
         manifest = read_manifest(root, config.dataset)
-    data = config.data
-    check_resampling(manifest.num_images("train"), data.resample_power, data.balanced_fraction)
+    check_resampling(manifest.num_images("train"), config.exposure)
     check_best_by(
         config.eval.best_by,
         config.eval.extractor,
@@ -72,6 +71,11 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
     net, train_images = build(network_spec(config, images)), images.num_images("train")
     parameters = sum(p.numel() for p in net.parameters())
     batch = config.train.batch_size
+    later = [
+        f"resample_power {part.power:g} and balanced_fraction {part.balanced_fraction:g} "
+        f"from image {part.start:,} on"
+        for part in config.exposure[1:]
+    ]
     return {
         "run": Storage(config.cluster.storage).child(config.run_name).url,
         "parameters": parameters,
@@ -82,6 +86,7 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
         "steps": -(-config.train.total_images // batch),
         "images per worker and step": per_rank(config.train.batch_size, config.cluster.ranks),
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
+        **({"exposure": "; ".join(later)} if later else {}),
     }
 
 
@@ -140,8 +145,10 @@ def open_run_dir(config: Config, manifest: Manifest) -> Storage:
             ) from error
         now = config.flat() | flatten({"image": image})
         if other := describe_differences(identity_options(before), identity_options(now)):
+            why = "A schedule's shares are of train.total_images. "
             raise ValueError(
                 f"name ({config.run_name}) is a run with another configuration: {other}. "
+                f"{why if 'train.total_images' in other else ''}"
                 "Choose another --name, or the options it began with."
             )
     run.make_folder()

@@ -234,12 +234,7 @@ class Run:
     def _make_inputs(self) -> TrainInputs:
         config = self.config
         index = open_index(config.data.root, config.dataset, "train")
-        plan = make_plan(
-            index,
-            config.seed,
-            power=config.data.resample_power,
-            balanced_fraction=config.data.balanced_fraction,
-        )
+        plan = make_plan(index, config.seed, config.exposure)
         open_at_once = max(8, plan.num_streams + 1)
         root, cache = config.data.root, open_cache(config.data)
         reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)

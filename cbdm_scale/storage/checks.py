@@ -16,7 +16,7 @@ import math
 import re
 from dataclasses import MISSING, dataclass, fields
 from numbers import Integral, Real
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -129,7 +129,8 @@ def _wrong(value: Any, kind: Any) -> tuple[str, str] | None:
     """What a value should be instead, and the hint; None where it is what the type says."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return None if value is None else _wrong(value, args[0])
+        found = [_wrong(value, arg) for arg in args if arg is not NoneType]
+        return None if value is None or None in found else found[0]
     if origin is Literal and value not in args:
         *others, last = map(str, args)
         return f"{', '.join(others)} or {last}", ""

@@ -44,7 +44,10 @@ def structure(kind: Any, value: Any, name: str) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None
-        return structure(next(arg for arg in args if arg is not NoneType), value, name)
+        first, *others = (arg for arg in args if arg is not NoneType)
+        if type(value) in others:
+            return value
+        return structure(first, value, name)
     if origin is tuple and isinstance(value, list | tuple):
         each = [args[0]] * len(value) if args[-1] is Ellipsis else args
         if len(each) == len(value):
