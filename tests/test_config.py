@@ -82,6 +82,7 @@ edm.sigma_data edm.p_mean edm.p_std
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
 loss.tcfg loss.omega_max loss.tcfg_gamma
+loss.delta_fm loss.t2h loss.two_mask loss.two_mask_diversity loss.ccua_align
 train.batch_size train.lr train.warmup_images train.max_grad_norm train.ema_halflife
 train.ema_ramp train.precision
 """
@@ -156,6 +157,10 @@ def test_flat_names_are_dotted_paths():
         (
             lambda: Config(process="vp"),
             r"process must be ddpm or edm, got 'vp'. Try --process ddpm",
+        ),
+        (
+            lambda: Config(model=UNetConfig(dropout=0), loss=LossConfig(two_mask=1)),
+            r"loss.two_mask \(1\).*model.dropout \(0.0\).*Try --model.dropout 0.1",
         ),
         (lambda: EDMConfig(p_std=0), r"edm.p_std must be above 0, got 0"),
         (

@@ -20,6 +20,11 @@ from cbdm_scale.losses.options import LossConfig
         ("p_uncond", -0.1, "Try --loss.p-uncond 0.1"),
         ("omega_max", -1.0, "Try --loss.omega-max 1"),
         ("tcfg_gamma", float("nan"), "Try --loss.tcfg-gamma 0.25"),
+        ("delta_fm", 1.0, "The paper has 0.05"),
+        ("delta_fm", -0.1, "The paper has 0.05"),
+        ("two_mask", -1.0, "at least 0"),
+        ("two_mask_diversity", -1.0, "Try --loss.two-mask-diversity 0.2"),
+        ("ccua_align", float("inf"), "at least 0"),
         ("reg_share", 0.0, "--loss.name ddpm"),
         ("reg_share", 1.5, "at most 1"),
         ("reg_share", float("nan"), "at most 1"),
@@ -41,3 +46,28 @@ def test_trainable_guidance_needs_strengths_and_an_unconditional_prediction(opti
     LossConfig(**{option: 0.0})
     with pytest.raises(ValueError, match=rf"loss.{option} \(0.0\) leaves.*{way_out}"):
         LossConfig(tcfg=True, **{option: 0.0})
+
+
+def test_alignment_needs_a_prediction_without_label_that_is_taught():
+    LossConfig(p_uncond=0.0)
+    with pytest.raises(ValueError, match=r"loss.p_uncond \(0.0\) leaves loss.ccua_align.* 0.1"):
+        LossConfig(ccua_align=1.0, p_uncond=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "title", "predictions"),
+    [
+        ({"name": "ddpm"}, "ddpm", 1),
+        ({"reg_share": 0.25}, "cbdm", 1.25),
+        ({"tau": 0.0}, "cbdm", 1),
+        ({"tcfg": True}, "cbdm_tcfg", 4),
+        ({"name": "ddpm", "delta_fm": 0.05, "t2h": True}, "ddpm_delta_fm_t2h", 1),
+        ({"name": "ddpm", "two_mask": 1.0, "ccua_align": 1.0}, "ddpm_two_mask_ccua_align", 3),
+        ({"name": "ddpm", "tcfg": True, "ccua_align": 1.0}, "ddpm_tcfg_ccua_align", 3),
+    ],
+)
+def test_the_title_and_the_number_of_predictions_are_those_of_the_terms(
+    options, title, predictions
+):
+    config = LossConfig(**options)
+    assert (config.title, config.predictions) == (title, predictions)

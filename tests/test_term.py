@@ -14,6 +14,7 @@ import torch.distributed as dist
 from objective_tools import (
     COUNTS,
     CPU,
+    FURTHER,
     OBJECTIVES,
     PROCESSES,
     SHAPE,
@@ -94,21 +95,24 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch(process, objective):
             torch.testing.assert_close(values, whole[name][rows], rtol=1e-6, atol=0)
 
 
-@every_objective
-def test_losses_are_fp32_whatever_the_network_computes_in(objective):
+every_term = pytest.mark.parametrize(
+    "options", [*OBJECTIVES.values(), *FURTHER.values()], ids=[*OBJECTIVES, *FURTHER]
+)
+
+
+@every_term
+def test_losses_are_fp32_whatever_the_network_computes_in(options):
     x0, y = make_batch(8)
-    loss, draws = build(8, **OBJECTIVES[objective])
+    loss, draws = build(8, **options)
     terms = loss(lambda *a, **o: fake_net(*a, **o).bfloat16(), x0, y, draws)
     assert all(values.dtype == torch.float32 for values in terms.values())
 
 
 @every_process
-@every_objective
-def test_no_shape_depends_on_what_was_drawn_and_nothing_waits_for_it(process, objective):
+@every_term
+def test_no_shape_depends_on_what_was_drawn_and_nothing_waits_for_it(process, options):
     """With tensors of a GPU that have shapes and no values: so a step can be captured."""
-    loss, drawer = build_loss(
-        LossConfig(**OBJECTIVES[objective]), PROCESSES[process], COUNTS, 5, 8
-    )
+    loss, drawer = build_loss(LossConfig(**options), PROCESSES[process], COUNTS, 5, 8)
     packed, n = drawer.on_host(torch.arange(4), torch.zeros(4, 9)), 4
     process_there = deepcopy(loss.process)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -179,10 +183,11 @@ def all_dropped(draws):
 
 
 @pytest.mark.parametrize("backbone", SMALL)
-@pytest.mark.parametrize("objective", ["ddpm", "cbdm", "ddpm_tcfg", "cbdm_tcfg"])
+@pytest.mark.parametrize("objective", ["ddpm", "cbdm", "ddpm_tcfg", "cbdm_tcfg", "further"])
 def test_ddp_finds_no_unused_parameter(backbone, objective):
     """It would refuse the second step. The last batch has every label dropped."""
-    config = LossConfig(**OBJECTIVES[objective])
+    further = {name: value for term in FURTHER.values() for name, value in term.items()}
+    config = LossConfig(**{**OBJECTIVES, "further": further}[objective])
     loss, drawer = build_loss(config, PROCESSES["ddpm"], COUNTS, 5, batch_size=6)
     net = build_net(
         NetworkSpec(

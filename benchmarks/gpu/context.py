@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.step import NUM_CLASSES
 from benchmarks.timing import Bench, Cost, timed
-from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import DiTConfig, ModelConfig, SongConfig, UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
@@ -186,11 +185,6 @@ def forward_flops(spec: NetworkSpec) -> int:
         with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), flops:
             net(x, level, y)
     return flops.get_total_flops()
-
-
-def predictions(loss: LossConfig) -> float:
-    """Images through the network for each image of the batch."""
-    return 1 + (loss.reg_share if loss.regularises else 0)
 
 
 def difference(a: Tensor, b: Tensor) -> float:

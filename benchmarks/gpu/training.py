@@ -15,7 +15,6 @@ from benchmarks.gpu.context import (
     Context,
     forward_flops,
     fresh,
-    predictions,
     rounded,
 )
 from benchmarks.gpu.loop import EAGER, run_loop
@@ -77,7 +76,7 @@ def training(context: Context) -> None:
 def time_case(context: Context, case: Case) -> None:
     """Notes every step's seconds, and what follows from their median."""
     flops = 3 * forward_flops(context.spec(case.network)) * case.batch_size
-    flops *= predictions(OURS[case.loss])
+    flops *= OURS[case.loss].predictions
     # About a second and a half at a sixth of the peak.
     steps = 2 if context.tiny else int(min(30, max(6, 0.25 * context.peak_flops / flops)))
     if context.is_cuda:

@@ -118,6 +118,11 @@ class Config:
                 f"backbone ({self.backbone}) has no model of {type(self.model).__name__}. Try "
                 "models.options.backbone_config(backbone)."
             )
+        if self.loss.two_mask and not self.model.dropout:
+            raise ValueError(
+                f"loss.two_mask ({self.loss.two_mask}) compares two dropout masks, and "
+                "model.dropout (0.0) makes none. Try --model.dropout 0.1."
+            )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
         strength = max(self.eval.guidance)
         check_trained(

@@ -50,6 +50,11 @@ class EDM:
     def __init__(self, config: EDMConfig | None = None):
         self.config = config or EDMConfig()
 
+    @property
+    def sigma_data(self) -> float:
+        """That of the options."""
+        return self.config.sigma_data
+
     def step(self, u: Tensor) -> Tensor:
         """A uniform number is its own quantile: (N,) -> (N,) float64 in (0, 1)."""
         return u.double()
@@ -70,6 +75,10 @@ class EDM:
         of_image = expand_as(c.c_in * sigma / self.config.sigma_data, x0)
         of_noise = expand_as(c.c_in * self.config.sigma_data, x0)
         return Noisy(x, c.c_noise.to(x0.dtype), of_image * x0 - of_noise * eps)
+
+    def target_slope(self, t: Tensor) -> Tensor:
+        """1 / c_out, as the target is (x_0 - c_skip x) / c_out: (N,) float64."""
+        return 1 / scaling(self.sigma(t), self.config.sigma_data).c_out
 
     def relative(self, level: Tensor) -> Tensor:
         """P(sigma' < sigma) under the training law, of c_noise (N,): (N,) float64 in [0, 1].

@@ -40,6 +40,19 @@ class Process(Protocol):
         """Images x0 (N, C, H, W) with noise of steps t (N,) made from standard normal eps."""
         ...
 
+    @property
+    def sigma_data(self) -> float:
+        """Standard deviation that images are taken to have, in the units of ``sigma``."""
+        ...
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise of steps t (N,) on an image of full strength, x_0 + sigma eps: (N,) float64."""
+        ...
+
+    def target_slope(self, t: Tensor) -> Tensor:
+        """What the target at the same x gains with x_0, by steps t (N,): (N,) float64."""
+        ...
+
     def relative(self, level: Tensor) -> Tensor:
         """t / T of the level that the network is given, (N,) -> (N,) float64 in [0, 1]."""
         ...

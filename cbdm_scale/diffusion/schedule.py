@@ -46,6 +46,19 @@ class LinearSchedule(nn.Module):
         """x_t, level t, target eps (Equation 1)."""
         return Noisy(self.add_noise(x0, t, eps), t, eps)
 
+    @property
+    def sigma_data(self) -> float:
+        """Images of unit variance keep the variance of x_t."""
+        return 1.0
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sqrt(1 / alpha_bar_t - 1), the noise in x_t / sqrt(alpha_bar_t): (N,) float64."""
+        return (1 / self.alpha_bar[t] - 1).sqrt()
+
+    def target_slope(self, t: Tensor) -> Tensor:
+        """-1 / sigma, as eps = (x_t / sqrt(alpha_bar_t) - x_0) / sigma: (N,) float64."""
+        return -1 / self.sigma(t)
+
     def relative(self, level: Tensor) -> Tensor:
         """t / T: (N,) -> (N,) float64."""
         return level.double() / self.num_steps

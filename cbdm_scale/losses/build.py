@@ -8,12 +8,16 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_probs
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.losses.cbdm import CBDM
+from cbdm_scale.losses.ccua import Alignment
 from cbdm_scale.losses.ddpm import DDPM
+from cbdm_scale.losses.delta_fm import DeltaFM
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.objective import Objective
 from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.losses.t2h import T2H
 from cbdm_scale.losses.tcfg import TCFG
 from cbdm_scale.losses.term import Draws, Term
+from cbdm_scale.losses.two_mask import TwoMask, class_weights
 
 Loss = Callable[[Net, Tensor, Tensor, Draws], dict[str, Tensor]]
 
@@ -33,5 +37,14 @@ def build_loss(
         terms.append(cbdm)
     if config.tcfg:
         terms.append(TCFG(null_label, config.tcfg_gamma, config.omega_max))
+    if config.delta_fm:
+        terms.append(DeltaFM(config.delta_fm))
+    if config.t2h:
+        terms.append(T2H(counts))
+    if config.two_mask:
+        weights = class_weights(counts, config.two_mask, config.two_mask_diversity)
+        terms.append(TwoMask(weights))
+    if config.ccua_align:
+        terms.append(Alignment(process.num_steps, null_label, config.ccua_align))
     objective = Objective(process, null_label, tuple(terms))
     return objective, Drawer(process, objective.terms, config.p_uncond, seed, batch_size)

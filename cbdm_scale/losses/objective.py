@@ -36,7 +36,7 @@ class Objective:
         own = Branch(y.masked_fill(draws.dropped, self.null_label))
         e, *further = predict(net, noisy, draws.augment, [own, *wanted.values()])
         named = dict(zip(wanted, further, strict=True))
-        predicted = Predicted(x0, y, noisy, draws, e, named)
+        predicted = Predicted(x0, y, noisy, draws, self.process, e, named)
 
         values = [term.values(predicted) for term in self.terms]
         logged = {"total": reduce(torch.add, [v for value in values for v in value.added])}

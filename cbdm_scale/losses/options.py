@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from cbdm_scale.storage.checks import NonNegativeFloat, Range, UnitFloat, check_fields
 
 LossName = Literal["ddpm", "cbdm"]
+FURTHER = ("tcfg", "delta_fm", "t2h", "two_mask", "ccua_align")
+"""Terms that any objective may have besides: each is the option that turns it on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,32 @@ class LossConfig:
     tcfg_gamma: NonNegativeFloat = 0.25
     """With tcfg: weight of the commitment term, the 1/4 of Equation 33."""
 
+    delta_fm: Annotated[float, Range(ge=0, lt=1, hint="The paper has 0.05.")] = 0.0
+    """Weight of contrastive flow matching (Delta-FM): predictions are pushed away from those
+    right for an image of another class. 0 is off; the paper: 0.05."""
+
+    t2h: bool = False
+    """Transfer from tail to head (OC): the target is that of an image of the batch that is as
+    likely to have become this x_t, where its class is as frequent or more."""
+
+    two_mask: NonNegativeFloat = 0.0
+    """Weight of the consistency of two passes with different dropout masks, times K (p - d q)
+    for a class, p its frequency, q ~ 1 / p, d two_mask_diversity. 0 is off; CM: 1."""
+
+    two_mask_diversity: NonNegativeFloat = 0.2
+    """With two_mask: the d there, by which rare classes are held together less, or not."""
+
+    ccua_align: NonNegativeFloat = 0.0
+    """Weight of CCUA's alignment of the predictions with and without label, times t / T. 0 is
+    off; the paper: 1 for a U-Net, 0.05 for a transformer."""
+
     def __post_init__(self) -> None:
         check_fields(self, "loss.")
+        if self.ccua_align and not self.p_uncond:
+            raise ValueError(
+                f"loss.p_uncond ({self.p_uncond}) leaves loss.ccua_align a prediction without "
+                "label that nothing teaches. Try --loss.p-uncond 0.1."
+            )
         if self.tcfg and not (self.omega_max and self.p_uncond):
             option, usual = ("p_uncond", 0.1) if self.omega_max else ("omega_max", 1.0)
             raise ValueError(
@@ -50,8 +76,15 @@ class LossConfig:
 
     @property
     def title(self) -> str:
-        """The objective in a word, as runs are called."""
-        return f"{self.name}_tcfg" if self.tcfg else self.name
+        """The objective in a word, as runs are called: its name, then the further terms."""
+        return "_".join([self.name, *(term for term in FURTHER if getattr(self, term))])
+
+    @property
+    def predictions(self) -> float:
+        """Images through the network for each image of the batch."""
+        regulariser = self.reg_share if self.regularises else 0
+        unlabelled = bool(self.tcfg or self.ccua_align)
+        return 1 + regulariser + unlabelled + self.tcfg + bool(self.two_mask)
 
     @property
     def max_guidance(self) -> float:

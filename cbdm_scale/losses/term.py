@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.diffusion.process import Noisy
+from cbdm_scale.diffusion.process import Noisy, Process
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Predicted:
     y: Tensor  # (N,) labels, also of the images whose label was dropped
     noisy: Noisy  # x_t, its level, and the target: eps, or under EDM the raw output's
     draws: Draws
+    process: Process
     e: Tensor  # (N, C, H, W) float32, of the image's own label, or "none" where it was dropped
     further: Mapping[str, Tensor]  # name of a branch -> (n, C, H, W) float32
 
@@ -99,7 +100,8 @@ class Term(Protocol):
         ...
 
     def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
-        """Its own random numbers by name, (n,) each, made of those of its purposes."""
+        """What it wants on the device, by name: random numbers (n,), made of those of its
+        purposes, or constants such as a number of each class (K,)."""
         ...
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:

@@ -60,8 +60,7 @@ def estimate_time(config: Config, image: ImageSpec) -> dict[str, str]:
     finally:
         torch.set_num_threads(threads)
     loss, train, judged = config.loss, config.train, config.eval
-    predictions = 1 + loss.regularises * loss.reg_share + 2 * loss.tcfg
-    rate = 1 / (both_s * predictions)
+    rate = 1 / (both_s * loss.predictions)
     workers = config.cluster.ranks
     lines = {
         "images a second": f"{rate:.3g} by a worker on the {device.type.upper()} here",

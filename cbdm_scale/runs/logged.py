@@ -18,6 +18,10 @@ MEANINGS = {
     "loss/r": "distance between the predictions for two labels, weighted (L_r, Equation 4; "
     "L_rc has the same value)",
     "loss/g": "error of the guided prediction (L_g, Equation 32; L_gc is gamma times it)",
+    "loss/delta_fm": "squared distance from targets of another class, weighted, and negative",
+    "loss/t2h": "what transfer from tail to head adds to the error of the denoiser",
+    "loss/two_mask": "distance between the predictions of two dropout masks, weighted by class",
+    "loss/ccua_align": "distance between the predictions with and without label, weighted",
     "images_per_second": "over all workers, without pauses",
     "data_wait": "share of the time in which workers wait for images",
     "memory_gib": "largest memory of a worker's process",
