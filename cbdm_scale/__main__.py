@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("cbdm_scale.export", "write a network as safetensors, and for diffusers"),
     "classify": ("cbdm_scale.classify", "train a classifier on real and generated images"),
     "search": ("tune.search_tau", "search for tau, p_uncond and the label distribution"),
+    "compare": ("tune.compare", "compare methods at equal compute, each at its own best"),
     "runs": ("cbdm_scale.runs.__main__", "list the runs, and delete their old checkpoints"),
     "preflight": ("cbdm_scale.preflight", "ask the nodes of a cluster if a run would work"),
     "completion": ("", "print what makes a shell complete these words: bash, zsh, fish"),

@@ -103,6 +103,7 @@ COMMANDS = {
     **{name: f"cbdm_scale.{name}" for name in ("train", "sample", "evaluate", "export")},
     **{name: f"cbdm_scale.{name}" for name in ("classify", "preflight")},
     "search": "tune.search_tau",
+    "compare": "tune.compare",
     "prepare": "data_prep.__main__",
 }
 WRONG = {
@@ -113,6 +114,7 @@ WRONG = {
     "classify": ["--seeds", "1", "1"],
     "preflight": ["--train.lr", "0"],
     "search": ["--trials", "1"],
+    "compare": ["--parallel", "-1"],
     "prepare": ["digits-lt", "--channels", "2", "--out", "o"],
 }
 """A value that each command refuses."""

@@ -36,6 +36,7 @@ from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.pace import images_to_make
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
@@ -178,10 +179,11 @@ class Run:
             save_now=preemption_save_due,
             log=self.say,
         )
-        how = ""
+        how, seen = "", state.progress.num_seen
         try:
+            inputs = make_inputs(config, self.manifest, self.process, world, seen)
             with nullcontext() if world.rank else self.shown:
-                how = train(state, self._make_inputs(), config.train, world, callbacks)
+                how = train(state, inputs, config.train, world, callbacks)
             if how == "finished" and not self._finish(stopped):
                 how = "stopped"
             self.checkpoints.wait()
@@ -230,32 +232,6 @@ class Run:
         gpus = cluster.gpus_beside if world.device.type == "cuda" else 0.0
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
         return BackgroundWorker(work, cpus, cluster.threads, gpus, self.print_line)
-
-    def _make_inputs(self) -> TrainInputs:
-        config = self.config
-        index = open_index(config.data.root, config.dataset, "train")
-        plan = make_plan(index, config.seed, config.exposure)
-        open_at_once = max(8, plan.num_streams + 1)
-        root, cache = config.data.root, open_cache(config.data)
-        reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)
-        images = PlannedImages(reader, plan, augmentation(config.data, config.seed))
-        batches = load_batches(
-            images,
-            config.data,
-            start=self.state.progress.num_seen,
-            batch_size=config.train.batch_size,
-            rank=self.world.rank,
-            world_size=self.world.size,
-        )
-        counts = torch.tensor(self.manifest.counts["train"])
-        loss, draw = build_loss(
-            config.loss, self.process, counts, config.seed, config.train.batch_size
-        )
-
-        def allowed_bad(planned: int) -> float:
-            return config.data.max_bad * max(planned, plan.num_samples)
-
-        return TrainInputs(loss, draw, batches, config.seed, allowed_bad)
 
     def report(self, state: State, numbers: dict[str, float]) -> None:
         """Every log_every images: one line to read, and the numbers to MLflow."""
@@ -324,3 +300,30 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
     progress = Progress(substitutions=[0] * manifest.num_classes)
     posthoc = start_averages(net, wanted=config.train.posthoc_every > 0)
     return State(net, ema, optimizer, progress, posthoc)
+
+
+def make_inputs(
+    config: Config, manifest: Manifest, process: Process, world: World, start: int
+) -> TrainInputs:
+    """What a rank learns from what, from image ``start`` of the plan on."""
+    index = open_index(config.data.root, config.dataset, "train")
+    plan = make_plan(index, config.seed, config.exposure)
+    open_at_once = max(8, plan.num_streams + 1)
+    root, cache = config.data.root, open_cache(config.data)
+    reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)
+    images = PlannedImages(reader, plan, augmentation(config.data, config.seed))
+    batches = load_batches(
+        images,
+        config.data,
+        start=start,
+        batch_size=config.train.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    counts = torch.tensor(manifest.counts["train"])
+    loss, draw = build_loss(config.loss, process, counts, config.seed, config.train.batch_size)
+
+    def allowed_bad(planned: int) -> float:
+        return config.data.max_bad * max(planned, plan.num_samples)
+
+    return TrainInputs(loss, draw, batches, config.seed, allowed_bad)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from cbdm_scale.storage.checks import check_name
 from cbdm_scale.storage.folder import Storage
 
-RESERVED = "search", "mlflow.db", "mlartifacts"
+RESERVED = "search", "compare", "mlflow.db", "mlartifacts"
 """What else stands in cluster.storage, beside the runs."""
 
 

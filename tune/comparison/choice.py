@@ -1,0 +1,118 @@
+"""The best stop and strength of a network on one half of the images, reported on the other.
+
+The two halves then change places, and the two reports are averaged. So no network is judged by
+the images that chose how it is used. Each network is chosen for by itself: its seed tells
+nothing of the other seeds.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cbdm_scale.data.groups import GROUPS, Group
+from tune.comparison.scores import Judge, Scores, average
+from tune.comparison.sets import HALVES, Features, joined
+
+Point = tuple[int, float]
+"""Stop, in compute, and strength."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What one half chose."""
+
+    stop: int
+    strengths: dict[str, float]
+    """By group; under "all" where it is one for all classes."""
+
+    @property
+    def words(self) -> str:
+        """72,000 at 0.5; 72,000 at 0.5/0.5/1."""
+        return f"{self.stop:,} at " + "/".join(f"{o:g}" for o in self.strengths.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """A network at its best."""
+
+    scores: Scores
+    """The two halves averaged."""
+
+    chosen: tuple[Chosen, ...]
+    """By the first half, by the second."""
+
+
+def cost_of(scores: Scores, criterion: Mapping[str, float]) -> float:
+    """The weighted sum that is smallest at the best; ValueError where a score is not there."""
+    if missing := [name for name in criterion if name not in scores]:
+        raise ValueError(
+            f"criterion ({', '.join(missing)}) is no score that can be had of so few images. "
+            f"Choose from: {', '.join(sorted(scores))}."
+        )
+    return sum(weight * scores[name] for name, weight in criterion.items())
+
+
+def by_group(criterion: Mapping[str, float], group: Group) -> dict[str, float]:
+    """The same scores, each of one group."""
+    found: dict[str, float] = {}
+    for name, weight in criterion.items():
+        base, _, end = name.rpartition("_")
+        key = f"{base if end in GROUPS else name}_{group}"
+        found[key] = found.get(key, 0.0) + weight
+    return found
+
+
+class Chooser:
+    """Chooses for one network, among the sets that were made of it."""
+
+    def __init__(
+        self,
+        load: Callable[[Point], Features],
+        scores: Mapping[Point, tuple[Scores, ...]],
+        both: tuple[Judge, Judge],
+        criterion: Mapping[str, float],
+    ):
+        """load: reads a set. scores: of each half of each set."""
+        self.load, self.scores, self.both, self.criterion = load, scores, both, criterion
+
+    def report(self, guidance: Literal["one", "by_group"]) -> Report:
+        """Choose on each half, and report on the other."""
+        chosen, reported = [], []
+        for half in range(HALVES):
+            best = self._one(half) if guidance == "one" else self._by_group(half)
+            chosen.append(best)
+            reported.append(self._scores(best, HALVES - 1 - half))
+        return Report(average(reported), tuple(chosen))
+
+    def _cost(self, point: Point, half: int) -> float:
+        return cost_of(self.scores[point][half], self.criterion)
+
+    def _one(self, half: int) -> Chosen:
+        stop, omega = min(self.scores, key=lambda point: self._cost(point, half))
+        return Chosen(stop, {"all": omega})
+
+    def _by_group(self, half: int) -> Chosen:
+        """For each stop the best strength of each group; then the best of the stops."""
+        found = []
+        for stop in dict.fromkeys(stop for stop, _ in self.scores):
+            omegas = [omega for at, omega in self.scores if at == stop]
+            strengths: dict[str, float] = {}
+            for group in GROUPS:
+                if group not in self.both[half].groups:
+                    continue
+                wanted = by_group(self.criterion, group)
+                strengths[group] = min(
+                    omegas, key=lambda o: cost_of(self.scores[stop, o][half], wanted)
+                )
+            found.append(Chosen(stop, strengths))
+        return min(found, key=lambda c: cost_of(self._scores(c, half), self.criterion))
+
+    def _scores(self, chosen: Chosen, half: int) -> Scores:
+        """Of a half of the images at what was chosen."""
+        if "all" in chosen.strengths:
+            return self.scores[chosen.stop, chosen.strengths["all"]][half]
+        judge, inside = self.both[half], []
+        for group, omega in chosen.strengths.items():
+            part = self.load((chosen.stop, omega)).half(half)
+            inside.append(part.take(judge.members(part.y, group)))  # type: ignore[arg-type]
+        return judge.scores(joined(inside))

@@ -1,0 +1,208 @@
+"""What a comparison found: means over seeds, differences to the control, and a table.
+
+Intervals are of 95 %, by Student's t over seeds. Differences are taken seed by seed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.storage.folder import Storage
+from tune.analysis import mean_interval
+from tune.comparison.choice import Report
+from tune.comparison.network_job import NetworkJob
+from tune.comparison.protocol import Protocol
+from tune.comparison.scores import Scores
+
+COLUMNS = {
+    "fid": "FID",
+    "fid_many": "many",
+    "fid_medium": "medium",
+    "fid_few": "few",
+    "kept": "label kept",
+    "kept_few": "few",
+    "recall": "recall",
+    "recall_few": "few",
+    "copies": "copies",
+    "copies_few": "few",
+}
+"""Of the table; findings.json has every score."""
+TABLE, FINDINGS = "table.md", "findings.json"
+BY_GROUP = ", by group"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method in the table: at its best, by seed."""
+
+    name: str
+    row: str
+    cost: float
+    reports: dict[int, Report]
+
+    def values(self, score: str) -> dict[int, float]:
+        """Of one score, the seeds that have it."""
+        return {s: r.scores[score] for s, r in self.reports.items() if score in r.scores}
+
+    def mean(self, score: str) -> Interval | None:
+        """Over seeds; None where no seed has it."""
+        values = self.values(score)
+        return mean_interval(list(values.values())) if values else None
+
+    def difference(self, other: "Line", score: str) -> Interval | None:
+        """Less the other's, seed by seed."""
+        mine, theirs = self.values(score), other.values(score)
+        both = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+        return mean_interval(both) if both else None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The lines, the control first, and what to hold them against."""
+
+    lines: tuple[Line, ...]
+    floor: Scores
+    """Of real images against real ones."""
+    chance: Scores
+    """Of real images under shuffled labels."""
+
+    @property
+    def control(self) -> Line:
+        """What the others are compared with."""
+        return self.lines[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        """That any line has."""
+        return sorted({seed for line in self.lines for seed in line.reports})
+
+
+def find(
+    protocol: Protocol, jobs: Sequence[NetworkJob], costs: Mapping[str, float]
+) -> Findings:
+    """Choose for every network whose sets are all there."""
+    lines = []
+    for row in dict.fromkeys((protocol.control, *protocol.rows)):
+        mine = [job for job in jobs if job.row == row]
+        choosers = {job.config.seed: job.chooser(protocol.criterion) for job in mine}
+        for variant in protocol.rows[row].variants if mine else ():
+            reports = {seed: c.report(variant) for seed, c in sorted(choosers.items())}
+            name = row if variant == "one" else f"{row}{BY_GROUP}"
+            lines.append(Line(name, row, costs[row], reports))
+    floor, chance = jobs[0].judging.floor_and_chance()
+    return Findings(tuple(lines), floor, chance)
+
+
+def write_findings(findings: Findings, home: Storage) -> str:
+    """Write table.md and findings.json; the table."""
+    table = make_table(findings)
+    home.write_bytes(TABLE, f"{table}\n".encode())
+    home.write_json(FINDINGS, as_json(findings))
+    return table
+
+
+def make_table(findings: Findings) -> str:
+    """Markdown: values, and below them the differences to the control."""
+    control, count = findings.control, len(findings.seeds)
+    words = "seed" if count == 1 else "seeds"
+    heads = ["", "cost", *COLUMNS.values(), "chosen: compute, strength"]
+    rows = [
+        [
+            line.name,
+            f"{line.cost:.2f}",
+            *(cell(line.mean(score), score) for score in COLUMNS),
+            chosen_words(line),
+        ]
+        for line in findings.lines
+    ]
+    for name, known in (("real images", findings.floor), ("labels shuffled", findings.chance)):
+        values = [cell(interval_of(known.get(score)), score) for score in COLUMNS]
+        rows.append([name, "", *values, ""])
+    parts = [
+        f"{count} {words}, mean ± half of the 95 % interval over seeds",
+        markdown(heads, rows),
+    ]
+    others = [line for line in findings.lines if line is not control]
+    if others and count > 1:
+        differences = [
+            [line.name, *(difference_cell(line.difference(control, s), s) for s in COLUMNS)]
+            for line in others
+        ]
+        parts += [
+            f"less {control.name}, seed by seed; bold where the 95 % interval leaves out 0",
+            markdown(["", *COLUMNS.values()], differences),
+        ]
+    return "\n\n".join(parts)
+
+
+def interval_of(value: float | None) -> Interval | None:
+    """A number without ends."""
+    return None if value is None else Interval(value)
+
+
+def digits_of(score: str) -> int:
+    """Decimals: of FID two, of shares three."""
+    return 2 if score.startswith("fid") else 3
+
+
+def cell(found: Interval | None, score: str) -> str:
+    """A mean with half its interval: 2.51 ± 0.20."""
+    if found is None:
+        return "-"
+    half, digits = found.high - found.value, digits_of(score)
+    ends = f" ± {half:.{digits}f}" if math.isfinite(half) else ""
+    return f"{found.value:.{digits}f}{ends}"
+
+
+def difference_cell(found: Interval | None, score: str) -> str:
+    """A difference with the ends of its interval: **-0.51 [-0.80, -0.22]**."""
+    if found is None:
+        return "-"
+    d = digits_of(score)
+    text = f"{found.value:+.{d}f} [{found.low:+.{d}f}, {found.high:+.{d}f}]"
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
+def chosen_words(line: Line) -> str:
+    """What was chosen how often, the most frequent first."""
+    words = Counter(c.words for report in line.reports.values() for c in report.chosen)
+    return "; ".join(f"{text} ({n})" for text, n in words.most_common(3))
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def as_json(findings: Findings) -> dict[str, Any]:
+    """Every number, by seed; ends that are infinite are null."""
+    control = findings.control
+    scores = list(
+        dict.fromkeys(s for ln in findings.lines for r in ln.reports.values() for s in r.scores)
+    )
+    return {
+        "seeds": findings.seeds,
+        "real_images": findings.floor,
+        "labels_shuffled": findings.chance,
+        "lines": [
+            {
+                "name": line.name,
+                "cost": line.cost,
+                "by_seed": {str(s): asdict(r) for s, r in line.reports.items()},
+                "mean": {s: ends_of(line.mean(s)) for s in scores},
+                "difference": {s: ends_of(line.difference(control, s)) for s in scores},
+            }
+            for line in findings.lines
+        ],
+    }
+
+
+def ends_of(found: Interval | None) -> list[float | None] | None:
+    """[value, low, high]; an end that is not known is null."""
+    if found is None:
+        return None
+    return [x if math.isfinite(x) else None for x in (found.value, found.low, found.high)]

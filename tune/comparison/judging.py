@@ -1,0 +1,133 @@
+"""What every set of a comparison is judged by: features of real and training images.
+
+A set's scores stand beside it, sets/<network>/<set>-scores.json, and are computed once.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.cache import cache_folder
+from cbdm_scale.data.manifest import dataset_folder, read_manifest
+from cbdm_scale.metrics.extract import FeatureSet, extract
+from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.sources import SplitImages
+from cbdm_scale.storage.folder import Storage
+from tune.comparison.choice import Chooser, Point
+from tune.comparison.protocol import digest
+from tune.comparison.scores import VERSION, Judge, Scores, floor_and_chance, judges
+from tune.comparison.sets import HALVES, Features, read_set, set_key, set_name
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Small, so that it goes to other processes."""
+
+    config: Config
+    """Of the control: data set and extractor."""
+
+    extractor: str
+    """Fingerprint of the extractor."""
+
+    fingerprint: str
+    """Of the data set."""
+
+    @classmethod
+    def prepare(cls, config: Config) -> "Judging":
+        """Compute the features of the real images, where they are not known."""
+        manifest = read_manifest(config.data.root, config.dataset)
+        if "eval" not in manifest.counts:
+            raise ValueError(
+                f"data set {manifest.name} has no eval split, and a comparison needs other "
+                "real images. Prepare it again with --eval-source: python -m data_prep."
+            )
+        judging = cls(config, _recipe(config).fingerprint, manifest.fingerprint)
+        for split in ("eval", "train"):
+            _features(config, split)
+        return judging
+
+    @property
+    def num_images(self) -> int:
+        """Of a set."""
+        return self.config.eval.num_images
+
+    def judges(self) -> tuple[Judge, Judge]:
+        """Of each half of the real images; prepared once a process."""
+        return _judges(self)
+
+    def floor_and_chance(self) -> tuple[Scores, Scores]:
+        """What real images get, and what they get under shuffled labels."""
+        return floor_and_chance(self.judges(), self.num_images // HALVES)
+
+    @staticmethod
+    def sets_of(config: Config) -> Storage:
+        """The folder of a network's sets."""
+        above = config.cluster.storage.rpartition("/")[0]
+        return Storage(above).child("sets").child(config.run_name)
+
+    def set_name(self, config: Config, images: int, omega: float) -> str:
+        """A set's name in that folder."""
+        return set_name(images, omega, set_key(config, self.num_images, self.extractor))
+
+    def read(self, config: Config, images: int, omega: float) -> Features:
+        """The features of a set."""
+        return read_set(self.sets_of(config), self.set_name(config, images, omega))
+
+    def scores(self, config: Config, images: int, omega: float) -> tuple[Scores, ...]:
+        """Of both halves of a set, each against its half of the real images."""
+        folder = self.sets_of(config)
+        file = f"{self.set_name(config, images, omega)}-scores.json"
+        key = digest(VERSION, self.fingerprint)
+        if folder.exists(file):
+            known = folder.read_json(file)
+            if known["key"] == key:
+                return tuple(known["halves"])
+        made = self.read(config, images, omega)
+        both = enumerate(self.judges())
+        halves = [judge.scores(made.half(number)) for number, judge in both]
+        folder.write_json(file, {"key": key, "halves": halves})
+        return tuple(halves)
+
+    def chooser(
+        self,
+        config: Config,
+        stops: dict[int, int],
+        strengths: tuple[float, ...],
+        criterion: dict[str, float],
+    ) -> Chooser:
+        """Of one network whose sets are all there."""
+        points: list[Point] = [(stop, omega) for stop in stops for omega in strengths]
+        scores = {(s, o): self.scores(config, stops[s], o) for s, o in points}
+
+        def load(point: Point) -> Features:
+            return self.read(config, stops[point[0]], point[1])
+
+        return Chooser(load, scores, self.judges(), criterion)
+
+
+def _recipe(config: Config) -> Recipe:
+    folder = Storage(dataset_folder(config.data.root, config.dataset))
+    return recipe_of(config.eval, folder.url, folder.read_path)
+
+
+def _features(config: Config, split: str) -> FeatureSet:
+    images = SplitImages(config.data.root, config.dataset, split)
+    return extract(images, _recipe(config), cache_folder() / "features")
+
+
+@cache
+def _judges(judging: Judging) -> tuple[Judge, Judge]:
+    config = judging.config
+    counts = read_manifest(config.data.root, config.dataset).counts["train"]
+    real, train = (_labelled(_features(config, split)) for split in ("eval", "train"))
+    return judges(real, train, counts)
+
+
+def _labelled(found: FeatureSet) -> Features:
+    labels = found.labels.clone()
+    logits = found.logits
+    seen = torch.full_like(labels, -1) if logits is None else logits.argmax(1)
+    return Features(found.pool.clone(), labels, seen)

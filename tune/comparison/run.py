@@ -1,0 +1,203 @@
+"""A comparison from its first check to its results.
+
+<cluster.storage>/compare/<name>/costs.json        of a step, by method
+<cluster.storage>/compare/<name>/features/         of the real images
+<cluster.storage>/compare/<name>/<phase>/          networks/, sets/, and what was found
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.devices import open_device
+from cbdm_scale.runs.launch import check_extractor, prepare_data
+from cbdm_scale.storage.checks import check_name
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.lease import lease
+from tune.comparison.cost import measure, ratios
+from tune.comparison.findings import find, write_findings
+from tune.comparison.judging import Judging
+from tune.comparison.network_job import NetworkJob, do_network
+from tune.comparison.networks import network_name
+from tune.comparison.options import CompareOptions
+from tune.comparison.processes import run_jobs
+from tune.comparison.protocol import (
+    Phase,
+    Protocol,
+    digest,
+    images_at,
+    with_rows,
+)
+from tune.comparison.sets import HALVES
+
+COSTS = "costs.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is done, on which data, where."""
+
+    protocol: Protocol
+    phase: Phase
+    folder: Storage
+    """Of the comparison."""
+    home: Storage
+    """Of its phase."""
+    manifest: Manifest
+    configs: dict[str, Config]
+    """Row -> configuration, without a seed."""
+    on_gpu: bool
+
+    def config(self, row: str, seed: int) -> Config:
+        """Of one network."""
+        return with_options(self.configs[row], {"seed": seed, "name": network_name(row, seed)})
+
+    def stops(self, row: str, cost: float) -> dict[int, int]:
+        """Compute -> training images of a row.
+
+        Of one whose exposure changes at shares of its run only the last: before, it is another
+        method.
+        """
+        config, stops = self.configs[row], self.protocol.stops(row, self.phase)
+        if len(config.exposure) > 1:
+            stops = stops[-1:]
+        try:
+            return {stop: images_at(stop, cost, config.train.batch_size) for stop in stops}
+        except ValueError as error:
+            raise ValueError(f"rows.{row}: {error}") from None
+
+
+def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Plan:
+    """Find and check everything; ValueError says what does not fit."""
+    phase = with_rows(protocol.phase(options.phase), options.rows, options.seeds)
+    name = options.name or Path(options.protocol).stem
+    check_name("name", name)
+    folder = Storage(options.cluster.storage).child("compare").child(name)
+    home = folder.child(options.phase)
+    if unknown := set(phase.rows) - set(protocol.rows):
+        raise ValueError(
+            f"rows ({', '.join(sorted(unknown))}) are not in the protocol, which has "
+            f"{', '.join(protocol.rows)}."
+        )
+    here = {
+        "data.root": options.data.root,
+        "data.num_workers": 0,
+        "cluster.storage": home.child("networks").url,
+        "cluster.workers": 0,
+        "eval.extractor": protocol.extractor,
+        "eval.num_images": protocol.num_images,
+    }
+    found = {row: protocol.config(row, options.data.root) for row in protocol.names(phase)}
+    configs = {row: with_options(config, here) for row, config in found.items()}
+    control = configs[protocol.control]
+    manifest = prepare_data(control, write=write)
+    if write:
+        check_extractor(control, manifest)
+    whole = HALVES * manifest.num_classes
+    if protocol.num_images % whole:
+        raise ValueError(
+            f"num_images ({protocol.num_images}) must be a multiple of {whole}, so that both "
+            f"halves have all {manifest.num_classes} classes equally often. Try "
+            f"{-(-protocol.num_images // whole) * whole}."
+        )
+    wants = options.cluster.device == "gpu"
+    if wants and not torch.cuda.is_available():
+        raise ValueError("cluster.device (gpu): there is none here. Try --cluster.device cpu.")
+    on_gpu = options.cluster.device != "cpu" and torch.cuda.is_available()
+    return Plan(
+        protocol=protocol,
+        phase=phase,
+        folder=folder,
+        home=home,
+        manifest=manifest,
+        configs=configs,
+        on_gpu=on_gpu,
+    )
+
+
+def find_costs(plan: Plan) -> dict[str, float]:
+    """Row -> cost of a step: the protocol's, or measured once and then kept."""
+    given = {row: plan.protocol.rows[row].cost for row in plan.configs}
+    control = plan.protocol.control
+    given[control] = 1.0
+    keys = {row: digest(config.identity_options()) for row, config in plan.configs.items()}
+    known = plan.folder.read_json(COSTS) if plan.folder.exists(COSTS) else {}
+    missing = [row for row, cost in given.items() if cost is None and keys[row] not in known]
+    if missing:
+        print(f"measuring the cost of a step of {', '.join(missing)}", flush=True)
+        timed = {row: plan.configs[row] for row in (control, *missing)}
+        device = open_device(plan.on_gpu)
+        found = ratios(measure(timed, plan.manifest, device), control)
+        known |= {keys[row]: {"row": row, "cost": round(found[row], 3)} for row in missing}
+        plan.folder.write_json(COSTS, known)
+    return {
+        row: float(known[keys[row]]["cost"] if cost is None else cost)
+        for row, cost in given.items()
+    }
+
+
+def run_comparison(options: CompareOptions, protocol: Protocol) -> int:
+    """Train, make the sets, choose, and write what was found; gives the exit status."""
+    torch.set_num_threads(1)
+    plan = make_plan(options, protocol, write=True)
+    name = plan.folder.url.rpartition("/")[2]
+    plan.home.make_folder()
+    plan.home.check_writable()
+    with lease(plan.folder, f"comparison {name} is being made"):
+        costs = find_costs(plan)
+        judging = Judging.prepare(plan.configs[protocol.control])
+        jobs = make_jobs(plan, costs, judging)
+        return _run(plan, jobs, costs, processes(options, plan))
+
+
+def make_jobs(plan: Plan, costs: dict[str, float], judging: Judging) -> list[NetworkJob]:
+    """A job a network: of the first seed those of all methods, then of the next."""
+    return [
+        NetworkJob(
+            row=row,
+            config=plan.config(row, seed),
+            stops=plan.stops(row, costs[row]),
+            strengths=plan.protocol.strengths(row, plan.phase),
+            judging=judging,
+            on_gpu=plan.on_gpu,
+        )
+        for seed in plan.phase.seeds
+        for row in plan.configs
+    ]
+
+
+def processes(options: CompareOptions, plan: Plan) -> int:
+    """How many at a time; 0 is this process alone."""
+    there = torch.cuda.device_count() if plan.on_gpu else len(os.sched_getaffinity(0))
+    number = options.parallel or there
+    return 0 if number == 1 else number
+
+
+def _run(plan: Plan, jobs: Sequence[NetworkJob], costs: dict[str, float], parallel: int) -> int:
+    """Do the jobs; the table after every seed that all methods have."""
+    ended: list[NetworkJob] = []
+    failed, began = 0, time.perf_counter()
+    print(f"{len(jobs)} networks in {plan.home.url}, {parallel or 1} at a time", flush=True)
+    for number, (job, reason) in enumerate(run_jobs(do_network, jobs, parallel), 1):
+        minutes = (time.perf_counter() - began) / 60
+        word = f"failed: {reason}" if reason else "done"
+        print(
+            f"{job.config.run_name} {word} ({number} of {len(jobs)}, {minutes:.1f} min)",
+            flush=True,
+        )
+        failed += bool(reason)
+        ended += [] if reason else [job]
+        seed = [one for one in ended if one.config.seed == job.config.seed]
+        if not reason and len(seed) == len(plan.configs):
+            findings = find(plan.protocol, ended, costs)
+            print(f"\n{write_findings(findings, plan.home)}\n", flush=True)
+    if failed:
+        print(f"{failed} networks failed; the same command goes on with them")
+    return 1 if failed else 0

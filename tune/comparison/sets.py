@@ -1,0 +1,130 @@
+"""Sets of images of a network at a stop and a strength, with their features: made once.
+
+    sets/<row>-seed<k>/<images>-<omega>-<key>.npz
+
+key: twelve digits of what else decides the images, so that other options are other files.
+images (N, C, H, W) uint8, labels (N,), features (N, D) float32, predicted (N,) the class that
+the extractor sees, -1 where it knows none. Labels come class by class in turn. The two halves
+of the images have noise of their own, which is the same for all methods of one seed.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cbdm_scale.config.schema import Config
+from cbdm_scale.data.manifest import Manifest
+from cbdm_scale.data.pixels import to_model_range
+from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.evaluation.evaluator import Evaluator
+from cbdm_scale.generation.network import sampling_net
+from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import OneProcess
+from tune.comparison.networks import open_network
+from tune.comparison.protocol import digest
+
+HALVES = 2
+
+
+@dataclass(frozen=True)
+class Features:
+    """What scores are computed from: (N, D) features, (N,) labels, (N,) classes as seen."""
+
+    x: Tensor
+    y: Tensor
+    seen: Tensor
+
+    def take(self, rows: Tensor) -> "Features":
+        """Some of the images, by a mask or their places."""
+        return Features(self.x[rows], self.y[rows], self.seen[rows])
+
+    def half(self, number: int) -> "Features":
+        """The first half of the images (0), or the second (1)."""
+        size = len(self.y) // HALVES
+        return self.take(torch.arange(number * size, (number + 1) * size))
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """One set after the other."""
+    return Features(*(torch.cat([getattr(f, n) for f in parts]) for n in ("x", "y", "seen")))
+
+
+def set_name(images: int, omega: float, key: str) -> str:
+    """A set's name in the folder of its network, without an ending."""
+    return f"{images:012d}-{omega:g}-{key}"
+
+
+def set_key(config: Config, num_images: int, extractor: str) -> str:
+    """Changes with all that decides a set's images and features, besides the weights."""
+    return digest(
+        config.sample.to_dict(), config.eval.guidance_mode, config.seed, num_images, extractor
+    )
+
+
+class SetMaker:
+    """Makes the sets of one network's weights after another's."""
+
+    def __init__(
+        self,
+        config: Config,
+        manifest: Manifest,
+        num_images: int,
+        folder: Storage,
+        device: torch.device,
+    ):
+        """folder: of the network's sets."""
+        self.config, self.manifest, self.num_images = config, manifest, num_images
+        self.folder, self.device = folder, device
+        options = replace(config.eval, seed=config.seed, num_images=num_images)
+        process = build_process(config.noise, device)
+        self.evaluator = Evaluator(
+            replace(config, eval=options), manifest, process, OneProcess(device), folder
+        )
+        assert self.evaluator.extractor is not None, "a protocol names one"
+        self.extractor = self.evaluator.extractor
+        self.key = set_key(config, num_images, self.extractor.fingerprint)
+
+    def make(self, images: int, omegas: tuple[float, ...]) -> None:
+        """Make the sets at these strengths that are not there yet."""
+        names = {omega: f"{set_name(images, omega, self.key)}.npz" for omega in omegas}
+        todo = [omega for omega in omegas if not self.folder.exists(names[omega])]
+        if not todo:
+            return
+        net = open_network(self.config, self.manifest, images, self.device)
+        called = sampling_net(net, self.device, self.config.train.precision)
+        for omega in todo:
+            made = self.evaluator.generate(called, torch.arange(self.num_images), omega, 0, 1)
+            found = [self.extractor(to_model_range(x)) for _, _, x in made]
+            logits = [f.logits for f in found if f.logits is not None]
+            labels = torch.cat([y for _, y, _ in made])
+            seen = torch.cat(logits).argmax(1) if logits else torch.full_like(labels, -1)
+            data = io.BytesIO()
+            np.savez(
+                data,
+                images=torch.cat([x for _, _, x in made]).numpy(),
+                labels=labels.numpy(),
+                features=torch.cat([f.pool for f in found]).cpu().numpy(),
+                predicted=seen.cpu().numpy(),
+            )
+            self.folder.write_bytes(names[omega], data.getvalue())
+
+
+def read_set(folder: Storage, name: str) -> Features:
+    """The features of a set."""
+    with np.load(io.BytesIO(folder.read_bytes(f"{name}.npz"))) as found:
+        return Features(
+            torch.from_numpy(found["features"]),
+            torch.from_numpy(found["labels"]),
+            torch.from_numpy(found["predicted"]),
+        )
+
+
+def extractor_of(config: Config, folder: str) -> str:
+    """The fingerprint of the extractor; ValueError if it is not there."""
+    storage = Storage(folder)
+    return recipe_of(config.eval, storage.url, storage.read_path).fingerprint
