@@ -36,6 +36,9 @@ FURTHER = {
     "t2h": {"t2h": True},
     "two_mask": {"two_mask": 1.0},
     "ccua_align": {"ccua_align": 1.0},
+    "ccua_contrast": {"ccua_contrast": 1.0},
+    "coral": {"coral": 0.5},
+    "dispersive": {"dispersive": 0.25},
 }
 """Terms that any objective may have besides, as their sources have them."""
 every_process = pytest.mark.parametrize("process", PROCESSES)
@@ -47,10 +50,12 @@ def column(v):
     return v.view(-1, 1, 1, 1)
 
 
-def fake_net(x, level, y, omega=None, augment=None, weights=WEIGHTS):
+def fake_net(x, level, y, omega=None, augment=None, weights=WEIGHTS, features=False):
     """A network whose every argument shows in what it returns."""
     out = 0.5 * x + column(weights[y]) * (1 + x.sin()) - 0.001 * column(level)
-    return out if omega is None else out + column(omega) * (x + 0.3 * column(weights[y]))
+    if omega is not None:
+        out = out + column(omega) * (x + 0.3 * column(weights[y]))
+    return (out, out.flatten(2).cos(), out.flatten(1).sin()) if features else out
 
 
 def make_batch(n, seed=0):

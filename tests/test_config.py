@@ -83,6 +83,7 @@ model.channels model.multipliers model.num_blocks model.attention model.groups m
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
 loss.tcfg loss.omega_max loss.tcfg_gamma
 loss.delta_fm loss.t2h loss.two_mask loss.two_mask_diversity loss.ccua_align
+loss.ccua_contrast loss.coral loss.coral_temperature loss.dispersive
 train.batch_size train.lr train.warmup_images train.max_grad_norm train.ema_halflife
 train.ema_ramp train.precision
 """

@@ -25,6 +25,10 @@ from cbdm_scale.losses.options import LossConfig
         ("two_mask", -1.0, "at least 0"),
         ("two_mask_diversity", -1.0, "Try --loss.two-mask-diversity 0.2"),
         ("ccua_align", float("inf"), "at least 0"),
+        ("ccua_contrast", -1.0, "at least 0"),
+        ("coral", -1.0, "at least 0"),
+        ("coral_temperature", 0.0, "Try --loss.coral-temperature 0.1"),
+        ("dispersive", float("nan"), "at least 0"),
         ("reg_share", 0.0, "--loss.name ddpm"),
         ("reg_share", 1.5, "at most 1"),
         ("reg_share", float("nan"), "at most 1"),
@@ -48,10 +52,11 @@ def test_trainable_guidance_needs_strengths_and_an_unconditional_prediction(opti
         LossConfig(tcfg=True, **{option: 0.0})
 
 
-def test_alignment_needs_a_prediction_without_label_that_is_taught():
+@pytest.mark.parametrize("term", ["ccua_align", "ccua_contrast"])
+def test_ccua_needs_a_prediction_without_label_that_is_taught(term):
     LossConfig(p_uncond=0.0)
-    with pytest.raises(ValueError, match=r"loss.p_uncond \(0.0\) leaves loss.ccua_align.* 0.1"):
-        LossConfig(ccua_align=1.0, p_uncond=0.0)
+    with pytest.raises(ValueError, match=rf"loss.p_uncond \(0.0\) leaves loss.{term} .* 0.1"):
+        LossConfig(**{term: 1.0}, p_uncond=0.0)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +68,8 @@ def test_alignment_needs_a_prediction_without_label_that_is_taught():
         ({"tcfg": True}, "cbdm_tcfg", 4),
         ({"name": "ddpm", "delta_fm": 0.05, "t2h": True}, "ddpm_delta_fm_t2h", 1),
         ({"name": "ddpm", "two_mask": 1.0, "ccua_align": 1.0}, "ddpm_two_mask_ccua_align", 3),
+        ({"name": "ddpm", "coral": 0.5, "dispersive": 1.0}, "ddpm_coral_dispersive", 1),
+        ({"name": "ddpm", "ccua_contrast": 1.0}, "ddpm_ccua_contrast", 2),
         ({"name": "ddpm", "tcfg": True, "ccua_align": 1.0}, "ddpm_tcfg_ccua_align", 3),
     ],
 )

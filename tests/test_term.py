@@ -35,6 +35,7 @@ from cbdm_scale.losses.draws import Drawer, Packed
 from cbdm_scale.losses.objective import Objective
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.term import Branch, Draws, Values, mean_sq
+from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build as build_net
 from cbdm_scale.models.options import backbone_config
 from cbdm_scale.models.spec import NetworkSpec
@@ -104,7 +105,14 @@ every_term = pytest.mark.parametrize(
 def test_losses_are_fp32_whatever_the_network_computes_in(options):
     x0, y = make_batch(8)
     loss, draws = build(8, **options)
-    terms = loss(lambda *a, **o: fake_net(*a, **o).bfloat16(), x0, y, draws)
+
+    def net(*args, **options):
+        found = fake_net(*args, **options)
+        is_one = isinstance(found, torch.Tensor)
+        return found.bfloat16() if is_one else tuple(part.bfloat16() for part in found)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = loss(net, x0, y, draws)
     assert all(values.dtype == torch.float32 for values in terms.values())
 
 
@@ -123,9 +131,10 @@ def test_no_shape_depends_on_what_was_drawn_and_nothing_waits_for_it(process, op
         if isinstance(process_there, torch.nn.Module):
             process_there.to("cuda")
 
-        def net(x, level, y, omega=None, augment=None):
+        def net(x, level, y, omega=None, augment=None, features=False):
             assert x.is_cuda and level.is_cuda and y.is_cuda and augment.is_cuda
-            return x * level.to(x.dtype).view(-1, 1, 1, 1)
+            out = x * level.to(x.dtype).view(-1, 1, 1, 1)
+            return (out, out.flatten(2), out.flatten(1)) if features else out
 
         terms = replace(loss, process=process_there)(net, x0, images % K, draws)
     assert all(v.is_cuda and v.shape == (n,) for v in terms.values())
@@ -198,7 +207,10 @@ def test_ddp_finds_no_unused_parameter(backbone, objective):
             augment=True,
             omega_max=1.0 if config.tcfg else 0.0,
         )
-    ).to(memory_format=torch.channels_last)
+    )
+    if config.coral:
+        add_projection(net, 8)
+    net = net.to(memory_format=torch.channels_last)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(net, gradient_as_bucket_view=True)

@@ -13,6 +13,9 @@ class Net(Protocol):
     y        (N,)          labels in 0..K-1; K means "none"
     omega    (N,) or None  guidance strength; 0 or None means "no omega"
     augment  (N, 9) or None  augmentation parameters
+
+    The backbones, where an objective asks with ``features=True``, give a tuple with their
+    features second (`models.bottleneck`); no other caller has to know.
     """
 
     def __call__(

@@ -11,7 +11,8 @@ and the cluster belong to the train loop.
     cbdm        Equation 4, Algorithm 1
     tcfg        Equations 32 and 33
     delta_fm    contrastive flow matching; t2h the transfer of OC; two_mask what is left of CM
-    ccua        CCUA's alignment with the prediction without label
+    ccua        CCUA: alignment with the prediction without label, and contrast of its features
+    coral       supervised contrast of features; dispersive spreads them; contrast has the maths
     objective   the sum of some terms, in one network call
     draws       the random numbers of a batch
     build       from options to objective

@@ -8,9 +8,11 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_probs
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.losses.cbdm import CBDM
-from cbdm_scale.losses.ccua import Alignment
+from cbdm_scale.losses.ccua import Alignment, Contrast
+from cbdm_scale.losses.coral import Coral
 from cbdm_scale.losses.ddpm import DDPM
 from cbdm_scale.losses.delta_fm import DeltaFM
+from cbdm_scale.losses.dispersive import Dispersive
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.objective import Objective
 from cbdm_scale.losses.options import LossConfig
@@ -46,5 +48,11 @@ def build_loss(
         terms.append(TwoMask(weights))
     if config.ccua_align:
         terms.append(Alignment(process.num_steps, null_label, config.ccua_align))
+    if config.ccua_contrast:
+        terms.append(Contrast(process.num_steps, null_label, config.ccua_contrast))
+    if config.coral:
+        terms.append(Coral(process.num_steps, config.coral, config.coral_temperature))
+    if config.dispersive:
+        terms.append(Dispersive(config.dispersive))
     objective = Objective(process, null_label, tuple(terms))
     return objective, Drawer(process, objective.terms, config.p_uncond, seed, batch_size)

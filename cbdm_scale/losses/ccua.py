@@ -1,6 +1,7 @@
-"""CCUA (2507.09052): the predictions with and without label are aligned.
+"""CCUA (2507.09052): an unconditional prediction that is spread, and a conditional one near it.
 
-Shapes: N = images, C, H, W = image, K = classes (label K means "none"), T = steps.
+Shapes: N = images of the micro-batch, C, H, W = image, K = classes (label K means "none"), T =
+steps.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbdm_scale.losses.contrast import repulsion
 from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
+
+TEMPERATURE = 0.1
+"""Of the contrast; the paper names none, and this is the usual one."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,33 @@ class Alignment:
         pull = weight * mean_sq(predicted.e - predicted.further["none"])
         pull = pull.masked_fill(predicted.draws.dropped, 0)
         return Values((pull,), {"ccua_align": pull})
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """weight t / T InfoNCE of the features without label, beside L_DM (UCL in the paper).
+
+    An image's features are their own positive, those of the others of the micro-batch on one
+    worker the negatives: they are pushed apart. Zero for an image whose label was dropped,
+    which still is a negative of the others, and for one that is alone.
+    """
+
+    num_steps: int  # T
+    null_label: int  # K
+    weight: float
+    purposes: ClassVar = ()
+
+    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
+        """Nothing."""
+        return {}
+
+    def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
+        """The features of h_none."""
+        return {"none": Branch(torch.full_like(y, self.null_label), features=True)}
+
+    def values(self, predicted: Predicted) -> Values:
+        """As the alignment, more at noisy steps."""
+        weight = self.weight * predicted.draws.t.float() / self.num_steps  # (N,)
+        push = weight * repulsion(predicted.features["none"].flatten(1), TEMPERATURE)
+        push = push.masked_fill(predicted.draws.dropped, 0)
+        return Values((push,), {"ccua_contrast": push})

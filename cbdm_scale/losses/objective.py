@@ -5,15 +5,16 @@ means "none").
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Noisy, Process
-from cbdm_scale.losses.term import Branch, Draws, Predicted, Term, gather
+from cbdm_scale.losses.term import OWN, Branch, Draws, Predicted, Term, gather
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,19 @@ class Objective:
     def __call__(self, net: Net, x0: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         """x0 (N, C, H, W) in [-1, 1], y (N,) labels -> name -> (N,) float32, with "total"."""
         noisy = self.process.noisy(x0, draws.t, draws.eps)
-        wanted: dict[str, Branch] = {}
+        wanted = {OWN: Branch(y.masked_fill(draws.dropped, self.null_label))}
         for term in self.terms:
             for name, branch in term.branches(y, draws).items():
                 same = wanted.setdefault(name, branch)
                 assert len(same.y) == len(branch.y), f"two predictions are called {name}"
+                if branch.features:
+                    wanted[name] = replace(same, features=True)
 
-        own = Branch(y.masked_fill(draws.dropped, self.null_label))
-        e, *further = predict(net, noisy, draws.augment, [own, *wanted.values()])
-        named = dict(zip(wanted, further, strict=True))
-        predicted = Predicted(x0, y, noisy, draws, self.process, e, named)
+        e, *more = predict(net, noisy, draws.augment, [*wanted.values()])
+        further = dict(zip(wanted, e, strict=True))
+        features = [dict(zip(wanted, of_all, strict=True)) for of_all in more]
+        own = further.pop(OWN)
+        predicted = Predicted(x0, y, noisy, draws, self.process, own, further, *features)
 
         values = [term.values(predicted) for term in self.terms]
         logged = {"total": reduce(torch.add, [v for value in values for v in value.added])}
@@ -47,11 +51,13 @@ class Objective:
 
 def predict(
     net: Net, noisy: Noisy, augment: Tensor | None, branches: Sequence[Branch]
-) -> list[Tensor]:
+) -> list[Sequence[Tensor]]:
     """The prediction of every branch, (n, C, H, W) each, in float32.
 
-    Branches that share x_t are one batch, so that DDP sees a single graph. The network is given
-    omega only if a branch has one; the others' rows then have 0, which is "no omega".
+    If a branch wants features, those of every branch (n, D, L) are second, and what a
+    projection makes of them (n, width) third. Branches that share x_t are one batch, so that
+    DDP sees a single graph. The network is given omega only if a branch has one; the others'
+    rows then have 0, which is "no omega".
     """
 
     def of_all(v: Tensor) -> Tensor:
@@ -59,10 +65,12 @@ def predict(
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     x, level, y = of_all(noisy.x), of_all(noisy.level), torch.cat([b.y for b in branches])
-    augment = None if augment is None else of_all(augment)
-    if all(b.omega is None for b in branches):
-        out = net(x, level, y, augment=augment)
-    else:
+    asked: dict[str, Any] = {"augment": None if augment is None else of_all(augment)}
+    if any(b.omega is not None for b in branches):
         strengths = [x.new_zeros(len(b.y)) if b.omega is None else b.omega for b in branches]
-        out = net(x, level, y, omega=torch.cat(strengths), augment=augment)
-    return list(out.float().split([len(b.y) for b in branches]))
+        asked["omega"] = torch.cat(strengths)
+    if any(b.features for b in branches):
+        asked["features"] = True
+    out: Tensor | tuple[Tensor, ...] = net(x, level, y, **asked)
+    parts = (out,) if isinstance(out, Tensor) else out
+    return [part.float().split([len(b.y) for b in branches]) for part in parts]

@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cbdm_scale.storage.checks import NonNegativeFloat, Range, UnitFloat, check_fields
+from cbdm_scale.storage.checks import (
+    NonNegativeFloat,
+    PositiveFloat,
+    Range,
+    UnitFloat,
+    check_fields,
+)
 
 LossName = Literal["ddpm", "cbdm"]
-FURTHER = ("tcfg", "delta_fm", "t2h", "two_mask", "ccua_align")
+FURTHER = (
+    *("tcfg", "delta_fm", "t2h", "two_mask"),
+    *("ccua_align", "ccua_contrast", "coral", "dispersive"),
+)
 """Terms that any objective may have besides: each is the option that turns it on."""
 
 
@@ -59,13 +68,29 @@ class LossConfig:
     """Weight of CCUA's alignment of the predictions with and without label, times t / T. 0 is
     off; the paper: 1 for a U-Net, 0.05 for a transformer."""
 
+    ccua_contrast: NonNegativeFloat = 0.0
+    """Weight of CCUA's contrast of the network's middle features without label, times t / T.
+    0 is off; the paper: as ccua_align."""
+
+    coral: NonNegativeFloat = 0.0
+    """Weight of CORAL: middle features of a class are drawn together, the others apart
+    (supervised contrast, on a projection that is left out after training). 0 is off; the paper:
+    0.5."""
+
+    coral_temperature: PositiveFloat = 0.1
+    """With coral: temperature of the contrast."""
+
+    dispersive: NonNegativeFloat = 0.0
+    """Weight of the dispersive loss: middle features are spread. 0 is off; the paper: 0.25."""
+
     def __post_init__(self) -> None:
         check_fields(self, "loss.")
-        if self.ccua_align and not self.p_uncond:
-            raise ValueError(
-                f"loss.p_uncond ({self.p_uncond}) leaves loss.ccua_align a prediction without "
-                "label that nothing teaches. Try --loss.p-uncond 0.1."
-            )
+        for term in ("ccua_align", "ccua_contrast"):
+            if getattr(self, term) and not self.p_uncond:
+                raise ValueError(
+                    f"loss.p_uncond ({self.p_uncond}) leaves loss.{term} a prediction without "
+                    "label that nothing teaches. Try --loss.p-uncond 0.1."
+                )
         if self.tcfg and not (self.omega_max and self.p_uncond):
             option, usual = ("p_uncond", 0.1) if self.omega_max else ("omega_max", 1.0)
             raise ValueError(
@@ -83,7 +108,7 @@ class LossConfig:
     def predictions(self) -> float:
         """Images through the network for each image of the batch."""
         regulariser = self.reg_share if self.regularises else 0
-        unlabelled = bool(self.tcfg or self.ccua_align)
+        unlabelled = bool(self.tcfg or self.ccua_align or self.ccua_contrast)
         return 1 + regulariser + unlabelled + self.tcfg + bool(self.two_mask)
 
     @property

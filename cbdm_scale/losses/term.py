@@ -55,6 +55,11 @@ class Draws:
     augment: Tensor | None = None  # (N, 9) how x0 was augmented, if the network is given it
 
 
+OWN = "own"
+"""The branch that every objective has: the image's own label, or "none" where it was dropped.
+A term gives it this name to be given its features; the label is not the term's to say."""
+
+
 @dataclass(frozen=True)
 class Branch:
     """A prediction at the x_t of some images: with which label, and which strength."""
@@ -62,6 +67,7 @@ class Branch:
     y: Tensor  # (n,) labels in 0..K
     rows: Tensor | None = None  # (n,) int64, of which images; None is all of them
     omega: Tensor | None = None  # (n,) guidance strength; None is "no omega"
+    features: bool = False  # whether the network's features are wanted too
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,10 @@ class Predicted:
     process: Process
     e: Tensor  # (N, C, H, W) float32, of the image's own label, or "none" where it was dropped
     further: Mapping[str, Tensor]  # name of a branch -> (n, C, H, W) float32
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name of a branch, OWN among them -> (n, D, L) float32, where a term wants features."""
+    projected: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same -> (n, width) float32, of a network that has a projection."""
 
 
 @dataclass(frozen=True)

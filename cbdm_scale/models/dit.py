@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbdm_scale.models.bottleneck import with_features
 from cbdm_scale.models.embeddings import (
     add_conditioning,
     extra_embeddings,
@@ -139,6 +140,8 @@ class DiT(nn.Module):
         self.label = label_embedding(spec.num_classes, width)
         with torch.no_grad():
             self.label.weight[: spec.num_classes].mul_(0.02)
+        self.feature_width = width
+        self.projection: nn.Linear | None = None
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
         self.tail_norm = LayerNorm(width)
         self.tail_modulation = _zeros(nn.Linear(width, 2 * width))
@@ -162,14 +165,18 @@ class DiT(nn.Module):
         y: Tensor,
         omega: Tensor | None = None,
         augment: Tensor | None = None,
-    ) -> Tensor:
+        features: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, D)
         h = self.patches(x).flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             h = block(h, emb)
+            if i == (len(self.blocks) - 1) // 2:
+                middle = h.transpose(1, 2)  # (N, D, L)
         with torch.autocast(x.device.type, enabled=False):
             h, emb = h.float(), emb.float()
             shift, scale = self.tail_modulation(emb).chunk(2, 1)
             pieces = self.tail(modulate(self.tail_norm(h), shift, scale))  # (N, L, P P C)
-        return join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)  # (N, C, H, W)
+        out = join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)  # (N, C, H, W)
+        return with_features(self, out, middle) if features else out

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbdm_scale.models.bottleneck import with_features
 from cbdm_scale.models.embeddings import (
     add_conditioning,
     extra_embeddings,
@@ -167,6 +168,8 @@ class SongUNet(nn.Module):
                 now = there
                 skips.append(now)
 
+        self.feature_width = now
+        self.projection: nn.Linear | None = None
         self.middle = nn.ModuleList(
             [Block(now, now, config, resample, attention=attends) for attends in (True, False)]
         )
@@ -210,7 +213,8 @@ class SongUNet(nn.Module):
         y: Tensor,
         omega: Tensor | None = None,
         augment: Tensor | None = None,
-    ) -> Tensor:
+        features: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         """The prediction for x (N, C, H, W) at levels (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, D)
 
@@ -223,9 +227,11 @@ class SongUNet(nn.Module):
             skips.append(h)
         for block in self.middle:
             h = block(h, emb)
+        bottleneck = h.flatten(2)  # (N, D, L)
         for block in self.up:
             h = block(h if block.way == "up" else torch.cat([h, skips.pop()], dim=1), emb)
         # The loss compares predictions that differ little: no rounding to bf16 at the end.
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = self.tail(self.tail_norm(h))
-        return out.to(x.dtype)  # (N, C, H, W)
+        out = out.to(x.dtype)  # (N, C, H, W)
+        return with_features(self, out, bottleneck) if features else out

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbdm_scale.models.bottleneck import with_features
 from cbdm_scale.models.embeddings import (
     TimeEmbedding,
     add_conditioning,
@@ -150,6 +151,8 @@ class UNet(nn.Module):
                 DownLevel(blocks, conv(now, now, 3, stride=2) if i < last else None)
             )
 
+        self.feature_width = now
+        self.projection: nn.Linear | None = None
         self.middle = nn.ModuleList([block(now, now, True), block(now, now, False)])
 
         for i, multiplier in reversed(list(enumerate(config.multipliers))):
@@ -178,7 +181,8 @@ class UNet(nn.Module):
         y: Tensor,
         omega: Tensor | None = None,
         augment: Tensor | None = None,
-    ) -> Tensor:
+        features: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Noise predicted in x (N, C, H, W) at steps level (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, D)
 
@@ -188,9 +192,11 @@ class UNet(nn.Module):
         h = skips[-1]
         for block in self.middle:
             h = block(h, emb)
+        bottleneck = h.flatten(2)  # (N, D, L)
         for up in self.up:
             h = up(h, emb, skips)
         # The loss compares predictions that differ little: no rounding to bf16 at the end.
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = self.tail(self.tail_norm(h))
-        return out.to(x.dtype)  # (N, C, H, W)
+        out = out.to(x.dtype)  # (N, C, H, W)
+        return with_features(self, out, bottleneck) if features else out

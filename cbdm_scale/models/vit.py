@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbdm_scale.models.bottleneck import with_features
 from cbdm_scale.models.dit import Attention, join_patches, patch_layer
 from cbdm_scale.models.embeddings import (
     add_conditioning,
@@ -64,6 +65,8 @@ class ViT(nn.Module):
         self.time_1 = init_xavier(nn.Linear(width, emb_width))
         self.time_2 = init_xavier(nn.Linear(emb_width, emb_width))
         self.label = label_embedding(spec.num_classes, emb_width)
+        self.feature_width = width
+        self.projection: nn.Linear | None = None
         self.blocks = nn.ModuleList(Block(config, num_tokens) for _ in range(config.depth))
         self.tail = init_xavier(nn.Linear(width, spec.channels * config.patch**2))
         self.augment, self.omega = extra_embeddings(spec, width, emb_width)
@@ -84,14 +87,18 @@ class ViT(nn.Module):
         y: Tensor,
         omega: Tensor | None = None,
         augment: Tensor | None = None,
-    ) -> Tensor:
+        features: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
         emb = self.embed(level, y, augment, omega)  # (N, 4 (1 + L))
         tokens = self.patches(x).flatten(2).transpose(1, 2)  # (N, L, D)
         first = self.first.to(tokens.dtype).expand(x.shape[0], 1, -1)
         h = torch.cat([first, tokens], dim=1) + self.positions  # (N, 1 + L, D)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             h = block(h, emb)
+            if i == (len(self.blocks) - 1) // 2:
+                middle = h[:, 1:].transpose(1, 2)  # (N, D, L)
         with torch.autocast(x.device.type, enabled=False):
             pieces = self.tail(h[:, 1:].to(self.tail.weight.dtype))  # (N, L, P P C)
-        return join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)
+        out = join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)
+        return with_features(self, out, middle) if features else out

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.class_names import labels_of_names, shorten
 from cbdm_scale.data.manifest import Manifest, read_manifest
+from cbdm_scale.models.bottleneck import PROJECTION
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.storage.folder import Storage
@@ -141,11 +142,13 @@ def read_network(
     size = sizes.pop("size")
     spec = network_spec(config, _Image(image_size=size, **sizes))
     try:
-        tensors = load(weights)
+        loaded = load(weights)
     except SafetensorError as error:
         raise ValueError(
             f"{where}: its weights are damaged ({error}). Copy it again."
         ) from error
+    # A layer of training, of which no image is made.
+    tensors = {name: t for name, t in loaded.items() if not name.startswith(PROJECTION)}
     _check_shapes(where, spec, tensors)
     return PretrainedNetwork(
         url=url,

@@ -41,6 +41,8 @@ from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.pace import images_to_make
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.coral import PROJECTION_WIDTH
+from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoints import CheckpointManager
@@ -292,7 +294,10 @@ class Run:
 def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
     """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
     torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
-    net = build(network_spec(config, manifest)).to(device)
+    net = build(network_spec(config, manifest))
+    if config.loss.coral:
+        add_projection(net, PROJECTION_WIDTH)
+    net = net.to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
