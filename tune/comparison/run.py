@@ -31,7 +31,6 @@ from tune.comparison.processes import run_jobs
 from tune.comparison.protocol import (
     Phase,
     Protocol,
-    digest,
     images_at,
     with_rows,
 )
@@ -127,7 +126,7 @@ def find_costs(plan: Plan) -> dict[str, float]:
     given = {row: plan.protocol.rows[row].cost for row in plan.configs}
     control = plan.protocol.control
     given[control] = 1.0
-    keys = {row: digest(config.identity_options()) for row, config in plan.configs.items()}
+    keys = {row: config.run_name for row, config in plan.configs.items()}
     known = plan.folder.read_json(COSTS) if plan.folder.exists(COSTS) else {}
     missing = [row for row, cost in given.items() if cost is None and keys[row] not in known]
     if missing:

@@ -23,7 +23,9 @@ from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import flatten
 from cbdm_scale.training.distributed import OneProcess
 from tune.comparison.networks import open_network
 from tune.comparison.protocol import digest
@@ -60,10 +62,15 @@ def set_name(images: int, omega: float, key: str) -> str:
 
 
 def set_key(config: Config, num_images: int, extractor: str) -> str:
-    """Changes with all that decides a set's images and features, besides the weights."""
-    return digest(
-        config.sample.to_dict(), config.eval.guidance_mode, config.seed, num_images, extractor
-    )
+    """Changes with all that decides a set's images and features, besides the weights.
+
+    Of the sampler's options only with those that are not at their defaults: an option that is
+    new in a version makes no set anew.
+    """
+    usual = flatten(usual_sampler(config.process).to_dict())
+    chosen = {k: v for k, v in flatten(config.sample.to_dict()).items() if v != usual.get(k)}
+    mode = config.eval.guidance_mode
+    return digest(config.process, chosen, mode, config.seed, num_images, extractor)
 
 
 class SetMaker:

@@ -1,0 +1,211 @@
+"""A comparison from its command to its table, small: what is there is not made again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.presets import preset
+from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.storage.folder import Storage
+from tune.compare import main
+from tune.comparison.networks import train_network, weights_file
+
+PROTOCOL = """
+dataset: digits_lt
+control: ddpm
+extractor: {extractor}
+options:
+  model: {{channels: 8, multipliers: [1], num_blocks: 1, attention: [], groups: 4}}
+  model.dropout: 0.1
+  sample.num_steps: 2
+num_images: 40
+rows:
+  ddpm: {{preset: ddpm, guidance: both}}
+  cbdm: {{preset: cbdm, cost: 2}}
+screen: {{seeds: [7], stops: [96], strengths: [1]}}
+confirm: {{seeds: [0, 1], stops: [96, 192], strengths: {strengths}}}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, digits_root, random_classifier):
+    """A comparison that was made. Read only."""
+    folder = tmp_path_factory.mktemp("compared")
+    assert compare(folder, digits_root, random_classifier) == 0
+    return folder
+
+
+def compare(folder, root, extractor, *words, strengths="[0, 1]"):
+    file = folder / "small.yaml"
+    file.write_text(PROTOCOL.format(extractor=extractor, strengths=strengths))
+    return main([*options(folder, root), *words])
+
+
+def options(folder, root, parallel="1"):
+    return [
+        *("--protocol", str(folder / "small.yaml"), "--phase", "confirm"),
+        *("--data.root", root, "--cluster.storage", str(folder), "--parallel", parallel),
+        *("--cluster.device", "cpu"),
+    ]
+
+
+def files_of(folder):
+    """Every file with the time of its last change, but for the lease's and the results."""
+    home = folder / "compare" / "small" / "confirm"
+    return {
+        p.relative_to(home).as_posix(): p.stat().st_mtime_ns
+        for p in home.rglob("*")
+        if p.is_file() and p.parent != home
+    }
+
+
+def found_in(folder):
+    return json.loads((folder / "compare/small/confirm/findings.json").read_text())
+
+
+def test_a_comparison_ends_with_its_table(folder):
+    found = found_in(folder)
+    assert [line["name"] for line in found["lines"]] == ["ddpm", "ddpm, by group", "cbdm"]
+    assert found["seeds"] == [0, 1] and found["lines"][2]["cost"] == 2
+    values = found["lines"][2]["by_seed"]
+    mean = sum(values[s]["scores"]["fid"] for s in "01") / 2
+    assert found["lines"][2]["mean"]["fid"][0] == pytest.approx(mean)
+    table = (folder / "compare/small/confirm/table.md").read_text()
+    assert "less ddpm, seed by seed" in table
+
+
+def test_the_dearer_method_is_stopped_at_fewer_images_and_every_stop_is_kept(folder):
+    kept = {name for name in files_of(folder) if "/stops/" in name}
+    assert kept == {
+        f"networks/{row}-seed{seed}/{weights_file(images)}"
+        for row, stops in (("ddpm", (96, 192)), ("cbdm", (48, 96)))
+        for seed in (0, 1)
+        for images in stops
+    }
+    whole = [name for name in files_of(folder) if name.endswith("optimizer.safetensors")]
+    assert len(whole) == 4  # the newest checkpoint of each
+
+
+def test_the_same_command_makes_nothing_again(folder, digits_root, random_classifier):
+    before = files_of(folder)
+    assert compare(folder, digits_root, random_classifier) == 0
+    assert files_of(folder) == before
+
+
+def test_another_strength_and_another_seed_train_and_sample_what_is_new(
+    folder, digits_root, random_classifier
+):
+    before = files_of(folder)
+    words = ("--seeds", "0", "1", "2", "--rows", "cbdm")
+    assert compare(folder, digits_root, random_classifier, *words, strengths="[0, 1, 2]") == 0
+    after = files_of(folder)
+    assert {name: after[name] for name in before} == before
+    new = set(after) - set(before)
+    assert not [name for name in new if "/stops/" in name and "seed2" not in name]
+    sets = {name.rpartition("/")[2].split("-")[1] for name in new if name.endswith(".npz")}
+    assert sets == {"0", "1", "2"}
+    old = [name for name in new if name.endswith(".npz") and "seed2" not in name]
+    assert len(old) == 8 and all("-2-" in name for name in old)
+
+
+def test_a_stop_in_between_is_that_of_an_unbroken_run(tmp_path, digits_root):
+    """Later stops go on from the newest checkpoint, earlier ones begin anew: the same bits."""
+    manifest = read_manifest(digits_root, "digits_lt")
+    found = {}
+    for name, several in {
+        "whole": [(48, 96)],
+        "later": [(48,), (48, 96)],
+        "between": [(96,), (48, 96)],
+    }.items():
+        config = with_options(
+            preset("digits_lt", "ddpm"),
+            {
+                "name": name,
+                "data.root": digits_root,
+                "cluster.storage": str(tmp_path),
+                "model.channels": 8,
+            },
+        )
+        for stops in several:
+            train_network(config, manifest, stops, CPU, lambda text: None)
+        run = Storage(str(tmp_path)).child(name)
+        found[name] = [run.read_bytes(weights_file(images)) for images in (48, 96)]
+    assert found["later"] == found["whole"]
+    assert found["between"] == found["whole"]
+
+
+def test_a_network_of_other_options_under_the_same_name_is_refused(
+    folder, digits_root, random_classifier, capsys
+):
+    file = folder / "other" / "small.yaml"
+    file.parent.mkdir()
+    text = PROTOCOL.format(extractor=random_classifier, strengths="[1]")
+    file.write_text(text.replace("dropout: 0.1", "dropout: 0.2").replace("192", "240"))
+    words = options(folder, digits_root)
+    words[1] = str(file)
+    assert main(words) == 1
+    printed = capsys.readouterr().out
+    assert "ddpm-seed0 failed: name (ddpm-seed0) is a run with another configuration" in printed
+
+
+def test_what_does_not_fit_is_said_before_anything_is_made(
+    tmp_path, digits_root, random_classifier, capsys
+):
+    for old, new, says in (
+        ("num_images: 40", "num_images: 30", "num_images (30) must be a multiple of 20"),
+        ("cost: 2", "cost: 20", "rows.cbdm: stops (96) is less than a step of 48 images"),
+        ("preset: cbdm", "preset: cdbm", "rows.cbdm: preset (cdbm) is no preset of digits_lt"),
+    ):
+        file = tmp_path / "small.yaml"
+        text = PROTOCOL.format(extractor=random_classifier, strengths="[1]")
+        file.write_text(text.replace(old, new))
+        assert main(options(tmp_path, digits_root)) == 1
+        assert says in capsys.readouterr().err
+    assert compare(tmp_path, digits_root, random_classifier, "--rows", "edm") == 1
+    assert "rows (edm) are not in the protocol, which has ddpm, cbdm" in capsys.readouterr().err
+    assert not (tmp_path / "compare/small/confirm/networks").exists()
+
+
+def test_a_dry_run_says_hours_and_writes_nothing(
+    tmp_path, digits_root, random_classifier, capsys
+):
+    assert compare(tmp_path, digits_root, random_classifier, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "| cbdm | 2.00 | 48, 96 |" in printed and "hours of a core" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_killed(
+    folder, tmp_path, digits_root, random_classifier
+):
+    file = tmp_path / "small.yaml"
+    file.write_text(PROTOCOL.format(extractor=random_classifier, strengths="[0, 1]"))
+    words = [sys.executable, "tune/compare.py", *options(tmp_path, digits_root, "2")]
+    wanted = ["networks/*/checkpoints/*", "sets/*/*.npz", "sets/ddpm-seed1/*.npz"]
+    for pattern in wanted:
+        process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
+        deadline = time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < deadline:
+            if list((tmp_path / "compare/small/confirm").glob(pattern)):
+                break
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(words, cwd=Path(__file__).parents[1], check=True)
+    assert found_in(tmp_path)["lines"] == made(folder, digits_root, random_classifier)
+
+
+def made(folder, root, extractor):
+    """The lines of the comparison that nobody killed, with the strengths that it had."""
+    assert compare(folder, root, extractor) == 0
+    return found_in(folder)["lines"]
