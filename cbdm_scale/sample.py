@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
+from cbdm_scale.data.strength import Strength
 from cbdm_scale.pretrained.options import GenerationOptions, config_of
 from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
@@ -89,7 +90,10 @@ def usual(config: Config | None) -> SampleOptions:
 
 
 def make_plan(
-    options: SampleOptions, pretrained: "PretrainedNetwork", real: Manifest | None, omega: float
+    options: SampleOptions,
+    pretrained: "PretrainedNetwork",
+    real: Manifest | None,
+    omega: Strength,
 ) -> "SetPlan":
     """Everything that decides the images; ValueError if options do not fit the network."""
     from cbdm_scale.generation.plan import plan_set
@@ -100,6 +104,7 @@ def make_plan(
         checkpoint=pretrained.checkpoint,
         weights_sha256=pretrained.weights_sha256,
         counts=real.counts["train"] if real else None,
+        groups=real.groups if real else (),
         omega=omega,
         labels=options.labels,
         classes=options.classes,
@@ -172,7 +177,7 @@ def give_out(
 def make_set(
     options: SampleOptions,
     pretrained: "PretrainedNetwork",
-    omega: float,
+    omega: Strength,
     typed: Typed,
 ) -> None:
     """Check, make one set, give it out, and say how it went."""

@@ -197,6 +197,7 @@ def test_flat_names_are_dotted_paths():
         (lambda: DataConfig(cache="s3://x"), r"data.cache \(s3://x\).* own disk.* try"),
         (lambda: DataConfig(timeout_s=0), r"data.timeout_s.*got 0. Try --data.timeout-s 120"),
         (lambda: EvalConfig(guidance=(-1.0,)), r"eval.guidance.*got -1"),
+        (lambda: EvalConfig(guidance=("much",)), r"eval.guidance \(much\) is no strength"),
         (lambda: EvalConfig(guidance_mode="both"), r"eval.guidance_mode must be.*got 'both'"),
         (
             lambda: Config(eval=EvalConfig(guidance_mode="tcfg")),
@@ -208,6 +209,13 @@ def test_flat_names_are_dotted_paths():
                 eval=EvalConfig(guidance_mode="tcfg", guidance=(0.5, 1.6)),
             ),
             r"eval.guidance_mode \(tcfg\) knows strengths up to 1 .*got 1.6",
+        ),
+        (
+            lambda: Config(
+                loss=LossConfig(tcfg=True),
+                eval=EvalConfig(guidance_mode="tcfg", guidance=("many=0.5,few=1.7",)),
+            ),
+            r"eval.guidance_mode \(tcfg\) knows strengths up to 1 .*got 1.7",
         ),
         (lambda: LossConfig(tau=-1), r"loss.tau.*got -1. Try --loss.tau 1"),
         (lambda: LossConfig(reg_share=0), r"loss.reg_share.*got 0.*--loss.name ddpm"),

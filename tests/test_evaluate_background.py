@@ -183,6 +183,7 @@ def test_labels_that_the_data_set_does_not_have_are_said(
         (("--guidance", "0", "much"), r"--guidance takes .* a number, got '0 much'"),
         (("--guidance", "-1"), "guidance must be at least 0 each, got -1"),
         (("--guidance", "nan"), r"guidance takes .*number, got 'nan'"),
+        (("--guidance", "many=0.5,few=1"), r"guidance \(many=0.5,few=1\) must name the groups"),
         (("--num-images", "1"), "num_images must be at least 2, got 1"),
         (("--chunk-size", "0"), "chunk_size must be at least 1, got 0"),
         (("--extractor", "vgg"), "eval.extractor 'vgg' is not known"),
@@ -221,6 +222,8 @@ def test_the_runs_own_configuration_decides_the_defaults(evaluated):
     assert (options.num_images, options.omegas, options.chunk_size) == (30, (1.0,), 8)
     assert options.seed == 5 and options.extractor == "classifier"
     assert EvaluateOptions(guidance=(1, 0, 0.5, 1)).omegas == (0.0, 0.5, 1.0)
+    several = EvaluateOptions(guidance=("few=1,many=0.5", 2, "many=.5,few=1.0"))
+    assert several.omegas == (2.0, "many=0.5,few=1")
 
 
 def test_a_damaged_result_is_named_with_the_way_out(evaluated_copy, random_classifier, capsys):

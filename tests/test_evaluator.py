@@ -14,7 +14,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.build import build_process
-from cbdm_scale.evaluation.evaluator import BLOCK, Evaluator, evaluate_alone, sum_in_order
+from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.groups import GroupScores
@@ -24,7 +24,7 @@ from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.grid import grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import NoTracker
-from cbdm_scale.training.distributed import DistributedWorld, OneProcess
+from cbdm_scale.training.distributed import BLOCK, DistributedWorld, OneProcess, sum_in_order
 
 RANKS = 3
 

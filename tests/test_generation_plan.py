@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
-from cbdm_scale.generation.plan import SetPlan, label_probs, select_classes
+from cbdm_scale.generation.plan import SetPlan, label_probs, plan_set, select_classes
 from cbdm_scale.models.options import BACKBONES, UNetConfig, backbone_config
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
@@ -75,12 +75,54 @@ def test_every_option_that_changes_the_images_changes_the_name():
         "chunk_size": 9,
         "precision": "bf16",
         "guidance_mode": "tcfg",
+        "strengths": (0.5, 0.5, 1.0),
         "network": replace(PLAN.network, omega_max=2.0),
         "noise": replace(PLAN.noise, schedule=ScheduleConfig(num_steps=500)),
     }
     names = {PLAN.name} | {replace(PLAN, **{k: v}).name for k, v in changes.items()}
     assert len(names) == 1 + len(changes)
     assert PLAN.name.startswith("000000000048-ddim100-omega1.5-cyclic-seed0-")
+
+
+def by_class(omega, counts=COUNTS, mode="cfg"):
+    return plan_set(
+        replace(PLAN.network, omega_max=1.5),
+        NoiseConfig(),
+        checkpoint="a",
+        weights_sha256="",
+        counts=counts,
+        groups=("many", "medium", "few"),
+        omega=omega,
+        seed=0,
+        chunk_size=8,
+        on_gpu=False,
+        precision="fp32",
+        sample=SamplerConfig(),
+        guidance_mode=mode,
+    )
+
+
+def test_a_strength_by_class_is_one_an_image_by_its_label():
+    plan = by_class("many=0.5,medium=0.25,few=1")
+    assert plan.strengths == (0.5, 0.25, 1.0)
+    assert plan.omegas_of(torch.tensor([2, 0, 1])).tolist() == [1.0, 0.5, 0.25]
+    assert by_class("count=1:-0.5").strengths[:1] == (0.0,)
+    assert SetPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert "-omegamany_0.5_medium_0.25_few_1-" in plan.name
+    assert PLAN.omegas_of(torch.arange(3)) == 1.5 and "strengths" not in PLAN.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("omega", "options", "message"),
+    [
+        ("many=1,few=1", {}, r"guidance \(many=1,few=1\) must name the groups"),
+        ("count=1:1", {"counts": None}, r"\(count=1:1\) needs the class counts .*--data.root"),
+        ("count=0:2", {"mode": "tcfg"}, "up to 1.5 .*got 4"),
+    ],
+)
+def test_strengths_that_do_not_fit_are_named(omega, options, message):
+    with pytest.raises(ValueError, match=message):
+        by_class(omega, **options)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -74,7 +74,14 @@ BASE = {"dataset": "digits_lt", "preset": "cbdm"}
         (BASE | {"options": {"loss.tau": True}}, "loss.tau takes a number, got 'True'"),
         (BASE | {"options": {"data.flip": 1}}, "data.flip takes true or false, got '1'"),
         (BASE | {"options": {"loss.tau": -1}}, "loss.tau must be at least 0, got -1"),
-        (BASE | {"options": {"eval.guidance": ["1"]}}, "eval.guidance takes a number, got '1'"),
+        (
+            BASE | {"options": {"eval.guidance": [True]}},
+            "eval.guidance takes a number, got 'True'",
+        ),
+        (
+            BASE | {"options": {"eval.guidance": ["much"]}},
+            r"eval.guidance \(much\) is no strength",
+        ),
         (BASE | {"options": {"track.uri": "http://x"}}, "track.uri is of the machine"),
         (BASE | {"options": {"cluster.storage": "/"}}, "cluster.storage is of the machine"),
         (

@@ -68,6 +68,16 @@ def test_an_evaluation_comes_back_from_its_text_as_it_was():
     assert from_json(to_json(evaluation)) == evaluation
 
 
+def test_a_strength_by_class_is_its_text_in_the_record():
+    evaluation, omega = example(), "many=0.5,few=1"
+    by_group = dataclasses.replace(evaluation.sets[0], omega=omega, fid=Interval(0.5))
+    evaluation = dataclasses.replace(evaluation, sets=(*evaluation.sets, by_group))
+    text = to_json(evaluation)
+    assert [one["omega"] for one in json.loads(text)["sets"]] == [1.0, 2.0, omega]
+    assert from_json(text) == evaluation and from_json(text).best.omega == omega
+    assert list(evaluation.scores) == ["1.0", "2.0", omega]
+
+
 def test_a_number_without_an_interval_comes_back_and_prints_alone():
     evaluation = example()
     alone = dataclasses.replace(evaluation.sets[0], fid=Interval(1.5))

@@ -41,6 +41,17 @@ def test_one_strength_makes_no_curve_and_missing_numbers_no_panel():
     assert not any("Inception" in panel.title for panel in without)
 
 
+def test_strengths_by_class_have_no_place_on_the_axis_of_omega():
+    evaluation = example(4, omegas=(0.0, 1.0))
+    by_group = replace(evaluation.sets[0], omega="many=0.5,few=1", fid=around(0.1, 0.05))
+    mixed = replace(evaluation, sets=(*evaluation.sets, by_group))
+    panels = guidance_panels(mixed, None)
+    assert len(panels) == 8 and mixed.best.omega == "many=0.5,few=1"
+    assert {row["omega"] for panel in panels for row in rows_of(panel)} == {0.0, 1.0}
+    alone = replace(evaluation, sets=(by_group, replace(by_group, omega="count=1:-0.3")))
+    assert guidance_panels(alone, None) == []
+
+
 def test_a_curve_skips_the_strengths_that_lack_the_number():
     first, second = example(4, omegas=(0.0, 1.0)).sets
     found = curve(

@@ -25,6 +25,8 @@ def by_command(**changes):
         (("fid", 1.0), "eval/guidance_1/fid"),
         (("fid_few", 0.0), "eval/guidance_0/fid_few"),
         (("recall", 1.6), "eval/guidance_1.6/recall"),
+        (("fid", "many=0.5,few=1"), "eval/guidance_many_0.5_few_1/fid"),
+        (("fid", "count=1:-0.3"), "eval/guidance_count_1_-0.3/fid"),
         (("tail_warning",), "eval/tail_warning"),
         (("fid", 1.0, "power:0.1"), "eval/power_0.1/guidance_1/fid"),
         (("fid", 1.0, "classifier:/a b/c.pt"), "eval/classifier_a_b_c.pt/guidance_1/fid"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,33 @@ def test_one_call_a_step_makes_what_the_network_answers_to_the_strength(run, tmp
     assert np.array_equal(two, expected(net, config, 0.8))
     assert not np.array_equal(one, two)
     assert "-tcfg0.8-" in found.url and "-omega0.8-" in other.url
+
+
+@pytest.mark.parametrize("mode", ["cfg", "tcfg"])
+def test_each_group_gets_its_strength_in_sample_training_and_serve(run, tmp_path, mode):
+    """What sets of one strength have of its classes; the groups are 3, 4 and 3 classes."""
+    words = "--guidance", "few=1,many=0.25,medium=0", "--guidance-mode", mode
+    made, found = images(run, tmp_path / "1", *words)
+    net, config = network(run)
+    omega = "many=0.25,medium=0,few=1"
+    assert np.array_equal(made, expected(net, config, omega, mode))
+    for number, rows in ((0.25, [0, 1, 2]), (0.0, [3, 4, 5, 6]), (1.0, [7, 8, 9])):
+        whole, _ = images(run, tmp_path / str(number), "--guidance", number, *words[2:])
+        difference = made[rows].astype(int) - whole[rows].astype(int)
+        assert np.abs(difference).max() <= 1, "a batch of another size rounds otherwise"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(checkpoint(run) / "ema.safetensors", folder)
+    changed = json.loads(Path(run, "config.json").read_text())
+    changed["eval"] |= {"guidance": [omega], "guidance_mode": mode}
+    (folder / "config.json").write_text(json.dumps(changed))
+    served = generate_from_checkpoint(str(folder), [i % 10 for i in range(30)])
+    assert np.array_equal(served, made)
+    changed["data"]["root"] = str(tmp_path / "gone")
+    (folder / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=r"own strength \(many=0.25.* counts .*Give a number"):
+        generate_from_checkpoint(str(folder), [0])
+    assert len(generate_from_checkpoint(str(folder), [0], omega=0.5)) == 1
 
 
 def test_strength_zero_is_the_same_in_both_modes(run, tmp_path):

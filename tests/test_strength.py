@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import pytest
+from gloo_tools import tiny_config
 
 from cbdm_scale.data.groups import GROUPS, class_groups
 from cbdm_scale.data.strength import (
@@ -12,6 +14,7 @@ from cbdm_scale.data.strength import (
     parse_strength,
     stated_numbers,
 )
+from cbdm_scale.runs.launch import prepare_data
 
 COUNTS = (174, 104, 62, 37, 22, 13, 8, 4, 2, 2)  # the long-tailed digits
 
@@ -94,6 +97,23 @@ def test_groups_that_the_data_set_lacks_are_refused_and_all_it_has_are_needed(
 ):
     with pytest.raises(ValueError, match=message):
         class_strengths("guidance", strength, groups, (5, 5, 5))
+
+
+def test_a_run_is_told_before_it_starts_what_does_not_fit(digits_root, tmp_path):
+    """Where the counts are known: the data set's groups, and what TCFG's network learns."""
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=1, dropout=0.0)
+
+    def prepared(omega, mode="cfg"):
+        evaluated = replace(config.eval, guidance=(0.5, omega), guidance_mode=mode)
+        loss = replace(config.loss, tcfg=True, omega_max=1.0)
+        return prepare_data(replace(config, loss=loss, eval=evaluated))
+
+    prepared("many=0.5,medium=0.5,few=1", "tcfg")
+    prepared("count=0.2:2")
+    with pytest.raises(ValueError, match=r"eval.guidance \(few=1\) must name the groups"):
+        prepared("few=1")
+    with pytest.raises(ValueError, match="knows strengths up to 1 .*got 4.6"):
+        prepared("count=0.2:2", "tcfg")
 
 
 def test_what_is_known_without_the_data_set():

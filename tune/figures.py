@@ -17,7 +17,15 @@ from cbdm_scale.evaluation.report.charts import (
 from cbdm_scale.evaluation.report.formatting import number, with_interval
 from cbdm_scale.metrics.intervals import Interval
 from tune.analysis import Finalist, mean_interval
-from tune.objective import WORDS, ObjectiveName, best_strength, best_values, front, scalar
+from tune.objective import (
+    WORDS,
+    ObjectiveName,
+    best_strength,
+    best_values,
+    front,
+    numbers_of,
+    scalar,
+)
 from tune.space import TAU, Range, Space
 from tune.trials import Trial
 
@@ -240,8 +248,8 @@ def _strength(trials: Sequence[Trial], images: int) -> list[Panel]:
             "series": CONTROL if trial.is_control else "trials",
         }
         for trial in trials
-        if (rung := trial.at(images)) and len(rung.scores) > 1
-        for omega in sorted(rung.scores, key=float)
+        if (rung := trial.at(images)) and len(numbers_of(rung.scores)) > 1
+        for omega in numbers_of(rung.scores)
     ]
     if not rows:
         return []

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from cbdm_scale.config.schema import Config, is_runtime
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from tune.options import SearchConfig, all_rungs
@@ -79,5 +80,5 @@ def describe_search(options: SearchConfig, base: Config, space: Space) -> dict[s
         "images, every trial to its end": f"{every:,}",
         "images, expected": f"{first:,}",
         "images, repetitions": f"{again:,}, in all {first + again:,}",
-        "guidance strengths": ", ".join(f"{omega:g}" for omega in base.eval.guidance),
+        "guidance strengths": ", ".join(map(as_text, base.eval.guidance)),
     }

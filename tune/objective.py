@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from cbdm_scale.data.strength import parse_strength
+
 ObjectiveName = Literal["fid", "fid_few", "pareto", "pareto_recall"]
 Scores = Mapping[str, Mapping[str, float]]
 """Guidance strength (as text) -> name -> value, as ``Evaluation.scores`` has them."""
@@ -38,6 +40,12 @@ def scalar(values: Sequence[float]) -> float:
     """One number: the value itself, of several their geometric mean."""
     logs = [math.log(value) if value > 0 else -math.inf for value in values]
     return math.exp(sum(logs) / len(logs))
+
+
+def numbers_of(scores: Scores) -> list[str]:
+    """The strengths that are one number for all classes, in rising order."""
+    found = [omega for omega in scores if not isinstance(parse_strength("omega", omega), str)]
+    return sorted(found, key=float)
 
 
 def best_strength(scores: Scores, objective: ObjectiveName) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.strength import in_order
 from cbdm_scale.storage.checks import NonNegativeInt, Range, check_fields
 from tune.objective import METRICS, ObjectiveName
 from tune.schedule import even_rungs, rungs
@@ -100,11 +101,13 @@ def searched_row(row: Config) -> Config:
     options: dict[str, Any] = {"eval.scan": True, "train.ema_ramp": row.train.ema_ramp or 0.1}
     if row.dataset == "digits_lt":
         options |= DIGITS
-    elif len(row.eval.guidance) == 1 and omega > 0:
+    elif len(row.eval.guidance) == 1 and isinstance(omega, float) and omega > 0:
         options["eval.guidance"] = [omega / 2, omega, 2 * omega]
     if row.eval.guidance_mode == "tcfg":  # strengths that the network is not told fail
         omegas = options.get("eval.guidance", row.eval.guidance)
-        options["eval.guidance"] = sorted({min(o, row.loss.max_guidance) for o in omegas})
+        most = row.loss.max_guidance
+        omegas = {omega if isinstance(omega, str) else min(omega, most) for omega in omegas}
+        options["eval.guidance"] = sorted(omegas, key=in_order)
     if row.eval.seed is None:
         options["eval.seed"] = row.seed
     return with_options(row, options)

@@ -9,6 +9,7 @@ from cbdm_scale.cli.command import prog_of
 from cbdm_scale.config.preset_file import PresetFile, may_hold, preset_text
 from cbdm_scale.config.presets import find_preset
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.strength import parse_strength
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import log_results, ui_command
 from tune.analysis import Comparison, Finalist, compare, finalists, statement
@@ -82,7 +83,7 @@ def _changed_options(config: Config, omega: str) -> dict[str, Any]:
         for option, value in config.flat().items()
         if option not in ("seed", "dataset") and may_hold(option) and value != base[option]
     }
-    return {**found, "eval.guidance": [float(omega)]}
+    return {**found, "eval.guidance": [parse_strength("eval.guidance", omega)]}
 
 
 def _metrics(found: list[Finalist], compared: list[Comparison]) -> dict[str, float]:
@@ -106,7 +107,7 @@ def _findings_json(
             {
                 "trial": f.trial.id,
                 "params": dict(f.trial.params),
-                "omega": float(f.omega),
+                "omega": parse_strength("omega", f.omega),
                 "seeds": [t.seed for t in f.repetitions],
                 "objective": f.scalars(),
             }

@@ -12,6 +12,7 @@ from typing import Any
 
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.strength import as_key
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import Scores
@@ -122,7 +123,7 @@ def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
 
     batch = config.train.batch_size
     due = {-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)}
-    asked = {str(float(omega)) for omega in config.eval.guidance}
+    asked = {as_key(omega) for omega in config.eval.guidance}
     found: list[tuple[int, Scores]] = []
     for num_seen, evaluation in training_evaluations(run).items():
         scores = evaluation.scores

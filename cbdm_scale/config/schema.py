@@ -10,6 +10,7 @@ from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.data.exposure import Part, exposure_parts
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
+from cbdm_scale.data.strength import stated_numbers
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ProcessName, ScheduleConfig
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
@@ -124,9 +125,10 @@ class Config:
                 "model.dropout (0.0) makes none. Try --model.dropout 0.1."
             )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
-        strength = max(self.eval.guidance)
+        stated = [n for strength in self.eval.guidance for n in stated_numbers(strength)]
         check_trained(
-            "eval.guidance_mode", self.eval.guidance_mode, strength, self.loss.max_guidance
+            *("eval.guidance_mode", self.eval.guidance_mode),
+            *(max(stated, default=0.0), self.loss.max_guidance),
         )
         _ = self.exposure  # ValueError where changes fall on one image
         for workers in range(self.cluster.fewest, self.cluster.ranks + 1):

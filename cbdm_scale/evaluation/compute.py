@@ -8,6 +8,7 @@ import torch
 from cbdm_scale.cluster import on_gpus, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.devices import first_that_fits, roomy_devices
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.results import Evaluation, SetResult
@@ -25,13 +26,13 @@ def compute(inputs: Inputs) -> Evaluation:
     inputs.recipe.load("cpu")  # a file that does not fit is said here, not by every worker
     options, counts = inputs.options, inputs.real.counts["train"]
     real, train = _real_features(inputs), _train_features(inputs)
-    fakes = [_features(inputs, s.images, f"omega {s.omega:g}") for s in inputs.sets]
+    fakes = [_features(inputs, s.images, f"omega {as_text(s.omega)}") for s in inputs.sets]
 
     def numbers(device: torch.device) -> tuple[list[SetResult], tuple[GroupMemorisation, ...]]:
         reference = Reference(real.pool.to(device), real.labels, counts)
         results = []
         for spec, fake in zip(inputs.sets, fakes, strict=True):
-            what = f"numbers at omega {spec.omega:g}"
+            what = f"numbers at omega {as_text(spec.omega)}"
             print(what, flush=True)
             with ProgressBar(num_steps(len(counts)), what) as progress:
                 results.append(

@@ -23,6 +23,7 @@ from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8
 from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.data.strength import Strength, as_text, class_strengths, in_order
 from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
@@ -48,10 +49,8 @@ from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess, World
+from cbdm_scale.training.distributed import OneProcess, World, sum_in_order
 
-BLOCK = 1 << 20
-"""Numbers that all ranks send to each other at once."""
 _REAL_CHUNK = 250
 """Real images that are read and looked at together."""
 
@@ -92,7 +91,7 @@ class Evaluator:
         return sampling_net(net, self.world.device, self.config.train.precision)
 
     def generate(
-        self, net: Net, numbers: Tensor, omega: float, share: int, num_shares: int
+        self, net: Net, numbers: Tensor, omega: Strength, share: int, num_shares: int
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """(numbers (n,), labels (n,), images (n, C, H, W) uint8) of every chunk of a share.
 
@@ -111,10 +110,13 @@ class Evaluator:
             chunk_size=size,
             guidance_mode=options.guidance_mode,
         )
+        about = self.manifest.groups, self.manifest.counts["train"]
+        by_class = torch.tensor(class_strengths("eval.guidance", omega, *about))
         for places in chunks(len(numbers), size, share, num_shares):
             chunk = numbers[places]
             y = class_cyclic(chunk, self.manifest.num_classes)
-            x = sampler.generate(net, chunk.to(device), y.to(device), omega)
+            own = by_class[y].to(device) if isinstance(omega, str) else omega
+            x = sampler.generate(net, chunk.to(device), y.to(device), own)
             made.append((chunk, y, to_uint8(x).cpu()))
             self.on_chunk(len(chunk))
             self.pace.count(len(chunk))
@@ -220,7 +222,7 @@ class Evaluator:
         }
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 
-    def history(self, omega: float) -> dict[int, Evaluation]:
+    def history(self, omega: Strength) -> dict[int, Evaluation]:
         """The run's evaluations at this strength that compare: images seen -> evaluation."""
         return {
             num_seen: found
@@ -228,14 +230,16 @@ class Evaluator:
             if found.key == self.key and omega in [one.omega for one in found.sets]
         }
 
-    def evaluate(self, net: nn.Module, num_seen: int, omegas: tuple[float, ...]) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, num_seen: int, omegas: tuple[Strength, ...]
+    ) -> Evaluation:
         """FID and label fidelity of the network after so many images, for each strength.
 
         What is on record is not computed again.
         """
         home = training_home(self.run, num_seen)
         known = self.world.gather(read_evaluation(home))[0]
-        sets: dict[float, SetResult] = {}
+        sets: dict[Strength, SetResult] = {}
         if known and known.key == self.key:
             sets = {found.omega: found for found in known.sets}
         called = self._sampling_net(net)
@@ -255,7 +259,7 @@ class Evaluator:
             resize=self.config.eval.resize,
             num_real=int(self.real().num_images.sum()),
             held_out_copies=(),
-            sets=tuple(sets[omega] for omega in sorted(sets)),
+            sets=tuple(sets[omega] for omega in sorted(sets, key=in_order)),
             key=self.key,
             made_by="training",
         )
@@ -264,7 +268,7 @@ class Evaluator:
         asked = tuple(one for one in found.sets if one.omega in omegas)
         return replace(found, sets=asked)
 
-    def _set_result(self, net: Net, omega: float) -> SetResult:
+    def _set_result(self, net: Net, omega: Strength) -> SetResult:
         """What is computed at one strength, by all ranks together."""
         num_stored = self.config.eval.recall_images
 
@@ -274,7 +278,9 @@ class Evaluator:
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
         real, found = self.real(), None
-        with self.pace.showing(self.config.eval.num_images, f"images at omega {omega:g}"):
+        with self.pace.showing(
+            self.config.eval.num_images, f"images at omega {as_text(omega)}"
+        ):
             fake = self._total(count, num_stored)
             with self.world.monitored_barrier():  # roots of matrices take a while
                 if self.world.rank == 0:
@@ -282,7 +288,7 @@ class Evaluator:
         result: SetResult = self.world.gather(found)[0]
         return result
 
-    def _fake_scores(self, net: Net, omega: float, share: int) -> GroupScores:
+    def _fake_scores(self, net: Net, omega: Strength, share: int) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
 
         The features of the first eval.recall_images are stored.
@@ -303,19 +309,6 @@ class Evaluator:
         if self.config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
         return net
-
-
-def sum_in_order(world: World, values: Tensor) -> Tensor:
-    """Sum of a vector over ranks, one rank after the other: no ring decides its last bits."""
-    if world.size == 1:
-        return values
-    blocks = []
-    for block in values.split(BLOCK):
-        first, *others = world.gather(block.clone())  # a view would bring all of its vector
-        for other in others:
-            first = first + other
-        blocks.append(first)
-    return torch.cat(blocks)
 
 
 def evaluate_alone(

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, replace
 
 from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder
+from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION
@@ -28,7 +29,7 @@ class ImageSetSpec:
     url: str
     """A path or URL."""
 
-    omega: float
+    omega: Strength
     guidance_mode: GuidanceMode
     fingerprint: str
     """Short word for everything that decides its images."""
@@ -144,6 +145,7 @@ def _planned(
             checkpoint=pretrained.checkpoint,
             weights_sha256=pretrained.weights_sha256,
             counts=real.counts["train"],
+            groups=real.groups,
             omega=omega,
             seed=options.seed,
             chunk_size=options.chunk_size,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cbdm_scale.data.strength import Strength, in_order
 from cbdm_scale.metrics.options import ExtractorOptions
 from cbdm_scale.pretrained.options import GenerationOptions
 from cbdm_scale.storage.places import File, Folder
@@ -66,6 +67,6 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
         return tuple(sorted(set(self.ema_sweep)))
 
     @property
-    def omegas(self) -> tuple[float, ...]:
-        """Guidance strengths in rising order, each once."""
-        return tuple(sorted(set(self.guidance)))
+    def omegas(self) -> tuple[Strength, ...]:
+        """Guidance strengths in rising order, then those by class, each once."""
+        return tuple(sorted(set(self.guidance), key=in_order))

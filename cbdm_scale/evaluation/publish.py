@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from cbdm_scale.cli.command import prog_of
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning_of
 from cbdm_scale.evaluation.inputs import Inputs
@@ -154,7 +155,7 @@ def _command(inputs: Inputs, other: str) -> str:
     """What evaluates the other run as this one is evaluated."""
     options, usual = inputs.options, EvaluateOptions()
     words = ["--run", other, "--num-images", str(inputs.num_images)]
-    words += ["--guidance", *(f"{omega:g}" for omega in options.guidance)]
+    words += ["--guidance", *map(as_text, options.guidance)]
     for name in ("extractor", "extractor_weights", "resize"):
         if (value := getattr(options, name)) != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(value)]

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from cbdm_scale.data.strength import Strength, as_key, as_name
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.options import EvalConfig
@@ -16,7 +17,7 @@ from cbdm_scale.metrics.per_class import ClassTable
 FORMAT = 1
 
 Scores = dict[str, dict[str, float]]
-"""Guidance strength (as text, "1.0") -> name -> value."""
+"""Guidance strength (``strength.as_key``: "1.0") -> name -> value."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class SetResult:
     images: str
     """Where the set is, a path or URL; "" for images that were never stored."""
 
-    omega: float
+    omega: Strength
     guidance_mode: str
     """cfg, or tcfg where the network knows omega itself."""
 
@@ -133,7 +134,7 @@ class Evaluation:
     """The memorisation check of real images that were not trained on: what chance gives."""
 
     sets: tuple[SetResult, ...]
-    """In order of omega."""
+    """In order of omega, numbers first."""
 
     weights: str = "ema"
     """ema, raw, or power:WIDTH: which weights of the checkpoint."""
@@ -153,7 +154,7 @@ class Evaluation:
     @property
     def scores(self) -> Scores:
         """Of every strength."""
-        return {str(float(found.omega)): found.scores for found in self.sets}
+        return {as_key(found.omega): found.scores for found in self.sets}
 
     def metrics(self, config: EvalConfig) -> dict[str, float]:
         """Every number by its name in MLflow (``metric_name``); intervals are in metrics.json.
@@ -188,12 +189,12 @@ class Evaluation:
         return tuple(parts)
 
 
-def metric_name(name: str, omega: float | None = None, *parts: str) -> str:
+def metric_name(name: str, omega: Strength | None = None, *parts: str) -> str:
     """What MLflow calls a number of an evaluation: eval/guidance_<omega>/<name>.
 
     ``omega`` None: a number of no one strength. ``parts``: what sets it apart from the run's
     own evaluations.
     """
     words = [re.sub(r"[^\w.-]+", "_", part) for part in parts]
-    strength = [] if omega is None else [f"guidance_{omega:g}"]
+    strength = [] if omega is None else [f"guidance_{as_name(omega)}"]
     return "/".join(["eval", *words, *strength, name])

@@ -15,6 +15,7 @@ from torch import nn
 
 from cbdm_scale.cluster import BackgroundWorker, Finished, Log
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.strength import as_key, as_text
 from cbdm_scale.evaluation.cautions import noise_warning
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, tail_warning
@@ -162,10 +163,9 @@ class EvaluationScheduler:
     def _record(self, num_seen: int, evaluation: Evaluation) -> None:
         """One more evaluation: log it, print it, and see which checkpoint is the best now."""
         before, scores = self.warning, self._log_metrics(num_seen, evaluation).scores
+        fid = f"FID {scores['fid']:.2f} at omega {as_text(self.omega)}"
         rest = " ".join(f"{k} {v:.2f}" for k, v in scores.items() if k != "fid")
-        self.log(
-            f"{num_seen:>9,} images | FID {scores['fid']:.2f} at omega {self.omega:g} | {rest}"
-        )
+        self.log(f"{num_seen:>9,} images | {fid} | {rest}")
         if self.warning and not before:
             self.log(f"warning: {self.warning}")
             self.tracker.tags({"tail_warning": str(self.warning)})
@@ -173,7 +173,7 @@ class EvaluationScheduler:
 
     def _log_metrics(self, num_seen: int, evaluation: Evaluation) -> ScorePoint:
         """Bring an evaluation to the tracker, which drops what it had before."""
-        point = ScorePoint(num_seen, evaluation.scores[str(float(self.omega))])
+        point = ScorePoint(num_seen, evaluation.scores[as_key(self.omega)])
         others = [p for p in self.points if p.num_seen != num_seen]
         self.points = sorted([*others, point], key=lambda p: p.num_seen)
         warned, self.warning = self.warned, tail_warning(self.points)

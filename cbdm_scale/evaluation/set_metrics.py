@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS
+from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.results import ClassExamples, Missing, SetResult
 from cbdm_scale.metrics.extract import FeatureSet
 from cbdm_scale.metrics.features import label_hits
@@ -79,7 +80,7 @@ def compute_metrics(
     train: FeatureSet | None,
     counts: Sequence[int],
     *,
-    omega: float,
+    omega: Strength,
     guidance_mode: str,
     images: str = "",
     seed: int = 0,
@@ -228,7 +229,7 @@ def group_result(
     real: GroupScores,
     fake: GroupScores,
     counts: Sequence[int],
-    omega: float,
+    omega: Strength,
     guidance_mode: str,
 ) -> SetResult:
     """FID and label fidelity, overall and by group, without intervals; precision and recall

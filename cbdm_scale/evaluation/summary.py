@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.cautions import cautions
 from cbdm_scale.evaluation.report.formatting import KID_SCALE, scaled, with_interval
 from cbdm_scale.evaluation.results import Evaluation
@@ -24,7 +25,7 @@ def table(evaluation: Evaluation) -> list[str]:
         ["omega", "FID [95 %]", "KID x 1000 [95 %]", "recall", "F_8", "label kept"],
         [
             [
-                f"{found.omega:g}",
+                as_text(found.omega),
                 _interval(found.fid, "{:.2f}"),
                 _kid(found.kid),
                 _number(found.recall, "{:.3f}"),
@@ -55,7 +56,11 @@ def table(evaluation: Evaluation) -> list[str]:
             "label kept",
             "copies",
         ]
-        lines += ["", f"at omega {best.omega:g}, the smallest FID:", *_aligned(heads, groups)]
+        lines += [
+            "",
+            f"at omega {as_text(best.omega)}, the smallest FID:",
+            *_aligned(heads, groups),
+        ]
     chance = [row.copies for row in evaluation.held_out_copies if row.group is None]
     if chance and chance[0] is not None:
         lines.append(f"copies among real images that were not trained on: {chance[0]:.1%}")

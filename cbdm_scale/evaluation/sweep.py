@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cbdm_scale.cli.command import prog_of
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.inputs import EVALUATIONS
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation
@@ -44,7 +45,7 @@ def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Eva
     print("\n" + "\n".join(table(found)) + f"\n\nsweep    {home.path(name)}")
     best = min(found, key=lambda weights: _fid_of(found[weights]).value)
     words = ["--run", pretrained.url, "--weights", best]
-    words += ["--guidance", f"{found[best].best.omega:g}"]
+    words += ["--guidance", as_text(found[best].best.omega)]
     words += ["--data.root", options.data.root] if options.data.root else []
     print(f"next     {prog_of('sample')} {shlex.join(words)}")
 
@@ -80,5 +81,5 @@ def table(found: dict[str, Evaluation]) -> list[str]:
     for weights, evaluation in found.items():
         fid = _fid_of(evaluation)
         shown = f"{fid.value:.2f} [{fid.low:.2f}, {fid.high:.2f}]"
-        lines.append(f"{weights:>13}  {evaluation.best.omega:>7g}  {shown}")
+        lines.append(f"{weights:>13}  {as_text(evaluation.best.omega):>7}  {shown}")
     return lines

@@ -68,7 +68,10 @@ def make_chunk(
         guidance_mode=plan.guidance_mode,
     )
     y = plan.labels_of(samples)
-    return sampler.generate(net, samples.to(device), y.to(device), plan.omega)
+    omega = plan.omegas_of(y)
+    if isinstance(omega, torch.Tensor):
+        omega = omega.to(device)
+    return sampler.generate(net, samples.to(device), y.to(device), omega)
 
 
 def make_missing(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.class_names import Name, labels_of_names, shorten
+from cbdm_scale.data.strength import Strength, as_name, class_strengths
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
 from cbdm_scale.diffusion.options import NoiseConfig
@@ -43,7 +44,7 @@ class SetPlan:
     network: NetworkSpec
     noise: NoiseConfig
     sample: SamplerConfig
-    omega: float
+    omega: Strength
     seed: int
     labels: str
     """cyclic, or the name or number of the power of the training counts."""
@@ -54,6 +55,8 @@ class SetPlan:
     chunk_size: int
     precision: Literal["fp32", "bf16"]
     guidance_mode: GuidanceMode = "cfg"
+    strengths: tuple[float, ...] = ()
+    """(K,) where ``omega`` differs from class to class; () where it is one number."""
 
     @property
     def num_classes(self) -> int:
@@ -74,6 +77,12 @@ class SetPlan:
             rows = torch.from_numpy(draw_labels(self.probs, u))
         return torch.tensor(self.classes)[rows]
 
+    def omegas_of(self, y: Tensor) -> float | Tensor:
+        """The strength of guidance of images with labels y (n,): one number, or (n,)."""
+        if isinstance(self.omega, str):
+            return torch.tensor(self.strengths)[y]
+        return self.omega
+
     def chunks(self, num_images: int) -> list[Chunk]:
         """All chunks of a set of so many images; the last may be smaller."""
         size = self.chunk_size
@@ -83,6 +92,8 @@ class SetPlan:
         """Plain data, as JSON gives it back."""
         parts = {"network": self.network.to_dict(), "sample": self.sample.to_dict()}
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | parts))
+        if not self.strengths:  # sets of older versions have none
+            del plain["strengths"]
         return {"format_version": FORMAT_VERSION, **plain}
 
     @classmethod
@@ -103,7 +114,13 @@ class SetPlan:
         sampler = f"{self.sample.name}{self.sample.num_steps}"
         few = self.labels if len(self.classes) == self.num_classes else f"{self.labels}-some"
         guide = "omega" if self.guidance_mode == "cfg" else "tcfg"
-        words = self.checkpoint, sampler, f"{guide}{self.omega:g}", few, f"seed{self.seed}"
+        words = (
+            self.checkpoint,
+            sampler,
+            f"{guide}{as_name(self.omega)}",
+            few,
+            f"seed{self.seed}",
+        )
         return "-".join([*words, digest])
 
 
@@ -114,7 +131,8 @@ def plan_set(
     checkpoint: str,
     weights_sha256: str,
     counts: Sequence[int] | None,
-    omega: float,
+    groups: Sequence[str] = (),
+    omega: Strength,
     seed: int,
     chunk_size: int | None,
     on_gpu: bool,
@@ -127,11 +145,13 @@ def plan_set(
 ) -> SetPlan:
     """The plan of a set, checked: ValueError if options do not fit the network.
 
-    ``counts`` (K,) are the training counts, None where they are not known, ``class_names`` (K,)
-    or (); ``labels`` and ``classes`` as the sample command takes them. ``chunk_size``
-    None follows from the network and ``on_gpu``, whether it will be made on GPUs.
+    ``counts`` (K,) are the training counts, None where they are not known, ``groups`` (K,) and
+    ``class_names`` (K,) or (); ``labels`` and ``classes`` as the sample command takes them.
+    ``chunk_size`` None follows from the network and ``on_gpu``, whether it is made on GPUs.
     """
-    check_trained("guidance_mode", guidance_mode, omega, network.omega_max)
+    strengths = _by_class(omega, counts, groups) if isinstance(omega, str) else ()
+    largest = max(strengths) if isinstance(omega, str) else omega
+    check_trained("guidance_mode", guidance_mode, largest, network.omega_max)
     sample.check_fits(noise.process, noise.schedule.num_steps)
     numbers = select_classes(classes, network.num_classes, class_names)
     return SetPlan(
@@ -148,7 +168,20 @@ def plan_set(
         chunk_size=chunk_size or usual_chunk_size(network, on_gpu),
         precision=precision,
         guidance_mode=guidance_mode,
+        strengths=strengths,
     )
+
+
+def _by_class(
+    omega: str, counts: Sequence[int] | None, groups: Sequence[str]
+) -> tuple[float, ...]:
+    """The strength of every class, (K,)."""
+    if counts is None:
+        raise ValueError(
+            f"guidance ({omega}) needs the class counts of the training set, and it is not "
+            "where the run found it. Give its place with --data.root, or one number."
+        )
+    return class_strengths("guidance", omega, groups, counts)
 
 
 def select_classes(

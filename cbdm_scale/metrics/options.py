@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cbdm_scale.sampling.options import GuidanceMode, Strengths
+from cbdm_scale.data.strength import Strength, Strengths, parse_strengths
+from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
 from cbdm_scale.storage.places import File, Place
 
@@ -47,7 +48,9 @@ class EvalConfig(ExtractorOptions):
     The paper's 50,000 belong to python -m cbdm_scale.evaluate, not to every look on the way."""
 
     guidance: Strengths = (1.0,)
-    """Guidance strengths: the first at intervals, all of them at the end."""
+    """Guidance strengths: the first at intervals, all of them at the end. Each is a number, or
+    knows the class, as many=0.5,medium=0.5,few=1 by group or count=1:-0.3, max(0, 1 - 0.3
+    log10(n)) of a class with n training images."""
 
     scan: bool = False
     """All strengths at intervals too: the best differs from loss to loss, and over time."""
@@ -75,6 +78,7 @@ class EvalConfig(ExtractorOptions):
 
     def __post_init__(self) -> None:
         check_fields(self, "eval.")
+        object.__setattr__(self, "guidance", parse_strengths("eval.guidance", self.guidance))
         if self.recall_images and not K_NEAREST < self.recall_images <= self.num_images:
             raise ValueError(
                 f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "
@@ -82,6 +86,6 @@ class EvalConfig(ExtractorOptions):
             )
 
     @property
-    def at_intervals(self) -> tuple[float, ...]:
+    def at_intervals(self) -> tuple[Strength, ...]:
         """The strengths of an evaluation on the way."""
         return self.guidance if self.scan else self.guidance[:1]

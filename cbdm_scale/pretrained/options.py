@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.options import DataRoot
-from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, Strengths
+from cbdm_scale.data.strength import Strengths, parse_strengths
+from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.storage.checks import PositiveInt, check_fields
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -61,7 +62,8 @@ class GenerationOptions(NetworkOptions):
 
     guidance: Strengths = (1.0,)
     """omega of (1 + omega) e - omega e_null, a set for each: 0 is none. In the other
-    convention, s e + (1 - s) e_null, it is s = 1 + omega."""
+    convention, s e + (1 - s) e_null, it is s = 1 + omega. By class: many=0.5,medium=0.5,few=1
+    by group, or count=1:-0.3, max(0, 1 - 0.3 log10(n)) with n training images."""
 
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
@@ -78,6 +80,10 @@ class GenerationOptions(NetworkOptions):
 
     sample: SamplerConfig = field(default_factory=SamplerConfig)
     cluster: PoolConfig = field(default_factory=PoolConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "guidance", parse_strengths("guidance", self.guidance))
 
 
 def config_of(run: str) -> Config | None:

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cbdm_scale.data.pixels import to_uint8
+from cbdm_scale.data.strength import Strength, class_strengths, parse_strength
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.sampling.generate import CHUNK_SIZE, Sampler
 from cbdm_scale.sampling.options import check_trained
-from cbdm_scale.storage.checks import NonNegativeFloat, check_value
 
 
 def generate_from_checkpoint(
-    folder: str, labels: Sequence[int], seed: int = 0, omega: float | None = None
+    folder: str, labels: Sequence[int], seed: int = 0, omega: Strength | None = None
 ) -> NDArray[np.uint8]:
     """Images (n, H, W, C) uint8 with the labels (n,), by the run's sampler and guidance.
 
@@ -28,9 +30,10 @@ def generate_from_checkpoint(
     outside = [label for label in labels if not 0 <= label < spec.num_classes]
     if outside:
         raise ValueError(f"labels {outside} are outside 0..{spec.num_classes - 1}.")
-    omega = config.eval.guidance[0] if omega is None else omega
-    check_value("omega", omega, NonNegativeFloat, default=0)
-    check_trained("guidance_mode", config.eval.guidance_mode, omega, spec.omega_max)
+    y = torch.tensor(list(labels), dtype=torch.int64)
+    strength = _strength(pretrained, config.eval.guidance[0] if omega is None else omega, y)
+    largest = strength.max().item() if isinstance(strength, Tensor) else strength
+    check_trained("guidance_mode", config.eval.guidance_mode, largest, spec.omega_max)
     sampler = Sampler(
         shape=spec.image_shape,
         null_label=spec.null_label,
@@ -40,6 +43,19 @@ def generate_from_checkpoint(
         chunk_size=config.eval.chunk_size or CHUNK_SIZE,
         guidance_mode=config.eval.guidance_mode,
     )
-    y = torch.tensor(list(labels), dtype=torch.int64)
-    x = sampler.generate(pretrained.build(), torch.arange(len(y)), y, omega)
+    x = sampler.generate(pretrained.build(), torch.arange(len(y)), y, strength)
     return to_uint8(x).permute(0, 2, 3, 1).numpy()
+
+
+def _strength(pretrained: PretrainedNetwork, omega: Strength, y: Tensor) -> float | Tensor:
+    """The strength of images with labels y (n,): one number, or (n,)."""
+    omega = parse_strength("omega", omega)
+    if not isinstance(omega, str):
+        return omega
+    real, _ = find_training_data(pretrained, "")
+    if real is None:
+        raise ValueError(
+            f"omega: the run's own strength ({omega}) needs the class counts of its data set, "
+            f"which is not in {pretrained.config.data.root}. Give a number."
+        )
+    return torch.tensor(class_strengths("omega", omega, real.groups, real.counts["train"]))[y]

@@ -70,7 +70,7 @@ def estimate_time(config: Config, image: ImageSpec) -> dict[str, str]:
         on_way = train.total_images // train.eval_every if train.eval_every else 0
         on_way += len(train.eval_at)
         sets = len(judged.guidance) + len(judged.at_intervals) * on_way
-        two = judged.guidance_mode == "cfg" and max(judged.guidance) > 0
+        two = judged.guidance_mode == "cfg" and any(judged.guidance)
         calls = sets * judged.num_images * config.sample.calls * (1 + two)
         lines["time of evaluations"] = (
             f"{duration(calls * forward_s / workers)} for {sets} x {judged.num_images:,} images"

@@ -20,6 +20,7 @@ from cbdm_scale.config.run_options import resolve
 from cbdm_scale.config.schema import Config, from_dict, identity_options
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
+from cbdm_scale.data.strength import class_strengths
 from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
@@ -28,6 +29,7 @@ from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_in
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.estimate import short_run_warnings
 from cbdm_scale.runs.logged import note
+from cbdm_scale.sampling.options import check_trained
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
@@ -63,7 +65,16 @@ def prepare_data(config: Config, *, write: bool = True) -> Manifest:
         manifest.counts.get("eval", manifest.counts["train"]),
         config.eval.num_images,
     )
+    check_guidance(config, manifest)
     return manifest
+
+
+def check_guidance(config: Config, manifest: Manifest) -> None:
+    """ValueError if a strength does not fit the classes, or is more than was learnt."""
+    counts, mode = manifest.counts["train"], config.eval.guidance_mode
+    for strength in config.eval.guidance:
+        found = class_strengths("eval.guidance", strength, manifest.groups, counts)
+        check_trained("eval.guidance_mode", mode, max(found), config.loss.max_guidance)
 
 
 def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """Options of sampling: sampler, steps, guidance."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from cbdm_scale.diffusion.options import ProcessName
 from cbdm_scale.storage.checks import (
-    Length,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -14,9 +13,6 @@ from cbdm_scale.storage.checks import (
 )
 
 GuidanceMode = Literal["cfg", "tcfg"]
-
-Strengths = Annotated[tuple[NonNegativeFloat, ...], Length()]
-"""Of guidance, omega: 0 is none, the paper uses 0.8 to 1.6."""
 
 SamplerName = Literal["ddpm", "ddim", "dpm", "heun"]
 

@@ -19,7 +19,7 @@ def parse_json(data: bytes | str, what: str) -> Any:
 
 
 def structure(kind: Any, value: Any, name: str) -> Any:
-    """A JSON value as one of type ``kind``: dataclass, tuple, dict, optional, Literal, plain.
+    """A JSON value as one of type ``kind``: dataclass, tuple, dict, union, Literal, plain.
 
     An integer may stand for a fraction, a list for a tuple, nothing for a field that has a
     default, and null for a number whose default is nan; nothing else is converted. ValueError

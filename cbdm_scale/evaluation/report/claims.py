@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.data.groups import Group
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.cautions import is_chance, noise_warning
 from cbdm_scale.evaluation.report.formatting import (
     KID_SCALE,
@@ -39,7 +40,7 @@ class Claim:
 def headline(evaluation: Evaluation) -> str:
     """One sentence: FID, the rare classes beside the frequent ones, label fidelity."""
     best = evaluation.best
-    at = f" at guidance {best.omega:g}" if len(evaluation.sets) > 1 else ""
+    at = f" at guidance {as_text(best.omega)}" if len(evaluation.sets) > 1 else ""
     if best.fid:
         parts = [f"FID {with_interval(best.fid)}{at}"]
     elif best.kid:

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 
 from cbdm_scale.data.groups import GROUPS
+from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.report.charts import (
     COLOUR,
     HEIGHT,
@@ -209,7 +210,7 @@ def fidelity_map(evaluation: Evaluation) -> list[Panel]:
 
 
 def guidance_panels(evaluation: Evaluation, beside: Evaluation | None) -> list[Panel]:
-    """A panel a number over omega; none with a single strength."""
+    """A panel a number over omega; none with a single strength, and none of those by class."""
     panels = []
     for title, better, measure in SET_MEASURES:
         ours = curve(evaluation.sets, measure)
@@ -223,7 +224,7 @@ def guidance_panels(evaluation: Evaluation, beside: Evaluation | None) -> list[P
 def curve(
     sets: Sequence[SetResult], measure: Callable[[SetResult], Interval | float | None]
 ) -> list[Row]:
-    """omega, value, low and high of every strength that has the number."""
+    """omega, value, low and high of every strength (a number) that has been measured."""
     return [
         {
             "omega": one.omega,
@@ -231,16 +232,18 @@ def curve(
             **ends(found),
         }
         for one in sets
-        if (found := measure(one)) is not None
+        if not isinstance(one.omega, str) and (found := measure(one)) is not None
     ]
 
 
-def _guidance_chart(ours: list[Row], theirs: list[Row], lower: bool, best_fid: float) -> Any:
+def _guidance_chart(ours: list[Row], theirs: list[Row], lower: bool, best_fid: Strength) -> Any:
     x = alt.X("omega:Q", title=OMEGA, scale=alt.Scale(zero=False, nice=False, padding=8))
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
     tip = tooltip(omega=OMEGA, text="value")
-    rule = layers([{"omega": best_fid}]).mark_rule(color=COLOUR["best"], strokeDash=[4, 3])
-    parts = [rule.encode(x=x)]
+    parts = []
+    if not isinstance(best_fid, str):
+        rule = layers([{"omega": best_fid}])
+        parts = [rule.mark_rule(color=COLOUR["best"], strokeDash=[4, 3]).encode(x=x)]
     for rows, colour in ((theirs, COLOUR["other"]), (ours, COLOUR["run"])):
         if not rows:
             continue

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from cbdm_scale.data.groups import GROUPS
+from cbdm_scale.data.strength import Strength, as_text
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 
 NAMES = {
@@ -26,7 +27,7 @@ NO_REASON = "not computed, and no reason was given"
 
 def missing_words(evaluation: Evaluation) -> tuple[str, ...]:
     """A line a missing number and reason; with the strengths where it is not missing at all."""
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], list[Strength]] = {}
     for one in evaluation.sets:
         for name, reason in _missing(one):
             found.setdefault((name, reason), []).append(one.omega)
@@ -34,7 +35,7 @@ def missing_words(evaluation: Evaluation) -> tuple[str, ...]:
     for (name, reason), omegas in found.items():
         where = ""
         if len(omegas) < len(evaluation.sets):
-            where = f" (at guidance {', '.join(f'{omega:g}' for omega in omegas)})"
+            where = f" (at guidance {', '.join(map(as_text, omegas))})"
         lines.append(f"{name}: {reason}{where}")
     if not evaluation.held_out_copies:
         lines.append("What chance gives for near-copies: no real images were held out for it")

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.report import formatting
 from cbdm_scale.evaluation.report.charts import PALETTE, Picture
 
@@ -68,6 +69,7 @@ def environment(folder: Path) -> Environment:
         keep_trailing_newline=True,
     )
     found.filters |= {n: f for n, f in vars(formatting).items() if isfunction(f)}
+    found.filters["as_text"] = as_text
     return found
 
 
