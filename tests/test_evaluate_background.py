@@ -180,8 +180,8 @@ def test_labels_that_the_data_set_does_not_have_are_said(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--guidance", "0", "much"), r"--guidance takes .* a number, got '0 much'"),
-        (("--guidance", "-1"), "guidance must be at least 0 each, got -1"),
+        (("--guidance", "0", "much"), r"guidance \(much\) is no strength"),
+        (("--guidance", "-1"), "guidance must be at least 0, got -1"),
         (("--guidance", "nan"), r"guidance takes .*number, got 'nan'"),
         (("--guidance", "many=0.5,few=1"), r"guidance \(many=0.5,few=1\) must name the groups"),
         (("--num-images", "1"), "num_images must be at least 2, got 1"),

@@ -49,5 +49,5 @@ def test_a_model_of_the_registry_makes_images_for_labels_and_omega(
     usual = model.predict(pandas.DataFrame({"label": [9], "seed": [5]}))
     own = generate_from_checkpoint(str(folder), [9], seed=5, omega=1.0)  # the run's omega
     assert np.array_equal(usual, own) and not np.array_equal(usual, guided)
-    with pytest.raises(ValueError, match="omega must be at least 0, got -1. Try 0"):
+    with pytest.raises(ValueError, match="omega must be at least 0, got -1. Try 1"):
         model.predict(pandas.DataFrame({"label": [9], "omega": [-1.0]}))

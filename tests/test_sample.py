@@ -266,7 +266,7 @@ def test_the_next_command_is_the_same_with_another_format():
         (("--labels", "uniform"), r"labels \(uniform\) must be cyclic, train, sqrt, bal or"),
         (("--num-images", "0"), "num_images must be at least 1, got 0"),
         (("--chunk-size", "0"), "chunk_size must be at least 1, got 0"),
-        (("--guidance", "-1"), "guidance must be at least 0 each, got -1"),
+        (("--guidance", "-1"), "guidance must be at least 0, got -1"),
         (("--sample.num-steps", "2000"), r"sample.num_steps \(2000\) must be between 1 and"),
         (("--data.root", "/nowhere"), r"data.root: .*/nowhere.* holds no data set digits_lt"),
         (("--sample.eta", "2"), "sample.eta must be from 0 to 1, got 2"),

@@ -33,7 +33,7 @@ def parse_strength(option: str, value: Strength) -> Strength:
     """
     number = _number(value)
     if number is not None:
-        check_value(option, number, NonNegativeFloat)
+        check_value(option, number, NonNegativeFloat, default=1)
         return number
     text = str(value)
     pairs = [pair.strip().partition("=") for pair in text.split(",")]
