@@ -160,6 +160,7 @@ MAY_IMPORT = {
         "metrics",
         "models",
         "pretrained",
+        "sampling",
         "storage",
         "torch_internals",
         "tracking",

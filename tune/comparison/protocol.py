@@ -15,9 +15,9 @@ from cbdm_scale.config.preset_file import may_hold, parse_yaml
 from cbdm_scale.config.presets import find_preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import canonical_name
-from cbdm_scale.sampling.options import Strengths
 from cbdm_scale.storage.checks import (
     Length,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -79,7 +79,7 @@ class Phase:
     """Compute after which a network is looked at, in images of the control; the last is the
     budget."""
 
-    strengths: Strengths
+    strengths: Annotated[tuple[NonNegativeFloat, ...], Length()]
     """Of guidance."""
 
     rows: tuple[str, ...] = ()
