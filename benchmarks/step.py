@@ -1,6 +1,7 @@
 """Seconds per training step: DDPM, CBDM, CBDM with reg_share 0.25, and CBDM the obvious way.
 
     python -m benchmarks.step [--repetitions 30] [--threads 2] [--raw FILE]
+    python -m benchmarks.step --terms --channels 32     DDPM with each further term instead
 
 One process, one network (the paper's U-Net, 100 classes, 32 px), one batch size; every variant
 takes one step in turn, in an order shuffled anew each repetition. Ours are the functions that
@@ -16,11 +17,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.timing import Bench, arguments, table
+from cbdm_scale.config.presets import FURTHER
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
+from cbdm_scale.losses.coral import PROJECTION_WIDTH
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
@@ -41,6 +45,13 @@ OURS: dict[str, LossConfig] = {
     "CBDM": LossConfig(name="cbdm"),
     "CBDM, reg_share 0.25": LossConfig(name="cbdm", reg_share=0.25),
 }
+
+TERMS: dict[str, LossConfig] = {
+    DDPM: OURS[DDPM],
+    "CBDM": OURS["CBDM"],
+    **{row: LossConfig(name="ddpm", **options) for row, options in FURTHER.items()},
+}
+"""What DDPM costs with the further terms of the presets."""
 
 
 def new_net(channels: int = 128) -> torch.nn.Module:
@@ -99,9 +110,13 @@ def gradient_step(
     return step
 
 
-def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """The step of the train loop under each loss. All share one network and its moments."""
-    net = new_net()
+def our_steps(
+    args: argparse.Namespace, losses: dict[str, LossConfig]
+) -> dict[str, Callable[[], None]]:
+    """The step of the train loop under each loss, on one network and its moments."""
+    net = new_net(args.channels)
+    if any(config.coral for config in losses.values()):
+        add_projection(net, PROJECTION_WIDTH)
     if args.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, HALFLIFE)
@@ -118,7 +133,7 @@ def our_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
         return step
 
-    return {name: make(config) for name, config in OURS.items()}
+    return {name: make(config) for name, config in losses.items()}
 
 
 def obvious_step(
@@ -169,6 +184,8 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--channels", type=int, default=128, help="of our network; paper: 128")
+    parser.add_argument("--terms", action="store_true", help="DDPM with each further term")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument(
         "--channels-last",
@@ -184,10 +201,13 @@ def main() -> None:
         batch_size=args.batch_size,
         **{"precision of ours": args.precision, "channels_last of ours": args.channels_last},
     )
-    variants = {**our_steps(args), OBVIOUS: obvious_step(args.batch_size)}
+    variants = our_steps(args, TERMS if args.terms else OURS)
+    if not args.terms:
+        variants[OBVIOUS] = obvious_step(args.batch_size)
     for step in [*variants.values()] * 2:  # first steps allocate
         step()
-    bench.finish(table(bench.compare(variants), over=[DDPM], under=[OBVIOUS]))
+    under = [] if args.terms else [OBVIOUS]
+    bench.finish(table(bench.compare(variants), over=[DDPM], under=under))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,15 @@ import pytest
 import torch
 from network_tools import num_parameters
 
-from cbdm_scale.config.presets import LABEL_SETS, ORIGINS, PRESETS, preset, preset_for
+from cbdm_scale.config.presets import (
+    FURTHER,
+    LABEL_SETS,
+    ORIGINS,
+    PRESETS,
+    preset,
+    preset_for,
+)
+from cbdm_scale.losses.options import FURTHER as TERMS
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.models.spec import NetworkSpec
@@ -259,3 +267,22 @@ def test_a_row_that_is_not_there_names_those_that_are():
         ValueError, match=r"preset \(big\) is no preset of digits_lt.*cbdm, ddpm"
     ):
         preset("digits_lt", "big")
+
+
+@pytest.mark.parametrize("row", FURTHER)
+def test_a_row_of_a_further_term_is_ddpm_with_it_on_any_data(row):
+    for make in (
+        lambda name: preset("digits_lt", name),
+        lambda name: preset("imagenet-lt", name),
+        lambda name: preset_for("mine", name, 48, "dit"),
+    ):
+        config, plain = make(row), make("ddpm")
+        on = {name: value for name, value in vars(config.loss).items() if name in TERMS}
+        assert {name: value for name, value in on.items() if value} == FURTHER[row]
+        loss = replace(config.loss, **{name: type(value)(0) for name, value in on.items()})
+        model = plain.model if row != "two_mask" else replace(plain.model, dropout=0.1)
+        assert replace(config, preset="ddpm", loss=loss) == replace(plain, model=model)
+
+
+def test_every_further_term_is_in_a_row():
+    assert {"tcfg", *(term for row in FURTHER.values() for term in row)} == set(TERMS)

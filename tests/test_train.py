@@ -252,6 +252,21 @@ def test_numbers_follow_from_configuration_and_data(grey_root):
     assert numbers["checkpoint megabytes"] == pytest.approx(numbers["parameters"] * 16e-6, 1e-3)
 
 
+def test_terms_that_see_the_batch_say_how_many_images_see_each_other(grey_root):
+    plain = replace(preset("cifar10_lt", "t2h"), name="mine")
+    loss, train = replace(plain.loss, coral=0.5), replace(plain.train, micro_batch=24)
+    for config, words, at_once in (
+        (plain, "t2h", 64 // plain.cluster.ranks),
+        (replace(plain, loss=loss, train=train), "t2h and coral", 24),
+    ):
+        numbers = describe(config, read_manifest(grey_root, "cifar10_lt"))
+        assert numbers[f"images that {words} see at once"] == at_once
+    plain = preset("cifar10_lt", "two_mask")
+    assert not any(
+        "see at once" in n for n in describe(plain, read_manifest(grey_root, "cifar10_lt"))
+    )
+
+
 def test_help_names_the_options(tmp_path):
     found = subprocess.run(
         [sys.executable, "-m", "cbdm_scale.train", "--help"],

@@ -63,6 +63,8 @@ def test_every_row_has_what_the_space_names(row):
         ("loss.label_power=train,sqrt,bal", "loss.label_power", Choice((0.0, 0.5, 1.0))),
         ("loss.p-uncond=0.1,0.2", "loss.p_uncond", Choice((0.1, 0.2))),
         ("loss.gamma", "loss.gamma", Range(0.0625, 1.0, log=True)),
+        ("loss.delta-fm", "loss.delta_fm", Range(0.01, 0.2, log=True)),
+        ("loss.coral", "loss.coral", Range(0.1, 2, log=True)),
     ],
 )
 def test_a_dimension_reads_as_it_is_written(word, option, expected):

@@ -81,6 +81,15 @@ AROUND = {
 }
 """Searched when --space names them: from the row's value, divided by so much, to so many
 times it, logarithmic."""
+TERMS: dict[str, Dimension] = {
+    "loss.delta_fm": Range(0.01, 0.2, log=True),
+    "loss.two_mask": Range(0.2, 5, log=True),
+    "loss.ccua_align": Range(0.05, 2, log=True),
+    "loss.ccua_contrast": Range(0.05, 2, log=True),
+    "loss.coral": Range(0.1, 2, log=True),
+    "loss.dispersive": Range(0.05, 1, log=True),
+}
+"""Searched when --space names them: weights around those of their papers, in whatever row."""
 WORDS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 """Label distributions by name, for loss.label_power."""
 
@@ -116,12 +125,13 @@ def fixed(words: Sequence[str]) -> dict[str, float]:
 
 def usual(option: str, base: Config) -> Dimension:
     """The range that an option has without being given one."""
-    if option in SPACE:
-        return SPACE[option]
+    usual = SPACE | TERMS
+    if option in usual:
+        return usual[option]
     if option not in AROUND:
         raise ValueError(
             f"space: {option} has no usual range. Give it one, such as {option}=0.1:1, or "
-            f"choose from {', '.join([*SPACE, *AROUND])}."
+            f"choose from {', '.join([*usual, *AROUND])}."
         )
     value, factor = base.flat()[option], AROUND[option]
     return Range(value / factor, value * factor, log=True)

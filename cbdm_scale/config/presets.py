@@ -7,7 +7,7 @@ reports of it: FID, F_8, recall, IS and, where the table has it, F_1/8.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from cbdm_scale.config.paper import digits, edm, paper, small
 from cbdm_scale.config.schema import Config
@@ -102,6 +102,28 @@ PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
     ("digits_lt", "cbdm_edm"): partial(digits, "cbdm_edm"),
 }
 
+FURTHER: dict[str, dict[str, Any]] = {
+    "delta_fm": {"delta_fm": 0.05},
+    "t2h": {"t2h": True},
+    "two_mask": {"two_mask": 1.0},
+    "ccua": {"ccua_align": 1.0, "ccua_contrast": 1.0},
+    "coral": {"coral": 0.5},
+    "dispersive": {"dispersive": 0.25},
+}
+"""Rows in no table of the paper: ddpm with terms of others, as these have them for a U-Net."""
+
+Rows = dict[str, Callable[[], Config]]
+
+
+def with_further(rows: Rows) -> Rows:
+    """The rows of a data set, and the ``FURTHER`` ones of its row ddpm."""
+
+    def make(name: str) -> Config:
+        plain = rows["ddpm"]()
+        return replace(plain, preset=name, loss=replace(plain.loss, **FURTHER[name]))
+
+    return rows | {name: partial(make, name) for name in FURTHER}
+
 
 @dataclass(frozen=True)
 class PublishedSet:
@@ -156,20 +178,24 @@ def on_backbone(config: Config, backbone: str, size: int) -> Config:
     if backbone in ("", config.backbone):
         return config
     model = fitted(backbone_config(backbone), size)
+    if config.loss.two_mask and not model.dropout:  # it compares masks
+        model = replace(model, dropout=config.model.dropout)
     return replace(config, backbone=cast(BackboneName, backbone), model=model)
 
 
 def preset_for(dataset: str, name: str, size: int, backbone: str = "") -> Config:
     """A preset for a data set that is in no table, of images of size x size pixels.
 
-    cbdm and ddpm are the paper's for CIFAR, small the one for CPUs, their networks
-    ``fitted`` to the images.
+    cbdm and ddpm are the paper's for CIFAR, small the one for CPUs, the ``FURTHER`` ones ddpm
+    with another term, their networks ``fitted`` to the images.
     """
-    presets: dict[str, Callable[[], Config]] = {
-        "cbdm": partial(paper, dataset, "cbdm", "cbdm", 48, 1.0),
-        "ddpm": partial(paper, dataset, "ddpm", "ddpm", 64, 0.8),
-        "small": partial(small, dataset),
-    }
+    presets = with_further(
+        {
+            "cbdm": partial(paper, dataset, "cbdm", "cbdm", 48, 1.0),
+            "ddpm": partial(paper, dataset, "ddpm", "ddpm", 64, 0.8),
+            "small": partial(small, dataset),
+        }
+    )
     if name not in presets:
         raise ValueError(
             f"preset ({name}) is no preset of {dataset}. Choose from: {', '.join(presets)}."
@@ -185,16 +211,17 @@ def preset(dataset: str, name: str = "cbdm", backbone: str = "") -> Config:
     ValueError names the data sets, or the data set's presets, or the networks.
     """
     published = canonical_name(dataset)
-    names = [preset_name for d, preset_name in PRESETS if d == published]
-    if not names:
+    rows = {preset_name: make for (d, preset_name), make in PRESETS.items() if d == published}
+    if not rows:
         known = ", ".join(sorted({d for d, _ in PRESETS}))
         raise ValueError(f"dataset ({dataset}) is not known. Choose from: {known}.")
-    if name not in names:
+    rows = with_further(rows)
+    if name not in rows:
         raise ValueError(
-            f"preset ({name}) is no preset of {published}. Choose from: {', '.join(names)}."
+            f"preset ({name}) is no preset of {published}. Choose from: {', '.join(rows)}."
         )
     size = PUBLISHED[published].image_size
-    return on_backbone(PRESETS[published, name](), backbone, size)
+    return on_backbone(rows[name](), backbone, size)
 
 
 def find_preset(dataset: str, name: str, root: str, backbone: str = "") -> Config:

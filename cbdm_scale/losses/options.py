@@ -18,6 +18,9 @@ FURTHER = (
 )
 """Terms that any objective may have besides: each is the option that turns it on."""
 
+CONTRASTS = ("delta_fm", "t2h", "ccua_contrast", "coral", "dispersive")
+"""Of these the ones whose value for an image depends on the others of its micro-batch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -110,6 +113,11 @@ class LossConfig:
         regulariser = self.reg_share if self.regularises else 0
         unlabelled = bool(self.tcfg or self.ccua_align or self.ccua_contrast)
         return 1 + regulariser + unlabelled + self.tcfg + bool(self.two_mask)
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """Its terms that see an image beside the others of its micro-batch on one worker."""
+        return tuple(term for term in CONTRASTS if getattr(self, term))
 
     @property
     def max_guidance(self) -> float:

@@ -81,12 +81,17 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
     net, train_images = build(network_spec(config, images)), images.num_images("train")
     parameters = sum(p.numel() for p in net.parameters())
-    batch = config.train.batch_size
+    batch, share = (
+        config.train.batch_size,
+        per_rank(config.train.batch_size, config.cluster.ranks),
+    )
+    at_once = min(config.train.micro_batch or share, share)
     later = [
         f"resample_power {part.power:g} and balanced_fraction {part.balanced_fraction:g} "
         f"from image {part.start:,} on"
         for part in config.exposure[1:]
     ]
+    seen = config.loss.contrasts
     return {
         "run": Storage(config.cluster.storage).child(config.run_name).url,
         "parameters": parameters,
@@ -95,9 +100,10 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
         "steps per epoch": train_images / batch,
         "epochs": config.train.total_images / train_images,
         "steps": -(-config.train.total_images // batch),
-        "images per worker and step": per_rank(config.train.batch_size, config.cluster.ranks),
+        "images per worker and step": share,
         "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
         **({"exposure": "; ".join(later)} if later else {}),
+        **({f"images that {' and '.join(seen)} see at once": at_once} if seen else {}),
     }
 
 
