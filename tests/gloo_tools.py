@@ -27,6 +27,11 @@ from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.options import TrainConfig
 
 JOIN_S = 240
+FORKSERVER = multiprocessing.get_context("forkserver")
+"""Of all tests in this process: what a rank uses is loaded once, and not by every rank."""
+FORKSERVER.set_forkserver_preload(
+    ["torch.distributed", "torch._dynamo", "pandas", "cbdm_scale.runs.worker"]
+)
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,9 @@ def run_in_turn(rank: int, jobs: list[Job], folder: Path) -> None:
 
 def launch(jobs: list[Job], folder: Path) -> list[int]:
     """Run the jobs in turn on as many processes as the largest needs; their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "cbdm_scale.runs.worker"])
     folder.mkdir()
     ranks = range(max(job.ranks for job in jobs))
-    processes = [context.Process(target=run_in_turn, args=(r, jobs, folder)) for r in ranks]
+    processes = [FORKSERVER.Process(target=run_in_turn, args=(r, jobs, folder)) for r in ranks]
     for process in processes:
         process.start()
     try:

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import signal
 import time
@@ -6,6 +5,7 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from gloo_tools import FORKSERVER
 from training_tools import TinyNet
 
 from cbdm_scale.training.distributed import DistributedWorld, OneProcess
@@ -84,11 +84,9 @@ def rank_main(case, rank, meeting, said):
 
 def meet(case, folder):
     """What each rank says in the end; a rank that can say nothing is not in it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "cbdm_scale.training.distributed"])
-    said = context.Queue()
+    said = FORKSERVER.Queue()
     ranks = [
-        context.Process(target=rank_main, args=(case, r, folder / "meeting", said))
+        FORKSERVER.Process(target=rank_main, args=(case, r, folder / "meeting", said))
         for r in range(2)
     ]
     for process in ranks:
@@ -137,9 +135,10 @@ def hear(rank, meeting, said):
 
 
 def test_ranks_get_the_tensors_of_rank_0_in_their_own_layout(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    said = context.SimpleQueue()
-    ranks = [context.Process(target=hear, args=(r, tmp_path / "meeting", said)) for r in (0, 1)]
+    said = FORKSERVER.SimpleQueue()
+    ranks = [
+        FORKSERVER.Process(target=hear, args=(r, tmp_path / "meeting", said)) for r in (0, 1)
+    ]
     for process in ranks:
         process.start()
     heard = sorted(said.get() for _ in ranks)

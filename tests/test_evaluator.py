@@ -1,6 +1,5 @@
 """Scores are summed share by share: the same bits from three ranks and from one process."""
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from gloo_tools import Job, launch, tiny_config
+from gloo_tools import FORKSERVER, Job, launch, tiny_config
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.groups import class_groups
@@ -47,9 +46,7 @@ def test_three_ranks_sum_to_the_bits_of_one_process(tmp_path: Path, monkeypatch)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     a, b, c = (values(rank) for rank in range(RANKS))
     assert not torch.equal(a + b + c, a + (b + c)), "or the order could not show"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "cbdm_scale.runs.worker"])
-    ranks = [context.Process(target=one_rank, args=(r, tmp_path)) for r in range(RANKS)]
+    ranks = [FORKSERVER.Process(target=one_rank, args=(r, tmp_path)) for r in range(RANKS)]
     for process in ranks:
         process.start()
     for process in ranks:
