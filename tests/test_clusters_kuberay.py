@@ -32,7 +32,8 @@ def schemas():
         pytest.skip("KubeRay's definitions are not here: CBDM_KUBERAY_CRDS=FOLDER names them")
     found = {}
     for kind in FILES:
-        definition = yaml.safe_load((folder / f"ray.io_{kind.lower()}s.yaml").read_text())
+        text = (folder / f"ray.io_{kind.lower()}s.yaml").read_text()
+        definition = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         for version in definition["spec"]["versions"]:
             if version["name"] == "v1":
                 found[kind] = version["schema"]["openAPIV3Schema"]

@@ -1,8 +1,10 @@
 """The denoiser as a program of torch.export: it computes the same, alone, and is no pickle."""
 
+import io
 import subprocess
 import sys
 import zipfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,10 @@ from torch import nn
 
 from cbdm_scale.export import main
 from cbdm_scale.models.options import DiTConfig, SongConfig, ViTConfig
-from cbdm_scale.pretrained import export_program as program
 from cbdm_scale.pretrained.export_program import (
+    TOLERANCE,
     Denoiser,
     check_program,
-    examples,
     write_program,
 )
 from cbdm_scale.pretrained.loading import load_pretrained
@@ -36,12 +37,23 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, digits_root: str
+) -> tuple[str, Path, str]:
+    """A run, the folder that it was exported to, and what the command printed. Read only."""
+    folder, said = tmp_path_factory.mktemp("exported"), io.StringIO()
+    run, to = make_run(folder / "runs", digits_root, row="tcfg"), folder / "out"
+    with redirect_stdout(said):
+        assert main(["--run", run, "--out", str(to), "--program"]) == 0
+    return run, to, said.getvalue()
+
+
 def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
-    tmp_path: Path, digits_root: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, exported: tuple[str, Path, str]
 ) -> None:
-    run, to = make_run(tmp_path / "runs", digits_root, row="tcfg"), tmp_path / "out"
-    assert main(["--run", run, "--out", str(to), "--program"]) == 0
-    assert "checked: read back, it differs by" in capsys.readouterr().out
+    run, to, printed = exported
+    assert "checked: read back, it differs by" in printed
     words = [sys.executable, "-c", ALONE, str(to / "denoiser.pt2"), str(tmp_path / "found")]
     subprocess.run(words, check=True, cwd=tmp_path, timeout=120)
     y, t = torch.tensor([3, 10]), torch.tensor([0, 999])
@@ -83,21 +95,15 @@ def test_every_backbone_becomes_a_program(tmp_path: Path, digits_root: str, name
 
 
 def test_a_program_that_computes_something_else_is_refused(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[str, Path, str],
 ) -> None:
-    pretrained = load_pretrained(run)
+    pretrained, file = load_pretrained(exported[0]), exported[1] / "denoiser.pt2"
     denoiser = Denoiser(pretrained.build(), pretrained).eval()
-    batch = torch.export.Dim("batch", min=1, max=program.MOST)
-    example = examples(denoiser, pretrained, 3)
-    made = torch.export.export(
-        denoiser, example, dynamic_shapes=tuple({0: batch} for _ in example)
-    )
-    torch.export.save(made, tmp_path / "p.pt2")
-    assert check_program(pretrained, denoiser, tmp_path / "p.pt2") < program.TOLERANCE
+    assert check_program(pretrained, denoiser, file) < TOLERANCE
     with torch.no_grad():
         next(denoiser.parameters()).add_(0.1)
     with pytest.raises(ValueError, match="computes something else than the network"):
-        check_program(pretrained, denoiser, tmp_path / "p.pt2")
+        check_program(pretrained, denoiser, file)
 
 
 def test_a_network_that_torch_cannot_follow_is_said_with_the_way_out(
