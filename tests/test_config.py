@@ -76,7 +76,8 @@ def test_an_identity_option_in_words_changes_the_name_too(option, value):
 
 IDENTITY = """
 dataset seed backbone init_labels init_sha256
-data.flip data.augment data.augment_p data.resample_power data.balanced_fraction
+data.flip data.augment data.augment_p data.jitter_rare
+data.resample_power data.balanced_fraction
 process diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 edm.sigma_data edm.p_mean edm.p_std
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout

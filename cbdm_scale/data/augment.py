@@ -1,4 +1,4 @@
-"""Augmentation: the mirrored image, ADA as EDM uses it, and DiffAug.
+"""Augmentation: the mirrored image, ADA as EDM uses it, DiffAug, and jitter of rare classes.
 
 It runs where images are decoded, on the CPU, a batch at a time and off the training thread, so
 that what a network is shown has the same bits for every device, number of workers and batch.
@@ -12,6 +12,7 @@ interleaved batches of 64.
 Shapes: n = images, C, H, W = image. Positions are pixel centres, x to the right, y down.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,14 +32,26 @@ class Augmentation:
     p: float = 0.12  # of each of ADA's transformations but the mirror
     flip: bool = False
     seed: int = 0
+    jitter: tuple[float, ...] = ()  # probability of `jitter` by label; () is never
 
-    def __call__(self, x0: Tensor, sample_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    @property
+    def is_mirror_alone(self) -> bool:
+        """Whether it does no more than mirror, which is left to the device."""
+        return self.name == "none" and not self.jitter
+
+    def __call__(
+        self, x0: Tensor, sample_ids: Tensor, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Images x0 (n, C, H, W) in [-1, 1] of sample_ids (n,), and ADA's nine numbers, (n, 9).
+        Jitter needs their labels y (n,).
 
         ADA describes to the network what was done, the mirror included; the others do not.
         """
         mirrored = self.mirrored(sample_ids)
         x0 = flip_where(mirrored, x0, -1)
+        if self.jitter:
+            assert y is not None, "jitter depends on the class"
+            x0 = transform(x0, draw_jitter(self.seed, sample_ids, torch.tensor(self.jitter)[y]))
         match self.name:
             case "ada":
                 a = draw_ada(self.seed, sample_ids, self.p, mirrored)
@@ -55,9 +68,17 @@ class Augmentation:
         return rng.uniform(self.seed, "flip", sample_ids).squeeze(1) < 0.5
 
 
-def augmentation(options: DataConfig, seed: int) -> Augmentation:
-    """What ``options`` do to every image of a run with this seed."""
-    return Augmentation(name=options.augment, p=options.augment_p, flip=options.flip, seed=seed)
+def augmentation(options: DataConfig, seed: int, counts: Sequence[int] = ()) -> Augmentation:
+    """What ``options`` do to every image of a run with this seed; counts (K,) are those of
+    the training set."""
+    m = options.jitter_rare
+    return Augmentation(
+        name=options.augment,
+        p=options.augment_p,
+        flip=options.flip,
+        seed=seed,
+        jitter=tuple(m / (m + n) for n in counts) if m else (),
+    )
 
 
 def flip_where(chosen: Tensor, x: Tensor, axis: int) -> Tensor:
@@ -198,8 +219,8 @@ def refinement(size: int) -> Tensor:
     """
     if size < LOBES:
         raise ValueError(
-            f"data.augment (ada) needs images of at least {LOBES} pixels a side, got {size}. "
-            "Try --data.augment none."
+            f"data.augment (ada) and data.jitter_rare need images of at least {LOBES} pixels a "
+            f"side, got {size}. Try --data.augment none --data.jitter-rare 0."
         )
     u = torch.arange(0.5, LOBES, dtype=torch.float64)
     taps = torch.sinc(u) * torch.sinc(u / LOBES)
@@ -209,6 +230,29 @@ def refinement(size: int) -> Tensor:
     between = wide.unfold(1, 2 * LOBES, 1) @ taps  # (size, size - 1)
     both = torch.stack([pixels[:, :-1], between], dim=-1).flatten(1)  # (size, 2 size - 2)
     return torch.cat([both, pixels[:, -1:]], dim=1).T
+
+
+# ----------------------------------------------------------------------------
+# Jitter of rare classes: a class of two images has two positions, which a network learns by
+# heart. It is given the positions between, as if the class had ``data.jitter_rare`` more.
+
+JITTER_SHIFT = 0.5
+"""One standard deviation, in units of ``SHIFT``: a sixteenth of the width or height."""
+JITTER_SIZE = 0.3
+"""One standard deviation, as a power of ``STEP``, of the scale and the stretch: some 4 %."""
+
+
+def draw_jitter(seed: int, sample_ids: Tensor, p: Tensor) -> Tensor:
+    """a_0 .. a_7 of small shifts, scales and stretches for sample_ids (n,), each with its
+    probability p (n,): (n, 8) float64, as ``draw_ada``'s, without mirror and rotation."""
+    coin, direction = rng.uniform(seed, "jitter/uniform", sample_ids, 2).unbind(1)
+    normal = rng.normal(seed, "jitter/normal", sample_ids, 4).double()
+    size, stretch, x, y = (normal * (coin < p).unsqueeze(1)).unbind(1)
+    none, angle = torch.zeros_like(size), (direction - 0.5) * 2 * torch.pi
+    size, stretch = JITTER_SIZE * size, JITTER_SIZE * stretch
+    angle = torch.where(stretch == 0, none, angle.double())
+    shift = JITTER_SHIFT * x, JITTER_SHIFT * y
+    return torch.stack([none, none, size, none, angle, stretch, *shift], dim=1)
 
 
 # ----------------------------------------------------------------------------

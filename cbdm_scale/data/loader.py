@@ -117,11 +117,11 @@ class PlannedImages:
             substitutions.append(Substitution(sample_id, label, str(error)))
             rows[place], pixels[place] = self._stand_in(sample_id)
         x, augment, mirrored = torch.from_numpy(pixels), None, None
-        if self.augmentation.name != "none":
-            x, augment = self.augmentation(to_model_range(x), sample_ids)
+        y, keys = index.labels[rows].astype(np.int64), index.keys(rows)
+        if not self.augmentation.is_mirror_alone:
+            x, augment = self.augmentation(to_model_range(x), sample_ids, torch.from_numpy(y))
         elif self.augmentation.flip:
             mirrored = self.augmentation.mirrored(sample_ids).numpy()
-        y, keys = index.labels[rows].astype(np.int64), index.keys(rows)
         found = tuple(substitutions)
         return Packed(x, y, sample_ids.numpy(), keys, found, augment, mirrored)
 

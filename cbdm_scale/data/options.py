@@ -37,6 +37,10 @@ class DataConfig:
     augment_p: UnitFloat = 0.12
     """Probability of each of ADA's transformations; `flip` keeps its own 1/2."""
 
+    jitter_rare: NonNegativeFloat = 0.0
+    """Small shifts and zooms of the rare classes' images, as if each class had so many more:
+    an image of a class of n is moved with probability jitter_rare / (jitter_rare + n)."""
+
     resample_power: Exposure = 1.0
     """Classes are sampled with probability counts ** power: 1 none, 0.5 SQRT-RS, 0 RS. It may
     change at shares of the run: 1,0.5@0.6 is 1, and from 0.6 of train.total_images on 0.5."""

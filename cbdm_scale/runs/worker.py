@@ -316,7 +316,8 @@ def make_inputs(
     open_at_once = max(8, plan.num_streams + 1)
     root, cache = config.data.root, open_cache(config.data)
     reader = ShardReader(root, config.dataset, index, max_open=open_at_once, cache=cache)
-    images = PlannedImages(reader, plan, augmentation(config.data, config.seed))
+    counts = manifest.counts["train"]
+    images = PlannedImages(reader, plan, augmentation(config.data, config.seed, counts))
     batches = load_batches(
         images,
         config.data,
@@ -325,8 +326,9 @@ def make_inputs(
         rank=world.rank,
         world_size=world.size,
     )
-    counts = torch.tensor(manifest.counts["train"])
-    loss, draw = build_loss(config.loss, process, counts, config.seed, config.train.batch_size)
+    loss, draw = build_loss(
+        config.loss, process, torch.tensor(counts), config.seed, config.train.batch_size
+    )
 
     def allowed_bad(planned: int) -> float:
         return config.data.max_bad * max(planned, plan.num_samples)
