@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from training_tools import BATCH, CONFIG, SEED, K, make_batch, make_callbacks, make_inputs
+from training_tools import (
+    BATCH,
+    CONFIG,
+    FURTHER,
+    SEED,
+    K,
+    make_batch,
+    make_callbacks,
+    make_inputs,
+)
 
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.devices import make_deterministic
@@ -35,6 +44,7 @@ OBJECTIVES = {
     "cbdm": LossConfig(),
     "cbdm, a quarter": LossConfig(reg_share=0.25),
     "tcfg": LossConfig(tcfg=True),
+    "further": FURTHER,
 }
 
 
@@ -108,7 +118,7 @@ def test_images_have_the_bits_of_the_cpu():
 @pytest.mark.parametrize("graph", ["off", "on"])
 @pytest.mark.parametrize(
     ("objective", "micro_batch"),
-    [("ddpm", 0), ("cbdm", 0), ("tcfg", 0), ("cbdm, a quarter", 4)],
+    [("ddpm", 0), ("cbdm", 0), ("tcfg", 0), ("further", 0), ("cbdm, a quarter", 4)],
 )
 def test_nothing_waits_for_the_gpu_between_reports(objective, graph, micro_batch):
     state, asked = gpu_state(), []

@@ -10,6 +10,7 @@ import torch
 from training_tools import (
     BATCH,
     CONFIG,
+    FURTHER,
     fresh_state,
     make_batch,
     make_batches,
@@ -73,6 +74,7 @@ OBJECTIVES = {
     "ddpm": LossConfig(name="ddpm"),
     "cbdm, half": LossConfig(reg_share=0.5),
     "tcfg": LossConfig(tcfg=True),
+    "further": FURTHER,
 }
 
 

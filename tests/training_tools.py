@@ -21,6 +21,16 @@ from cbdm_scale.training.transfer import Transfer
 
 K, BATCH, SEED = 3, 8, 5
 
+FURTHER = LossConfig(
+    name="ddpm",
+    delta_fm=0.05,
+    t2h=True,
+    two_mask=1.0,
+    ccua_align=1.0,
+    ccua_contrast=1.0,
+    dispersive=0.25,
+)
+"""All terms of others but CORAL, for which the network below has no projection."""
 CONFIG = TrainConfig(
     total_images=10 * BATCH,
     batch_size=BATCH,
@@ -42,8 +52,10 @@ class TinyNet(nn.Module):
         self.label = nn.Embedding(K + 1, width)
         self.last = nn.Conv2d(width, 1, 3, padding=1)
 
-    def forward(self, x, level, y, omega=None, augment=None):
-        return self.last((self.first(x) + self.label(y)[:, :, None, None]).tanh())
+    def forward(self, x, level, y, omega=None, augment=None, features=False):
+        h = (self.first(x) + self.label(y)[:, :, None, None]).tanh()
+        out = self.last(h)
+        return (out, h.flatten(2)) if features else out
 
 
 def fresh_state(width=4):

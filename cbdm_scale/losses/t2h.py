@@ -29,7 +29,9 @@ def posterior_draw(x0: Tensor, noise: Tensor, sigma: Tensor, u: Tensor) -> Tenso
     how = "donot_use_mm_for_euclid_dist"
     distance = torch.cdist(blurred, x0.flatten(1), compute_mode=how)  # (N, N)
     logits = -distance.double().square() / (2 * sigma.square().unsqueeze(1))
-    below = logits.softmax(1).cumsum(1) < u.unsqueeze(1)
+    # By a product, because a GPU's cumsum has no deterministic form.
+    upto = torch.ones_like(logits).triu()
+    below = logits.softmax(1) @ upto < u.unsqueeze(1)
     return below.sum(1).clamp_max(len(x0) - 1)
 
 
