@@ -42,6 +42,7 @@ class Coral:
 
     def values(self, predicted: Predicted) -> Values:
         """Their mean over all N images is the loss, times the share whose label was kept."""
+        assert predicted.projected, "the network lacks models.bottleneck.add_projection"
         draws, z = predicted.draws, predicted.projected[OWN]
         kept = ~draws.dropped
         apart, has_positive = supervised(z, predicted.y, kept, self.temperature)
