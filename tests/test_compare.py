@@ -196,8 +196,8 @@ def test_a_criterion_of_groups_is_the_same_score_of_each_group():
 
 
 def test_a_criterion_that_is_no_score_names_those_that_are(both):
-    with pytest.raises(ValueError, match=r"criterion \(fld\) is no score.*fid_few"):
-        chooser(both, {(48, 1.0): everywhere(0, 0)}, {"fld": 1.0}).report("one")
+    with pytest.raises(ValueError, match=r"criterion \(fids\) is no score.*fid_few"):
+        chooser(both, {(48, 1.0): everywhere(0, 0)}, {"fids": 1.0}).report("one")
 
 
 def report(fid):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cbdm_scale.data.groups import GROUPS, Group
 from tune.comparison.scores import Judge, Scores, average
-from tune.comparison.sets import HALVES, Features, joined
+from tune.comparison.sets import HALVES, Features
 
 Point = tuple[int, float]
 """Stop, in compute, and strength."""
@@ -111,8 +111,10 @@ class Chooser:
         """Of a half of the images at what was chosen."""
         if "all" in chosen.strengths:
             return self.scores[chosen.stop, chosen.strengths["all"]][half]
-        judge, inside = self.both[half], []
+        judge, union = self.both[half], None
         for group, omega in chosen.strengths.items():
             part = self.load((chosen.stop, omega)).half(half)
-            inside.append(part.take(judge.members(part.y, group)))  # type: ignore[arg-type]
-        return judge.scores(joined(inside))
+            mine = judge.members(part.y, group)  # type: ignore[arg-type]
+            union = part if union is None else union.replaced(mine, part)
+        assert union is not None, "there is a group"
+        return judge.scores(union)

@@ -22,6 +22,11 @@ COLUMNS = {
     "fid_many": "many",
     "fid_medium": "medium",
     "fid_few": "few",
+    "mind": "MIND",
+    "mind_few": "few",
+    "mind_worst": "worst class",
+    "fld": "FLD",
+    "fld_few": "few",
     "kept": "label kept",
     "kept_few": "few",
     "recall": "recall",
@@ -144,8 +149,8 @@ def interval_of(value: float | None) -> Interval | None:
 
 
 def digits_of(score: str) -> int:
-    """Decimals: of FID two, of shares three."""
-    return 2 if score.startswith("fid") else 3
+    """Decimals: of distances two, of shares three."""
+    return 2 if score.startswith(("fid", "mind", "fld")) else 3
 
 
 def cell(found: Interval | None, score: str) -> str:

@@ -122,8 +122,9 @@ def _features(config: Config, split: str) -> FeatureSet:
 def _judges(judging: Judging) -> tuple[Judge, Judge]:
     config = judging.config
     counts = read_manifest(config.data.root, config.dataset).counts["train"]
-    real, train = (_labelled(_features(config, split)) for split in ("eval", "train"))
-    return judges(real, train, counts)
+    real, train = (_features(config, split) for split in ("eval", "train"))
+    unseen = ~torch.isin(real.hashes, train.hashes)
+    return judges(_labelled(real), _labelled(train), counts, unseen)
 
 
 def _labelled(found: FeatureSet) -> Features:

@@ -1,7 +1,8 @@
 """The scores of half a set of generated images against half of the real ones.
 
-FID, label kept, recall (k = 5) and copies of training images, over all classes and by group.
-Lower is better for FID and copies, higher for the others. Shapes: N = images, D = features.
+FID, MIND, FLD, label kept, recall (k = 5) and copies of training images, over all classes and
+by group; MIND of single classes as their mean and the worst. Lower is better but for label kept
+and recall. Shapes: N = images, D = features, K = classes.
 """
 
 from collections.abc import Sequence
@@ -11,17 +12,15 @@ from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group, class_groups
 from cbdm_scale.metrics.fid import Reference
+from cbdm_scale.metrics.fld import MIN_HELD_OUT, LikelihoodOf, standard_of
 from cbdm_scale.metrics.memorisation import memorisation
 from cbdm_scale.metrics.options import K_NEAREST
 from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 from tune.comparison.sets import HALVES, Features
 
-VERSION = 1
+VERSION = 2
 """Goes up when a score is added or changes: what was computed before is then computed again."""
-METRICS = {"fid": "FID", "kept": "label kept", "recall": "recall", "copies": "copies"}
-"""Of all classes; with _many, _medium, _few of a group."""
-HIGHER = ("kept", "recall")
-"""Of these more is better."""
 
 Scores = dict[str, float]
 
@@ -39,44 +38,100 @@ def halves_of(labels: Tensor) -> tuple[Tensor, Tensor]:
 class Judge:
     """Half of the real images, and all training images, prepared once."""
 
-    def __init__(self, real: Features, train: Features, counts: Sequence[int]):
-        """counts (K,) of the training set, which decide the groups."""
+    def __init__(
+        self,
+        real: Features,
+        train: Features,
+        counts: Sequence[int],
+        unseen: Tensor | None = None,
+    ):
+        """counts (K,) of the training set, which decide the groups.
+
+        unseen (N,) bool: the real images that are no training images; None: all of them.
+        """
         self.real, self.train, self.counts = real, train, counts
+        self.unseen = torch.ones(len(real.y), dtype=torch.bool) if unseen is None else unseen
         self.groups = class_groups(counts)
         self.reference = Reference(real.x, real.y, counts)
+        self.standard = standard_of(real.x)
+        self._sliced: dict[Group | int | None, SlicedTo] = {}
+        self._likelihood: dict[Group | None, LikelihoodOf | None] = {}
 
-    def members(self, y: Tensor, group: Group | None) -> Tensor:
-        """Which labels (N,) are in a group; None: all."""
+    def members(self, y: Tensor, group: Group | int | None) -> Tensor:
+        """Which labels (N,) are in a group, or of a class; None: all."""
+        if isinstance(group, int):
+            return y == group
         return torch.tensor([group in (None, g) for g in self.groups])[y]
-
-    def fid(self, fake: Features, group: Group | None) -> float:
-        """FID of the images of a group."""
-        return self.reference.to(group)(fake.x[self.members(fake.y, group)])
 
     def scores(self, fake: Features) -> Scores:
         """Every score; no key for one that cannot be had of so few images."""
-        found: Scores = {}
-        copied = memorisation(self.train.x, self.train.y, fake.x, fake.y, self.counts)
-        copies = {one.group: one.copies for one in copied.groups}
+        found = self.copies(fake)
         for group in (None, *GROUPS):
-            end = f"_{group}" if group else ""
             mine = fake.take(self.members(fake.y, group))
-            theirs = self.real.take(self.members(self.real.y, group))
-            if min(len(mine.y), len(theirs.y)) >= 2:
-                found[f"fid{end}"] = self.fid(fake, group)
-            if len(mine.y) and (mine.seen >= 0).all():
-                found[f"kept{end}"] = (mine.seen == mine.y).double().mean().item()
-            if min(len(mine.y), len(theirs.y)) > K_NEAREST:
-                found[f"recall{end}"] = manifold_scores(theirs.x, mine.x).recall
-            copy = copies.get(group)
-            if copy is not None:
-                found[f"copies{end}"] = copy
+            if len(mine.y):
+                end = f"_{group}" if group else ""
+                found |= {f"{name}{end}": v for name, v in self._of_group(mine, group).items()}
+        classes = [self._mind(fake, c) for c in range(len(self.counts))]
+        if known := [value for value in classes if value is not None]:
+            found["mind_mean"] = sum(known) / len(known)
+            found["mind_worst"] = max(known)
         return found
 
+    def copies(self, fake: Features) -> Scores:
+        """Shares of copies of training images."""
+        copied = memorisation(self.train.x, self.train.y, fake.x, fake.y, self.counts)
+        return {
+            f"copies_{one.group}" if one.group else "copies": one.copies
+            for one in copied.groups
+            if one.copies is not None
+        }
 
-def judges(real: Features, train: Features, counts: Sequence[int]) -> tuple[Judge, Judge]:
-    """One for each half of the real images."""
-    first, second = (Judge(real.take(rows), train, counts) for rows in halves_of(real.y))
+    def _of_group(self, mine: Features, group: Group | None) -> Scores:
+        """Of the generated images of a group, or of all."""
+        found: Scores = {}
+        theirs = self.real.take(self.members(self.real.y, group))
+        if (mine.seen >= 0).all():
+            found["kept"] = (mine.seen == mine.y).double().mean().item()
+        if min(len(mine.y), len(theirs.y)) >= 2:
+            found["fid"] = self.reference.to(group)(mine.x)
+        if min(len(mine.y), len(theirs.y)) > K_NEAREST:
+            found["recall"] = manifold_scores(theirs.x, mine.x).recall
+        likelihood = self._likelihood_of(group)
+        if likelihood and len(mine.y) >= 2:
+            found["fld"] = likelihood(mine.x)[0]
+        mind = self._mind(mine, group)
+        return found if mind is None else found | {"mind": mind}
+
+    def _mind(self, fake: Features, group: Group | int | None) -> float | None:
+        """MIND of the images of a group or class; None of fewer than two on a side."""
+        theirs = self.real.x[self.members(self.real.y, group)]
+        mine = fake.x[self.members(fake.y, group)]
+        if min(len(theirs), len(mine)) < 2:
+            return None
+        if group not in self._sliced:
+            self._sliced[group] = SlicedTo(theirs)
+        return self._sliced[group](mine)
+
+    def _likelihood_of(self, group: Group | None) -> LikelihoodOf | None:
+        """FLD to a group's images; None where too few of them are no training images."""
+        if group not in self._likelihood:
+            train = self.train.x[self.members(self.train.y, group)]
+            held_out = self.real.x[self.members(self.real.y, group) & self.unseen]
+            enough = len(train) >= 1 and len(held_out) >= MIN_HELD_OUT
+            self._likelihood[group] = (
+                LikelihoodOf(train, held_out, self.standard) if enough else None
+            )
+        return self._likelihood[group]
+
+
+def judges(
+    real: Features, train: Features, counts: Sequence[int], unseen: Tensor | None = None
+) -> tuple[Judge, Judge]:
+    """One for each half of the real images; ``unseen`` as of ``Judge``."""
+    new = torch.ones(len(real.y), dtype=torch.bool) if unseen is None else unseen
+    first, second = (
+        Judge(real.take(rows), train, counts, new[rows]) for rows in halves_of(real.y)
+    )
     return first, second
 
 
@@ -84,14 +139,14 @@ def floor_and_chance(both: tuple[Judge, Judge], num_images: int) -> tuple[Scores
     """What real images get, and what they get under labels that are shuffled.
 
     One half of the real images against the other, class by class in turn as generated ones, at
-    most ``num_images``; the two ways averaged. With shuffled labels images are real and classes
-    are told by nobody.
+    most ``num_images``; the two ways averaged. Copies are looked for among those that are no
+    training images. With shuffled labels images are real and classes are told by nobody.
     """
     generator = torch.Generator().manual_seed(0)
     real, shuffled = [], []
     for judge, other in (both, both[::-1]):
         drawn = balanced(other.real, num_images, len(judge.counts))
-        real.append(judge.scores(drawn))
+        real.append(judge.scores(drawn) | judge.copies(other.real.take(other.unseen)))
         mixed = drawn.y[torch.randperm(len(drawn.y), generator=generator)]
         shuffled.append(judge.scores(Features(drawn.x, mixed, drawn.seen)))
     return average(real), average(shuffled)

@@ -9,7 +9,6 @@ of the images have noise of their own, which is the same for all methods of one 
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,10 +49,10 @@ class Features:
         size = len(self.y) // HALVES
         return self.take(torch.arange(number * size, (number + 1) * size))
 
-
-def joined(parts: Sequence[Features]) -> Features:
-    """One set after the other."""
-    return Features(*(torch.cat([getattr(f, n) for f in parts]) for n in ("x", "y", "seen")))
+    def replaced(self, rows: Tensor, other: "Features") -> "Features":
+        """With some of the images (N,) bool from another set of the same labels."""
+        x = torch.where(rows[:, None], other.x, self.x)
+        return Features(x, self.y, torch.where(rows, other.seen, self.seen))
 
 
 def set_name(images: int, omega: float, key: str) -> str:
