@@ -33,7 +33,7 @@ recognition  a classifier on real and generated images (Table 4)
 runs         a run's folder, its checkpoints, one rank of it, launching it, listing runs
 
 The commands: train, sample, evaluate, export, classify, preflight, runs. Beside the package:
-data_prep writes the shards, tune searches.
+data_prep writes the shards, tune searches and compares.
 """
 
 __version__ = "0.1.0"

@@ -1,5 +1,7 @@
 """The search for tau, the probability of dropped labels and the label distribution.
 
+compare.py and comparison/ compare methods at equal compute; the rest is the search's:
+
 search_tau.py    the command
 run.py           a search from its first check to its results
 options.py       options; space.py: what is searched, in which ranges

@@ -33,7 +33,7 @@ from cbdm_scale.storage.remote import Store, StoreError, open_url
 FORMAT_VERSION = 1
 PUBLISHED = (
     *("digits_lt", "cifar10_lt", "cifar100_lt", "cifar10", "cifar100"),
-    *("imagenet_lt", "cub200", "celeba5"),
+    *("imagenet_lt", "cub200", "celeba5", "photos16"),
 )
 """Data sets that have a reader of their own; any other name is a user's."""
 SIZES_LOOKED_AT = 16

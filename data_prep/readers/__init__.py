@@ -1,6 +1,7 @@
 """Which reader makes which data set, and which options mean something to it.
 
-digits; cifar (through pickles); synthetic; long_tail (of any balanced source)
+digits; cifar (through pickles); photos (of cifar); synthetic
+long_tail (of any balanced source)
 images (any file as pixels), keys, classes <- listing (files that a list names)
     <- imagenet, cub, celeba, folder (through class_folders or label_tables)
 foreign_shards <- samples <- foreign_tars, copies (of tars far away)
@@ -96,6 +97,12 @@ DATASETS = {
         read="cifar:read_cifar",
         needs=CIFAR100_FOLDER,
         takes=("imbalance", "profile", "allow_changed"),
+    ),
+    "photos16": Dataset(
+        about="CIFAR-10 at 16 pixels, 500 down to 5 a class: small, for comparing methods",
+        read="photos:read_photos16",
+        needs=CIFAR10_FOLDER,
+        takes=("allow_changed",),
     ),
     "cifar10": Dataset(
         about="CIFAR-10, whole",

@@ -15,6 +15,7 @@ from tune.comparison.sets import HALVES, Features
 
 Point = tuple[int, float]
 """Stop, in compute, and strength."""
+Grid = dict[Point, Scores]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Chooser:
     ):
         """load: reads a set. scores: of each half of each set."""
         self.load, self.scores, self.both, self.criterion = load, scores, both, criterion
+
+    @property
+    def grid(self) -> Grid:
+        """Every point with its scores, both halves averaged."""
+        return {point: average(halves) for point, halves in self.scores.items()}
 
     def report(self, guidance: Literal["one", "by_group"]) -> Report:
         """Choose on each half, and report on the other."""

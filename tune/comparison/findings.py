@@ -6,13 +6,14 @@ Intervals are of 95 %, by Student's t over seeds. Differences are taken seed by 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.storage.folder import Storage
 from tune.analysis import mean_interval
-from tune.comparison.choice import Report
+from tune.comparison.choice import Grid, Report
 from tune.comparison.network_job import NetworkJob
 from tune.comparison.protocol import Protocol
 from tune.comparison.scores import Scores
@@ -35,6 +36,8 @@ COLUMNS = {
     "copies_few": "few",
 }
 """Of the table; findings.json has every score."""
+HIGHER = tuple(f"{s}{g}" for s in ("kept", "recall") for g in ("", *(f"_{g}" for g in GROUPS)))
+"""Scores of which more is better."""
 TABLE, FINDINGS = "table.md", "findings.json"
 BY_GROUP = ", by group"
 
@@ -47,6 +50,8 @@ class Line:
     row: str
     cost: float
     reports: dict[int, Report]
+    grid: dict[int, Grid] = field(default_factory=dict)
+    """By seed: every stop and strength with its scores, both halves averaged."""
 
     def values(self, score: str) -> dict[int, float]:
         """Of one score, the seeds that have it."""
@@ -95,8 +100,9 @@ def find(
         choosers = {job.config.seed: job.chooser(protocol.criterion) for job in mine}
         for variant in protocol.rows[row].variants if mine else ():
             reports = {seed: c.report(variant) for seed, c in sorted(choosers.items())}
+            grid = {seed: c.grid for seed, c in choosers.items()} if variant == "one" else {}
             name = row if variant == "one" else f"{row}{BY_GROUP}"
-            lines.append(Line(name, row, costs[row], reports))
+            lines.append(Line(name, row, costs[row], reports, grid))
     floor, chance = jobs[0].judging.floor_and_chance()
     return Findings(tuple(lines), floor, chance)
 
@@ -114,21 +120,9 @@ def make_table(findings: Findings) -> str:
     control, count = findings.control, len(findings.seeds)
     words = "seed" if count == 1 else "seeds"
     heads = ["", "cost", *COLUMNS.values(), "chosen: compute, strength"]
-    rows = [
-        [
-            line.name,
-            f"{line.cost:.2f}",
-            *(cell(line.mean(score), score) for score in COLUMNS),
-            chosen_words(line),
-        ]
-        for line in findings.lines
-    ]
-    for name, known in (("real images", findings.floor), ("labels shuffled", findings.chance)):
-        values = [cell(interval_of(known.get(score)), score) for score in COLUMNS]
-        rows.append([name, "", *values, ""])
     parts = [
         f"{count} {words}, mean ± half of the 95 % interval over seeds",
-        markdown(heads, rows),
+        markdown(heads, value_rows(findings)),
     ]
     others = [line for line in findings.lines if line is not control]
     if others and count > 1:
@@ -141,6 +135,23 @@ def make_table(findings: Findings) -> str:
             markdown(["", *COLUMNS.values()], differences),
         ]
     return "\n\n".join(parts)
+
+
+def value_rows(findings: Findings) -> list[list[str]]:
+    """A line a method at its best, then real images and shuffled labels."""
+    rows = [
+        [
+            line.name,
+            f"{line.cost:.2f}",
+            *(cell(line.mean(score), score) for score in COLUMNS),
+            chosen_words(line),
+        ]
+        for line in findings.lines
+    ]
+    for name, known in (("real images", findings.floor), ("labels shuffled", findings.chance)):
+        values = [cell(interval_of(known.get(score)), score) for score in COLUMNS]
+        rows.append([name, "", *values, ""])
+    return rows
 
 
 def interval_of(value: float | None) -> Interval | None:

@@ -27,13 +27,9 @@ from tune.comparison.judging import Judging
 from tune.comparison.network_job import NetworkJob, do_network
 from tune.comparison.networks import network_name
 from tune.comparison.options import CompareOptions
+from tune.comparison.page import PAGE, write_page
 from tune.comparison.processes import run_jobs
-from tune.comparison.protocol import (
-    Phase,
-    Protocol,
-    images_at,
-    with_rows,
-)
+from tune.comparison.protocol import Phase, PhaseName, Protocol, images_at, with_rows
 from tune.comparison.sets import HALVES
 
 COSTS = "costs.json"
@@ -45,6 +41,8 @@ class Plan:
 
     protocol: Protocol
     phase: Phase
+    name: PhaseName
+    """Of the phase."""
     folder: Storage
     """Of the comparison."""
     home: Storage
@@ -113,6 +111,7 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
     return Plan(
         protocol=protocol,
         phase=phase,
+        name=options.phase,
         folder=folder,
         home=home,
         manifest=manifest,
@@ -197,6 +196,11 @@ def _run(plan: Plan, jobs: Sequence[NetworkJob], costs: dict[str, float], parall
         if not reason and len(seed) == len(plan.configs):
             findings = find(plan.protocol, ended, costs)
             print(f"\n{write_findings(findings, plan.home)}\n", flush=True)
+    if ended:
+        write_page(
+            find(plan.protocol, ended, costs), plan.protocol, plan.phase, plan.name, plan.home
+        )
+        print(f"report  {plan.home.path(PAGE)}")
     if failed:
         print(f"{failed} networks failed; the same command goes on with them")
     return 1 if failed else 0
