@@ -28,8 +28,8 @@ def backward(
 ) -> Iterable[dict[str, Tensor]]:
     """Leave in every ``.grad`` the mean over all ranks; yields the terms of each micro-batch.
 
-    Micro-batches change nothing but memory: each adds its images' share of the mean, and the
-    ranks' gradients are averaged once, with the last.
+    Micro-batches change nothing but memory, unless a term compares images: each adds its
+    images' share of the mean, and the ranks' gradients are averaged once, with the last.
     """
     n = sum(len(part.y) for part in parts)
     for i, part in enumerate(parts):

@@ -239,7 +239,8 @@ def out_of_memory(error: Exception, config: TrainConfig, world: World) -> str:
     share = per_rank(config.batch_size, world.size)
     at_once = min(config.micro_batch or share, share)
     way_out = (
-        f"Try --train.micro-batch {at_once // 2}, which changes nothing but memory"
+        f"Try --train.micro-batch {at_once // 2}, which changes nothing but memory, and how "
+        "many images terms compare that compare images"
         if at_once > 1
         else "Try --train.precision bf16, or a smaller network"
     )
