@@ -2,16 +2,14 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray_tools
 import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
 from extractor_tools import load_extractor
-from sampling_tools import make_run, only_set
+from sampling_tools import only_set
 
 from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation.inputs import find_inputs
@@ -132,24 +130,6 @@ def test_too_few_images_are_no_crash(evaluated_copy, random_classifier, capsys, 
     assert evaluate(evaluated_copy, random_classifier, *more, *QUICK) == 0
     out = capsys.readouterr().out
     assert re.search(r"no precision, recall, density, coverage: .* more than 5 images", out)
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.timeout(600)
-def test_two_ray_workers_find_the_same_bytes_as_one_process(work: Path, tmp_path: Path):
-    noise = make_run(tmp_path / "runs", str(work / "shards"))
-    words = [sys.executable, "-m", "cbdm_scale.evaluate", "--run", noise, "--num-images", "60"]
-    found = []
-    for workers in ("0", "2"):
-        place = tmp_path / workers
-        more = ["--out", str(place), "--features", str(place / "features")]
-        pool = ["--cluster.workers", workers, "--cluster.cpus-per-worker", "0.9"]
-        assert "metrics" in ray_tools.run([*words, *more, *pool])
-        [metrics_file] = place.glob("*/metrics.json")
-        found.append(metrics_file.read_bytes())
-        shutil.rmtree(f"{noise}/samples")
-    assert found[0] == found[1]
 
 
 # ----------------------------------------------------------------------------

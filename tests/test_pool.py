@@ -1,6 +1,7 @@
 """Jobs on real Ray workers, which are really killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,3 +178,23 @@ def test_workers_kills_and_restarts_change_no_bit_of_a_set(work: Path, tmp_path:
     sets = [only_set(str(tmp_path / out)) for out in ("here", "one", "killed")]
     bytes_of = [s.read_bytes("images-240.npz") for s in sets]
     assert bytes_of[0] == bytes_of[1] == bytes_of[2]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_ray_workers_evaluate_to_the_bytes_of_one_process(
+    work: Path, tmp_path: Path
+) -> None:
+    noise = make_run(tmp_path / "runs", str(work / "shards"))
+    words = [sys.executable, "-m", "cbdm_scale.evaluate", "--run", noise, "--num-images", "60"]
+    found = []
+    for workers in ("0", "2"):
+        place = tmp_path / workers
+        more = ["--out", str(place), "--features", str(place / "features")]
+        pool = ["--cluster.workers", workers, "--cluster.cpus-per-worker", "0.9"]
+        assert "metrics" in run_command([*words, *more, *pool])
+        [metrics_file] = place.glob("*/metrics.json")
+        found.append(metrics_file.read_bytes())
+        shutil.rmtree(f"{noise}/samples")
+    assert found[0] == found[1]
