@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.pretrained.options import config_of
+from cbdm_scale.pretrained.options import GUIDE, config_of
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
 
@@ -26,7 +26,7 @@ COMMAND = Command(
     short={
         "network": ("run", "weights", "ema_sweep", "data.root", "track.uri"),
         "images": (
-            *("num_images", "guidance", "guidance_mode", "samples", "seed"),
+            *("num_images", "guidance", "guidance_mode", "guide", "samples", "seed"),
             *("sample.name", "sample.num_steps"),
         ),
         "numbers": ("extractor", "extractor_weights", "resize", "memorisation", "against"),
@@ -41,12 +41,16 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Ty
         argv, lambda typed: [usual(config_of(typed.get("run", "")), typed.get("samples", ""))]
     )
     pretrained = with_values(EvaluateOptions(), typed).load()
-    base = usual(pretrained.config, typed.get("samples", ""))
+    guided = not typed.keys().isdisjoint(GUIDE)
+    base = usual(pretrained.config, typed.get("samples", ""), guided)
     return absolute_places(with_values(base, typed)), pretrained, typed
 
 
-def usual(config: Config | None, samples: str) -> EvaluateOptions:
-    """The defaults for the network of a run, and for images that are there already."""
+def usual(config: Config | None, samples: str, guided: bool = False) -> EvaluateOptions:
+    """The defaults for the network of a run, and for images that are there already.
+
+    guided: by another network.
+    """
     if not config:
         return EvaluateOptions()
     known = config.eval.extractor != "none"
@@ -54,7 +58,7 @@ def usual(config: Config | None, samples: str) -> EvaluateOptions:
         samples=samples,
         num_images=0 if samples else config.eval.num_images,
         guidance=config.eval.guidance[: 1 if samples else None],
-        guidance_mode=config.eval.guidance_mode,
+        guidance_mode="cfg" if guided else config.eval.guidance_mode,
         extractor=config.eval.extractor if known else EvaluateOptions.extractor,
         extractor_weights=config.eval.extractor_weights,
         allow_weights=config.eval.allow_weights,
@@ -67,7 +71,7 @@ def usual(config: Config | None, samples: str) -> EvaluateOptions:
 
 OF_SAMPLE = (
     *("run", "weights", "resolution", "data.root", "track.uri", "guidance_mode", "precision"),
-    *("seed", "sample.name", "sample.num_steps", "sample.eta"),
+    *("seed", "sample.name", "sample.num_steps", "sample.eta", *GUIDE),
 )
 """Options that find the network and say how to sample from it, alike in both commands."""
 

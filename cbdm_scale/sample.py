@@ -14,7 +14,7 @@ from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.data.strength import Strength
-from cbdm_scale.pretrained.options import GenerationOptions, config_of
+from cbdm_scale.pretrained.options import GUIDE, GenerationOptions, config_of
 from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
@@ -58,7 +58,7 @@ COMMAND = Command(
     short={
         "network": ("run", "weights", "data.root", "track.uri"),
         "images": (
-            *("num_images", "guidance", "guidance_mode", "labels", "classes", "seed"),
+            *("num_images", "guidance", "guidance_mode", "guide", "labels", "classes", "seed"),
             *("sample.name", "sample.num_steps", "sample.eta"),
         ),
         "what is written": ("format", "out", "dataset"),
@@ -71,18 +71,19 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Type
     """The options, the network that decides their defaults, and what was typed."""
     typed = COMMAND.read(argv, lambda typed: [usual(config_of(typed.get("run", "")))])
     pretrained = with_values(SampleOptions(), typed).load()
-    options = absolute_places(with_values(usual(pretrained.config), typed))
+    guided = not typed.keys().isdisjoint(GUIDE)
+    options = absolute_places(with_values(usual(pretrained.config, guided), typed))
     return options, pretrained, typed
 
 
-def usual(config: Config | None) -> SampleOptions:
-    """The defaults for the network of a run."""
+def usual(config: Config | None, guided: bool = False) -> SampleOptions:
+    """The defaults for the network of a run; guided: by another network."""
     if not config:
         return SampleOptions()
     return SampleOptions(
         num_images=config.eval.num_images,
         guidance=config.eval.guidance[:1],
-        guidance_mode=config.eval.guidance_mode,
+        guidance_mode="cfg" if guided else config.eval.guidance_mode,
         seed=config.seed,
         chunk_size=config.eval.chunk_size,
         sample=config.sample,
@@ -94,6 +95,7 @@ def make_plan(
     pretrained: "PretrainedNetwork",
     real: Manifest | None,
     omega: Strength,
+    guide: "PretrainedNetwork | None" = None,
 ) -> "SetPlan":
     """Everything that decides the images; ValueError if options do not fit the network."""
     from cbdm_scale.generation.plan import plan_set
@@ -115,6 +117,7 @@ def make_plan(
         precision=options.precision,
         sample=options.sample,
         guidance_mode=options.guidance_mode,
+        guide=guide,
     )
 
 
@@ -179,6 +182,7 @@ def make_set(
     pretrained: "PretrainedNetwork",
     omega: Strength,
     typed: Typed,
+    guide: "PretrainedNetwork | None" = None,
 ) -> None:
     """Check, make one set, give it out, and say how it went."""
     from cbdm_scale.generation import export
@@ -187,15 +191,17 @@ def make_set(
     from cbdm_scale.pretrained.network import find_training_data
 
     real, root = find_training_data(pretrained, options.data.root)
-    plan = make_plan(options, pretrained, real, omega)
+    plan = make_plan(options, pretrained, real, omega, guide)
     out = Storage(options.out or pretrained.samples)
     out.check_writable()
     store = ChunkStore(out.child(plan.name), plan)
     store.write_plan()
     for note in pretrained.notes:
         print(note)
-    print(f"network  {pretrained.url}\nset      {store.folder.url}", flush=True)
-    made = make_missing(store, pretrained.weights, options.num_images, options.cluster)
+    by = f"guide    {guide.url}\n" if guide else ""
+    print(f"network  {pretrained.url}\n{by}set      {store.folder.url}", flush=True)
+    weights = pretrained.weights, guide.weights if guide else b""
+    made = make_missing(store, *weights, options.num_images, options.cluster)
     grid = f"grid-{options.num_images}.png"
     store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), real))
     place, following = give_out(store, options, pretrained, real, root, typed)
@@ -209,8 +215,9 @@ def make_set(
 def main(argv: Sequence[str]) -> int:
     """Make a set at every strength of guidance. The exit status."""
     options, pretrained, typed = parse(argv)
+    guide = options.load_guide(pretrained)
     for omega in options.guidance:
-        make_set(options, pretrained, omega, typed)
+        make_set(options, pretrained, omega, typed, guide)
     return 0
 
 

@@ -9,8 +9,8 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.sampling.generate import _solver
 from cbdm_scale.sampling.guidance import (
-    ClassifierFree,
     GuidanceInterval,
+    Guided,
     at_level,
     classifier_free,
     guide,
@@ -101,7 +101,7 @@ def test_the_samplers_save_it_and_the_interval_is_what_it_is_for_each_image(edm)
         return net(x, level, y, omega, augment) / 1e3
 
     @dataclass(frozen=True)
-    class Looking(ClassifierFree):
+    class Looking(Guided):
         def at_level(self, level):
             return self
 

@@ -43,6 +43,7 @@ def compute(inputs: Inputs) -> Evaluation:
                         counts,
                         omega=spec.omega,
                         guidance_mode=spec.guidance_mode,
+                        guide=spec.guide,
                         images=spec.url,
                         seed=options.seed,
                         reference=reference,
@@ -77,14 +78,13 @@ def compute(inputs: Inputs) -> Evaluation:
 
 
 def _make_sets(inputs: Inputs) -> None:
-    options = inputs.options
+    options, guide = inputs.options, inputs.guide
+    weights = inputs.pretrained.weights, guide.weights if guide else b""
     for spec in inputs.sets:
         if spec.store:
             print(f"set      {spec.url}", flush=True)
             spec.store.write_plan()
-            make_missing(
-                spec.store, inputs.pretrained.weights, options.num_images, options.cluster
-            )
+            make_missing(spec.store, *weights, options.num_images, options.cluster)
 
 
 def _real_features(inputs: Inputs) -> FeatureSet:

@@ -15,7 +15,6 @@ from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
-from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 
@@ -30,7 +29,10 @@ class ImageSetSpec:
     """A path or URL."""
 
     omega: Strength
-    guidance_mode: GuidanceMode
+    guidance_mode: str
+    """cfg, tcfg or autoguidance."""
+    guide: str
+    """Of autoguidance: checkpoint and weights; "" else."""
     fingerprint: str
     """Short word for everything that decides its images."""
 
@@ -50,6 +52,8 @@ class Inputs:
     """Data root."""
     recipe: Recipe
     sets: tuple[ImageSetSpec, ...]
+    guide: PretrainedNetwork | None
+    """Of autoguidance."""
 
     @property
     def key(self) -> str:
@@ -112,8 +116,11 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
         allow_weights=options.allow_weights,
         resize=options.resize,
     )
-    sets = _given(options, real) if options.samples else _planned(options, pretrained, real)
-    return Inputs(options, pretrained, real, root, recipe, sets)
+    guide = options.load_guide(pretrained)
+    sets = (
+        _given(options, real) if options.samples else _planned(options, pretrained, real, guide)
+    )
+    return Inputs(options, pretrained, real, root, recipe, sets, guide)
 
 
 def _with_dataset(options: EvaluateOptions, pretrained: PretrainedNetwork) -> PretrainedNetwork:
@@ -134,7 +141,10 @@ def _with_dataset(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Pr
 
 
 def _planned(
-    options: EvaluateOptions, pretrained: PretrainedNetwork, real: Manifest
+    options: EvaluateOptions,
+    pretrained: PretrainedNetwork,
+    real: Manifest,
+    guide: PretrainedNetwork | None,
 ) -> tuple[ImageSetSpec, ...]:
     """A set for each guidance strength, class by class in turn (Section 4.1)."""
     specs = []
@@ -153,23 +163,26 @@ def _planned(
             precision=options.precision,
             sample=options.sample,
             guidance_mode=options.guidance_mode,
+            guide=guide,
         )
         _check_shape(plan.shape, real, options.run)
         store = ChunkStore(Storage(pretrained.samples).child(plan.name), plan)
         images = SetImages(store, plan.chunks(options.num_images))
-        name, mode = f"{plan.name}-{options.num_images}", options.guidance_mode
-        specs.append(ImageSetSpec(store.folder.url, omega, mode, name, images, store))
+        name = f"{plan.name}-{options.num_images}"
+        by = plan.mode, plan.guided_by
+        specs.append(ImageSetSpec(store.folder.url, omega, *by, name, images, store))
     return tuple(specs)
 
 
 def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]:
     """The images that the user names."""
     where, number = options.samples, options.num_images
-    [omega], mode = options.omegas, options.guidance_mode
+    [omega], mode, guide = options.omegas, str(options.guidance_mode), ""
     images: Images
     if Storage(where).exists("set.json"):
         images = open_set(where, number)
-        omega, mode = images.store.plan.omega, images.store.plan.guidance_mode
+        plan = images.store.plan
+        omega, mode, guide = plan.omega, plan.mode, plan.guided_by
     else:
         try:
             images = open_images(where, real.class_names)
@@ -190,7 +203,7 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]
             f"{real.num_classes} classes. Number the classes as the data set does."
         )
     fingerprint = f"{images.fingerprint}-{images.count}-{omega}"
-    return (ImageSetSpec(where, omega, mode, fingerprint, images, None),)
+    return (ImageSetSpec(where, omega, mode, guide, fingerprint, images, None),)
 
 
 def _check_shape(shape: tuple[int, ...], real: Manifest, where: str) -> None:

@@ -54,6 +54,11 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
                 f"guidance names {len(self.omegas)} strengths, and samples ({self.samples}) is "
                 "one set. Give the one that it was made with."
             )
+        if self.samples and (self.guide or self.guide_weights):
+            raise ValueError(
+                f"samples ({self.samples}) are images that are there, and guide "
+                f"({self.guide or self.guide_weights}) makes others. Leave one of the two out."
+            )
         if self.ema_sweep and (self.samples or self.weights != "ema"):
             other = "samples" if self.samples else "weights"
             raise ValueError(

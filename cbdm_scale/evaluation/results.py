@@ -52,7 +52,7 @@ class SetResult:
 
     omega: Strength
     guidance_mode: str
-    """cfg, or tcfg where the network knows omega itself."""
+    """cfg, tcfg where the network knows omega itself, or autoguidance."""
 
     num_images: int
 
@@ -85,6 +85,9 @@ class SetResult:
     missing: tuple[Missing, ...] = ()
     examples: tuple[ClassExamples, ...] = ()
     """Images for the report, of a few classes, the most frequent first."""
+
+    guide: str = ""
+    """Of autoguidance: the guide's checkpoint and weights, 000000024000-ema."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -185,7 +188,7 @@ class Evaluation:
         if found.num_images != config.num_images:
             parts.append(f"{found.num_images}_images")
         if found.guidance_mode != config.guidance_mode:
-            parts.append(found.guidance_mode)
+            parts.append("-".join(filter(None, (found.guidance_mode, found.guide))))
         return tuple(parts)
 
 

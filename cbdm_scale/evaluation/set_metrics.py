@@ -82,6 +82,7 @@ def compute_metrics(
     *,
     omega: Strength,
     guidance_mode: str,
+    guide: str = "",
     images: str = "",
     seed: int = 0,
     reference: Reference | None = None,
@@ -92,7 +93,7 @@ def compute_metrics(
     training set. torch.OutOfMemoryError if the device has not the memory.
 
     ``train``: features of the training images, None where memorisation is not looked for.
-    ``omega``, ``guidance_mode``, ``images``: what the record says of the generated ones.
+    ``omega``, ``guidance_mode``, ``guide``, ``images``: what the record says of them.
     ``reference``: of ``real``, where several sets share it.
     ``step``: called after each of ``num_steps(len(counts))`` pieces of the work.
     """
@@ -132,6 +133,7 @@ def compute_metrics(
         images=images,
         omega=omega,
         guidance_mode=guidance_mode,
+        guide=guide,
         num_images=len(y),
         fid=fid,
         kid=kid,

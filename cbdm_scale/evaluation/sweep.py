@@ -46,6 +46,8 @@ def start(options: EvaluateOptions, pretrained: PretrainedNetwork, evaluate: Eva
     best = min(found, key=lambda weights: _fid_of(found[weights]).value)
     words = ["--run", pretrained.url, "--weights", best]
     words += ["--guidance", as_text(found[best].best.omega)]
+    words += ["--guide", options.guide] if options.guide else []
+    words += ["--guide-weights", options.guide_weights] if options.guide_weights else []
     words += ["--data.root", options.data.root] if options.data.root else []
     print(f"next     {prog_of('sample')} {shlex.join(words)}")
 

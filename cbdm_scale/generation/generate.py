@@ -21,6 +21,7 @@ from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.models.build import build
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.generate import Sampler
 
 
@@ -31,19 +32,28 @@ class ChunkMaker:
     plan: SetPlan
     weights: bytes
     """A safetensors file."""
+    guide_weights: bytes = b""
+    """Another, where the plan has a guide."""
 
     def __call__(self, device: torch.device) -> Callable[[Chunk], NDArray[np.uint8]]:
         """A function from a chunk to its images (n, C, H, W)."""
         plan = self.plan
-        trained = build(plan.network)
-        trained.load_state_dict(load(self.weights))
-        net = sampling_net(trained.to(device).eval(), device, plan.precision)
+        net, weak = self._net(plan.network, self.weights, device), None
+        if plan.guide:
+            weak = self._net(plan.guide.network, self.guide_weights, device)
         process = build_process(plan.noise, device)
 
         def make(chunk: Chunk) -> NDArray[np.uint8]:
-            return to_uint8(make_chunk(plan, net, process, chunk, device)).cpu().numpy()
+            x = make_chunk(plan, net, process, chunk, device, weak)
+            return to_uint8(x).cpu().numpy()
 
         return make
+
+    def _net(self, spec: NetworkSpec, weights: bytes, device: torch.device) -> Net:
+        """A network with its weights, as samplers call it."""
+        trained = build(spec)
+        trained.load_state_dict(load(weights))
+        return sampling_net(trained.to(device).eval(), device, self.plan.precision)
 
 
 def make_chunk(
@@ -52,10 +62,12 @@ def make_chunk(
     process: Process,
     chunk: Chunk,
     device: torch.device,
+    weak: Net | None = None,
 ) -> torch.Tensor:
     """The images of a chunk before they are quantised: (n, C, H, W) in [-1, 1].
 
-    ``net`` has the plan's precision (network.sampling_net).
+    ``net``, and ``weak`` where the plan has a guide, have the plan's precision
+    (network.sampling_net).
     """
     samples = torch.arange(*chunk)
     sampler = Sampler(
@@ -71,13 +83,17 @@ def make_chunk(
     omega = plan.omegas_of(y)
     if isinstance(omega, torch.Tensor):
         omega = omega.to(device)
-    return sampler.generate(net, samples.to(device), y.to(device), omega)
+    return sampler.generate(net, samples.to(device), y.to(device), omega, weak)
 
 
 def make_missing(
-    store: ChunkStore, weights: bytes, num_images: int, cluster: PoolConfig
+    store: ChunkStore,
+    weights: bytes,
+    guide_weights: bytes,
+    num_images: int,
+    cluster: PoolConfig,
 ) -> ProgressBar:
-    """Make the chunks that are not there yet; ``weights`` is a safetensors file.
+    """Make the chunks that are not there yet; weights are safetensors files, b"" of no guide.
 
     What comes back says how many images were made now, and how many a second.
     """
@@ -86,7 +102,7 @@ def make_missing(
     kept = num_images - total
     if kept:
         print(f"{kept:,} of {num_images:,} images are there already", flush=True)
-    maker = ChunkMaker(store.plan, weights)
+    maker = ChunkMaker(store.plan, weights, guide_weights)
     with ProgressBar(num_images, "images", start=kept) as progress:
         for chunk, images in run_jobs(maker, todo, cluster, progress.log):
             store.write(chunk, images)

@@ -10,7 +10,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,41 @@ POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 
 Chunk = tuple[int, int]
 """First image of a chunk, and the one after its last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideNetwork:
+    """The worse network that autoguidance moves away from."""
+
+    checkpoint: str
+    """For people, with the weights: 000000024000-ema."""
+    weights_sha256: str
+    network: NetworkSpec
+
+    @classmethod
+    def of(cls, guide: "Weights") -> "GuideNetwork":
+        """What a set remembers of it."""
+        about = guide.checkpoint, guide.weights_sha256, guide.spec
+        return cls(checkpoint=about[0], weights_sha256=about[1], network=about[2])
+
+
+class Weights(Protocol):
+    """A trained network to be such a guide; pretrained.network.PretrainedNetwork is one."""
+
+    @property
+    def checkpoint(self) -> str:
+        """A short name."""
+        ...
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of its safetensors file."""
+        ...
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """Its layers."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +92,8 @@ class SetPlan:
     guidance_mode: GuidanceMode = "cfg"
     strengths: tuple[float, ...] = ()
     """(K,) where ``omega`` differs from class to class; () where it is one number."""
+    guide: GuideNetwork | None = None
+    """Of autoguidance, in place of ``guidance_mode``."""
 
     @property
     def num_classes(self) -> int:
@@ -67,6 +104,16 @@ class SetPlan:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
         return self.network.image_shape
+
+    @property
+    def mode(self) -> str:
+        """cfg, tcfg or autoguidance."""
+        return "autoguidance" if self.guide else self.guidance_mode
+
+    @property
+    def guided_by(self) -> str:
+        """Checkpoint and weights of the guide; "" without one."""
+        return self.guide.checkpoint if self.guide else ""
 
     def labels_of(self, samples: Tensor) -> Tensor:
         """The label of every image, by its number in the set: (n,) int64."""
@@ -94,6 +141,10 @@ class SetPlan:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | parts))
         if not self.strengths:  # sets of older versions have none
             del plain["strengths"]
+        if self.guide is None:
+            del plain["guide"]
+        else:
+            plain["guide"]["network"] = json.loads(json.dumps(self.guide.network.to_dict()))
         return {"format_version": FORMAT_VERSION, **plain}
 
     @classmethod
@@ -103,6 +154,9 @@ class SetPlan:
             raise ValueError(f"format version {tree['format_version']}, not {FORMAT_VERSION}")
         plain = {k: v for k, v in tree.items() if k != "format_version"}
         plain["network"] = NetworkSpec.from_dict(tree["network"])
+        if guide := tree.get("guide"):
+            of_guide = NetworkSpec.from_dict(guide["network"])
+            plain["guide"] = structure(GuideNetwork, guide | {"network": of_guide}, "guide")
         found: SetPlan = structure(cls, plain, "")
         return found
 
@@ -113,15 +167,10 @@ class SetPlan:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         sampler = f"{self.sample.name}{self.sample.num_steps}"
         few = self.labels if len(self.classes) == self.num_classes else f"{self.labels}-some"
-        guide = "omega" if self.guidance_mode == "cfg" else "tcfg"
-        words = (
-            self.checkpoint,
-            sampler,
-            f"{guide}{as_name(self.omega)}",
-            few,
-            f"seed{self.seed}",
-        )
-        return "-".join([*words, digest])
+        mode = "omega" if self.guidance_mode == "cfg" else "tcfg"
+        mode = f"{self.guide.checkpoint}-auto" if self.guide else mode
+        strength = f"{mode}{as_name(self.omega)}"
+        return "-".join([self.checkpoint, sampler, strength, few, f"seed{self.seed}", digest])
 
 
 def plan_set(
@@ -142,6 +191,7 @@ def plan_set(
     classes: Sequence[Name] = (),
     class_names: Sequence[str] = (),
     guidance_mode: GuidanceMode = "cfg",
+    guide: Weights | None = None,
 ) -> SetPlan:
     """The plan of a set, checked: ValueError if options do not fit the network.
 
@@ -151,7 +201,8 @@ def plan_set(
     """
     strengths = _by_class(omega, counts, groups) if isinstance(omega, str) else ()
     largest = max(strengths) if isinstance(omega, str) else omega
-    check_trained("guidance_mode", guidance_mode, largest, network.omega_max)
+    if guide is None:
+        check_trained("guidance_mode", guidance_mode, largest, network.omega_max)
     sample.check_fits(noise.process, noise.schedule.num_steps)
     numbers = select_classes(classes, network.num_classes, class_names)
     return SetPlan(
@@ -169,6 +220,7 @@ def plan_set(
         precision=precision,
         guidance_mode=guidance_mode,
         strengths=strengths,
+        guide=GuideNetwork.of(guide) if guide else None,
     )
 
 

@@ -56,6 +56,10 @@ class NetworkOptions:
         )
 
 
+GUIDE = "guide", "guide_weights"
+"""Options of autoguidance."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions(NetworkOptions):
     """Which network, and how images are made with it: by default as its run says."""
@@ -67,6 +71,15 @@ class GenerationOptions(NetworkOptions):
 
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
+
+    guide: str = ""
+    """Autoguidance (Karras et al., 2024): e + omega (e - e_guide), both with the label, by a
+    worse network of the same data set. Images seen by an earlier checkpoint of the run, such as
+    24000, or what --run takes. "" is none."""
+
+    guide_weights: str = ""
+    """Which weights of the guide, as --weights; "" is ema. Alone, such as power:0.02: the
+    guide is a shorter average of the same checkpoint."""
 
     seed: int = 0
     """Every image's random numbers follow from the seed and its number in the set."""
@@ -84,6 +97,21 @@ class GenerationOptions(NetworkOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "guidance", parse_strengths("guidance", self.guidance))
+        if (self.guide or self.guide_weights) and self.guidance_mode == "tcfg":
+            raise ValueError(
+                f"guide ({self.guide or self.guide_weights}) and guidance_mode (tcfg) are two "
+                "ways of guidance. Leave one of them out."
+            )
+
+    def load_guide(self, pretrained: "PretrainedNetwork") -> "PretrainedNetwork | None":
+        """The guide, None where there is none; ValueError if it does not fit the network."""
+        if not (self.guide or self.guide_weights):
+            return None
+        from cbdm_scale.pretrained.guide import load_guide
+
+        return load_guide(
+            *(pretrained, self.guide, self.guide_weights or "ema"), tracking_uri=self.track.uri
+        )
 
 
 def config_of(run: str) -> Config | None:

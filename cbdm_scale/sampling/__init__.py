@@ -6,7 +6,7 @@ ddpm        ancestral sampling of DDPM, the paper's
 ddim        DDIM, a few deterministic steps
 dpm         DPM-Solver++(2M)
 heun        EDM's samplers
-guidance    classifier-free guidance, and TCFG's in one call
+guidance    classifier-free guidance, TCFG's in one call, autoguidance
 graphed     a network whose calls are replays of CUDA graphs
 generate    images by their numbers in a set, whoever makes them
 grid        pictures of samples

@@ -53,11 +53,13 @@ class Sampler:
     """Images that are made at a time."""
     guidance_mode: GuidanceMode = "cfg"
 
-    def generate(self, net: Net, samples: Tensor, y: Tensor, omega: Omega) -> Tensor:
+    def generate(
+        self, net: Net, samples: Tensor, y: Tensor, omega: Omega, weak: Net | None = None
+    ) -> Tensor:
         """Images number ``samples`` (n,) with labels y (n,): (n, C, H, W) float32 in [-1, 1].
 
         They are made on the device of ``samples``; omega is the strength of guidance, 0 none,
-        or (n,), one an image.
+        or (n,), one an image. ``weak``: the network that autoguidance moves away from.
         ValueError if the network's values are not finite.
         """
         assert samples.shape == y.shape, "one label for every sample"
@@ -67,7 +69,8 @@ class Sampler:
         for first in range(0, len(samples), size):
             here = slice(first, first + size)
             strength = omega[here] if isinstance(omega, Tensor) else omega
-            guided = guide(net, strength, self.null_label, interval, self.guidance_mode)
+            about = self.null_label, interval, self.guidance_mode, weak
+            guided = guide(net, strength, *about)
             normal = partial(_normal, self.seed, samples[here], shape)
             solver = _solver(config, self.process, partial(normal, "sample step"))
             images.append(_check_finite(solver(guided, normal("sample", 0), y[here])))

@@ -40,14 +40,16 @@ class GuidanceInterval:
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
-    """What ``classifier_free`` makes of a network: a ``denoiser.Net``."""
+class Guided:
+    """What ``classifier_free`` and ``autoguided`` make of a network: a ``denoiser.Net``."""
 
     net: Net
     strength: Omega
     null_label: int
     interval: GuidanceInterval | None
     """None: all levels."""
+    weak: Net | None = None
+    """The network to move away from; None: ``net`` without a label."""
 
     def at_level(self, level: Tensor) -> Net:
         """The network for calls at one level, (1,) on the CPU: guided or not, whole batches.
@@ -66,7 +68,21 @@ class ClassifierFree:
         omega: Tensor | None = None,
         augment: Tensor | None = None,
     ) -> Tensor:
-        """Everybody, and everybody again without a label, of any level each."""
+        """Both predictions of everybody, of any level each."""
+        if self.weak is None:
+            e, e_weak = self._with_and_without_label(x, level, y, omega, augment)
+        else:
+            e = self.net(x, level, y, omega, augment)
+            e_weak = self.weak(x, level, y, omega, augment).to(e.dtype)
+        push = _times(self.strength, e - e_weak)
+        if self.interval is not None:
+            push = torch.where(expand_as(self.interval.holds(level), x) > 0, push, 0.0)
+        return e + push
+
+    def _with_and_without_label(
+        self, x: Tensor, level: Tensor, y: Tensor, omega: Tensor | None, augment: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Everybody, and everybody again without a label, in one forward."""
         out = self.net(
             torch.cat([x, x]),
             torch.cat([level, level]),
@@ -75,10 +91,7 @@ class ClassifierFree:
             None if augment is None else torch.cat([augment, augment]),
         )
         e, e_null = out.chunk(2)
-        push = _times(self.strength, e - e_null)
-        if self.interval is not None:
-            push = torch.where(expand_as(self.interval.holds(level), x) > 0, push, 0.0)
-        return e + push
+        return e, e_null
 
 
 def _times(strength: Omega, push: Tensor) -> Tensor:
@@ -105,14 +118,38 @@ def classifier_free(
     lies outside the interval (None: all levels) are not guided; samplers, whose images share a
     level, save the second half there (``at_level``).
     """
-    if interval is not None and interval.is_everything:
-        interval = None
-    return net if _is_none(omega) else ClassifierFree(net, omega, null_label, interval)
+    return net if _is_none(omega) else Guided(net, omega, null_label, _narrow(interval))
+
+
+def autoguided(
+    net: Net,
+    weak: Net,
+    omega: Omega,
+    null_label: int,
+    interval: GuidanceInterval | None = None,
+) -> Net:
+    """Push the prediction away from that of a worse network (Karras et al., 2024, Section 3).
+
+        e + omega (e - e_weak)
+
+    Both with the label: what the worse network lacks is added, not what the label adds, so the
+    images of a class keep their variety. ``weak`` is a smaller network, one of less training or
+    of a shorter average, of the same process. omega = 0 is the network itself; the paper's w is
+    1 + omega. Outside the interval ``weak`` is not asked by the samplers.
+    """
+    if _is_none(omega):
+        return net
+    return Guided(net, omega, null_label, _narrow(interval), weak)
+
+
+def _narrow(interval: GuidanceInterval | None) -> GuidanceInterval | None:
+    """None where it holds at all levels."""
+    return None if interval is None or interval.is_everything else interval
 
 
 def at_level(net: Net, level: Tensor) -> Net:
     """What a sampler calls at a level, (1,) on the CPU, that is all its images'."""
-    return net.at_level(level) if isinstance(net, ClassifierFree) else net
+    return net.at_level(level) if isinstance(net, Guided) else net
 
 
 def trained(
@@ -149,8 +186,14 @@ def guide(
     null_label: int,
     interval: GuidanceInterval | None = None,
     mode: GuidanceMode = "cfg",
+    weak: Net | None = None,
 ) -> Net:
-    """The network guided with strength omega, by two predictions (cfg) or one (tcfg)."""
+    """The network guided with strength omega, by two predictions (cfg) or one (tcfg).
+
+    ``weak``: by this worse network instead, whatever the mode.
+    """
+    if weak is not None:
+        return autoguided(net, weak, omega, null_label, interval)
     match mode:
         case "cfg":
             return classifier_free(net, omega, null_label, interval)
