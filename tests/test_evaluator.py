@@ -88,12 +88,16 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
     assert list(found) == [24, 48]
     recalls = [one.recall for one in found[48].sets]
     assert len(recalls) == 2 and min(recalls) > 0.5, "rows that nobody filled are far off"
+    copies = {row.group: row for row in found[48].sets[0].memorisation}
+    assert copies[None].num_images == 20 and copies["few"].num_images == 6
+    held = {row.group: row for row in found[48].held_out_copies}
+    assert 5 < held[None].num_images < 20, "real images that were trained on are left out"
     run.remove("evaluation")
     cpu, quiet = torch.device("cpu"), lambda word: None
     evaluate_alone(cpu, 24, quiet, config=config, run=run, num_shares=RANKS, log=quiet)
     one = files_of(run)
-    assert len(one) == 2
-    assert all(three[name] == data for name, data in one.items()), "and the real images' sums"
+    assert len(one) == 3
+    assert all(three[name] == data for name, data in one.items()), "and sums of the real images"
 
 
 def tiny_net(x, level, y, omega=None, augment=None):
@@ -154,8 +158,13 @@ class Second(OneProcess):
 def test_only_rank_0_takes_the_roots_of_matrices(monkeypatch):
     """Of no images there are none: who tried would raise."""
     scores = GroupScores(("many", "medium", "few"), 4)
-    monkeypatch.setattr(Evaluator, "real", lambda self: scores)
-    monkeypatch.setattr(Evaluator, "_total", lambda self, count, num_stored: scores)
+    references = SimpleNamespace(
+        load=lambda: None,
+        real=lambda: scores,
+        total=lambda count, num_stored: scores,
+        copies=lambda fake: (),
+    )
+    monkeypatch.setattr(Evaluator, "references", references, raising=False)
     config = replace(Config(), eval=EvalConfig(extractor="none"))
     manifest = SimpleNamespace(counts={"train": [9, 5, 1]}, groups=scores.groups)
     for world in (OneProcess(), Second()):

@@ -1,8 +1,16 @@
 """Which checkpoint is the best, and when the tail counts as being lost."""
 
+from dataclasses import replace
+
 import pytest
 
-from cbdm_scale.evaluation.history import ScorePoint, best_point, check_best_by, tail_warning
+from cbdm_scale.evaluation.history import (
+    ScorePoint,
+    best_point,
+    check_best_by,
+    end_of_patience,
+    tail_warning,
+)
 
 
 def points(fids, tails):
@@ -54,6 +62,39 @@ def test_the_best_is_the_lowest_by_the_score_asked_for_and_the_earliest_of_equal
     assert best_point(points([9, 8], [None, 3]), "fid_few").num_seen == 200
     assert best_point(points([9], [None]), "fid_few") is None
     assert best_point([], "fid") is None
+
+
+@pytest.mark.parametrize(
+    "scores, patience, best, last",
+    [
+        ([9, 8, 8, 9], 2, 200, 400),
+        ([9, 8, 8, 7, 9], 2, None, None),  # it came in time
+        ([9, 8, 9, None, 9], 2, 200, 500),  # one without is passed over
+        ([9, 8, 9, 9, 1, 1], 2, 200, 400),  # what comes after takes nothing back
+        ([1, 2, 3], 3, None, None),
+        ([1, 2, 3], 0, None, None),
+        ([], 1, None, None),
+    ],
+)
+def test_a_run_ends_after_so_many_evaluations_in_a_row_without_a_lower_score(
+    scores, patience, best, last
+):
+    found = end_of_patience(points([0] * len(scores), scores), "fid_few", patience)
+    assert (found is None) == (best is None)
+    if found:
+        assert (found[0].num_seen, found[1].num_seen) == (best, last)
+
+
+def test_copies_beyond_chance_warn_when_two_evaluations_in_a_row_have_them():
+    some = points([9, 9, 9, 9], [5, 4, 3, 2])
+    marked = [
+        replace(p, scores=p.scores | {"copies_few": 0.3}, held_out_copies=0.1) for p in some
+    ]
+    assert tail_warning([*some[:3], marked[3]]) is None
+    assert tail_warning([some[0], marked[1], some[2], marked[3]]) is None
+    found = tail_warning([*some[:2], *marked[2:]])
+    assert found.kind == "copied" and found.lowest.num_seen == 400
+    assert tail_warning(points([9, 8, 7, 6], [20, 15, 17, 19])).kind == "lost"
 
 
 def test_a_score_that_could_never_be_had_is_refused_with_the_way_out():

@@ -62,6 +62,21 @@ def test_old_checkpoints_go_but_for_the_newest_and_the_best_and_a_dry_run_delete
     assert numbers(run) == [2_000, 4_000, 5_000]
 
 
+def test_the_best_for_the_few_stays_too_and_a_run_out_of_patience_has_ended(run, capsys):
+    for num_seen, few in ((1_000, 3.0), (2_000, 4.0), (3_000, 5.0), (4_000, 6.0)):
+        scores = {"fid": abs(num_seen - 2_000) / 100 + 1.5, "fid_few": few}
+        write_training_record(run, num_seen, {"1.0": scores})
+    about = run.read_json(RunDir.CONFIG)
+    about["train"] |= {"total_images": 9_000, "eval_at": [1_000, 2_000, 3_000, 4_000, 5_000]}
+    for patience, state in ((3, "ended"), (4, "stopped")):
+        about["train"]["patience"] = patience
+        run.write_json(RunDir.CONFIG, about)
+        main(words(run))
+        assert capsys.readouterr().out.splitlines()[1].split()[1] == state
+    assert main(words(run, "--keep-checkpoints", "1")) == 0
+    assert numbers(run) == [1_000, 2_000, 5_000]
+
+
 def test_a_run_that_is_being_trained_is_said_so_and_left_alone(run, capsys):
     began = psutil.Process().create_time()
     me = {"host": socket.gethostname(), "pid": os.getpid(), "started": began, "token": "x"}

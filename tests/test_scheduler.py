@@ -17,6 +17,7 @@ from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.records import METRICS, training_evaluations, training_home
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
+from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import NoTracker
@@ -106,8 +107,9 @@ def config_of(run, **options):
     )
 
 
-def make_scheduler(run, helper=None, **options):
+def make_scheduler(run, helper=None, patience=0, **options):
     config = config_of(run, **options)
+    config = replace(config, train=replace(config.train, patience=patience))
     manifest = read_manifest(config.data.root, config.dataset)
     world, book, said = OneProcess(), Book(), []
     evaluator = Evaluator(config, manifest, LinearSchedule(config.diffusion), world, run)
@@ -165,7 +167,8 @@ def test_one_at_a_time_in_order_while_training_goes_on(run):
         finish(scheduler)
     assert scheduler.background.began == [480, 960, 1440]
     assert [book.by_images[i]["eval/guidance_1/fid"] for i in SEEN[:3]] == [9, 8, 7]
-    assert [images for images, _ in book.best] == [480, 960, 1440]
+    assert book.best[::2] == [(i, ("newest", "best")) for i in SEEN[:3]]
+    assert book.best[1::2] == [(i, ("best-few",)) for i in SEEN[:3]]
 
 
 def test_what_waits_is_evaluated_or_is_best_is_not_dropped(run):
@@ -179,7 +182,7 @@ def test_what_waits_is_evaluated_or_is_best_is_not_dropped(run):
     assert len(RunDir(run).checkpoints()) == 4
     finish(scheduler)
     finish(scheduler)
-    assert scheduler.needed == {480}
+    assert scheduler.needed == {480, 1440}, "the best of all, and of the few"
 
 
 def test_without_room_the_training_workers_evaluate_and_always_does_not_ask(run):
@@ -204,7 +207,7 @@ def test_after_a_failure_the_training_workers_make_that_one_and_all_that_follow(
 
 
 def test_the_end_waits_for_the_one_under_way_and_makes_the_rest(run):
-    scheduler, book, _ = make_scheduler(run, Table(fids((1e-9, 1))))
+    scheduler, book, _ = make_scheduler(run, Table(fids((1e-9, 1e-9))))
     scheduler.due(480, None)
     scheduler.due(960, None)
     scheduler.end(1920, scheduler.evaluator.load(1920))
@@ -258,7 +261,8 @@ def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):
     scheduler, book, said = make_scheduler(run, Table({}))
     scheduler.begin(1440)
     assert scheduler.background.began == [1440], "and 1,920 is not reached yet"
-    assert scheduler.best.num_seen == 480 and book.best == [(480, ("newest", "best"))]
+    assert scheduler.best.num_seen == 480 and scheduler.best_few.num_seen == 960
+    assert book.best == [(480, ("newest", "best")), (960, ("best-few",))]
     assert list(book.by_images) == [480, 960], "logged again: the tracker drops what it has"
     assert said == []
 
@@ -301,8 +305,49 @@ def test_a_lost_tail_is_said_once_logged_and_remembered_at_the_end(run):
     assert warned == [None, None, 1, 1], "no chart where there is nothing to warn of"
     assert sum(line.startswith("warning: FID of the few") for line in said) == 1
     assert len(book.words) == 1 and "few classes rose from 9.0" in book.words[0]["tail_warning"]
-    [line] = scheduler.remarks()
-    assert line.endswith("them is " + run.path("checkpoints/000000000480"))
-    run.remove("checkpoints/000000000480")
-    [line] = scheduler.remarks()
-    assert line.endswith("was that of 480 images; --eval.best-by fid_few would have kept it")
+    few, tail = scheduler.remarks()
+    assert few == f"best-few {run.path('checkpoints/000000000480')} (fid_few 9.00)"
+    assert tail.startswith("tail     FID of the few classes rose from 9.0")
+
+
+def test_a_copied_tail_is_said_once_and_apart_from_a_lost_one(run):
+    """More near-copies than held-out images have by chance, twice in a row."""
+    scheduler, book, said = make_scheduler(run, Table({}))
+    shares = (0.05, 0.4), (0.5, 0.5), (0.5, 0.02)
+    for images, (copies, fid_few) in zip(SEEN, shares, strict=False):
+        record = training_record(images, {"1.0": {"fid": 9.0, "fid_few": fid_few}})
+        made = GroupMemorisation("few", 300, 0.4, copies)
+        held = GroupMemorisation("few", 300, 0.9, 0.04)
+        sets = (replace(record.sets[0], memorisation=(made,)),)
+        scheduler._record(images, replace(record, sets=sets, held_out_copies=(held,)))
+    warned = [line for line in said if line.startswith("warning: ")]
+    assert warned == [
+        "warning: training images of the few classes are being copied: 50.0% of the images "
+        "generated of them (at 1,440 images) lie as close to one as a copy does, 4.0% of real "
+        "ones that were not trained on"
+    ]
+    assert [book.by_images[i].get("eval/tail_warning") for i in SEEN[:3]] == [None, None, 1]
+
+
+def test_a_run_without_patience_left_says_so_once_and_again_when_it_is_resumed(run):
+    table = Table(fids((9, 9), (8, 8), (8, 9), (9, 9)))
+    scheduler, book, said = make_scheduler(run, table, patience=2)
+    for images in SEEN:
+        scheduler.due(images, None)
+        finish(scheduler)
+        assert bool(scheduler.ended) == (images == 1920)
+    words = (
+        "fid has not been below 8.00, that of 960 images, in 2 evaluations (train.patience), "
+        "the last at 1,920 images"
+    )
+    assert said[-1] == f"ended: {words}" and {"ended": words} in book.words
+    assert scheduler.remarks()[:2] == [
+        f"ended    {words}",
+        f"best     {run.path('checkpoints/000000000960')} (fid 8.00)",
+    ]
+    write(run, scheduler, table.scores | {2400: {"fid": 1.0}})
+    for patience, ended in ((2, True), (3, False), (0, False)):
+        scheduler, _, said = make_scheduler(run, Table({}), patience=patience)
+        scheduler.begin(2400)
+        assert bool(scheduler.ended) == ended
+        assert said == [f"ended: {words}. A larger --train.patience, or 0, goes on."] * ended

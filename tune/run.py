@@ -102,6 +102,8 @@ def trial_base(
         base,
         cluster=replace(base.cluster, storage=folder.child("trials").url),
         track=replace(base.track, uri=uri),
-        train=replace(base.train, eval_at=steps[:-1], eval_every=0, keep_checkpoints=keep),
+        train=replace(
+            base.train, patience=0, eval_at=steps[:-1], eval_every=0, keep_checkpoints=keep
+        ),
         eval=replace(base.eval, background="never"),
     )

@@ -113,7 +113,7 @@ def share_reference(config: Config, run: Storage) -> None:
         home = there.child(folder) if folder else there
         for name in home.list():
             target = name if folder else f"{RunDir.EVALUATION}/{name}"
-            if name.startswith("real-") and not here.exists(target):
+            if name.startswith(("real-", "train-")) and not here.exists(target):
                 here.write_bytes(target, home.read_bytes(name))
 
 

@@ -51,6 +51,7 @@ RUNTIME_OPTIONS = (
     "train.graph",
     "train.deterministic",
     "train.keep_checkpoints",
+    "train.patience",
     "train.max_bad_steps",
     "train.log_every",
     "train.save_every",
@@ -131,6 +132,13 @@ class Config:
             *(max(stated, default=0.0), self.loss.max_guidance),
         )
         _ = self.exposure  # ValueError where changes fall on one image
+        on_way = self.train.eval_every or self.train.eval_at
+        if self.train.patience and not (on_way and self.eval.extractor != "none"):
+            raise ValueError(
+                f"train.patience ({self.train.patience}) counts evaluations on the way, and "
+                "there are none. Give --train.eval-every and an --eval.extractor, or "
+                "--train.patience 0."
+            )
         for workers in range(self.cluster.fewest, self.cluster.ranks + 1):
             per_rank(self.train.batch_size, workers)
 

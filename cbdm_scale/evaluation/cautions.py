@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import wilson
+from cbdm_scale.metrics.memorisation import GroupMemorisation
 
 REFERENCE_TAG = "reference_warning"
 """Of a run in MLflow: what ``reference_warning`` says."""
@@ -95,6 +96,15 @@ def noise_warning(evaluation: Evaluation) -> str:
             "few places."
         )
     return ""
+
+
+def beyond_chance(made: GroupMemorisation, held: GroupMemorisation | None) -> bool:
+    """Whether generated images hold more near-copies than held-out real ones: 95 % intervals
+    apart. False where either share is not known."""
+    if made.copies is None or held is None or held.copies is None:
+        return False
+    low = wilson(made.copies, made.num_images).low
+    return low > wilson(held.copies, held.num_images).high
 
 
 def cautions(evaluation: Evaluation) -> tuple[str, ...]:

@@ -18,11 +18,8 @@ from torch import Tensor, nn
 
 from cbdm_scale.cluster import Log
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.cache import open_cache
-from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8
-from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.data.strength import Strength, as_text, class_strengths, in_order
 from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion.build import build_process
@@ -36,23 +33,21 @@ from cbdm_scale.evaluation.records import (
     training_home,
     write_evaluation,
 )
+from cbdm_scale.evaluation.references import References
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import group_result
 from cbdm_scale.generation.chunk_size import usual_chunk_size
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
-from cbdm_scale.metrics.groups import GroupScores, spread_rows
+from cbdm_scale.metrics.groups import GroupScores
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess, World, sum_in_order
-
-_REAL_CHUNK = 250
-"""Real images that are read and looked at together."""
+from cbdm_scale.training.distributed import OneProcess, World
 
 
 class Evaluator:
@@ -85,7 +80,9 @@ class Evaluator:
             folder = Storage(dataset_folder(config.data.root, config.dataset))
             recipe = recipe_of(config.eval, folder.url, folder.read_path)
             self.extractor = recipe.load(world.device)
-        self._real: GroupScores | None = None
+            self.references = References(
+                config, manifest, world, run, self.extractor, self.pace, self.num_shares
+            )
 
     def _sampling_net(self, net: nn.Module) -> Net:
         return sampling_net(net, self.world.device, self.config.train.precision)
@@ -142,71 +139,6 @@ class Evaluator:
         images = torch.cat([x for _, _, x in everybody])
         return grid_png(images, labels, order, self.manifest.class_names, counts)
 
-    def real(self) -> GroupScores:
-        """Scores of the eval split, computed once per data set and extractor."""
-        assert self.extractor is not None
-        if self._real is None:
-            root, name = self.config.data.root, self.config.dataset
-            index = open_index(root, name, "eval")
-            num_stored = min(index.num_samples, self.config.eval.recall_images)
-            stem = f"real-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
-            file = f"{RunDir.EVALUATION}/{stem}{f'-{num_stored}' if num_stored else ''}.bin"
-            self._real = self._scores(num_stored)
-            known = self.run.read_bytes(file) if self.run.exists(file) else None
-            if any(self.world.gather(known is None)):
-                reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
-                unit = "features of real images"
-                with self.pace.showing(index.num_samples, unit, measured=False):
-                    self._real = self._total(
-                        lambda share: self._real_scores(reader, index, share, num_stored),
-                        num_stored,
-                    )
-                if self.world.rank == 0:
-                    self.run.write_bytes(file, self._real.state().numpy().tobytes())
-            else:
-                assert known is not None
-                flat = torch.frombuffer(bytearray(known), dtype=torch.float64)
-                self._real.load(flat)
-        return self._real
-
-    def _scores(self, num_stored: int) -> GroupScores:
-        """Scores of no images yet, with room for the features of so many."""
-        assert self.extractor is not None
-        groups, device = self.manifest.groups, self.world.device
-        return GroupScores(groups, self.extractor.dim, num_stored, device)
-
-    def _real_scores(
-        self, reader: ShardReader, index: Index, share: int, num_stored: int
-    ) -> GroupScores:
-        """Scores of a share of the real images that metrics compare against.
-
-        num_stored: real images whose features are stored, spread over the split.
-        """
-        assert self.extractor is not None
-        scores = self._scores(num_stored)
-        for rows in chunks(index.num_samples, _REAL_CHUNK, share, self.num_shares):
-            pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
-            labels = torch.from_numpy(index.labels[rows.numpy()].copy())
-            place = spread_rows(rows, index.num_samples, num_stored)
-            scores.add(self.extractor(to_model_range(pixels)), labels, place)
-            self.pace.count(len(rows))
-        return scores
-
-    def _total(self, count: Callable[[int], GroupScores], num_stored: int) -> GroupScores:
-        """The sum of all shares' scores, the first with the second, then with the third, ...
-
-        num_stored: features in each.
-        """
-        world = self.world
-        with world.monitored_barrier():
-            mine = count(world.rank).state()
-            if world.size < self.num_shares:
-                for share in range(1, self.num_shares):
-                    mine = mine + count(share).state()
-        summed = self._scores(num_stored)
-        summed.load(sum_in_order(world, mine))
-        return summed
-
     @property
     def key(self) -> str:
         """Digest of what scores depend on besides the network: others do not compare."""
@@ -257,8 +189,8 @@ class Evaluator:
             extractor=self.config.eval.extractor,
             extractor_fingerprint=self.extractor.fingerprint if self.extractor else "",
             resize=self.config.eval.resize,
-            num_real=int(self.real().num_images.sum()),
-            held_out_copies=(),
+            num_real=int(self.references.real().num_images.sum()),
+            held_out_copies=self.references.held_out_copies(),
             sets=tuple(sets[omega] for omega in sorted(sets, key=in_order)),
             key=self.key,
             made_by="training",
@@ -277,14 +209,16 @@ class Evaluator:
 
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
-        real, found = self.real(), None
+        self.references.load()
+        real, found = self.references.real(), None
         with self.pace.showing(
             self.config.eval.num_images, f"images at omega {as_text(omega)}"
         ):
-            fake = self._total(count, num_stored)
+            fake = self.references.total(count, num_stored)
             with self.world.monitored_barrier():  # roots of matrices take a while
                 if self.world.rank == 0:
-                    found = group_result(real, fake, counts, omega, mode)
+                    copies = self.references.copies(fake)
+                    found = group_result(real, fake, counts, omega, mode, copies)
         result: SetResult = self.world.gather(found)[0]
         return result
 
@@ -295,7 +229,7 @@ class Evaluator:
         """
         assert self.extractor is not None
         options = self.config.eval
-        scores = self._scores(options.recall_images)
+        scores = self.references.empty(options.recall_images)
         every = torch.arange(options.num_images)
         made = self.generate(net, every, omega, share, self.num_shares)
         for numbers, labels, images in made:

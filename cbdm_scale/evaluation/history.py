@@ -1,6 +1,7 @@
-"""What follows from the evaluations of a run: the best checkpoint, and a tail that is lost.
+"""What follows from the evaluations of a run: its best checkpoints, a tail that is lost or
+copied, and whether it has run out of patience.
 
-Both follow from the evaluations alone, not from when they were made: a run that is killed and
+All follow from the evaluations alone, not from when they were made: a run that is killed and
 goes on, and one whose evaluations arrive late, come to the same.
 """
 
@@ -22,19 +23,34 @@ class ScorePoint:
 
     num_seen: int
     scores: dict[str, float]
+    held_out_copies: float | None = None
+    """Near-copies among held-out real images of the few classes, where those of the generated
+    ones (copies_few) are beyond it."""
 
 
 @dataclass(frozen=True)
 class TailWarning:
-    """The tail gets worse while the whole gets better."""
+    """The few classes are being lost: copied, or worse while the whole gets better."""
 
     lowest: ScorePoint
     """The evaluation with the lowest FID of the few classes."""
     now: ScorePoint
     """The newest one."""
 
+    @property
+    def kind(self) -> str:
+        """What is warned of, each once."""
+        return "lost" if self.now.held_out_copies is None else "copied"
+
     def __str__(self) -> str:
         a, b = self.lowest, self.now
+        if b.held_out_copies is not None:
+            return (
+                "training images of the few classes are being copied: "
+                f"{b.scores['copies_few']:.1%} of the images generated of them (at "
+                f"{b.num_seen:,} images) lie as close to one as a copy does, "
+                f"{b.held_out_copies:.1%} of real ones that were not trained on"
+            )
         return (
             f"FID of the few classes rose from {a.scores['fid_few']:.1f} (at {a.num_seen:,} "
             f"images) to {b.scores['fid_few']:.1f} (at {b.num_seen:,}), while FID fell from "
@@ -48,12 +64,40 @@ def best_point(points: Sequence[ScorePoint], by: BestBy) -> ScorePoint | None:
     return min(known, key=lambda p: (p.scores[by], p.num_seen), default=None)
 
 
-def tail_warning(points: Sequence[ScorePoint]) -> TailWarning | None:
-    """A warning if the last two evaluations both say that the tail is being lost.
+def end_of_patience(
+    points: Sequence[ScorePoint], by: BestBy, patience: int
+) -> tuple[ScorePoint, ScorePoint] | None:
+    """The best evaluation, and the one that ends a run: so many in a row were no better.
 
-    Each must have an FID of the few classes more than 5 % above the lowest so far, and an FID
-    of all classes below the one of that time. ``points`` in order of images.
+    What is evaluated later takes an end back no more. None while there is patience, and with a
+    patience of 0.
     """
+    best: ScorePoint | None = None
+    in_vain = 0
+    for point in points if patience else ():
+        if by not in point.scores:
+            continue
+        if best is None or point.scores[by] < best.scores[by]:
+            best, in_vain = point, 0
+            continue
+        in_vain += 1
+        if in_vain == patience:
+            return best, point
+    return None
+
+
+def tail_warning(points: Sequence[ScorePoint]) -> TailWarning | None:
+    """A warning if the last two evaluations both say that the tail is being copied, or lost.
+
+    Copied: each has more near-copies in the few classes than chance gives. Lost: each has an
+    FID of the few classes more than 5 % above the lowest so far, and an FID of all classes
+    below the one of that time. ``points`` in order of images.
+    """
+    last = points[-TAIL_PATIENCE:]
+    best = best_point(points, "fid_few")
+    copied = all(point.held_out_copies is not None for point in last)
+    if best and len(last) == TAIL_PATIENCE and copied:
+        return TailWarning(best, last[-1])
     known = [p for p in points if "fid" in p.scores and "fid_few" in p.scores]
     lowest = best_point(known, "fid_few")
     if lowest is None:

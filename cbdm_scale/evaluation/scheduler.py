@@ -16,9 +16,15 @@ from torch import nn
 from cbdm_scale.cluster import BackgroundWorker, Finished, Log
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.strength import as_key, as_text
-from cbdm_scale.evaluation.cautions import noise_warning
+from cbdm_scale.evaluation.cautions import beyond_chance, noise_warning
 from cbdm_scale.evaluation.evaluator import Evaluator
-from cbdm_scale.evaluation.history import ScorePoint, TailWarning, best_point, tail_warning
+from cbdm_scale.evaluation.history import (
+    ScorePoint,
+    TailWarning,
+    best_point,
+    end_of_patience,
+    tail_warning,
+)
 from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
 from cbdm_scale.storage.folder import Storage
@@ -54,9 +60,13 @@ class EvaluationScheduler:
         self.points: list[ScorePoint] = []
         self.waiting: deque[int] = deque()
         self.best: ScorePoint | None = None
+        self.best_few: ScorePoint | None = None
+        """The lowest FID of the few classes."""
         self.warning: TailWarning | None = None
-        self.warned = False
-        """Whether there has been a warning."""
+        self.warned: set[str] = set()
+        """Kinds of the warnings there have been."""
+        self.ended = ""
+        """Why the run ends before its last image; "" while it does not."""
         self.scores: Scores = {}
         self.final: Evaluation | None = None
 
@@ -74,6 +84,8 @@ class EvaluationScheduler:
                     self._log_metrics(one, found)
             self._choose_best()
             self.waiting.extend(self._unevaluated(num_seen))
+            if self.ended:
+                self.log(f"ended: {self.ended}. A larger --train.patience, or 0, goes on.")
         self._dispatch()
 
     def _unevaluated(self, num_seen: int) -> list[int]:
@@ -162,65 +174,96 @@ class EvaluationScheduler:
 
     def _record(self, num_seen: int, evaluation: Evaluation) -> None:
         """One more evaluation: log it, print it, and see which checkpoint is the best now."""
-        before, scores = self.warning, self._log_metrics(num_seen, evaluation).scores
+        warned, ended = set(self.warned), self.ended
+        scores = self._log_metrics(num_seen, evaluation).scores
         fid = f"FID {scores['fid']:.2f} at omega {as_text(self.omega)}"
         rest = " ".join(f"{k} {v:.2f}" for k, v in scores.items() if k != "fid")
         self.log(f"{num_seen:>9,} images | {fid} | {rest}")
-        if self.warning and not before:
+        if self.warning and self.warning.kind not in warned:
             self.log(f"warning: {self.warning}")
             self.tracker.tags({"tail_warning": str(self.warning)})
         self._choose_best()
+        if self.ended and not ended:
+            self.log(f"ended: {self.ended}")
+            self.tracker.tags({"ended": self.ended})
 
     def _log_metrics(self, num_seen: int, evaluation: Evaluation) -> ScorePoint:
         """Bring an evaluation to the tracker, which drops what it had before."""
-        point = ScorePoint(num_seen, evaluation.scores[as_key(self.omega)])
+        point = ScorePoint(
+            num_seen,
+            evaluation.scores[as_key(self.omega)],
+            self._copies_by_chance(evaluation),
+        )
         others = [p for p in self.points if p.num_seen != num_seen]
         self.points = sorted([*others, point], key=lambda p: p.num_seen)
-        warned, self.warning = self.warned, tail_warning(self.points)
-        self.warned = warned or self.warning is not None
+        self.warning = tail_warning(self.points)
+        if self.warning:
+            self.warned.add(self.warning.kind)
         metrics = evaluation.metrics(self.config.eval)
         if self.warned:  # a line at 0 would tell nobody anything
             metrics[metric_name("tail_warning")] = float(self.warning is not None)
         self.tracker.scalars(num_seen, metrics)
         return point
 
+    def _copies_by_chance(self, evaluation: Evaluation) -> float | None:
+        """Near-copies among held-out images of the few classes, if generated ones have more."""
+        (found,) = (one for one in evaluation.sets if one.omega == self.omega)
+        made = {row.group: row for row in found.memorisation}
+        held = {row.group: row for row in evaluation.held_out_copies}.get("few")
+        if held and "few" in made and beyond_chance(made["few"], held):
+            return held.copies
+        return None
+
     def _choose_best(self) -> None:
-        """The best checkpoint of those that are there, and its name in the tracker."""
+        """The best checkpoints of those that are there, their names in the tracker, and whether
+        the run ends for want of a better one."""
         names = set(RunDir(self.run).checkpoints())
         there = [p for p in self.points if RunDir.checkpoint(p.num_seen) in names]
-        best = best_point(there, self.config.eval.best_by)
-        if best and best != self.best:
-            where = self.run.path(RunDir.checkpoint(best.num_seen))
-            self.tracker.model(best.num_seen, where, ["newest", "best"])
-        self.best = best
+        by, patience = self.config.eval.best_by, self.config.train.patience
+        best, few = best_point(there, by), best_point(there, "fid_few")
+        for point, before, aliases in (
+            (best, self.best, ["newest", "best"]),
+            (few, self.best_few, ["best-few"]),
+        ):
+            if point and point != before:
+                where = self.run.path(RunDir.checkpoint(point.num_seen))
+                self.tracker.model(point.num_seen, where, aliases)
+        self.best, self.best_few = best, few
+        train = self.config.train
+        on_the_way = [p for p in self.points if is_eval_due(p.num_seen, train)]
+        if end := end_of_patience(on_the_way, by, patience):
+            lowest, last = end
+            self.ended = (
+                f"{by} has not been below {lowest.scores[by]:.2f}, that of "
+                f"{lowest.num_seen:,} images, in {patience} evaluations (train.patience), the "
+                f"last at {last.num_seen:,} images"
+            )
 
     def remarks(self) -> list[str]:
         """What the end of a run says of its checkpoints, a line each."""
         lines, by = [], self.config.eval.best_by
         if self.final and (words := noise_warning(self.final)):
             lines.append(f"warning  {words}")
-        if self.best and self.best.num_seen != self.points[-1].num_seen:
-            where = self.run.path(RunDir.checkpoint(self.best.num_seen))
-            lines.append(f"best     {where} ({by} {self.best.scores[by]:.2f})")
+        if self.ended:
+            lines.append(f"ended    {self.ended}")
+        for title, point, score in (
+            ("best", self.best, by),
+            ("best-few", self.best_few, "fid_few"),
+        ):
+            if point and point.num_seen != self.points[-1].num_seen:
+                where = self.run.path(RunDir.checkpoint(point.num_seen))
+                lines.append(f"{title:<8} {where} ({score} {point.scores[score]:.2f})")
         if self.warning:
-            lowest = self.warning.lowest.num_seen
-            name = RunDir.checkpoint(lowest)
-            if name in RunDir(self.run).checkpoints():
-                words = f"is {self.run.path(name)}"
-            else:
-                words = (
-                    f"was that of {lowest:,} images; --eval.best-by fid_few would have kept it"
-                )
-            lines.append(f"tail     {self.warning}; the best checkpoint for them {words}")
+            lines.append(f"tail     {self.warning}")
         return lines
 
     @property
     def needed(self) -> set[int]:
-        """Checkpoints that must stay: the best, and those that wait or are being evaluated."""
+        """Checkpoints that must stay: the best ones, those that wait or are evaluated now."""
         needed = set(self.waiting)
         if self.background and self.background.is_busy:
             needed.add(self.background.job)
-        return needed | ({self.best.num_seen} if self.best else set())
+        return needed | {point.num_seen for point in (self.best, self.best_few) if point}
 
     def end(
         self, num_seen: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False

@@ -233,16 +233,19 @@ def group_result(
     counts: Sequence[int],
     omega: Strength,
     guidance_mode: str,
+    copies: tuple[GroupMemorisation, ...] = (),
 ) -> SetResult:
     """FID and label fidelity, overall and by group, without intervals; precision and recall
-    of the features that were stored. counts (K,) are those of the training set."""
+    of the features that were stored. counts (K,) are those of the training set; copies: found
+    among the stored ones, empty where nobody looked."""
     fid, fidelity = fid_by_group(real, fake), fake.label_fidelity()
     stored = stored_recall(real, fake)
     gaps = _Gaps()
     gaps.note(
-        ("kid", "inception_score", "density", "coverage", "f8", "f_eighth", "memorisation"),
-        NOT_IN_TRAINING,
+        ("kid", "inception_score", "density", "coverage", "f8", "f_eighth"), NOT_IN_TRAINING
     )
+    if not copies:
+        gaps.note(("memorisation",), NOT_IN_TRAINING)
     if not stored:
         gaps.note(("precision", "recall"), "eval.recall_images is 0")
     if not fidelity:
@@ -281,6 +284,7 @@ def group_result(
         recall=stored.get("recall"),
         fidelity=pooled[0].fidelity,
         table=ClassTable((), tuple(pooled)),
+        memorisation=copies,
         missing=tuple(gaps.missing),
     )
 

@@ -124,3 +124,8 @@ def spread_rows(numbers: Tensor, num_images: int, num_stored: int) -> Tensor:
     """The row of each image (N,) when some of ``num_images`` are stored, evenly; else -1."""
     row, before = (n * num_stored // num_images for n in (numbers, numbers - 1))
     return torch.where(row != before, row, -1)
+
+
+def stored_numbers(num_images: int, num_stored: int) -> Tensor:
+    """The image of each stored row, (num_stored,): the inverse of ``spread_rows``."""
+    return -(-torch.arange(num_stored) * num_images // max(num_stored, 1))

@@ -17,8 +17,9 @@ class RunsOptions:
     """Only this run."""
 
     keep_checkpoints: PositiveInt | None = None
-    """Delete older checkpoints than the newest ones, so many of each run; the best by FID stays
-    too, and a run that is being trained is left alone. Without it nothing is deleted."""
+    """Delete older checkpoints than the newest ones, so many of each run; the best by FID, of
+    all and of the few classes, stay too, and a run that is being trained is left alone. Without
+    it nothing is deleted."""
 
     dry_run: bool = False
     """Say what would be deleted, and delete nothing."""

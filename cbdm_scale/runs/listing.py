@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
-from cbdm_scale.config.schema import from_dict
+from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.data.strength import as_key
+from cbdm_scale.evaluation.history import ScorePoint, end_of_patience
 from cbdm_scale.evaluation.records import read_evaluations
+from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import holder_of
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.loop import is_eval_due
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class RunSummary:
     folder: Storage
     name: str
     state: str
-    """finished, stopped, or by whom it is being trained."""
+    """finished, ended (train.patience), stopped, or by whom it is being trained."""
 
     num_seen: int
     """Images of the newest checkpoint."""
@@ -25,6 +29,8 @@ class RunSummary:
     """The lowest of all evaluations, in training and by command."""
     best_num_seen: int | None
     """Images of the checkpoint that it is of."""
+    best_few_num_seen: int | None
+    """Of the one with the lowest FID of the few classes."""
     checkpoints: tuple[str, ...]
     """Their names, the oldest first."""
     size: int
@@ -59,26 +65,45 @@ def _summary(folder: Storage, name: str) -> RunSummary | None:
     checkpoints = tuple(RunDir(folder).checkpoints())
     num_seen = int(checkpoints[-1].rpartition("/")[2]) if checkpoints else 0
     stored, _ = read_evaluations(folder.child(RunDir.EVALUATION))
-    known = [
-        (s.fid.value, one.evaluation.trained_images)
-        for one in stored
-        if (s := one.evaluation.best).fid
-    ]
-    fid, at = min(known, key=lambda pair: pair[0], default=(None, None))
+    scores = [(one.evaluation.best.scores, one.evaluation.trained_images) for one in stored]
+    fid, at = _lowest(scores, "fid")
+    _, few_at = _lowest(scores, "fid_few")
     holder, total = holder_of(folder), config.train.total_images
     state = "finished" if num_seen >= total else "stopped"
+    if state == "stopped" and _has_ended(config, [one.evaluation for one in stored]):
+        state = "ended"
     if holder and not holder.has_died:
         state = f"training on {holder}"
     size = folder.tree_size()
-    return RunSummary(folder, name, state, num_seen, total, fid, at, checkpoints, size)
+    return RunSummary(folder, name, state, num_seen, total, fid, at, few_at, checkpoints, size)
+
+
+def _lowest(
+    scores: list[tuple[dict[str, float], int | None]], name: str
+) -> tuple[float | None, int | None]:
+    """The lowest of a score, and after how many images."""
+    known = [(values[name], at) for values, at in scores if name in values]
+    return min(known, key=lambda pair: pair[0], default=(None, None))
+
+
+def _has_ended(config: Config, evaluations: list[Evaluation]) -> bool:
+    """Whether a run ran out of train.patience."""
+    omega = as_key(config.eval.guidance[0])
+    points = [
+        ScorePoint(at, one.scores[omega])
+        for one in evaluations
+        if one.made_by == "training" and omega in one.scores
+        if (at := one.trained_images) and is_eval_due(at, config.train)
+    ]
+    return end_of_patience(points, config.eval.best_by, config.train.patience) is not None
 
 
 def old_checkpoints(run: RunSummary, keep: int) -> list[tuple[str, int]]:
-    """(name, bytes) of the checkpoints that are neither among the newest nor the best."""
+    """(name, bytes) of the checkpoints that are neither among the newest nor a best one."""
     if run.is_held:
         return []
-    best = None if run.best_num_seen is None else RunDir.checkpoint(run.best_num_seen)
-    old = [name for name in run.checkpoints[:-keep] if name != best]
+    best = [RunDir.checkpoint(n) for n in (run.best_num_seen, run.best_few_num_seen) if n]
+    old = [name for name in run.checkpoints[:-keep] if name not in best]
     return [(name, run.folder.child(name).tree_size()) for name in old]
 
 

@@ -163,6 +163,7 @@ class Run:
 
         stop = StopFile(self.folder) if world.rank == 0 else None
         stopped = stop.is_set if stop else lambda: False
+        scheduler = self.scheduler
         notice = PreemptionMonitor(self.print_line)
 
         def preemption_save_due() -> bool:
@@ -177,7 +178,7 @@ class Run:
             evaluate=self.evaluate,
             save=self.checkpoints.save,
             keep_averages=self.keep_averages,
-            stop=stopped,
+            stop=lambda: stopped() or scheduler.ended != "",
             save_now=preemption_save_due,
             log=self.say,
         )
@@ -186,6 +187,9 @@ class Run:
             inputs = make_inputs(config, self.manifest, self.process, world, seen)
             with nullcontext() if world.rank else self.shown:
                 how = train(state, inputs, config.train, world, callbacks)
+            asked, ended = world.gather((stopped(), scheduler.ended))[0]
+            if how == "stopped" and ended and not asked:
+                how = "finished"  # there was no hope of a better checkpoint
             if how == "finished" and not self._finish(stopped):
                 how = "stopped"
             self.checkpoints.wait()

@@ -108,8 +108,13 @@ class TrainConfig:
     eval_at: tuple[PositiveInt, ...] = ()
     """Further numbers of images after which to evaluate, such as the rungs of a search."""
 
+    patience: NonNegativeInt = 0
+    """Evaluations in a row without a lower score (eval.best_by) after which the run ends, with
+    its best checkpoints kept; 0 for never. Only those on the way count."""
+
     keep_checkpoints: PositiveInt = 3
-    """Newest checkpoints to keep, besides the best and those that wait for an evaluation."""
+    """Newest checkpoints to keep, besides the best ones and those that wait for an
+    evaluation."""
 
     max_bad_steps: int = 5
     """Steps in a row with a gradient that is not finite, after which the run stops."""

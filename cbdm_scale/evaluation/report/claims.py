@@ -9,7 +9,7 @@ from typing import Literal
 
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.strength import as_text
-from cbdm_scale.evaluation.cautions import is_chance, noise_warning
+from cbdm_scale.evaluation.cautions import beyond_chance, is_chance, noise_warning
 from cbdm_scale.evaluation.report.formatting import (
     KID_SCALE,
     apart,
@@ -19,8 +19,6 @@ from cbdm_scale.evaluation.report.formatting import (
     with_interval,
 )
 from cbdm_scale.evaluation.results import Evaluation, SetResult
-from cbdm_scale.metrics.intervals import wilson
-from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.per_class import ClassScore
 
 Kind = Literal["note", "good", "bad", "even"]
@@ -104,7 +102,7 @@ def copying(evaluation: Evaluation) -> Claim | None:
             f"{share} of images lie as close to a training image as a copy does; what chance "
             "gives is not known, no real images were held out.",
         )
-    more = [pair for pair in found if _above_chance(*pair)]
+    more = [pair for pair in found if beyond_chance(*pair)]
     if not more:
         kind: Kind = "note" if noise_warning(evaluation) else "good"
         return Claim(kind, "No group of classes holds more near-copies than chance gives.")
@@ -117,13 +115,6 @@ def copying(evaluation: Evaluation) -> Claim | None:
         "classes lie as close to a training image as a copy does, "
         f"{percent(held.copies or 0.0)} of real images that were not trained on.",
     )
-
-
-def _above_chance(made: GroupMemorisation, held: GroupMemorisation | None) -> bool:
-    if made.copies is None or held is None or held.copies is None:
-        return False
-    a, b = (wilson(row.copies or 0.0, row.num_images) for row in (made, held))
-    return apart(a, b) and a.value > b.value
 
 
 def scope(evaluation: Evaluation) -> Claim:
