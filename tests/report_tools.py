@@ -5,9 +5,9 @@ import random
 import torch
 
 from cbdm_scale.data.groups import GROUPS, class_groups
+from cbdm_scale.evaluation.examples import shown_classes
 from cbdm_scale.evaluation.report.images import ReportImages
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
-from cbdm_scale.evaluation.set_metrics import shown_classes
 from cbdm_scale.metrics.intervals import Interval, wilson
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.per_class import ClassScore, ClassTable

@@ -61,6 +61,8 @@ def unfair():
 def test_console_and_page_say_it_first(unfair, tmp_path):
     warning = reference_warning_of(unfair)
     assert "reward a network that neglects rare classes" in warning
+    weighed = reference_warning_of(replace(unfair, weighed=True))
+    assert "weighed by class, so that each counts alike, and FID rewards no network" in weighed
     assert summary.table(unfair)[0] == f"warning: {warning}"
     [page, *_] = write_report(unfair, None, tmp_path)
     text = page.read_text("utf-8")

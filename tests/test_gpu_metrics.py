@@ -83,6 +83,6 @@ def test_no_part_mixes_devices_or_waits_for_the_host():
             neighbours._Balls(a, b, ones).sure,
             nearest_centre(x, kmeans(x, 20)),
             _within_mean(x, torch.ones(300, 3, device="cuda")),
-            _across_mean(x, y),
+            _across_mean(x, y, ones[:, None]),
         )
     assert {result.device.type for result in results} == {"cuda"}

@@ -3,12 +3,16 @@ import torch
 from feature_tools import normal
 
 from cbdm_scale.data.groups import class_groups
+from cbdm_scale.metrics import per_class as module
 from cbdm_scale.metrics.features import Features
-from cbdm_scale.metrics.fid import fid
+from cbdm_scale.metrics.fid import FrechetTo, fid
 from cbdm_scale.metrics.groups import GroupScores, fid_by_group
 from cbdm_scale.metrics.intervals import fid_interval
 from cbdm_scale.metrics.kid import kid
-from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
+from cbdm_scale.metrics.per_class import Whole, class_table
+from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import LabelledFeatures, Reference
+from cbdm_scale.metrics.sliced_wasserstein import sliced_wasserstein
 
 COUNTS = [300, 200, 150, 60, 50, 40, 15, 10, 5]  # three of each group
 
@@ -91,10 +95,11 @@ def test_fidelity_is_by_class_and_group_and_none_where_nobody_judged():
     assert all(row.fidelity is None for row in plain.classes + plain.pooled)
 
 
-def test_kid_of_large_groups_is_of_a_random_part():
+def test_kid_of_large_groups_is_of_a_random_part(monkeypatch):
     real, fake = labelled(0, [60] * 9), labelled(1, [60] * 9)
-    part = class_table(real, fake, COUNTS, kid_images=100).pooled[0].kid
     whole = class_table(real, fake, COUNTS).pooled[0].kid
+    monkeypatch.setattr(module, "MOST", 100)
+    part = class_table(real, fake, COUNTS).pooled[0].kid
     assert part.value != whole.value and part.high - part.low > whole.high - whole.low
 
 
@@ -117,21 +122,70 @@ def test_class_and_group_fids_have_the_interval_of_ten_groups_that_of_all_of_twe
 
 
 def test_what_is_known_of_all_images_is_not_computed_again(monkeypatch):
-    from cbdm_scale.metrics import intervals
-    from cbdm_scale.metrics.fid import Reference
-    from cbdm_scale.metrics.per_class import Whole
-
     real, fake = labelled(0, [60] * 9), labelled(1, [55] * 9)
     plain, prepared = class_table(real, fake, COUNTS), []
     refer = Reference(real.x, real.y, COUNTS)
     keep = type(refer.to(None)).__init__
 
-    def counted(self, features):
+    def counted(self, features, *weights):
         prepared.append(len(features))
-        keep(self, features)
+        keep(self, features, *weights)
 
-    monkeypatch.setattr(intervals.FrechetTo, "__init__", counted)
+    monkeypatch.setattr(FrechetTo, "__init__", counted)
     known = Whole(plain.pooled[0].fid, plain.pooled[0].kid)
     for _ in range(2):
         assert class_table(real, fake, COUNTS, reference=refer, whole=known) == plain
     assert prepared == [55] * 9 + [180] * 3 + [55] * 9, "a group's only once, all images' never"
+
+
+def test_the_sliced_distance_and_recall_are_of_the_row_s_own_images():
+    real, fake = labelled(0, [60] * 9), labelled(1, [40] * 9)
+    table = class_table(real, fake, COUNTS)
+    one = torch.tensor([2])
+    expected = sliced_wasserstein(real.of(one).x, fake.of(one).x)
+    row = table.classes[2]
+    assert row.sliced_wasserstein.value == pytest.approx(expected, rel=1e-6)
+    assert row.sliced_wasserstein.low < expected < row.sliced_wasserstein.high
+    assert row.recall is None, "of groups alone"
+    few = torch.tensor([6, 7, 8])
+    a, b = real.of(few).some(120, 0), fake.of(few)
+    assert table.pooled[3].recall == manifold_scores(a.x, b.x).recall
+
+
+def test_fld_of_a_group_is_the_mean_of_its_classes_where_half_of_them_have_one():
+    real, fake, train = labelled(0, [60] * 9), labelled(1, [40] * 9), labelled(2, [20] * 9)
+    held_out = torch.isin(real.y, torch.tensor([0, 1, 3, 6, 7])).nonzero().flatten()
+    refer = Reference(real.x, real.y, COUNTS, train=train, held_out=held_out)
+    table = class_table(real, fake, COUNTS, reference=refer)
+    found = [row.fld for row in table.classes]
+    assert [one is not None for one in found] == [c in (0, 1, 3, 6, 7) for c in range(9)]
+    assert "at least 10 held-out images, got 0" in table.classes[2].fld_missing
+    every, many, medium, few = table.pooled
+    assert every.fld.value == pytest.approx(sum(f.value for f in found if f) / 5)
+    assert few.fld.value == pytest.approx((found[6].value + found[7].value) / 2)
+    half = ((found[6].high - found[6].low) ** 2 + (found[7].high - found[7].low) ** 2) / 16
+    assert few.fld.high - few.fld.value == pytest.approx(half**0.5)
+    assert medium.fld is None and "held-out" in medium.fld_missing
+    assert "were not asked for" in class_table(real, fake, COUNTS).classes[0].fld_missing
+
+
+def test_macro_and_worst_are_over_the_classes_that_have_the_number():
+    real, fake = labelled(0, [60] * 9), labelled(1, [60] * 8 + [20])
+    fake.x[fake.y == 7] += 2
+    judged = LabelledFeatures(fake.x, fake.y, fake.y != 4)
+    table = class_table(real, judged, COUNTS)
+    fids = [row.fid.value for row in table.classes if row.fid]
+    assert len(fids) == 8 and table.macro("fid") == pytest.approx(sum(fids) / 8)
+    assert [table.worst(n).label for n in ("fid", "kid", "sliced_wasserstein")] == [7] * 3
+    assert table.worst("fidelity").label == 4 and table.macro("fidelity") == 8 / 9
+    assert table.macro("fld") is None and table.worst("fld") is None
+
+
+def test_without_intervals_the_numbers_are_the_same():
+    real, fake = labelled(0, [60] * 9), labelled(1, [60] * 9)
+    plain, quick = (class_table(real, fake, COUNTS, intervals=i) for i in (True, False))
+    for a, b in zip(plain.classes + plain.pooled, quick.classes + quick.pooled, strict=True):
+        for name in ("fid", "kid", "sliced_wasserstein"):
+            one, two = getattr(a, name), getattr(b, name)
+            assert one.is_known and not two.is_known
+            assert one.value == pytest.approx(two.value, rel=1e-4)

@@ -16,7 +16,8 @@ from cbdm_scale.evaluation.records import (
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
-from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
+from cbdm_scale.metrics.per_class import class_table
+from cbdm_scale.metrics.reference import LabelledFeatures
 from cbdm_scale.storage.folder import Storage
 
 

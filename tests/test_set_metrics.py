@@ -8,26 +8,31 @@ from feature_tools import normal
 from torch import Tensor
 
 from cbdm_scale.evaluation import set_metrics as module
-from cbdm_scale.evaluation.set_metrics import (
-    compute_metrics,
+from cbdm_scale.evaluation.examples import shown_classes
+from cbdm_scale.evaluation.floors import (
     held_out,
     held_out_copies,
-    num_steps,
-    shown_classes,
+    make_reference,
+    real_floor,
+    stand_ins,
 )
-from cbdm_scale.metrics.fid import FrechetTo, Reference, fid
+from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
+from cbdm_scale.metrics.fid import FrechetTo, fid
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.kid import kid
 from cbdm_scale.metrics.memorisation import memorisation
-from cbdm_scale.metrics.per_class import LabelledFeatures, class_table
+from cbdm_scale.metrics.per_class import class_table
 from cbdm_scale.metrics.prd import prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import LabelledFeatures, Reference
 
 COUNTS = [200, 30, 10]
 
 
-def measure(*sides, **options):
-    return compute_metrics(*sides, omega=0.8, guidance_mode="cfg", images="here", **options)
+def measure(real, fake, train, counts, reference=None, seed=0, **options):
+    refer = reference or make_reference(real, train, counts, seed=seed)
+    about = {"omega": 0.8, "guidance_mode": "cfg", "images": "here", "seed": seed}
+    return compute_metrics(refer, fake, counts, **about, **options)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ def test_the_numbers_are_those_of_the_metrics():
         LabelledFeatures(REAL.pool, REAL.labels),
         LabelledFeatures(FAKE.pool, FAKE.labels, hits),
     )
-    assert found.table == class_table(*sides, COUNTS)
+    refer = make_reference(REAL, TRAIN, COUNTS)
+    assert found.table == class_table(*sides, COUNTS, reference=refer)
+    assert found.sliced_wasserstein == found.table.pooled[0].sliced_wasserstein
+    assert found.fld == found.table.pooled[0].fld
+    assert found.shown == tuple(torch.bincount(FAKE.logits.argmax(1)).tolist())
     copies = memorisation(TRAIN.pool, TRAIN.labels, FAKE.pool, FAKE.labels, COUNTS)
     assert found.memorisation == copies.groups
     assert found.missing == ()
@@ -102,7 +111,7 @@ def test_what_too_few_images_do_not_give_says_why_and_leaves_the_rest():
 
 def test_images_without_labels_have_all_that_needs_none():
     found = measure(REAL, replace(FAKE, labels=-torch.ones(180).long()), TRAIN, COUNTS)
-    assert names(found) == {"fidelity", "table"}
+    assert names(found) == {"fidelity", "table", "fld"}
     assert found.table.classes == found.table.pooled == ()
     known = measure(REAL, FAKE, TRAIN, COUNTS)
     assert found.fid == known.fid and found.memorisation[0] == known.memorisation[0]
@@ -140,9 +149,9 @@ def test_a_reference_that_sets_share_changes_no_number_and_prepares_the_real_sid
 ):
     prepared, init = [], FrechetTo.__init__
 
-    def counted(self, features):
+    def counted(self, features, *weights):
         prepared.append(len(features))
-        init(self, features)
+        init(self, features, *weights)
 
     others = replace(FAKE, pool=FAKE.pool + 0.5)
     alone = [measure(REAL, fake, None, COUNTS) for fake in (FAKE, others)]
@@ -171,3 +180,26 @@ def test_a_gpu_without_the_memory_is_no_missing_number(monkeypatch):
     monkeypatch.setattr(module, "manifold_scores", full)
     with pytest.raises(torch.OutOfMemoryError):
         measure(REAL, FAKE, TRAIN, COUNTS)
+
+
+def test_the_floor_is_of_real_images_of_each_class_that_are_on_neither_side_twice():
+    chosen = stand_ins(REAL.labels, 90)
+    assert [int((chosen & (REAL.labels == c)).sum()) for c in range(3)] == [30] * 3
+    labels = torch.tensor([0] * 100 + [1] * 9 + [2])
+    few = stand_ins(labels, 300)
+    assert [int((few & (labels == c)).sum()) for c in range(3)] == [50, 4, 0], "half at most"
+    assert torch.equal(few, stand_ins(labels, 300)) and not few.all()
+
+
+def test_the_floor_is_what_the_numbers_say_of_real_images():
+    real = replace(REAL, logits=normal(4, 240, 3))
+    found = real_floor(real, 90, COUNTS)
+    chosen = stand_ins(real.labels, 90)
+    assert (found.images, found.num_images) == ("real images", 90)
+    assert found.fid.value == pytest.approx(fid(real.pool[~chosen], real.pool[chosen]))
+    assert found.recall is not None and found.table.pooled[0].recall == found.recall
+    assert not any(one.is_known for one in (found.fid, found.kid, found.sliced_wasserstein))
+    hits = (real.logits.argmax(1) == real.labels)[chosen]
+    assert found.fidelity.value == pytest.approx(hits.double().mean().item())
+    assert names(found) == {"fld", "memorisation", "inception_score"}
+    assert measure(REAL, FAKE, TRAIN, COUNTS).fid.value < 3 * found.fid.value

@@ -6,6 +6,9 @@ may be noise, which some numbers do not see.
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import wilson
 from cbdm_scale.metrics.memorisation import GroupMemorisation
@@ -29,21 +32,47 @@ def imbalance(real: Sequence[int], made: Sequence[int]) -> float:
     return sum(abs(a / sum(real) - b / sum(made)) for a, b in pairs) / 2
 
 
-def reference_warning(real: Sequence[int], made: Sequence[int], train: Sequence[int]) -> str:
+def counts_to_weigh(real: Sequence[int]) -> Sequence[int] | None:
+    """Real images of each class (K,) where they must be weighed by class; else None."""
+    return real if imbalance(real, [1] * len(real)) > TOLERANCE else None
+
+
+def needs_weights(real: Tensor, made: Tensor, num_classes: int) -> bool:
+    """Whether the real images must be weighed by class: their labels (N,), those made (M,)."""
+    if (made < 0).any():
+        return False
+    sizes = [torch.bincount(y.cpu(), minlength=num_classes).tolist() for y in (real, made)]
+    return imbalance(*sizes) > TOLERANCE
+
+
+def reference_warning(
+    real: Sequence[int], made: Sequence[int], train: Sequence[int], weighed: bool = True
+) -> str:
     """A sentence where the real images have other class frequencies than the generated ones.
 
-    Counts by class (K,) of the eval split, the generated images, the training images; "" if
-    the reference is fair.
+    Counts by class (K,) of the eval split, the generated images, the training images; whether
+    the real images are weighed by class. "" if the reference is fair.
     """
     share = imbalance(real, made)
     if share <= TOLERANCE:
         return ""
     itself = ", as the training images it is made of" if list(real) == list(train) else ""
-    return (
+    said = (
         f"The real images have from {max(real):,} down to {min(real):,} a class{itself}, and "
-        f"{share:.0%} of the generated ones would have to be of another class to match: FID, "
-        "KID, precision and recall over all classes reward a network that neglects rare "
-        "classes. Read the numbers by group and by class, or prepare the data set with a "
+        f"{share:.0%} of the generated ones would have to be of another class to match: "
+    )
+    if weighed:
+        said += (
+            "they are weighed by class, so that each counts alike, and FID rewards no network "
+            "that neglects rare classes. What few images say of a rare class stays uncertain. "
+        )
+    else:
+        said += (
+            "FID, KID, precision and recall over all classes reward a network that neglects "
+            "rare classes. "
+        )
+    return (
+        f"{said}Read the numbers by group and by class, or prepare the data set with a "
         "balanced --eval-source."
     )
 
@@ -55,6 +84,7 @@ def reference_warning_of(evaluation: Evaluation) -> str:
         [row.num_real for row in rows],
         [row.num_fake for row in rows],
         [row.num_train for row in rows],
+        evaluation.weighed,
     )
 
 

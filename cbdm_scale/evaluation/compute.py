@@ -10,14 +10,18 @@ from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.devices import first_that_fits, roomy_devices
+from cbdm_scale.evaluation.cautions import needs_weights
+from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floor
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.results import Evaluation, SetResult
-from cbdm_scale.evaluation.set_metrics import compute_metrics, held_out_copies, num_steps
+from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
-from cbdm_scale.metrics.fid import Reference
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.sources import Images
+
+Numbers = tuple[list[SetResult], tuple[GroupMemorisation, ...], SetResult]
+"""Of each set, the copies among held-out real images, and the floor."""
 
 
 def compute(inputs: Inputs) -> Evaluation:
@@ -28,8 +32,11 @@ def compute(inputs: Inputs) -> Evaluation:
     real, train = _real_features(inputs), _train_features(inputs)
     fakes = [_features(inputs, s.images, f"omega {as_text(s.omega)}") for s in inputs.sets]
 
-    def numbers(device: torch.device) -> tuple[list[SetResult], tuple[GroupMemorisation, ...]]:
-        reference = Reference(real.pool.to(device), real.labels, counts)
+    seed, made = options.seed, len(fakes[0].labels)
+    weigh = needs_weights(real.labels, fakes[0].labels, len(counts))
+
+    def numbers(device: torch.device) -> Numbers:
+        reference = make_reference(real, train, counts, weigh=weigh, seed=seed, device=device)
         results = []
         for spec, fake in zip(inputs.sets, fakes, strict=True):
             what = f"numbers at omega {as_text(spec.omega)}"
@@ -37,26 +44,24 @@ def compute(inputs: Inputs) -> Evaluation:
             with ProgressBar(num_steps(len(counts)), what) as progress:
                 results.append(
                     compute_metrics(
-                        real,
+                        reference,
                         fake,
-                        train,
                         counts,
                         omega=spec.omega,
                         guidance_mode=spec.guidance_mode,
                         guide=spec.guide,
                         images=spec.url,
-                        seed=options.seed,
-                        reference=reference,
-                        device=device,
+                        seed=seed,
                         step=partial(progress.add, 1),
                     )
                 )
-        seed = options.seed
-        return results, held_out_copies(train, real, counts, seed, device) if train else ()
+        copies = held_out_copies(train, real, counts, seed, device) if train else ()
+        floor = real_floor(real, made, counts, weigh=weigh, seed=seed, device=device)
+        return results, copies, floor
 
     num_bytes = sum(side.num_bytes for side in (real, train, *fakes) if side)
     where = roomy_devices(num_bytes, use_gpu=options.cluster.device != "cpu")
-    results, copies = first_that_fits(numbers, where)
+    results, copies, floor = first_that_fits(numbers, where)
     pretrained = inputs.pretrained
     return Evaluation(
         id=inputs.id,
@@ -72,6 +77,8 @@ def compute(inputs: Inputs) -> Evaluation:
         num_real=len(real.labels),
         held_out_copies=copies,
         sets=tuple(results),
+        floor=floor,
+        weighed=weigh,
         weights=options.weights,
         key=inputs.key,
     )

@@ -151,7 +151,7 @@ class Evaluator:
             "recall_images": self.config.eval.recall_images,
             "guidance_mode": self.config.eval.guidance_mode,
             "seed": self.config.eval.seed,
-        }
+        } | ({"weighed": True} if self.references.weigh else {})
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 
     def history(self, omega: Strength) -> dict[int, Evaluation]:
@@ -192,6 +192,7 @@ class Evaluator:
             num_real=int(self.references.real().num_images.sum()),
             held_out_copies=self.references.held_out_copies(),
             sets=tuple(sets[omega] for omega in sorted(sets, key=in_order)),
+            weighed=bool(self.references.weigh),
             key=self.key,
             made_by="training",
         )

@@ -15,6 +15,7 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.labels import class_cyclic
+from cbdm_scale.evaluation.cautions import counts_to_weigh
 from cbdm_scale.evaluation.pace import Pace
 from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores, spread_rows, stored_numbers
@@ -47,18 +48,26 @@ class References:
     ):
         self.config, self.manifest, self.world, self.run = config, manifest, world, run
         self.extractor, self.pace, self.num_shares = extractor, pace, num_shares
+        self.weigh = counts_to_weigh(manifest.counts["eval"])
+        """Real images of each class where every class is to count alike; else None."""
         self._found: dict[str, GroupScores] = {}
         self._chance: tuple[GroupMemorisation, ...] | None = None
 
-    def empty(self, num_stored: int) -> GroupScores:
-        """Scores of no images yet, with room for the features of so many."""
-        groups, device = self.manifest.groups, self.world.device
-        return GroupScores(groups, self.extractor.dim, num_stored, device)
+    def empty(self, num_stored: int, split: str = "") -> GroupScores:
+        """Scores of no images yet, with room for the features of so many.
 
-    def total(self, count: Callable[[int], GroupScores], num_stored: int) -> GroupScores:
+        split: that they are of; those of eval are weighed where they must be.
+        """
+        groups, device = self.manifest.groups, self.world.device
+        weigh = self.weigh if split == "eval" else None
+        return GroupScores(groups, self.extractor.dim, num_stored, device, weigh)
+
+    def total(
+        self, count: Callable[[int], GroupScores], num_stored: int, split: str = ""
+    ) -> GroupScores:
         """The sum of all shares' scores, the first with the second, then with the third, ...
 
-        num_stored: features in each.
+        num_stored: features in each; split: as ``empty``.
         """
         world = self.world
         with world.monitored_barrier():
@@ -66,7 +75,7 @@ class References:
             if world.size < self.num_shares:
                 for share in range(1, self.num_shares):
                     mine = mine + count(share).state()
-        summed = self.empty(num_stored)
+        summed = self.empty(num_stored, split)
         summed.load(sum_in_order(world, mine))
         return summed
 
@@ -126,17 +135,19 @@ class References:
             root, name = self.config.data.root, self.config.dataset
             index = open_index(root, name, split)
             what = "real" if split == "eval" else split
+            what += "-weighed" if split == "eval" and self.weigh else ""
             stem = f"{what}-{self.manifest.fingerprint}-{self.extractor.fingerprint}"
             file = f"{RunDir.EVALUATION}/{stem}{f'-{num_stored}' if num_stored else ''}.bin"
-            found = self.empty(num_stored)
+            found = self.empty(num_stored, split)
             known = self.run.read_bytes(file) if self.run.exists(file) else None
             if any(self.world.gather(known is None)):
                 reader = ShardReader(root, name, index, cache=open_cache(self.config.data))
                 unit = f"features of {'real' if split == 'eval' else 'training'} images"
                 with self.pace.showing(index.num_samples, unit, measured=False):
                     found = self.total(
-                        lambda share: self._scores(reader, index, share, num_stored),
+                        lambda share: self._scores(reader, index, share, num_stored, split),
                         num_stored,
+                        split,
                     )
                 if self.world.rank == 0:
                     self.run.write_bytes(file, found.state().numpy().tobytes())
@@ -148,10 +159,10 @@ class References:
         return self._found[split]
 
     def _scores(
-        self, reader: ShardReader, index: Index, share: int, num_stored: int
+        self, reader: ShardReader, index: Index, share: int, num_stored: int, split: str
     ) -> GroupScores:
         """Scores of a share of a split; the stored features are spread over it."""
-        scores = self.empty(num_stored)
+        scores = self.empty(num_stored, split)
         for rows in chunks(index.num_samples, _REAL_CHUNK, share, self.num_shares):
             pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())

@@ -12,7 +12,7 @@ from cbdm_scale.data.strength import Strength, as_key, as_name
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.metrics.per_class import ClassTable
+from cbdm_scale.metrics.per_class import CLASS_MEASURES, ClassTable
 
 FORMAT = 1
 
@@ -58,6 +58,10 @@ class SetResult:
 
     fid: Interval | None = None
     kid: Interval | None = None
+    sliced_wasserstein: Interval | None = None
+    fld: Interval | None = None
+    """The mean over the classes that have one."""
+
     inception_score: Interval | None = None
     """low and high: its mean plus and minus the standard deviation over 10 splits."""
 
@@ -76,6 +80,9 @@ class SetResult:
     prd_recall: tuple[float, ...] = ()
 
     fidelity: Interval | None = None
+    shown: tuple[int, ...] = ()
+    """Images that the classifier takes for each class (K,); empty without one."""
+
     table: ClassTable = ClassTable((), ())
     """A row a class, and all, many, medium, few."""
 
@@ -97,10 +104,14 @@ class SetResult:
 
     def _named(self) -> dict[str, Interval | float]:
         found: dict[str, Interval | float | None] = {}
-        for name in ("fid", "kid", "fidelity"):
+        for name in CLASS_MEASURES:
             found[name] = getattr(self, name)
             rows = [row for row in self.table.pooled if row.group]
             found |= {f"{name}_{row.group}": getattr(row, name) for row in rows}
+            found[f"macro_{name}"] = self.table.macro(name)
+            worst = self.table.worst(name)
+            found[f"worst_{name}"] = getattr(worst, name) if worst else None
+        found |= {f"recall_{row.group}": row.recall for row in rows}
         for name in ("precision", "recall", "density", "coverage", "f8", "f_eighth"):
             found[name] = getattr(self, name)
         found["inception_score"] = self.inception_score
@@ -138,6 +149,12 @@ class Evaluation:
 
     sets: tuple[SetResult, ...]
     """In order of omega, numbers first."""
+
+    floor: SetResult | None = None
+    """What real images score in the place of as many generated ones; None: not computed."""
+
+    weighed: bool = False
+    """Whether every class of the real images counts alike, however many it has."""
 
     weights: str = "ema"
     """ema, raw, or power:WIDTH: which weights of the checkpoint."""

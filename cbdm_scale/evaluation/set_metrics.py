@@ -5,17 +5,16 @@ Shapes: N = real images, M = generated images, T = training images, D = features
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.strength import Strength
-from cbdm_scale.evaluation.results import ClassExamples, Missing, SetResult
-from cbdm_scale.metrics.extract import FeatureSet
+from cbdm_scale.evaluation.examples import class_examples
+from cbdm_scale.evaluation.results import Missing, SetResult
 from cbdm_scale.metrics.features import label_hits
-from cbdm_scale.metrics.fid import Reference
 from cbdm_scale.metrics.groups import GroupScores, fid_by_group, stored_recall
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.intervals import (
@@ -23,31 +22,52 @@ from cbdm_scale.metrics.intervals import (
     fid_interval,
     fidelity_interval,
     kid_interval,
+    sliced_interval,
 )
 from cbdm_scale.metrics.memorisation import GroupMemorisation, Memorisation, memorisation
 from cbdm_scale.metrics.per_class import (
+    KID_DRAWS,
+    NUM_GROUPS_OF_ALL,
     ClassScore,
     ClassTable,
-    LabelledFeatures,
     Whole,
     class_table,
 )
-from cbdm_scale.metrics.prd import PRD, prd
+from cbdm_scale.metrics.prd import NUM_RUNS, PRD, prd
 from cbdm_scale.metrics.precision_recall import ManifoldScores, manifold_scores
+from cbdm_scale.metrics.reference import MOST, LabelledFeatures, Reference
 
-VERSION = 1
+VERSION = 2
 """Goes up when any number changes: what was computed before is then computed again."""
 NUM_NEIGHBOURS = 5
-KID_IMAGES = 10_000
-"""KID of all classes together is of at most so many random images a side."""
-IMAGES_PER_CLASS = 8
-"""That a report shows, at most."""
-HELD_OUT = 10_000
-"""Real images, at most, that memorisation is compared with."""
 
 NO_CLASSIFIER = "the extractor does not know the classes of the data set; the classifier does"
 
 T = TypeVar("T")
+
+
+class Generated(Protocol):
+    """Features of generated images, such as a ``FeatureSet``."""
+
+    @property
+    def pool(self) -> Tensor:
+        """(M, D)"""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """(M,), -1 for none"""
+        ...
+
+    @property
+    def logits(self) -> Tensor | None:
+        """(M, K) of the data set's classifier"""
+        ...
+
+    @property
+    def imagenet(self) -> Tensor | None:
+        """(M, 1008) of Inception"""
+        ...
 
 
 @dataclass
@@ -75,9 +95,8 @@ class _Gaps:
 
 
 def compute_metrics(
-    real: FeatureSet,
-    fake: FeatureSet,
-    train: FeatureSet | None,
+    reference: Reference,
+    fake: Generated,
     counts: Sequence[int],
     *,
     omega: Strength,
@@ -85,48 +104,64 @@ def compute_metrics(
     guide: str = "",
     images: str = "",
     seed: int = 0,
-    reference: Reference | None = None,
-    device: torch.device | str = "cpu",
+    intervals: bool = True,
     step: Callable[[], None] = lambda: None,
 ) -> SetResult:
-    """Every number of ``SetResult``, computed on a device; counts (K,) are those of the
-    training set. torch.OutOfMemoryError if the device has not the memory.
+    """Every number of ``SetResult``, computed where the features of ``reference`` are; counts
+    (K,) are those of the training set. torch.OutOfMemoryError if the device has not the memory.
 
-    ``train``: features of the training images, None where memorisation is not looked for.
     ``omega``, ``guidance_mode``, ``guide``, ``images``: what the record says of them.
-    ``reference``: of ``real``, where several sets share it.
+    ``intervals``: False for the numbers alone, and one run of k-means for F_8.
     ``step``: called after each of ``num_steps(len(counts))`` pieces of the work.
     """
     gaps = _Gaps(step=step)
-    refer = reference or Reference(real.pool.to(device), real.labels, counts)
-    x, y = refer.x, fake.pool.to(device)
-    both = min(len(x), len(y))
-    kid_x, kid_y = _some(x, KID_IMAGES, seed), _some(y, KID_IMAGES, seed)
+    x = reference.x
+    made = LabelledFeatures(fake.pool.to(x.device), fake.labels)
+    y, parts = made.x, NUM_GROUPS_OF_ALL if intervals else 0
     found = gaps.attempt(("fidelity",), lambda: _fidelity(fake, len(counts), seed))
-    hits, fidelity = found or (None, None)
+    hits, fidelity, shown = found or (None, None, ())
     scores: ManifoldScores | None = gaps.attempt(
         ("precision", "recall", "density", "coverage"),
-        lambda: manifold_scores(_some(x, both, seed), _some(y, both, seed), NUM_NEIGHBOURS),
+        lambda: _manifold_scores(reference, made, seed),
     )
     curve: PRD | None = gaps.attempt(
-        ("f8", "f_eighth"), lambda: prd(x, y, len(counts), seed=seed)
-    )
-    fid = gaps.attempt(("fid",), lambda: fid_interval(refer.to(None), y, seed=seed))
-    kid = gaps.attempt(("kid",), lambda: kid_interval(kid_x, kid_y, seed=seed))
-    sides = LabelledFeatures(x, real.labels), LabelledFeatures(y, fake.labels, hits)
-    table = gaps.attempt(
-        ("table",),
-        lambda: class_table(
-            *sides,
-            counts,
-            kid_images=KID_IMAGES,
+        ("f8", "f_eighth"),
+        lambda: prd(
+            x,
+            y,
+            len(counts),
+            NUM_RUNS if intervals else 1,
             seed=seed,
-            reference=refer,
-            whole=Whole(fid, kid),
+            weights=reference.weights(reference.real),
+        ),
+    )
+    whole = Whole(
+        gaps.attempt(("fid",), lambda: fid_interval(reference.to(None), y, parts, seed)),
+        gaps.attempt(("kid",), lambda: _kid(reference, made, seed, intervals)),
+        scores.recall if scores else None,
+        gaps.attempt(
+            ("sliced_wasserstein",),
+            lambda: sliced_interval(
+                reference.sliced(None), made.some(MOST, seed).x, parts, seed
+            ),
+        ),
+    )
+    table = gaps.attempt(
+        ("table", "fld"),
+        lambda: class_table(
+            reference.real,
+            LabelledFeatures(y, fake.labels, hits),
+            counts,
+            seed=seed,
+            reference=reference,
+            whole=whole,
+            intervals=intervals,
             step=step,
         ),
     )
-    copies = gaps.attempt(("memorisation",), lambda: _memorisation(fake, train, counts, y))
+    if table and table.pooled[0].fld is None:
+        gaps.note(("fld",), table.pooled[0].fld_missing or "")
+    copies = gaps.attempt(("memorisation",), lambda: _memorisation(fake, reference, counts, y))
     nearest = copies.nearest if copies else None
     score = gaps.attempt(("inception_score",), lambda: _inception_score(fake))
     return SetResult(
@@ -135,8 +170,10 @@ def compute_metrics(
         guidance_mode=guidance_mode,
         guide=guide,
         num_images=len(y),
-        fid=fid,
-        kid=kid,
+        fid=whole.fid,
+        kid=whole.kid,
+        sliced_wasserstein=whole.sliced_wasserstein,
+        fld=table.pooled[0].fld if table else None,
         inception_score=score,
         precision=scores.precision if scores else None,
         recall=scores.recall if scores else None,
@@ -148,37 +185,47 @@ def compute_metrics(
         prd_precision=tuple(curve.precision.tolist()) if curve else (),
         prd_recall=tuple(curve.recall.tolist()) if curve else (),
         fidelity=fidelity,
+        shown=shown,
         table=table or ClassTable((), ()),
         memorisation=copies.groups if copies else (),
-        examples=class_examples(counts, real.labels, fake.labels, nearest),
+        examples=class_examples(counts, reference.real.y, fake.labels, nearest),
         missing=tuple(gaps.missing),
     )
 
 
 def num_steps(num_classes: int) -> int:
-    """Pieces of the work of ``compute_metrics``: a row a class and 4 pooled ones, 8 others."""
-    return num_classes + 4 + 8
+    """Pieces of the work of ``compute_metrics``: a row a class and 4 pooled ones, 9 others."""
+    return num_classes + 4 + 9
 
 
-def _some(x: Tensor, most: int, seed: int) -> Tensor:
-    """At most so many images, drawn by the seed; all of them in order if they are fewer."""
-    if len(x) <= most:
-        return x
-    rng = torch.Generator().manual_seed(seed)
-    return x[torch.randperm(len(x), generator=rng)[:most]]
+def _manifold_scores(reference: Reference, fake: LabelledFeatures, seed: int) -> ManifoldScores:
+    """Of equally many images: of the larger side a random part."""
+    both = min(len(reference.x), len(fake.x))
+    a, b = reference.real.some(both, seed), fake.some(both, seed)
+    return manifold_scores(a.x, b.x, NUM_NEIGHBOURS, weights=reference.weights(a))
 
 
-def _fidelity(fake: FeatureSet, num_classes: int, seed: int) -> tuple[Tensor, Interval]:
-    """Whether the classifier sees each label, (M,), and the share; ValueError without it."""
+def _kid(reference: Reference, fake: LabelledFeatures, seed: int, intervals: bool) -> Interval:
+    a, b = reference.real.some(MOST, seed), fake.some(MOST, seed)
+    draws = KID_DRAWS if intervals else 0
+    return kid_interval(a.x, b.x, draws, seed, reference.weights(a))
+
+
+def _fidelity(
+    fake: Generated, num_classes: int, seed: int
+) -> tuple[Tensor, Interval, tuple[int, ...]]:
+    """Whether the classifier sees each label, (M,), the share, and how many images it takes for
+    each class (K,); ValueError without it."""
     if fake.logits is None:
         raise ValueError(NO_CLASSIFIER)
     if (fake.labels < 0).any():
         raise ValueError("the images have no labels")
     hits = label_hits(fake.logits, fake.labels, num_classes)
-    return hits, fidelity_interval(hits, fake.labels, seed=seed)
+    shown = torch.bincount(fake.logits.argmax(1).cpu(), minlength=num_classes)
+    return hits, fidelity_interval(hits, fake.labels, seed=seed), tuple(shown.tolist())
 
 
-def _inception_score(fake: FeatureSet) -> Interval:
+def _inception_score(fake: Generated) -> Interval:
     if fake.imagenet is None:
         raise ValueError(
             "the extractor has no ImageNet classes. Try --extractor inception with the state "
@@ -189,36 +236,13 @@ def _inception_score(fake: FeatureSet) -> Interval:
 
 
 def _memorisation(
-    fake: FeatureSet, train: FeatureSet | None, counts: Sequence[int], y: Tensor
+    fake: Generated, reference: Reference, counts: Sequence[int], y: Tensor
 ) -> Memorisation:
     """y: features of the generated images, on the device that computes."""
+    train = reference.train
     if train is None:
         raise ValueError("it was not asked for (--no-memorisation)")
-    return memorisation(train.pool.to(y.device), train.labels, y, fake.labels, counts)
-
-
-def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:
-    """Rows of real images that are no training images, by their pixels: (R,) int64."""
-    rows = (~torch.isin(real.hashes, train.hashes)).nonzero().flatten()
-    return _some(rows, HELD_OUT, seed).sort().values
-
-
-def held_out_copies(
-    train: FeatureSet,
-    real: FeatureSet,
-    counts: Sequence[int],
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> tuple[GroupMemorisation, ...]:
-    """The memorisation check of real images that were not trained on: what chance gives.
-
-    Empty where all real images were trained on.
-    """
-    rows = held_out(train, real, seed)
-    if not len(rows) or len(train.pool) < 2:
-        return ()
-    sides = train.pool.to(device), train.labels, real.pool[rows].to(device), real.labels[rows]
-    return memorisation(*sides, counts).groups
+    return memorisation(train.x.to(y.device), train.y, y, fake.labels, counts)
 
 
 # ----------------------------------------------------------------------------
@@ -242,7 +266,11 @@ def group_result(
     stored = stored_recall(real, fake)
     gaps = _Gaps()
     gaps.note(
-        ("kid", "inception_score", "density", "coverage", "f8", "f_eighth"), NOT_IN_TRAINING
+        (
+            *("kid", "sliced_wasserstein", "fld", "inception_score", "density", "coverage"),
+            *("f8", "f_eighth"),
+        ),
+        NOT_IN_TRAINING,
     )
     if not copies:
         gaps.note(("memorisation",), NOT_IN_TRAINING)
@@ -286,42 +314,4 @@ def group_result(
         table=ClassTable((), tuple(pooled)),
         memorisation=copies,
         missing=tuple(gaps.missing),
-    )
-
-
-def shown_classes(counts: Sequence[int], each: int = 2) -> tuple[int, ...]:
-    """Head, middle and tail of the classes by training images: up to ``each`` of each.
-
-    All classes where there are no more than three times ``each``. Ties in label order.
-    """
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    if len(order) <= 3 * each:
-        return tuple(order)
-    middle = (len(order) - each) // 2
-    return (*order[:each], *order[middle : middle + each], *order[-each:])
-
-
-def class_examples(
-    counts: Sequence[int], real: Tensor, fake: Tensor, nearest: Tensor | None
-) -> tuple[ClassExamples, ...]:
-    """The first images of some classes, as many of each; classes with none are left out.
-
-    counts (K,) of the training set choose the classes; real (N,) and fake (M,) are labels,
-    nearest (M,) training images.
-    """
-    rows = {
-        c: [(labels == c).nonzero().flatten().tolist() for labels in (real, fake)]
-        for c in shown_classes(counts)
-    }
-    rows = {c: sides for c, sides in rows.items() if all(sides)}
-    n = min((len(side) for sides in rows.values() for side in sides), default=0)
-    n = min(n, IMAGES_PER_CLASS)
-    return tuple(
-        ClassExamples(
-            label=c,
-            real=tuple(real_rows[:n]),
-            generated=tuple(fake_rows[:n]),
-            nearest=() if nearest is None else tuple(nearest[fake_rows[:n]].tolist()),
-        )
-        for c, (real_rows, fake_rows) in rows.items()
     )

@@ -9,14 +9,11 @@ Mean and covariance come from sums of pieces, in any order, on any worker.
 Shapes: N = images, D = feature dimensions.
 """
 
-from collections.abc import Sequence
 from math import isqrt
 from typing import Self
 
 import torch
 from torch import Tensor
-
-from cbdm_scale.data.groups import Group, class_groups
 
 NOT_PSD = 1e-8
 """Negative eigenvalues up to this share of a covariance's scale are rounding."""
@@ -24,11 +21,15 @@ NOT_FINITE = "features hold non-finite numbers: look at the images they are of"
 
 
 class Moments:
-    """Sums over images: their number, sum f (D,), and sum f f^T (D, D), on a device."""
+    """Sums over images: their number, sum f (D,), and sum f f^T (D, D), on a device.
+
+    Images may have weights w (N,) that count alike as so many images: sum w = sum w^2
+    (``reference.class_weights``). The covariance is then unbiased as without.
+    """
 
     def __init__(self, dim: int, device: torch.device | str = "cpu"):
         self.dim = dim
-        self.count = 0
+        self.count: float = 0
         self.sum = torch.zeros(dim, dtype=torch.float64, device=device)
         self.outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
 
@@ -37,16 +38,22 @@ class Moments:
         """Where the sums are."""
         return self.sum.device
 
-    def add(self, features: Tensor) -> None:
-        """Count the features (N, D) of N more images."""
+    def add(self, features: Tensor, weights: Tensor | None = None) -> None:
+        """Count the features (N, D) of N more images, each by its weight (N,) or as one."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must be (N, {self.dim}), got {tuple(features.shape)}")
         f = features.detach().to(self.device, torch.float64)
         if self.device.type == "cpu" and not f.isfinite().all():  # on a GPU the sum tells later
             raise ValueError(NOT_FINITE)
-        self.count += len(f)
-        self.sum += f.sum(dim=0)
-        self.outer += f.T @ f
+        if weights is None:
+            self.count += len(f)
+            self.sum += f.sum(dim=0)
+            self.outer += f.T @ f
+            return
+        weighted = f * weights.to(self.device, torch.float64)[:, None]
+        self.count += float(weights.double().sum())
+        self.sum += weighted.sum(dim=0)
+        self.outer += weighted.T @ f
 
     def __add__(self, other: "Moments") -> "Moments":
         if self.dim != other.dim:
@@ -56,6 +63,13 @@ class Moments:
         both.sum = self.sum + other.sum
         both.outer = self.outer + other.outer
         return both
+
+    def scaled(self, factor: float) -> "Moments":
+        """Every image counted so many times."""
+        scaled = Moments(self.dim, self.device)
+        scaled.count = self.count * factor
+        scaled.sum, scaled.outer = self.sum * factor, self.outer * factor
+        return scaled
 
     def __sub__(self, part: "Moments") -> "Moments":
         """Without a part of the images."""
@@ -102,17 +116,19 @@ class Moments:
         assert state.numel() == 1 + dim + dim * dim, "not a state of Moments"
         moments = cls(dim, device)
         flat = state.detach().to(device, torch.float64, copy=True)
-        moments.count = round(flat[0].item())
+        count = float(flat[0])
+        moments.count = round(count) if count.is_integer() else count
         moments.sum = flat[1 : 1 + dim]
         moments.outer = flat[1 + dim :].view(dim, dim)
         return moments
 
 
-def moments_of(features: Tensor, piece: int = 8192) -> Moments:
-    """Moments of features (N, D), a piece at a time, on their device."""
+def moments_of(features: Tensor, piece: int = 8192, weights: Tensor | None = None) -> Moments:
+    """Moments of features (N, D), with weights (N,) or without, a piece at a time."""
     moments = Moments(features.shape[1], features.device)
-    for part in features.split(piece):
-        moments.add(part)
+    for begin in range(0, len(features), piece):
+        some = slice(begin, begin + piece)
+        moments.add(features[some], None if weights is None else weights[some])
     return moments
 
 
@@ -130,7 +146,7 @@ def _root(moments: Moments, side: str) -> Tensor:
     return root
 
 
-def _check(sides: tuple[tuple[str, int, int], tuple[str, int, int]]) -> None:
+def _check(sides: tuple[tuple[str, float, int], tuple[str, float, int]]) -> None:
     for side, count, _ in sides:
         if count < 2:
             raise ValueError(
@@ -175,15 +191,15 @@ class FrechetTo:
     which are small and many, on the CPU.
     """
 
-    def __init__(self, reference: Tensor):
-        """reference: features (N, D)."""
+    def __init__(self, reference: Tensor, weights: Tensor | None = None):
+        """reference: features (N, D); weights (N,) as those of ``Moments``."""
         self.count, self.dim = reference.shape
         _check((("first", self.count, self.dim), ("second", 2, self.dim)))
         self.moments = self.factor = self.root = None
         if self.count <= self.dim // 2:
-            self.mean, self.factor = _factor(reference)
+            self.mean, self.factor = _factor(reference, weights)
         else:
-            self.moments = moments_of(reference)
+            self.moments = moments_of(reference, weights=weights)
             self.mean, self.root = self.moments.mean, _root(self.moments, "first")
 
     def __call__(self, features: Tensor) -> float:
@@ -211,37 +227,19 @@ class FrechetTo:
         return max(float((own - mean).square().sum() + traces - 2 * shared), 0.0)
 
 
-def _factor(features: Tensor) -> tuple[Tensor, Tensor]:
+def _factor(features: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (D,) and F (D, N) with F F^T the unbiased covariance."""
     x = features.detach().to("cpu", torch.float64)
     if not x.isfinite().all():
         raise ValueError(NOT_FINITE)
-    mean = x.mean(0)
-    return mean, (x - mean).T / (len(x) - 1) ** 0.5
+    if weights is None:
+        mean = x.mean(0)
+        return mean, (x - mean).T / (len(x) - 1) ** 0.5
+    w = weights.to("cpu", torch.float64)
+    mean = w @ x / w.sum()
+    return mean, (x - mean).T * (w / (w.sum() - 1)).sqrt()
 
 
 def fid(real: Tensor, fake: Tensor) -> float:
     """Frechet distance of features (N, D) and (M, D); few images cost little."""
     return FrechetTo(real)(fake)
-
-
-class Reference:
-    """Frechet distances to all real images and to those of a group, each prepared once.
-
-    Those of single classes are not kept: together they would be larger than the features.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, counts: Sequence[int]):
-        """x (N, D), y (N,) labels, counts (K,) of the training set, which decide the groups."""
-        self.x, self.y, self.groups = x, y, class_groups(counts)
-        self._known: dict[Group | None, FrechetTo] = {}
-
-    def to(self, group: Group | None) -> FrechetTo:
-        """The distance to the real images of a group; None: to all of them."""
-        if group not in self._known:
-            self._known[group] = FrechetTo(self.x[self._rows(group)] if group else self.x)
-        return self._known[group]
-
-    def _rows(self, group: Group) -> Tensor:
-        members = torch.tensor([c for c, g in enumerate(self.groups) if g == group])
-        return torch.isin(self.y, members.to(self.y.device)).to(self.x.device)

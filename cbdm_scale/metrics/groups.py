@@ -4,6 +4,8 @@ Shapes: N = images in a piece, D = feature dimensions, K = classes, R = images w
 are stored.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.metrics.features import Features, label_hits
 from cbdm_scale.metrics.fid import Moments, frechet_distance
 from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import class_scale
 
 
 class GroupScores:
@@ -26,10 +29,13 @@ class GroupScores:
         dim: int,
         num_stored: int = 0,
         device: torch.device | str = "cpu",
+        weigh: Sequence[int] | None = None,
     ):
         """groups: the group of each of the K classes; dim: D; num_stored: R; device: where
-        moments are summed and compared."""
+        moments are summed and compared; weigh: images of each class (K,) where every class is
+        to count alike (``reference.class_weights``)."""
         self.groups = groups
+        self.weigh = None if weigh is None else torch.tensor(weigh)
         self.dim = dim
         self.device = torch.device(device)
         self.moments = {group: Moments(dim, device) for group in GROUPS}
@@ -52,7 +58,11 @@ class GroupScores:
         for group in GROUPS:
             members = torch.tensor([g == group for g in self.groups])  # (K,)
             rows_of = members[y].nonzero().flatten()  # found here: a device would be waited for
-            self.moments[group].add(features.pool[rows_of.to(features.pool.device)])
+            weights = None
+            if self.weigh is not None:
+                weights = class_scale(self.weigh[members]) / self.weigh[y[rows_of]]
+            mine = features.pool[rows_of.to(features.pool.device)]
+            self.moments[group].add(mine, weights)
         self.num_images += torch.bincount(y, minlength=num_classes)
         if rows is not None:
             here = (rows >= 0) & (rows < len(self.stored))
@@ -86,7 +96,17 @@ class GroupScores:
 
     def total(self) -> Moments:
         """Moments over all classes."""
-        return sum(self.moments.values(), Moments(self.dim, self.device))
+        parts = self.moments
+        if self.weigh is not None:  # each group has a scale of its own
+            parts = {group: self._rescaled(group) for group in GROUPS}
+        return sum(parts.values(), Moments(self.dim, self.device))
+
+    def _rescaled(self, group: Group) -> Moments:
+        assert self.weigh is not None
+        mine = self.weigh[torch.tensor([g == group for g in self.groups])]
+        if not mine.any():
+            return self.moments[group]
+        return self.moments[group].scaled(float(class_scale(self.weigh) / class_scale(mine)))
 
     def label_fidelity(self) -> dict[str, float]:
         """Share of images whose largest logit is their label; no key where none has logits."""

@@ -1,23 +1,29 @@
 """95 % intervals: what another set of generated images from the same network would give.
 
 The real images are the fixed reference. KID: bootstrap over the generated images. Label
-fidelity: bootstrap within each class. FID: a bootstrap repeats images, which biases FID
-upward; here it is computed with one of G groups of images left out in turn, subsampling
-without replacement, and the spread is scaled to the whole set (the delete-a-group jackknife).
+fidelity: bootstrap within each class. FID, the sliced Wasserstein distance and FLD: a bootstrap
+repeats images, which biases them; they are computed with one of G groups of images left out in
+turn, subsampling without replacement, and the spread is scaled to the whole set (the
+delete-a-group jackknife).
 
 Shapes: N = real images, M = generated images, D = features, B = resamplings, K = classes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cbdm_scale.metrics.fid import FrechetTo, moments_of
+from cbdm_scale.metrics.fld import LikelihoodOf
 from cbdm_scale.metrics.kid import weighted_kid
+from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 
 LEVEL = 0.95
+SPREAD_PROJECTIONS = 100
+"""Of the sliced distance, whose spread over images needs fewer than its value."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,24 @@ def _percentiles(value: float, replicates: Tensor) -> Interval:
     return Interval(value, low, high)
 
 
-def kid_interval(real: Tensor, fake: Tensor, draws: int = 200, seed: int = 0) -> Interval:
+def kid_interval(
+    real: Tensor,
+    fake: Tensor,
+    draws: int = 200,
+    seed: int = 0,
+    of_real: Tensor | None = None,
+) -> Interval:
     """KID over all pairs (N, D), (M, D); percentiles of B resamplings, in one pass.
 
-    A resampling that holds one image over and over has no pair, and does not count.
+    A resampling that holds one image over and over has no pair, and does not count. Without
+    draws there are no ends. of_real: (N,) how often each real image counts; None: once.
     """
-    ones = torch.ones(len(fake), 1)
-    weights = torch.cat([ones, bootstrap_weights(len(fake), draws, seed)], 1)
-    values = weighted_kid(real, fake, weights.to(fake.device))
-    return _percentiles(float(values[0]), values[1:])
+    weights = torch.ones(len(fake), 1)
+    if draws:
+        weights = torch.cat([weights, bootstrap_weights(len(fake), draws, seed)], 1)
+    values = weighted_kid(real, fake, weights.to(fake.device), of_real)
+    value = float(values[0])
+    return _percentiles(value, values[1:]) if draws else Interval(value)
 
 
 def fidelity_interval(
@@ -103,21 +118,32 @@ def _student(freedom: int) -> float:
     return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
+def _jackknife(value: float, left_out: Sequence[float], least: float = -math.inf) -> Interval:
+    """value +- t s, s^2 = (G - 1) / G sum (v_g - mean)^2 of values without a group (G,)."""
+    num_groups = len(left_out)
+    found = torch.tensor(left_out, dtype=torch.float64)
+    spread = ((num_groups - 1) * found.var(correction=0)).sqrt().item()
+    half = _student(num_groups - 1) * spread
+    return Interval(value, max(least, value - half), value + half)
+
+
 def fid_interval(
     real: Tensor | FrechetTo, fake: Tensor, num_groups: int = 20, seed: int = 0
 ) -> Interval:
-    """FID (N, D), (M, D) with value +- t s, s^2 = (G - 1) / G sum (FID_g - mean)^2.
+    """FID (N, D), (M, D) with its jackknife over G random groups of generated images.
 
-    FID_g lacks group g of G random groups of generated images. It covers the expected FID at
-    this number of images; the bias that FID has with few images is part of that number.
-    ``real``: features, or the distance to them where it is prepared.
+    It covers the expected FID at this number of images; the bias that FID has with few images
+    is part of that number. ``real``: features, or the distance to them where it is prepared.
+    num_groups 0: the number alone.
     """
+    distance = real if isinstance(real, FrechetTo) else FrechetTo(real)
+    if not num_groups:
+        return Interval(distance(fake))
     if not 2 <= num_groups <= len(fake) // 2:
         raise ValueError(
             f"the FID interval needs 2 groups or more and 2 images in each, got {num_groups} "
             f"groups of {len(fake)} images. Take more images."
         )
-    distance = real if isinstance(real, FrechetTo) else FrechetTo(real)
     rng = torch.Generator().manual_seed(seed)
     group = torch.randperm(len(fake), generator=rng).to(fake.device) % num_groups
     if len(fake) <= fake.shape[1] // 2:  # few images: cheap as they are
@@ -129,7 +155,35 @@ def fid_interval(
         found = [
             distance.to_moments(total - moments_of(fake[group == g])) for g in range(num_groups)
         ]
-    left_out = torch.tensor(found, dtype=torch.float64)
-    spread = ((num_groups - 1) * left_out.var(correction=0)).sqrt().item()
-    half = _student(num_groups - 1) * spread
-    return Interval(value, max(0.0, value - half), value + half)
+    return _jackknife(value, found, least=0.0)
+
+
+def sliced_interval(
+    to: SlicedTo, fake: Tensor, num_groups: int = 20, seed: int = 0
+) -> Interval:
+    """The sliced Wasserstein distance of features (M, D), and its jackknife.
+
+    Of fewer than 2 G images there are fewer groups, below 4 none, and no ends.
+    """
+    value, groups = to(fake), min(num_groups, len(fake) // 2)
+    if groups < 2:
+        return Interval(value)
+    rng = torch.Generator().manual_seed(seed)
+    group = torch.randperm(len(fake), generator=rng).to(fake.device) % groups
+    found = [to(fake[group != g], SPREAD_PROJECTIONS) for g in range(groups)]
+    return _jackknife(value, found, least=0.0)
+
+
+def fld_interval(to: LikelihoodOf, fake: Tensor, num_groups: int = 20) -> Interval:
+    """FLD of features (M, D), and its jackknife; no ends with fewer than 2 groups."""
+    value, left_out = to(fake, max(num_groups, 1))
+    return _jackknife(value, left_out) if len(left_out) > 1 else Interval(value)
+
+
+def mean_interval(found: Sequence[Interval]) -> Interval:
+    """The mean of numbers of classes, drawn independently; ends where all have them."""
+    value = sum(one.value for one in found) / len(found)
+    if not all(one.is_known for one in found):
+        return Interval(value)
+    half = sum(((one.high - one.low) / 2) ** 2 for one in found) ** 0.5 / len(found)
+    return Interval(value, value - half, value + half)

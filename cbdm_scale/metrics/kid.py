@@ -69,15 +69,16 @@ def _within_mean(x: Tensor, weights: Tensor) -> Tensor:
     return total / (w.sum(0).square() - w.square().sum(0))
 
 
-def _across_mean(x: Tensor, y: Tensor) -> Tensor:
-    """Mean of k(x_i, y_j) over all x_i (N, D), for every y_j (M, D): (M,) float64."""
+def _across_mean(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of k(x_i, y_j) over all x_i (N, D), for every y_j (M, D): (M,) float64."""
     means = torch.zeros(len(y), dtype=torch.float64, device=y.device)
     for column in range(0, len(y), BLOCK):
         b = y[column : column + BLOCK]
         for row in range(0, len(x), BLOCK):
-            part = kernel(x[row : row + BLOCK], b).sum(0, dtype=torch.float64)
+            k = kernel(x[row : row + BLOCK], b)
+            part = (weights[row : row + BLOCK].to(k.dtype) * k).sum(0, dtype=torch.float64)
             means[column : column + len(b)] += part
-    return means / len(x)
+    return means / weights.sum(dtype=torch.float64)
 
 
 def kid(real: Tensor, fake: Tensor) -> float:
@@ -86,13 +87,19 @@ def kid(real: Tensor, fake: Tensor) -> float:
 
 
 @ieee_fp32()
-def weighted_kid(real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
-    """KID with generated image i counted weights_i times: (M, B) -> (B,) float64."""
+def weighted_kid(
+    real: Tensor, fake: Tensor, weights: Tensor, of_real: Tensor | None = None
+) -> Tensor:
+    """KID with generated image i counted weights_i times: (M, B) -> (B,) float64.
+
+    of_real: (N,) how often each real image counts; None: once.
+    """
     _check(real, fake)
-    mixed = (weights.double() * _across_mean(real, fake)[:, None]).sum(0)
-    ones = torch.ones(len(real), 1, device=real.device)
+    own = torch.ones(len(real), 1) if of_real is None else of_real[:, None]
+    own = own.to(real.device)
+    mixed = (weights.double() * _across_mean(real, fake, own)[:, None]).sum(0)
     mixed = mixed / weights.sum(0, dtype=torch.float64)
-    return _within_mean(real, ones) + _within_mean(fake, weights) - 2 * mixed
+    return _within_mean(real, own) + _within_mean(fake, weights) - 2 * mixed
 
 
 def subset_kid(

@@ -2,27 +2,36 @@
 
 KID comes first: with few images it is noisy but not biased. FID beside it grows as images
 get fewer, so that all classes are compared at one number of images, and a class with less
-than 50 on a side has none. Pooled FID uses all images of the group, as during training.
+than 50 on a side has none. Pooled FID uses all images of the group, as during training. The
+sliced Wasserstein distance and FLD mean something with a few dozen images; FLD of a group is
+the mean over its classes.
 
 Shapes: N = real images, M = generated images, D = features, K = classes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group, class_groups
-from cbdm_scale.metrics.fid import FrechetTo, Reference
+from cbdm_scale.metrics.fid import FrechetTo
 from cbdm_scale.metrics.intervals import (
     Interval,
     fid_interval,
     fidelity_interval,
+    fld_interval,
     kid_interval,
+    mean_interval,
+    sliced_interval,
 )
+from cbdm_scale.metrics.options import K_NEAREST
+from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import MOST, LabelledFeatures, Reference
+from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 
 MIN_FID_IMAGES = 50
+KID_DRAWS = 200
 NUM_GROUPS, NUM_GROUPS_OF_ALL = 10, 20
 """The FID interval of a row leaves out so many parts of the images in turn (intervals.py). Each
 costs a Frechet distance, and there are many rows."""
@@ -57,6 +66,20 @@ class ClassScore:
     fidelity: Interval | None
     """None where no classifier judged the images."""
 
+    sliced_wasserstein: Interval | None = None
+    """None with fewer than 2 images on a side."""
+
+    fld: Interval | None = None
+    fld_missing: str | None = None
+    """Why there is no FLD."""
+
+    recall: float | None = None
+    """Of the pooled rows, of equally many images on both sides; None with too few of them."""
+
+
+CLASS_MEASURES = "kid", "fid", "sliced_wasserstein", "fld", "fidelity"
+HIGHER_IS_BETTER = ("fidelity",)
+
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -65,26 +88,16 @@ class ClassTable:
     classes: tuple[ClassScore, ...]
     pooled: tuple[ClassScore, ...]
 
+    def macro(self, name: str) -> float | None:
+        """The mean of a number over the classes that have it; None where none has."""
+        found = [one.value for row in self.classes if (one := getattr(row, name))]
+        return sum(found) / len(found) if found else None
 
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Features (N, D) of images with their labels (N,)."""
-
-    x: Tensor
-    y: Tensor
-    hits: Tensor | None = None
-    """(N,) bool: the classifier sees the label (``features.label_hits``)."""
-
-    def __post_init__(self) -> None:
-        for part in (self.y, self.hits):
-            if part is not None and part.shape != (len(self.x),):
-                raise ValueError(f"{len(self.x)} images but labels or hits {tuple(part.shape)}")
-
-    def of(self, classes: Tensor) -> "LabelledFeatures":
-        """Only the images of some classes."""
-        keep = torch.isin(self.y, classes.to(self.y.device))
-        hits = None if self.hits is None else self.hits[keep.to(self.hits.device)]
-        return LabelledFeatures(self.x[keep.to(self.x.device)], self.y[keep], hits)
+    def worst(self, name: str) -> ClassScore | None:
+        """The class with the worst of a number; None where none has it."""
+        sign = -1 if name in HIGHER_IS_BETTER else 1
+        known = [row for row in self.classes if getattr(row, name)]
+        return max(known, key=lambda row: sign * getattr(row, name).value, default=None)
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,8 @@ class Whole:
 
     fid: Interval | None
     kid: Interval | None
+    recall: float | None = None
+    sliced_wasserstein: Interval | None = None
 
 
 def class_table(
@@ -100,17 +115,17 @@ def class_table(
     fake: LabelledFeatures,
     counts: Sequence[int],
     *,
-    kid_images: int = 10_000,
     seed: int = 0,
     reference: Reference | None = None,
     whole: Whole | None = None,
+    intervals: bool = True,
     step: Callable[[], None] = lambda: None,
 ) -> ClassTable:
     """Scores by class and group; counts (K,) are those of the training set.
 
-    kid_images: KID, which needs no equal numbers, is of at most so many random images a side.
-    reference: of ``real``, where several sets share it. whole: what is known of all images.
-    step: called after each of the K + 4 rows.
+    KID and the sliced distance, which need no equal numbers, are of at most 10,000 random
+    images a side. reference: of ``real``, where several sets share it. whole: what is known of
+    all images. intervals: False for the numbers alone. step: called after each of K + 4 rows.
     """
     groups = class_groups(counts)
     refer = reference or Reference(real.x, real.y, counts)
@@ -123,16 +138,22 @@ def class_table(
     )
     enough = sizes.amin(0)[sizes.amin(0) >= MIN_FID_IMAGES]  # of the classes that have an FID
     equal = int(enough.min()) if len(enough) else MIN_FID_IMAGES
-    rows = _Rows(real, fake, counts, kid_images, seed, refer, step)
+    rows = _Rows(real, fake, counts, seed, refer, intervals, step)
+    classes = tuple(rows.row([c], label=c, group=g, equal=equal) for c, g in enumerate(groups))
     members = {chosen: [c for c, g in enumerate(groups) if g == chosen] for chosen in GROUPS}
-    whole_set = list(range(len(counts)))
-    return ClassTable(
-        tuple(rows.row([c], label=c, group=g, equal=equal) for c, g in enumerate(groups)),
-        (
-            rows.row(whole_set, group=None, known=whole),
-            *(rows.row(classes, group=group) for group, classes in members.items()),
-        ),
-    )
+    pooled = [rows.row(list(range(len(counts))), group=None, known=whole)]
+    pooled += [rows.row(some, group=group) for group, some in members.items()]
+    return ClassTable(classes, tuple(_with_fld(row, classes) for row in pooled))
+
+
+def _with_fld(pooled: ClassScore, classes: Sequence[ClassScore]) -> ClassScore:
+    """A pooled row with the mean FLD of its classes, where half of them have one."""
+    mine = [row for row in classes if pooled.group in (None, row.group)]
+    known = [row.fld for row in mine if row.fld]
+    if known and 2 * len(known) >= len(mine):
+        return replace(pooled, fld=mean_interval(known))
+    reasons = [row.fld_missing for row in mine if row.fld_missing]
+    return replace(pooled, fld_missing=reasons[0] if reasons else "no class is in the group")
 
 
 @dataclass(frozen=True)
@@ -142,9 +163,9 @@ class _Rows:
     real: LabelledFeatures
     fake: LabelledFeatures
     counts: Sequence[int]
-    kid_images: int
     seed: int
     reference: Reference
+    intervals: bool
     step: Callable[[], None]
 
     def row(
@@ -160,26 +181,33 @@ class _Rows:
         only = torch.tensor(classes)
         real, fake = self.real.of(only), self.fake.of(only)
         fewest = min(len(real.x), len(fake.x))
-        missing = distance = images = None
+        missing = distance = images = kid = sliced = None
         if fewest < MIN_FID_IMAGES:
             missing = (
                 f"{len(real.x)} real and {len(fake.x)} generated images: FID needs at least "
                 f"{MIN_FID_IMAGES} on each side to mean something"
             )
         else:
-            a, b = self._some(real.x, equal), self._some(fake.x, equal)
-            distance, images = known.fid if known else None, (len(a), len(b))
+            a, b = real.some(equal, self.seed), fake.some(equal, self.seed)
+            images = len(a.x), len(b.x)
+            distance = known.fid if known else None
             if distance is None:
-                to = self.reference.to(group) if label is None else FrechetTo(a)
-                parts = NUM_GROUPS if group else NUM_GROUPS_OF_ALL
-                distance = fid_interval(to, b, parts, self.seed)
-        kid = known.kid if known else None
-        if kid is None and fewest >= 2:
-            a, b = self._some(real.x, self.kid_images), self._some(fake.x, self.kid_images)
-            kid = kid_interval(a, b, seed=self.seed)
+                to = self.reference.to(group) if label is None else FrechetTo(a.x)
+                distance = fid_interval(to, b.x, self._parts(group), self.seed)
+        if fewest >= 2:
+            a, b = real.some(MOST, self.seed), fake.some(MOST, self.seed)
+            kid = (known.kid if known else None) or self._kid(a, b, label)
+            sliced = known.sliced_wasserstein if known else None
+            if sliced is None:
+                along = self.reference.sliced(group) if label is None else SlicedTo(a.x)
+                sliced = sliced_interval(along, b.x, self._parts(group), self.seed)
         fidelity = None
         if fake.hits is not None and len(fake.x):
             fidelity = fidelity_interval(fake.hits, fake.y, seed=self.seed)
+        fld, fld_missing = (None, None) if label is None else self._fld(label, fake)
+        recall = known.recall if known else None
+        if recall is None and label is None:
+            recall = self._recall(real, fake)
         self.step()
         return ClassScore(
             label=label,
@@ -192,11 +220,35 @@ class _Rows:
             fid_images=images,
             fid_missing=missing,
             fidelity=fidelity,
+            sliced_wasserstein=sliced,
+            fld=fld,
+            fld_missing=fld_missing,
+            recall=recall,
         )
 
-    def _some(self, x: Tensor, most: int | None) -> Tensor:
-        """At most so many images, drawn by the seed; all of them in order if they are fewer."""
-        if most is None or len(x) <= most:
-            return x
-        rng = torch.Generator().manual_seed(self.seed)
-        return x[torch.randperm(len(x), generator=rng)[:most].to(x.device)]
+    def _parts(self, group: Group | None) -> int:
+        """Groups of images that an interval leaves out in turn; 0 without intervals."""
+        return (NUM_GROUPS if group else NUM_GROUPS_OF_ALL) if self.intervals else 0
+
+    def _kid(
+        self, real: LabelledFeatures, fake: LabelledFeatures, label: int | None
+    ) -> Interval:
+        weights = self.reference.weights(real) if label is None else None
+        draws = KID_DRAWS if self.intervals else 0
+        return kid_interval(real.x, fake.x, draws, self.seed, weights)
+
+    def _fld(self, label: int, fake: LabelledFeatures) -> tuple[Interval | None, str | None]:
+        """FLD of a class, or why there is none."""
+        try:
+            to = self.reference.likelihood(label)
+            return fld_interval(to, fake.x, self._parts("few")), None
+        except ValueError as error:
+            return None, str(error)
+
+    def _recall(self, real: LabelledFeatures, fake: LabelledFeatures) -> float | None:
+        """Of equally many images: of the larger side a random part."""
+        both = min(len(real.x), len(fake.x))
+        if both <= K_NEAREST:
+            return None
+        a, b = real.some(both, self.seed), fake.some(both, self.seed)
+        return manifold_scores(a.x, b.x, weights=self.reference.weights(a)).recall

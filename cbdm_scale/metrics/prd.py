@@ -97,9 +97,17 @@ def prd_curve(
 
 @ieee_fp32()
 def prd(
-    real: Tensor, fake: Tensor, num_classes: int, num_runs: int = NUM_RUNS, seed: int = 0
+    real: Tensor,
+    fake: Tensor,
+    num_classes: int,
+    num_runs: int = NUM_RUNS,
+    seed: int = 0,
+    weights: Tensor | None = None,
 ) -> PRD:
-    """The averaged curve of real (N, D) and generated features (M, D)."""
+    """The averaged curve of real (N, D) and generated features (M, D).
+
+    weights (N,): how much each real image counts in its histogram; None: alike.
+    """
     n = min(len(real), len(fake))
     wanted = CLUSTERS_PER_CLASS * num_classes
     num_clusters = min(wanted, n // 10)
@@ -109,7 +117,14 @@ def prd(
             f"and {len(fake)} generated ones."
         )
     rng = torch.Generator().manual_seed(seed)
-    both = torch.cat([_subsample(side, n, rng).float() for side in (real, fake)])
+    rows = [_subsample(len(side), n, rng) for side in (real, fake)]
+    both = torch.cat(
+        [
+            side[some.to(side.device)].float()
+            for side, some in zip((real, fake), rows, strict=True)
+        ]
+    )
+    counted = None if weights is None else weights[rows[0]].double()
     mean = both.mean(0)
     if not mean.isfinite().all():
         raise ValueError("features hold non-finite numbers: look at the images they are of")
@@ -118,16 +133,16 @@ def prd(
     for run in range(num_runs):
         labels = nearest_centre(both, kmeans(both, num_clusters, seed * num_runs + run))
         shares = [torch.bincount(y, minlength=num_clusters).cpu() / n for y in labels.split(n)]
+        if counted is not None:
+            shares[0] = torch.bincount(labels[:n].cpu(), counted, num_clusters) / counted.sum()
         p, r = prd_curve(shares[0], shares[1])
         precision, recall = precision + p / num_runs, recall + r / num_runs
     return PRD(precision, recall, n, num_clusters, wanted)
 
 
-def _subsample(features: Tensor, n: int, rng: torch.Generator) -> Tensor:
-    """n of the images at random, all of them in order if there are no more."""
-    if len(features) == n:
-        return features
-    return features[torch.randperm(len(features), generator=rng)[:n].to(features.device)]
+def _subsample(count: int, n: int, rng: torch.Generator) -> Tensor:
+    """Rows of n of the images at random, of all of them in order if there are no more."""
+    return torch.arange(n) if count == n else torch.randperm(count, generator=rng)[:n]
 
 
 def nearest_centre(x: Tensor, centres: Tensor) -> Tensor:

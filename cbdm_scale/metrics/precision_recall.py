@@ -39,9 +39,17 @@ def ball_radius(features: Tensor, k: int = K_NEAREST, *, screen: Screen = None) 
 
 
 def manifold_scores(
-    real: Tensor, fake: Tensor, k: int = K_NEAREST, *, screen: Screen = None
+    real: Tensor,
+    fake: Tensor,
+    k: int = K_NEAREST,
+    *,
+    screen: Screen = None,
+    weights: Tensor | None = None,
 ) -> ManifoldScores:
-    """All four scores of real (N, D) and generated features (M, D)."""
+    """All four scores of real (N, D) and generated features (M, D).
+
+    weights (N,): how much each real image counts in recall and coverage; None: alike.
+    """
     for side, features in (("real", real), ("generated", fake)):
         if len(features) <= k:
             raise ValueError(
@@ -59,9 +67,16 @@ def manifold_scores(
         covered[i], in_real[j] = True, True
         num_hits += len(i)
         in_fake[by_fake[0]] = True
+
+    def share(of_real: Tensor) -> float:
+        if weights is None:
+            return of_real.double().mean().item()
+        w = weights.to(of_real.device, torch.float64)
+        return float((w * of_real).sum() / w.sum())
+
     return ManifoldScores(
         precision=in_real.double().mean().item(),
-        recall=in_fake.double().mean().item(),
+        recall=share(in_fake),
         density=num_hits / (k * len(fake)),
-        coverage=covered.double().mean().item(),
+        coverage=share(covered),
     )

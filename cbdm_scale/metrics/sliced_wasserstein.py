@@ -49,20 +49,49 @@ def _sorted(x: Tensor) -> Tensor:
     return x.sort(dim=1).values
 
 
+def _square_gap(own: Tensor, shares: Tensor, other: Tensor) -> Tensor:
+    """W_2^2 along the rows of (P, N) and (P, M), sorted: (P,) float64.
+
+    shares (P, N): up to which share of the mass the first side's numbers reach; those of the
+    second have 1 / M each.
+    """
+    n, m = own.shape[1], other.shape[1]
+    even = torch.arange(1, m + 1, dtype=torch.float64, device=own.device) / m
+    ends = torch.cat([shares, even.expand(len(own), -1)], 1).sort(1).values
+    begins = torch.nn.functional.pad(ends, (1, 0))[:, :-1]
+    middle = (begins + ends) / 2
+    i = torch.searchsorted(shares, middle).clamp_max(n - 1)
+    j = (middle * m).long().clamp_max(m - 1)
+    gap = (own.gather(1, i) - other.gather(1, j)).double()
+    square: Tensor = (gap.square() * (ends - begins)).sum(1)
+    return square
+
+
 class SlicedTo:
     """The sliced distance of sets of features to one reference, which is projected once."""
 
     def __init__(
-        self, reference: Tensor, num_projections: int = NUM_PROJECTIONS, seed: int = 0
+        self,
+        reference: Tensor,
+        num_projections: int = NUM_PROJECTIONS,
+        seed: int = 0,
+        weights: Tensor | None = None,
     ):
-        """reference: features (N, D), 2 images or more."""
+        """reference: features (N, D), 2 images or more; weights (N,) of them, None: alike."""
         self.count, self.dim = reference.shape
         self.directions = directions(self.dim, num_projections, seed).to(reference.device)
-        self.sorted = self._project(reference, "real")
+        projected = self._project(reference, "real", num_projections)
+        self.shares: Tensor | None = None
+        if weights is None:
+            self.sorted = _sorted(projected)
+        else:
+            self.sorted, order = projected.sort(dim=1)
+            shares = weights.to(reference.device, torch.float64)[order].cumsum(1)
+            self.shares = shares / shares[:, -1:]
 
     @ieee_fp32()
-    def _project(self, x: Tensor, side: str) -> Tensor:
-        """(N, D) -> (P, N), sorted."""
+    def _project(self, x: Tensor, side: str, most: int) -> Tensor:
+        """(N, D) -> (P, N), by the first so many directions."""
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"features must be (M, {self.dim}), got {tuple(x.shape)}")
         if len(x) < 2:
@@ -72,18 +101,24 @@ class SlicedTo:
             )
         if not x.sum(0).isfinite().all():
             raise ValueError(f"{side} features hold non-finite numbers: look at the images")
-        return _sorted(self.directions @ x.detach().float().T)
+        return self.directions[:most] @ x.detach().float().T
 
-    def __call__(self, features: Tensor) -> float:
-        """MIND of features (M, D)."""
-        own, other = self.sorted, self._project(features, "generated")
-        i, j, mass = (part.to(own.device) for part in quantile_steps(self.count, len(features)))
+    def __call__(self, features: Tensor, most: int | None = None) -> float:
+        """MIND of features (M, D), by the first so many projections, None: by all."""
+        number = min(most or len(self.sorted), len(self.sorted))
+        own, other = self.sorted[:number], _sorted(self._project(features, "generated", number))
+        size = max(1, BLOCK // (own.shape[1] + other.shape[1]))
+        blocks = [slice(begin, begin + size) for begin in range(0, number, size)]
         total = 0.0
-        size = max(1, BLOCK // len(mass))
-        for a, b in zip(own.split(size), other.split(size), strict=True):
-            gap = (a[:, i] - b[:, j]).double()
-            total += float((gap.square() @ mass).sum())
-        return FACTOR * self.dim * total / len(own)
+        if self.shares is not None:
+            for some in blocks:
+                total += float(_square_gap(own[some], self.shares[some], other[some]).sum())
+        else:
+            i, j, mass = (x.to(own.device) for x in quantile_steps(self.count, len(features)))
+            for some in blocks:
+                gap = (own[some][:, i] - other[some][:, j]).double()
+                total += float((gap.square() @ mass).sum())
+        return FACTOR * self.dim * total / number
 
 
 def sliced_wasserstein(

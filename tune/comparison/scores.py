@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group, class_groups
-from cbdm_scale.metrics.fid import Reference
 from cbdm_scale.metrics.fld import MIN_HELD_OUT, LikelihoodOf, standard_of
 from cbdm_scale.metrics.memorisation import memorisation
 from cbdm_scale.metrics.options import K_NEAREST
 from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import Reference
 from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 from tune.comparison.sets import HALVES, Features
 

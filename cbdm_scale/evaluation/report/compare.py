@@ -19,8 +19,8 @@ from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore, ClassTable
 
-DEPEND_ON_NUMBER = ("fid", "inception_score", "precision", "recall") + (
-    *("density", "coverage", "f8", "f_eighth"),
+DEPEND_ON_NUMBER = ("fid", "sliced_wasserstein", "fld", "inception_score") + (
+    *("precision", "recall", "density", "coverage", "f8", "f_eighth"),
 )
 """Fields of ``SetResult`` that do not compare between sets of unequal numbers of images."""
 
@@ -88,6 +88,7 @@ def _conditions(evaluation: Evaluation) -> dict[str, str]:
         "another resize rule": one.resize,
         "another data set": f"{one.dataset} {one.dataset_fingerprint}",
         "another number of real images": f"{one.num_real:,}",
+        "other weights of the real images": "by class" if one.weighed else "none",
     }
 
 

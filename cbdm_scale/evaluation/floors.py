@@ -1,0 +1,124 @@
+"""What real images score: how low a distance gets, and how high recall, without any network.
+
+Real images stand in the place of the generated ones, against the other real images. With the
+numbers of images that there are, no network can be told from perfect below this floor.
+
+Shapes: N = real images, R = some of them, K = classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cbdm_scale.evaluation.results import SetResult
+from cbdm_scale.evaluation.set_metrics import compute_metrics
+from cbdm_scale.metrics.extract import FeatureSet
+from cbdm_scale.metrics.memorisation import GroupMemorisation, memorisation
+from cbdm_scale.metrics.reference import LabelledFeatures, Reference, some_rows
+
+HELD_OUT = 10_000
+"""Real images, at most, that memorisation is compared with."""
+REAL = "real images"
+"""The set of the floor: where its images are."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Features of some of the real images."""
+
+    pool: Tensor
+    labels: Tensor
+    logits: Tensor | None
+    imagenet: Tensor | None = None
+
+
+def make_reference(
+    real: FeatureSet,
+    train: FeatureSet | None,
+    counts: Sequence[int],
+    *,
+    weigh: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Reference:
+    """The real side of an evaluation on a device; counts (K,) are those of the training set.
+
+    train: features of the training images, None where memorisation is not looked for.
+    """
+    labelled = LabelledFeatures(train.pool.to(device), train.labels) if train else None
+    rows = held_out(train, real, seed) if train else None
+    pool = real.pool.to(device)
+    return Reference(
+        pool, real.labels, counts, weigh=weigh, train=labelled, held_out=rows, seed=seed
+    )
+
+
+def stand_ins(labels: Tensor, num_fake: int, seed: int = 0) -> Tensor:
+    """Which real images (N,) stand for as many generated ones, class by class in turn.
+
+    At most half of each class; labels (N,).
+    """
+    rng = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=rng)
+    sizes = torch.bincount(labels)
+    each = -(-num_fake // int((sizes > 0).sum()))
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for c, size in enumerate(sizes.tolist()):
+        mine = order[labels[order] == c]
+        chosen[mine[: min(size // 2, each)]] = True
+    return chosen
+
+
+def real_floor(
+    real: FeatureSet,
+    num_fake: int,
+    counts: Sequence[int],
+    *,
+    weigh: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> SetResult:
+    """Every number, without interval, of real images in the place of ``num_fake`` others."""
+    chosen = stand_ins(real.labels.cpu(), num_fake, seed)
+    rest = real.pool[~chosen].to(device), real.labels[~chosen]
+    return compute_metrics(
+        Reference(*rest, counts, weigh=weigh, seed=seed),
+        _Part(
+            real.pool[chosen],
+            real.labels[chosen],
+            None if real.logits is None else real.logits[chosen],
+        ),
+        counts,
+        omega=0.0,
+        guidance_mode="cfg",
+        images=REAL,
+        seed=seed,
+        intervals=False,
+    )
+
+
+def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:
+    """Rows of real images that are no training images, by their pixels: (R,) int64."""
+    rows = (~torch.isin(real.hashes, train.hashes)).nonzero().flatten()
+    chosen = some_rows(len(rows), HELD_OUT, seed)
+    return rows if chosen is None else rows[chosen].sort().values
+
+
+def held_out_copies(
+    train: FeatureSet,
+    real: FeatureSet,
+    counts: Sequence[int],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[GroupMemorisation, ...]:
+    """The memorisation check of real images that were not trained on: what chance gives.
+
+    Empty where all real images were trained on.
+    """
+    rows = held_out(train, real, seed)
+    if not len(rows) or len(train.pool) < 2:
+        return ()
+    sides = train.pool.to(device), train.labels, real.pool[rows].to(device), real.labels[rows]
+    return memorisation(*sides, counts).groups
