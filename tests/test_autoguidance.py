@@ -125,9 +125,12 @@ def test_a_run_of_tcfg_may_be_guided_by_another_network(tmp_path, digits_root):
         parse(["--run", run, "--guide", "24", "--guidance-mode", "tcfg"])
 
 
-def test_an_evaluation_says_who_guided(run, random_classifier):  # noqa: F811
+def test_an_evaluation_says_who_guided(run, random_classifier, capsys):  # noqa: F811
     words = "--guidance", "0.5", "--guide", "24", *QUICK
     assert evaluate(run, random_classifier, *words) == 0
+    said = capsys.readouterr().out
+    assert "autoguidance, by 000000000024-ema\n" in said
+    assert re.search(r"next .* sample .* --guide 24 .*--guidance 0.5", said)
     [name] = Storage(f"{run}/evaluation").list()
     found = read_evaluation(Storage(f"{run}/evaluation/{name}"))
     [one] = found.sets
@@ -149,7 +152,10 @@ def test_an_evaluation_says_who_guided(run, random_classifier):  # noqa: F811
             r"guide \(36\): .* is no finished checkpoint.*There are 0+24, 0+48",
         ),
         (("--guide", "48"), r"guide \(48\) does not fit the network: it is the network itself"),
-        (("--guide", "/nowhere"), r"guide \(/nowhere\): run \(/nowhere\) does not exist"),
+        (
+            ("--guide", "/nowhere"),
+            r"\(/nowhere\): run \(/nowhere\) does not exist. Give --guide",
+        ),
         (("--guide-weights", "best"), r"guide \(best\): weights"),
         (("--guide-weights", "power:0.1"), r"guide \(power:0.1\): .* kept no averages"),
     ],

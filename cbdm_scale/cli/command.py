@@ -258,7 +258,9 @@ def _option_lines(
     if get_origin(option.kind) is Literal:
         takes = "|".join(map(str, get_args(option.kind)))
     elif get_origin(option.kind) is tuple:
-        takes = {int: "N ...", float: "X ..."}.get(get_args(option.kind)[0], "... ...")
+        takes = {int: "N ...", float: "X ...", float | str: "X ..."}.get(
+            get_args(option.kind)[0], "... ..."
+        )
     if option.kind is bool and option.default is True:
         flag = f"{flag}, {option.no_flag}" if everything else option.no_flag
     if option.name in positional:

@@ -21,6 +21,7 @@ def table(evaluation: Evaluation) -> list[str]:
     """
     best = evaluation.best
     lines = [f"warning: {said}" for said in cautions(evaluation)]
+    lines += [f"autoguidance, by {best.guide}"] if best.guide else []
     lines += _aligned(
         ["omega", "FID [95 %]", "KID x 1000 [95 %]", "recall", "F_8", "label kept"],
         [

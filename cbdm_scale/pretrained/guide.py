@@ -30,7 +30,8 @@ def load_guide(
     try:
         found = load_pretrained(where, weights=weights, tracking_uri=tracking_uri)
     except ValueError as error:
-        raise ValueError(f"guide ({guide or weights}): {error}") from error
+        words = str(error).replace("--run", "--guide").replace("--weights", "--guide-weights")
+        raise ValueError(f"guide ({guide or weights}): {words}") from error
     if reason := _misfit(pretrained, found):
         raise ValueError(
             f"guide ({guide or weights}) does not fit the network: {reason}. Give an earlier "

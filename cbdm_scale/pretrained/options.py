@@ -65,17 +65,18 @@ class GenerationOptions(NetworkOptions):
     """Which network, and how images are made with it: by default as its run says."""
 
     guidance: Strengths = (1.0,)
-    """omega of (1 + omega) e - omega e_null, a set for each: 0 is none. In the other
-    convention, s e + (1 - s) e_null, it is s = 1 + omega. By class: many=0.5,medium=0.5,few=1
-    by group, or count=1:-0.3, max(0, 1 - 0.3 log10(n)) with n training images."""
+    """Strengths, a set for each: numbers, or by class. omega of (1 + omega) e - omega e_null: 0
+    is none. In the other convention, s e + (1 - s) e_null, it is s = 1 + omega. By class:
+    many=0.5,medium=0.5,few=1 by group, or count=1:-0.3, max(0, 1 - 0.3 log10(n)) with n
+    training images."""
 
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
     guide: str = ""
-    """Autoguidance (Karras et al., 2024): e + omega (e - e_guide), both with the label, by a
-    worse network of the same data set. Images seen by an earlier checkpoint of the run, such as
-    24000, or what --run takes. "" is none."""
+    """A worse network for autoguidance (Karras et al., 2024). e + omega (e - e_guide), both
+    with the label, instead of guidance by the label: of the same data set and process. Images
+    seen by an earlier checkpoint of the run, such as 24000, or what --run takes. "" is none."""
 
     guide_weights: str = ""
     """Which weights of the guide, as --weights; "" is ema. Alone, such as power:0.02: the
