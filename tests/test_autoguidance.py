@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.guidance import GuidanceInterval, at_level, autoguided, guide
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.power_ema import start_averages
+from cbdm_scale.training.snapshots import keep_averages
 
 STEPS = LinearSchedule(ScheduleConfig(num_steps=10))
 X, LEVEL, Y = torch.randn(3, 1, 2, 2), torch.tensor([1, 5, 9]), torch.tensor([0, 1, 2])
@@ -115,6 +118,19 @@ def test_strengths_by_group_and_other_weights_go_with_it(run, tmp_path):
     differs = (made != none).reshape(3, 10, -1).any(axis=(0, 2))
     assert differs.tolist() == [False] * 7 + [True] * 3
     assert "-000000000048-raw-auto" in found.url
+
+
+def test_an_earlier_average_guides_also_where_its_checkpoint_is_gone(run, tmp_path):
+    for images in (24, 48):
+        net = load_pretrained(f"{run}/checkpoints/{images:012d}").build()
+        keep_averages(Storage(run), start_averages(net, wanted=True), images)
+    words = "--guide", 24, "--guide-weights", "power:0.1"
+    before, found = sample(run, tmp_path / "1", *words)
+    shutil.rmtree(f"{run}/checkpoints/000000000024")
+    after, again = sample(run, tmp_path / "2", *words)
+    assert np.array_equal(before, after)
+    assert found.url.rpartition("/")[2] == again.url.rpartition("/")[2]
+    assert main(["--run", run, *HERE, "--guide", "24"]) == 1, "its own average is gone"
 
 
 def test_a_run_of_tcfg_may_be_guided_by_another_network(tmp_path, digits_root):

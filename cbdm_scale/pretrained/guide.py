@@ -1,12 +1,17 @@
 """The worse network that autoguidance moves away from, and whether it fits."""
 
+import hashlib
 from dataclasses import replace
+
+from safetensors.torch import load
 
 from cbdm_scale.diffusion.options import NoiseConfig
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.options import POWER
+from cbdm_scale.training.snapshots import select_weights
 
 
 def load_guide(
@@ -28,7 +33,9 @@ def load_guide(
     else:
         where = guide
     try:
-        found = load_pretrained(where, weights=weights, tracking_uri=tracking_uri)
+        found = _kept_average(pretrained, guide, weights) or load_pretrained(
+            where, weights=weights, tracking_uri=tracking_uri
+        )
     except ValueError as error:
         words = str(error).replace("--run", "--guide").replace("--weights", "--guide-weights")
         raise ValueError(f"guide ({guide or weights}): {words}") from error
@@ -39,6 +46,27 @@ def load_guide(
             "power:0.02), or another run on the same data set."
         )
     return replace(found, checkpoint=f"{found.checkpoint}-{weights.replace(':', '_')}")
+
+
+def _kept_average(
+    pretrained: PretrainedNetwork, guide: str, weights: str
+) -> PretrainedNetwork | None:
+    """An earlier average of some width whose checkpoint is gone: averages are kept for good."""
+    if not (guide.isdecimal() and weights.startswith(POWER)):
+        return None
+    run, num_seen = Storage(pretrained.folder), int(guide)
+    name = RunDir.checkpoint(num_seen)
+    if run.exists(f"{name}/{RunDir.STATE}") or num_seen not in RunDir(run).kept_averages():
+        return None
+    data = select_weights(run, num_seen, pretrained.weights, weights)
+    return replace(
+        pretrained,
+        url=run.path(RunDir.averages(num_seen)[0]),
+        checkpoint=name.rpartition("/")[2],
+        tensors=load(data),
+        weights_sha256=hashlib.sha256(data).hexdigest(),
+        num_seen=num_seen,
+    )
 
 
 def _misfit(pretrained: PretrainedNetwork, guide: PretrainedNetwork) -> str:
