@@ -19,6 +19,8 @@ from cbdm_scale.data.plan import SamplePlan, slots
 from cbdm_scale.data.resample import ChangingPlan, ResampledPlan, make_plan
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.train import parse
+from tune.pbt import check_searchable
+from tune.space import make_space
 
 POWER = "data.resample_power"
 DRS = "1,0.5@0.6"
@@ -110,6 +112,23 @@ def test_it_is_typed_as_one_word_and_goes_through_json():
     )
     with pytest.raises(ValueError, match="data.resample_power takes a number, got 'True"):
         with_options(Config(), {POWER: True})
+
+
+def test_a_change_of_a_schedule_is_a_number_that_a_search_can_choose():
+    words = "data.resample-power@0.6=0:1", "data.balanced_fraction@.8=0:0.5"
+    space = make_space(words, Config())
+    found = with_options(Config(), {f"{POWER}@0.8": 0.25, f"{POWER}@0.6": 0.5, POWER: 1.0})
+    assert found.data.resample_power == "1,0.5@0.6,0.25@0.8"
+    ends = {option: dimension.ends[1] for option, dimension in space.items()}
+    found = with_options(Config(), ends).data
+    assert (found.resample_power, found.balanced_fraction) == (1.0, "0,0.5@0.8")
+    with pytest.raises(ValueError, match=r"must be from 0 to 1, got 1.0,2.0@0.6"):
+        make_space([f"{POWER}@0.6=0:2"], Config())
+    with pytest.raises(ValueError, match=r"space \(data.resample_power@0.6.*--scheduler asha"):
+        check_searchable(space)
+    for option in ("loss.tau@0.6", f"{POWER}@2", f"{POWER}@"):
+        with pytest.raises(ValueError, match=f"{option} is no option of a run"):
+            with_options(Config(), {option: 0.5})
 
 
 def test_with_a_schedule_the_length_of_the_run_is_part_of_what_is_learnt(digits_root, tmp_path):

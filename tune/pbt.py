@@ -133,6 +133,15 @@ def param_space(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"id": tune.grid_search(list(table)), **others}
 
 
+def check_searchable(space: Space) -> None:
+    """ValueError if a space has a change of a schedule, OPTION@SHARE."""
+    if changes := [option for option in space if "@" in option]:
+        raise ValueError(
+            f"space ({', '.join(changes)}): a population changes its options on the way, so "
+            "that it has no schedule to search. Use --scheduler asha."
+        )
+
+
 def check_population_fits(population: int, at_once: int) -> None:
     """ValueError if a population cannot be trained at the same time."""
     if population > at_once:

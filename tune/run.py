@@ -12,11 +12,11 @@ from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
 from tune.analysis import choose_finalists
 from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs
-from tune.pbt import check_population_fits
+from tune.pbt import check_population_fits, check_searchable
 from tune.ray_trials import max_concurrent, run_trials
 from tune.results import write_results
 from tune.search import Search
-from tune.space import Space
+from tune.space import Space, mlflow_key
 from tune.trainable import TrialTemplate
 
 
@@ -29,6 +29,8 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
         cluster = replace(base.cluster, workers=options.gpus_per_trial, device="gpu")
         base = replace(base, cluster=cluster)
     steps = all_rungs(options, base)
+    if options.scheduler == "pbt":
+        check_searchable(space)
     check_extractor(base, prepare_data(base))
     doing = f"search {name} is being run"
     wait_until_free(folder, doing)
@@ -48,7 +50,8 @@ def _run_in(
     at_once = options.at_once
     open_search_dir(folder, identity(options, base, space))
     uri = base.track.uri or default_tracking_uri(storage)
-    params = {o: str(v) for o, v in flatten(identity(options, base, space)).items()}
+    about = flatten(identity(options, base, space))
+    params = {mlflow_key(o): str(v) for o, v in about.items()}
     tags = {"search": name, "kind": "search", "run_folder": folder.url}
     parent = start_run(uri, base.track.experiment, folder, name, params, tags)
     runs = trial_base(options, base, folder, uri, steps)

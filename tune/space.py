@@ -170,13 +170,20 @@ def check(space: Space, base: Config) -> None:
                 with_options(base, {option: value})
             except ValueError as error:
                 raise ValueError(f"space: {error}") from None
-        if is_runtime(option) or isinstance(base.flat()[option], bool | list | None):
+        if is_runtime(option) or isinstance(
+            base.flat()[option.partition("@")[0]], bool | list | None
+        ):
             raise ValueError(
                 f"space: {option} does not change what is learnt by a number, so that it can "
                 "not be searched. Give it as an option of the runs."
             )
         if option == TAU and min(dimension.ends) <= 0:
             raise ValueError(f"space: {TAU} must be above 0: 0, DDPM, is the control anyway.")
+
+
+def mlflow_key(option: str) -> str:
+    """An option as a key of MLflow, which has no @."""
+    return option.replace("@", "_from_")
 
 
 def settings(space: Space, params: Mapping[str, float]) -> dict[str, Any]:

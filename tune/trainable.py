@@ -16,6 +16,7 @@ from cbdm_scale.data.strength import as_key
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import Scores
+from tune.space import mlflow_key
 from tune.trials import Kind, Trial
 
 WATCH_EVERY_S = 0.25
@@ -65,7 +66,7 @@ class TrialTemplate:
 
     def tags(self, trial_id: str, kind: Kind, params: Mapping[str, float]) -> dict[str, str]:
         """Tags of a trial's MLflow run, besides those of every run."""
-        given = {f"search.{option}": f"{value:g}" for option, value in params.items()}
+        given = {f"search.{mlflow_key(o)}": f"{value:g}" for o, value in params.items()}
         return {
             "mlflow.parentRunId": self.parent,
             "search": self.name,

@@ -61,6 +61,8 @@ RUNTIME_OPTIONS = (
     "train.eval_at",
 )
 """Options that may differ when a run goes on: they do not change what is learnt."""
+SCHEDULED = "data.resample_power", "data.balanced_fraction"
+"""Options that may change at shares of the run (data/exposure.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +199,7 @@ def identity_options(flat: Mapping[str, Any]) -> dict[str, Any]:
     train.total_images is one where data.resample_power or data.balanced_fraction is a schedule,
     whose changes are at shares of it.
     """
-    scheduled = any(
-        isinstance(flat.get(option), str)
-        for option in ("data.resample_power", "data.balanced_fraction")
-    )
+    scheduled = any(isinstance(flat.get(option), str) for option in SCHEDULED)
     return {
         option: value
         for option, value in flat.items()
