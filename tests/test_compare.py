@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cbdm_scale.config.presets import PUBLISHED
 from tune.comparison.choice import Chooser, Chosen, Report, by_group
 from tune.comparison.findings import Findings, Line, make_table
 from tune.comparison.processes import run_jobs
@@ -49,6 +50,10 @@ def test_a_protocol_is_read_from_a_file(tmp_path):
 def test_a_protocol_that_comes_with_the_project_is_whole(name):
     found = read_protocol(name)
     assert found.about and found.control in found.rows
+    for row in found.rows if found.dataset in PUBLISHED else ():
+        config = found.config(row, "")
+        for phase in (found.screen, found.confirm):
+            assert images_at(max(phase.stops), 3.0, config.train.batch_size)
 
 
 @pytest.mark.parametrize(

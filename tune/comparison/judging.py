@@ -59,8 +59,8 @@ class Judging:
         return _judges(self)
 
     def floor_and_chance(self) -> tuple[Scores, Scores]:
-        """What real images get, and what they get under shuffled labels."""
-        return floor_and_chance(self.judges(), self.num_images // HALVES)
+        """What real images get, and what they get under shuffled labels; once a process."""
+        return _floor_and_chance(self)
 
     @staticmethod
     def sets_of(config: Config) -> Storage:
@@ -125,6 +125,11 @@ def _judges(judging: Judging) -> tuple[Judge, Judge]:
     real, train = (_features(config, split) for split in ("eval", "train"))
     unseen = ~torch.isin(real.hashes, train.hashes)
     return judges(_labelled(real), _labelled(train), counts, unseen)
+
+
+@cache
+def _floor_and_chance(judging: Judging) -> tuple[Scores, Scores]:
+    return floor_and_chance(judging.judges(), judging.num_images // HALVES)
 
 
 def _labelled(found: FeatureSet) -> Features:
