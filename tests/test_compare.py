@@ -13,7 +13,7 @@ import torch
 
 from cbdm_scale.config.presets import PUBLISHED
 from tune.comparison.choice import Chooser, Chosen, Report, by_group
-from tune.comparison.findings import Findings, Line, make_table
+from tune.comparison.findings import Findings, Line, edge_note, make_table
 from tune.comparison.processes import run_jobs
 from tune.comparison.protocol import SHIPPED, images_at, read_protocol
 from tune.comparison.scores import floor_and_chance, halves_of, judges
@@ -225,6 +225,18 @@ def test_differences_are_taken_seed_by_seed():
 def test_a_line_with_one_seed_has_no_interval():
     table = make_table(Findings((Line("ddpm", "ddpm", 1.0, {0: report(10.0)}),), {}, {}))
     assert "1 seed," in table and "| 10.00 |" in table and "less ddpm" not in table
+
+
+def test_a_best_strength_at_the_end_of_those_tried_is_told():
+    grid = {(48, omega): {"fid": 1.0} for omega in (0.0, 0.5, 1.0)}
+    told = edge_note(Line("t2h", "t2h", 1.0, {0: report(10.0)}, {0: grid}))
+    assert told == (
+        "t2h: the best strength is mostly the largest that was tried (1). Try larger ones."
+    )
+    wider = {0: grid | {(48, 2.0): {"fid": 1.0}}}
+    assert edge_note(Line("t2h", "t2h", 1.0, {0: report(10.0)}, wider)) == ""
+    none = {0: Report({"fid": 1.0}, (Chosen(48, {"all": 0.0}),) * 2)}
+    assert edge_note(Line("ddpm", "ddpm", 1.0, none, {0: grid})) == ""  # below 0 there is none
 
 
 def odd_job(job, number):

@@ -134,7 +134,21 @@ def make_table(findings: Findings) -> str:
             f"less {control.name}, seed by seed; bold where the 95 % interval leaves out 0",
             markdown(["", *COLUMNS.values()], differences),
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *filter(None, map(edge_note, findings.lines))])
+
+
+def edge_note(line: Line) -> str:
+    """What to try where most choices are at an end of the strengths; "" where they are not."""
+    omegas = {omega for grid in line.grid.values() for _, omega in grid}
+    chosen = [c.strengths["all"] for r in line.reports.values() for c in r.chosen if line.grid]
+    for end, words in ((max, "largest"), (min, "smallest")):
+        edge = end(omegas, default=0.0)
+        if len(omegas) > 1 and edge and 2 * chosen.count(edge) > len(chosen):
+            return (
+                f"{line.name}: the best strength is mostly the {words} that was tried "
+                f"({edge:g}). Try {'larger' if end is max else 'smaller'} ones."
+            )
+    return ""
 
 
 def value_rows(findings: Findings) -> list[list[str]]:
