@@ -1,15 +1,19 @@
 """Distances between real images and damaged ones: does each number move as its paper says?
 
-    python -m benchmarks.sanity --train SET --test SET --cache DIR [--number 5000]
+    python -m benchmarks.sanity --train SET [--test SET] --cache DIR [--number 5000]
 
 SET is an .npz in the layout of ADM, a folder of images, or DATASET:SPLIT. The sides are the
-first images of each class, equally many a class. Features are kept in DIR, so that another
-metric or another damage needs no network. Damages: blurred (Gaussian, sigma 1 pixel), one class
-missing, five classes only, and half of each class (its features' nearer half to one of two
-centres: modes are missing although every class is there).
+first images of each class, equally many a class; without --test every other image of --train.
+Features are kept in DIR, so that another metric or another damage needs no network. Damages:
+blurred (Gaussian, sigma 1 pixel), one class missing, five classes only, half of each class (its
+features' nearer half to one of two centres: modes are missing although every class is there),
+and copies of half of the training images. FLD is fitted on this half, and held-out images are
+the other one. The second table is of real images against real images, by their number: what a
+number makes of few images when nothing is wrong.
 """
 
 from dataclasses import dataclass
+from math import isnan, nan
 
 import numpy as np
 import torch
@@ -22,9 +26,11 @@ from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.fid import fid
+from cbdm_scale.metrics.fld import LikelihoodOf
 from cbdm_scale.metrics.kid import kid
 from cbdm_scale.metrics.prd import prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.sliced_wasserstein import sliced_wasserstein
 from cbdm_scale.metrics.sources import Images, Subset, open_images
 
 SIGMA = 1.0
@@ -67,6 +73,13 @@ def balanced(images: Images, number: int) -> Subset:
     return Subset(images, tuple(np.sort(np.concatenate(rows)).tolist()))
 
 
+def every_other(images: Images, first: int) -> Subset:
+    """Every other image of each class, from the first or the second on."""
+    labels = images.labels
+    rows = [np.flatnonzero(labels == c)[first::2] for c in np.unique(labels)]
+    return Subset(images, tuple(np.sort(np.concatenate(rows)).tolist()))
+
+
 def halves_of_classes(pool: Tensor, labels: Tensor) -> Tensor:
     """Rows (n,) of one of the two clusters of each class, filled up to half of the class."""
     from sklearn.cluster import KMeans
@@ -100,16 +113,52 @@ def versions(test: FeatureSet, blurred: FeatureSet, seed: int = 0) -> dict[str, 
     }
 
 
-COLUMNS = "FID", "KID x 1000", "precision", "recall", "density", "coverage", "F_8", "F_1/8"
+SIZES = 20, 50, 100, 200, 400
+DRAWS = 20
+COLUMNS = (
+    "FID",
+    "KID x 1000",
+    "sliced W",
+    "FLD",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "F_8",
+    "F_1/8",
+)
 
 
-def scores(real: Tensor, other: Tensor, num_classes: int) -> list[float]:
+def distances(real: Tensor, other: Tensor, likelihood: LikelihoodOf | None) -> list[float]:
+    """FID, KID, the sliced distance and FLD; nan for the last where it says nothing."""
+    return [
+        fid(real, other),
+        1000 * kid(real, other),
+        sliced_wasserstein(real, other),
+        likelihood(other)[0] if likelihood else nan,
+    ]
+
+
+def by_number(real: Tensor, test: Tensor, likelihood: LikelihoodOf) -> list[list[str]]:
+    """A row a number of real images: mean and standard deviation over draws."""
+    rng = torch.Generator().manual_seed(2)
+    rows = []
+    for n in (n for n in SIZES if n <= len(test) // 2):
+        draws = [test[torch.randperm(len(test), generator=rng)[:n]] for _ in range(DRAWS)]
+        found = torch.tensor([distances(real, x, likelihood) for x in draws])
+        pairs = zip(found.mean(0).tolist(), found.std(0).tolist(), strict=True)
+        rows.append([f"{n:,}", *(f"{mean:.3g} ± {std:.2g}" for mean, std in pairs)])
+    return rows
+
+
+def scores(
+    real: Tensor, other: Tensor, num_classes: int, likelihood: LikelihoodOf | None
+) -> list[float]:
     """What the columns say of (real, other)."""
     manifold = manifold_scores(real, other)
     curve = prd(real, other, num_classes)
     return [
-        fid(real, other),
-        1000 * kid(real, other),
+        *distances(real, other, likelihood),
         manifold.precision,
         manifold.recall,
         manifold.density,
@@ -133,7 +182,7 @@ def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> Featur
 def main() -> None:
     parser = arguments(__doc__, repetitions=0)
     parser.add_argument("--train", required=True, metavar="SET")
-    parser.add_argument("--test", required=True, metavar="SET")
+    parser.add_argument("--test", default="", metavar="SET")
     parser.add_argument("--cache", required=True, metavar="DIR")
     parser.add_argument("--number", type=int, default=5000, help="images a side (5000)")
     parser.add_argument("--extractor", default="inception")
@@ -143,7 +192,10 @@ def main() -> None:
     recipe = find_extractor(args.extractor, "", weights=args.weights, resize=args.resize)
     about = f"{args.extractor} {recipe.fingerprint}, {args.resize}"
     bench = Bench(args, extractor=about, real="train")
-    sides = {s: balanced(open_images(getattr(args, s)), args.number) for s in ("test", "train")}
+    sets = {s: open_images(getattr(args, s)) for s in ("test", "train") if getattr(args, s)}
+    if not args.test:
+        sets = {"test": every_other(sets["train"], 1), "train": every_other(sets["train"], 0)}
+    sides = {s: balanced(images, args.number) for s, images in sets.items()}
     test, train = (features_of(s, sides[s], recipe, args.cache) for s in ("test", "train"))
     some = balanced(sides["test"], args.number // 2)
     blurred = features_of("blurred test", Blurred(some), recipe, args.cache)
@@ -153,12 +205,18 @@ def main() -> None:
     pairs = {"train, the other half": (first, second), "test": (train.pool, test.pool)}
     for name, other in versions(test, blurred).items():
         pairs[f"test, {name}"] = train.pool, other
+    pairs["copies of half of train"] = train.pool, first
+    likelihood = LikelihoodOf(first, second)
     rows = []
     for name, (real, other) in pairs.items():
-        values = [f"{value:.3g}" for value in scores(real, other, num_classes)]
+        explains = None if other is second else likelihood
+        found = scores(real, other, num_classes, explains)
+        values = ["" if isnan(value) else f"{value:.3g}" for value in found]
         rows.append([name, f"{len(real):,}", f"{len(other):,}", *values])
         bench.keep({name: values})
-    bench.finish(markdown(["other side", "real", "other", *COLUMNS], rows))
+    heads = ["images of test", *COLUMNS[:4]]
+    fewer = markdown(heads, by_number(train.pool, test.pool, likelihood))
+    bench.finish(markdown(["other side", "real", "other", *COLUMNS], rows), fewer)
 
 
 if __name__ == "__main__":

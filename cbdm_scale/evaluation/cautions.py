@@ -5,6 +5,7 @@ may be noise, which some numbers do not see.
 """
 
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ REFERENCE_TAG = "reference_warning"
 """Of a run in MLflow: what ``reference_warning`` says."""
 TOLERANCE = 0.1
 """Share of the images that may be of other classes than on the other side."""
+MOST_OF_THEM = 0.5
+"""Share of the images that show one class, of a set that has collapsed to it."""
 HIGH_PRECISION, LOW_COVERAGE = 0.5, 0.1
 """Precision above, with coverage below, is of images that all lie in the same few places."""
 
@@ -105,11 +108,43 @@ def is_chance(found: SetResult, num_classes: int) -> bool:
     return share.low <= chance(found, num_classes)
 
 
+def collapsed_to(found: SetResult) -> int | None:
+    """The class that most images show whatever was asked for; None where there is no such.
+
+    Most are taken for it, and its own images are much nearer to real ones than those of other
+    labels: the classifier takes noise for some class too, but that is near to none.
+    """
+    made = [row.num_fake for row in found.table.classes]
+    if len(made) < 2 or len(found.shown) != len(made):
+        return None
+    top = max(range(len(made)), key=lambda c: found.shown[c])
+    share = found.shown[top] / max(sum(found.shown), 1)
+    if share < MOST_OF_THEM or share < 2 * made[top] / max(sum(made), 1):
+        return None
+    far = {
+        row.label: row.sliced_wasserstein.value
+        for row in found.table.classes
+        if row.sliced_wasserstein
+    }
+    others = [far[c] for c in far if c != top]
+    if top not in far or not others or 3 * far[top] > median(others):
+        return None
+    return top
+
+
 def noise_warning(evaluation: Evaluation) -> str:
     """A sentence where the best set's images show nothing although a number praises them."""
     best, num_classes = evaluation.best, len(evaluation.class_names)
     precision, coverage = best.precision, best.coverage
     praised = precision is not None and precision >= HIGH_PRECISION
+    collapsed = collapsed_to(best)
+    if collapsed is not None:
+        share = best.shown[collapsed] / sum(best.shown)
+        kept = "" if best.fidelity is None else f" Label fidelity is {best.fidelity.value:.1%}."
+        return (
+            f"Whatever class was asked for, {share:.0%} of the images show "
+            f"{evaluation.class_names[collapsed]!r}: the other classes are missing.{kept}"
+        )
     if is_chance(best, num_classes):
         assert best.fidelity is not None, "else it is not chance"
         said = (
@@ -119,7 +154,9 @@ def noise_warning(evaluation: Evaluation) -> str:
         if praised:
             said += f" Precision ({precision:.3f}) and density tell nothing of such images."
         return said
-    if praised and coverage is not None and coverage < LOW_COVERAGE:
+    floor = evaluation.floor.coverage if evaluation.floor else None
+    low = max(LOW_COVERAGE, (floor or 0.0) / 4)  # a quarter of what real images cover
+    if praised and coverage is not None and coverage < low:
         return (
             f"Precision ({precision:.3f}) is no praise here: only {coverage:.1%} of the real "
             "images have a generated one nearby (coverage), so the images all lie in the same "

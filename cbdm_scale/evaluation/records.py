@@ -39,7 +39,8 @@ def classes_csv(evaluation: Evaluation) -> str:
     """Classes and strengths as comma-separated values; what is not known is empty."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
-    plain, scores = ("num_train", "num_real", "num_fake"), ("fid", "kid", "fidelity")
+    plain = "num_train", "num_real", "num_fake"
+    scores = "fid", "kid", "fidelity", "sliced_wasserstein", "fld"
     ends = [f"{name}{end}" for name in scores for end in ("", "_low", "_high")]
     write(["guidance", "label", "class", "group", *plain, *ends])
     for found in evaluation.sets:

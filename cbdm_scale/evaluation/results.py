@@ -189,6 +189,12 @@ class Evaluation:
                 metric_name(name, found.omega, *parts): value
                 for name, value in found.scores.items()
             }
+            floor = self.floor.scores if self.floor else {}
+            numbers |= {
+                metric_name(f"floor_{name}", None, *parts): value
+                for name, value in floor.items()
+                if not name.startswith(("macro", "worst"))
+            }
             for row in self.held_out_copies:
                 if row.copies is not None:
                     name = metric_name(f"held_out_copies_{row.group or 'all'}", None, *parts)

@@ -5,66 +5,58 @@ from dataclasses import asdict
 from typing import Any
 
 from cbdm_scale.data.strength import as_text
-from cbdm_scale.evaluation.cautions import cautions
+from cbdm_scale.evaluation.cautions import cautions, chance
+from cbdm_scale.evaluation.report.claims import copying, much_copied
 from cbdm_scale.evaluation.report.formatting import KID_SCALE, scaled, with_interval
-from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
-from cbdm_scale.metrics.per_class import ClassScore
+from cbdm_scale.metrics.per_class import CLASS_MEASURES, ClassScore
 
 NONE = "-"
+
+
+SET_HEADS = "omega", "FID [95 %]", "KID x 1000 [95 %]", "sliced W [95 %]", "FLD [95 %]"
+GROUP_HEADS = "group", "trained on", *SET_HEADS[1:], "recall", "label kept", "copies"
+REAL, GUESS = "real", "guess"
+"""Rows of what real images score in the place of the generated ones, and of chance."""
 
 
 def table(evaluation: Evaluation) -> list[str]:
     """A line a guidance strength, then a line a group of the best one, then what is missing.
 
-    Before them what makes the numbers unfair, where something does.
+    Before them what makes the numbers unfair, where something does; under them what real
+    images score, and chance.
     """
-    best = evaluation.best
+    best, floor = evaluation.best, evaluation.floor
     lines = [f"warning: {said}" for said in cautions(evaluation)]
+    copied = copying(evaluation)
+    lines += [f"warning: {copied.text}"] if copied and much_copied(evaluation) else []
     lines += [f"autoguidance, by {best.guide}"] if best.guide else []
-    lines += _aligned(
-        ["omega", "FID [95 %]", "KID x 1000 [95 %]", "recall", "F_8", "label kept"],
-        [
-            [
-                as_text(found.omega),
-                _interval(found.fid, "{:.2f}"),
-                _kid(found.kid),
-                _number(found.recall, "{:.3f}"),
-                _number(found.f8, "{:.3f}"),
-                _interval(found.fidelity, "{:.1%}"),
-            ]
-            for found in evaluation.sets
-        ],
-    )
-    copies = {row.group: row.copies for row in best.memorisation}
-    groups = [
-        [
-            row.group or "all",
-            f"{row.num_train:,}",
-            _interval(row.fid, "{:.2f}"),
-            _kid(row.kid),
-            _interval(row.fidelity, "{:.1%}"),
-            _number(copies.get(row.group), "{:.1%}"),
-        ]
-        for row in best.table.pooled
+    rows = [
+        [as_text(found.omega), *_distances(found), *_shares(found)] for found in evaluation.sets
     ]
+    if floor:
+        rows.append([REAL, *_distances(floor, fld="0"), *_shares(floor)])
+    if best.fidelity:
+        by_chance = chance(best, len(evaluation.class_names))
+        rows.append([GUESS, *[NONE] * 6, f"{by_chance:.1%}"])
+    lines += _aligned([*SET_HEADS, "recall", "F_8", "label kept"], rows)
+    groups = _groups(evaluation)
     if groups:
-        heads = [
-            "group",
-            "trained on",
-            "FID [95 %]",
-            "KID x 1000 [95 %]",
-            "label kept",
-            "copies",
-        ]
         lines += [
             "",
             f"at omega {as_text(best.omega)}, the smallest FID:",
-            *_aligned(heads, groups),
+            *_aligned(list(GROUP_HEADS), groups),
         ]
-    chance = [row.copies for row in evaluation.held_out_copies if row.group is None]
-    if chance and chance[0] is not None:
-        lines.append(f"copies among real images that were not trained on: {chance[0]:.1%}")
+    held_out = [row.copies for row in evaluation.held_out_copies if row.group is None]
+    if held_out and held_out[0] is not None:
+        lines.append(f"copies among real images that were not trained on: {held_out[0]:.1%}")
+    if floor:
+        lines.append(
+            f"{REAL}: {floor.num_images:,} real images in the place of the generated ones, "
+            f"against the other {evaluation.num_real - floor.num_images:,}; what is no larger "
+            "cannot be told from real"
+        )
     reasons: dict[str, list[str]] = {}
     for gap in best.missing:
         reasons.setdefault(gap.reason, []).append(gap.name)
@@ -74,9 +66,71 @@ def table(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def _distances(found: SetResult | ClassScore, fld: str = "") -> list[str]:
+    """FID, KID, the sliced distance and FLD, or what takes its place."""
+    return [
+        _interval(found.fid, "{:.2f}"),
+        _kid(found.kid),
+        _interval(found.sliced_wasserstein, "{:.2f}"),
+        fld or _interval(found.fld, "{:.1f}"),
+    ]
+
+
+def _shares(found: SetResult) -> list[str]:
+    return [
+        _number(found.recall, "{:.3f}"),
+        _number(found.f8, "{:.3f}"),
+        _interval(found.fidelity, "{:.1%}"),
+    ]
+
+
+def _groups(evaluation: Evaluation) -> list[list[str]]:
+    """A row a group and what real images score there, the mean of classes, the worst one."""
+    best, floor = evaluation.best, evaluation.floor
+    real = {row.group: row for row in floor.table.pooled} if floor else {}
+    held_out = {row.group: row.copies for row in evaluation.held_out_copies}
+    copies = {row.group: row.copies for row in best.memorisation}
+
+    def line(name: str, row: ClassScore, copied: float | None, fld: str = "") -> list[str]:
+        return [
+            name,
+            f"{row.num_train:,}",
+            *_distances(row, fld),
+            _number(row.recall, "{:.3f}"),
+            _interval(row.fidelity, "{:.1%}"),
+            _number(copied, "{:.1%}"),
+        ]
+
+    rows = []
+    for row in best.table.pooled:
+        rows.append(line(row.group or "all", row, copies.get(row.group)))
+        if row.group in real and row.num_real:
+            rows.append(line(REAL, real[row.group], held_out.get(row.group), "0"))
+    if best.table.classes:
+        macro, worst = (
+            [_of_classes(best, name, kind) for name in CLASS_MEASURES]
+            for kind in ("macro", "worst")
+        )
+        for name, (kid, fid, sliced, fld, kept) in (("mean", macro), ("worst class", worst)):
+            rows.append([name, NONE, fid, kid, sliced, fld, NONE, kept, NONE])
+    return rows
+
+
+def _of_classes(best: SetResult, name: str, kind: str) -> str:
+    """The mean of a number over the classes, or that of the worst class."""
+    found = best.scores.get(f"{kind}_{name}")
+    if found is None:
+        return NONE
+    if name == "kid":
+        return _kid(Interval(found))
+    return ("{:.1%}" if name == "fidelity" else "{:.2f}").format(found)
+
+
 def _interval(found: Interval | None, form: str) -> str:
     if found is None:
         return NONE
+    if not found.is_known:
+        return form.format(found.value)
     value, low, high = (form.format(v) for v in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]"
 

@@ -9,7 +9,12 @@ from typing import Literal
 
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.strength import as_text
-from cbdm_scale.evaluation.cautions import beyond_chance, is_chance, noise_warning
+from cbdm_scale.evaluation.cautions import (
+    beyond_chance,
+    collapsed_to,
+    is_chance,
+    noise_warning,
+)
 from cbdm_scale.evaluation.report.formatting import (
     KID_SCALE,
     apart,
@@ -23,6 +28,8 @@ from cbdm_scale.metrics.per_class import ClassScore
 
 Kind = Literal["note", "good", "bad", "even"]
 PAPER_IMAGES = 50_000
+MUCH_COPIED = 0.1
+"""Share of near-copies that the headline speaks of."""
 SIMILAR_SIZES = 1.25
 """FIDs of two numbers of images are set in relation up to this ratio of the numbers."""
 
@@ -48,8 +55,16 @@ def headline(evaluation: Evaluation) -> str:
     parts.append(_rare_and_frequent(best))
     if best.fidelity:
         share = percent(best.fidelity.value)
+        collapsed = collapsed_to(best)
         guessed = ", as a guess would" if is_chance(best, len(evaluation.class_names)) else ""
+        if collapsed is not None:
+            shows = percent(best.shown[collapsed] / sum(best.shown))
+            guessed += (
+                f", {shows} show {evaluation.class_names[collapsed]!r} whatever was asked"
+            )
         parts.append(f"{share} of images show the class that was asked for{guessed}")
+    if copied := much_copied(evaluation):
+        parts.append(f"{percent(copied)} are near-copies of training images")
     sentence = "; ".join(part for part in parts if part)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -84,6 +99,15 @@ def _fids_compare(a: ClassScore, b: ClassScore) -> bool:
         return False
     sizes = min(a.fid_images), min(b.fid_images)
     return max(sizes) <= SIMILAR_SIZES * min(sizes)
+
+
+def much_copied(evaluation: Evaluation) -> float:
+    """Share of near-copies among all images where it is a tenth or more, no chance; else 0."""
+    held = {row.group: row for row in evaluation.held_out_copies}
+    for row in evaluation.best.memorisation:
+        if row.group is None and beyond_chance(row, held.get(None)):
+            return row.copies if row.copies and row.copies >= MUCH_COPIED else 0.0
+    return 0.0
 
 
 def copying(evaluation: Evaluation) -> Claim | None:

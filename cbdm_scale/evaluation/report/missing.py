@@ -9,6 +9,8 @@ from cbdm_scale.evaluation.results import Evaluation, SetResult
 NAMES = {
     "fid": "FID",
     "kid": "KID",
+    "sliced_wasserstein": "Sliced Wasserstein distance",
+    "fld": "FLD",
     "inception_score": "Inception Score",
     "precision": "Precision",
     "recall": "Recall",
