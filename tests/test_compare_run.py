@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from tune.comparison.networks import train_network, weights_file
 PROTOCOL = """
 dataset: digits_lt
 control: ddpm
-extractor: {extractor}
 options:
   model: {{channels: 8, multipliers: [1], num_blocks: 1, attention: [], groups: 4}}
   model.dropout: 0.1
@@ -37,16 +37,25 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, digits_root, random_classifier):
+def root(tmp_path_factory, digits_root, random_classifier):
+    """The digits with a classifier that learnt nothing. Read only."""
+    root = tmp_path_factory.mktemp("root")
+    shutil.copytree(digits_root, root, dirs_exist_ok=True)
+    shutil.copy(random_classifier.partition(":")[2], root / "digits_lt")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, root):
     """A comparison that was made. Read only."""
     folder = tmp_path_factory.mktemp("compared")
-    assert compare(folder, digits_root, random_classifier) == 0
+    assert compare(folder, root) == 0
     return folder
 
 
-def compare(folder, root, extractor, *words, strengths="[1]"):
+def compare(folder, root, *words, strengths="[1]"):
     file = folder / "small.yaml"
-    file.write_text(PROTOCOL.format(extractor=extractor, strengths=strengths))
+    file.write_text(PROTOCOL.format(strengths=strengths))
     return main([*options(folder, root), *words])
 
 
@@ -95,18 +104,16 @@ def test_the_dearer_method_is_stopped_at_fewer_images_and_every_stop_is_kept(fol
     assert len(whole) == 4  # the newest checkpoint of each
 
 
-def test_the_same_command_makes_nothing_again(folder, digits_root, random_classifier):
+def test_the_same_command_makes_nothing_again(folder, root):
     before = files_of(folder)
-    assert compare(folder, digits_root, random_classifier) == 0
+    assert compare(folder, root) == 0
     assert files_of(folder) == before
 
 
-def test_another_strength_and_another_seed_train_and_sample_what_is_new(
-    folder, digits_root, random_classifier
-):
+def test_another_strength_and_another_seed_train_and_sample_what_is_new(folder, root):
     before = files_of(folder)
     words = ("--seeds", "0", "2", "--rows", "cbdm")
-    assert compare(folder, digits_root, random_classifier, *words, strengths="[1, 2]") == 0
+    assert compare(folder, root, *words, strengths="[1, 2]") == 0
     after = files_of(folder)
     assert {name: after[name] for name in before} == before
     new = set(after) - set(before)
@@ -117,9 +124,9 @@ def test_another_strength_and_another_seed_train_and_sample_what_is_new(
     assert len(old) == 4 and all("-2-" in name for name in old)
 
 
-def test_a_stop_in_between_is_that_of_an_unbroken_run(tmp_path, digits_root):
+def test_a_stop_in_between_is_that_of_an_unbroken_run(tmp_path, root):
     """Later stops go on from the newest checkpoint, earlier ones begin anew: the same bits."""
-    manifest = read_manifest(digits_root, "digits_lt")
+    manifest = read_manifest(root, "digits_lt")
     found = {}
     for name, several in {
         "whole": [(48, 96)],
@@ -130,7 +137,7 @@ def test_a_stop_in_between_is_that_of_an_unbroken_run(tmp_path, digits_root):
             preset("digits_lt", "ddpm"),
             {
                 "name": name,
-                "data.root": digits_root,
+                "data.root": root,
                 "cluster.storage": str(tmp_path),
                 "model.channels": 8,
             },
@@ -143,42 +150,36 @@ def test_a_stop_in_between_is_that_of_an_unbroken_run(tmp_path, digits_root):
     assert found["between"] == found["whole"]
 
 
-def test_a_network_of_other_options_under_the_same_name_is_refused(
-    folder, digits_root, random_classifier, capsys
-):
+def test_a_network_of_other_options_under_the_same_name_is_refused(folder, root, capsys):
     file = folder / "other" / "small.yaml"
     file.parent.mkdir()
-    text = PROTOCOL.format(extractor=random_classifier, strengths="[1]")
+    text = PROTOCOL.format(strengths="[1]")
     file.write_text(text.replace("dropout: 0.1", "dropout: 0.2").replace("192", "240"))
-    words = options(folder, digits_root)
+    words = options(folder, root)
     words[1] = str(file)
     assert main(words) == 1
     printed = capsys.readouterr().out
     assert "ddpm-seed0 failed: name (ddpm-seed0) is a run with another configuration" in printed
 
 
-def test_what_does_not_fit_is_said_before_anything_is_made(
-    tmp_path, digits_root, random_classifier, capsys
-):
+def test_what_does_not_fit_is_said_before_anything_is_made(tmp_path, root, capsys):
     for old, new, says in (
         ("num_images: 40", "num_images: 30", "num_images (30) must be a multiple of 20"),
         ("cost: 2", "cost: 20", "rows.cbdm: stops (96) is less than a step of 48 images"),
         ("preset: cbdm", "preset: cdbm", "rows.cbdm: preset (cdbm) is no preset of digits_lt"),
     ):
         file = tmp_path / "small.yaml"
-        text = PROTOCOL.format(extractor=random_classifier, strengths="[1]")
+        text = PROTOCOL.format(strengths="[1]")
         file.write_text(text.replace(old, new))
-        assert main(options(tmp_path, digits_root)) == 1
+        assert main(options(tmp_path, root)) == 1
         assert says in capsys.readouterr().err
-    assert compare(tmp_path, digits_root, random_classifier, "--rows", "edm") == 1
+    assert compare(tmp_path, root, "--rows", "edm") == 1
     assert "rows (edm) are not in the protocol, which has ddpm, cbdm" in capsys.readouterr().err
     assert not (tmp_path / "compare/small/confirm/networks").exists()
 
 
-def test_a_dry_run_says_hours_and_writes_nothing(
-    tmp_path, digits_root, random_classifier, capsys
-):
-    assert compare(tmp_path, digits_root, random_classifier, "--dry-run") == 0
+def test_a_dry_run_says_hours_and_writes_nothing(tmp_path, root, capsys):
+    assert compare(tmp_path, root, "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "| cbdm | 2.00 | 48, 96 |" in printed and "hours of a core" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
@@ -186,11 +187,11 @@ def test_a_dry_run_says_hours_and_writes_nothing(
 
 @pytest.mark.slow
 def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_killed(
-    folder, tmp_path, digits_root, random_classifier
+    folder, tmp_path, root
 ):
     file = tmp_path / "small.yaml"
-    file.write_text(PROTOCOL.format(extractor=random_classifier, strengths="[1]"))
-    words = [sys.executable, "tune/compare.py", *options(tmp_path, digits_root, "2")]
+    file.write_text(PROTOCOL.format(strengths="[1]"))
+    words = [sys.executable, "tune/compare.py", *options(tmp_path, root, "2")]
     wanted = ["networks/*/checkpoints/*", "sets/*/*.npz", "sets/ddpm-seed1/*.npz"]
     for pattern in wanted:
         process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
@@ -202,10 +203,10 @@ def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_kille
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(words, cwd=Path(__file__).parents[1], check=True)
-    assert found_in(tmp_path)["lines"] == made(folder, digits_root, random_classifier)
+    assert found_in(tmp_path)["lines"] == made(folder, root)
 
 
-def made(folder, root, extractor):
+def made(folder, root):
     """The lines of the comparison that nobody killed, with the strengths that it had."""
-    assert compare(folder, root, extractor) == 0
+    assert compare(folder, root) == 0
     return found_in(folder)["lines"]
