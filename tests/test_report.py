@@ -207,6 +207,16 @@ def test_both_modes_of_colour_have_every_variable_that_is_used(strange):
     assert not night.keys() & set(night.values())
 
 
+def test_a_page_shows_strengths_by_class_and_the_guide(tmp_path):
+    evaluation, omega = example(4, omegas=(0.0, 1.0)), "many=0.5,few=1"
+    by_group = replace(evaluation.sets[0], omega=omega, fid=around(0.1, 0.05), guide="24-ema")
+    found = replace(evaluation, sets=(*evaluation.sets, by_group))
+    write_report(found, pictures(found), tmp_path, found)
+    page = (tmp_path / "report.html").read_text()
+    assert f"0, 1, {omega} (cfg by 24-ema)" in page
+    assert f"{omega} has the smallest FID" in page and "Dashed" not in page
+
+
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path):
     evaluation = example(4, omegas=(1.0,))
     first = [path.read_bytes() for path in write_report(evaluation, None, tmp_path / "a")]
