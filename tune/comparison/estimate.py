@@ -17,8 +17,8 @@ from cbdm_scale.storage.folder import Storage
 from tune.comparison.cost import FEWEST, measure, ratios
 from tune.comparison.findings import markdown
 from tune.comparison.options import CompareOptions
-from tune.comparison.protocol import Protocol
-from tune.comparison.run import Plan, make_plan, processes
+from tune.comparison.protocol import Protocol, with_rows
+from tune.comparison.run import Plan, make_plan, processes, root_of
 
 CALLS = 5
 """Network calls that are timed."""
@@ -27,7 +27,8 @@ CALLS = 5
 def dry_run(options: CompareOptions, protocol: Protocol) -> None:
     """Print what would be done, and how long it takes here. Nothing is written."""
     torch.set_num_threads(1)
-    read_manifest(options.data.root, protocol.dataset)
+    seed = with_rows(protocol.phase(options.phase), options.rows, options.seeds).seeds[0]
+    read_manifest(root_of(options.data.root, seed), protocol.dataset)
     plan = make_plan(options, protocol, write=False)
     phase, device = plan.phase, open_device(plan.on_gpu)
     found = measure(plan.configs, plan.manifest, device, FEWEST)

@@ -16,7 +16,7 @@ from tune.analysis import mean_interval
 from tune.comparison.choice import Grid, Report
 from tune.comparison.network_job import NetworkJob
 from tune.comparison.protocol import Protocol
-from tune.comparison.scores import Scores
+from tune.comparison.scores import Scores, average
 
 COLUMNS = {
     "fid": "FID",
@@ -103,7 +103,8 @@ def find(
             grid = {seed: c.grid for seed, c in choosers.items()} if variant == "one" else {}
             name = row if variant == "one" else f"{row}{BY_GROUP}"
             lines.append(Line(name, row, costs[row], reports, grid))
-    floor, chance = jobs[0].judging.floor_and_chance()
+    both = [judging.floor_and_chance() for judging in {job.judging: None for job in jobs}]
+    floor, chance = average([one for one, _ in both]), average([one for _, one in both])
     return Findings(tuple(lines), floor, chance)
 
 

@@ -33,6 +33,8 @@ from tune.comparison.protocol import Phase, PhaseName, Protocol, images_at, with
 from tune.comparison.sets import HALVES
 
 COSTS = "costs.json"
+SEED = "{seed}"
+"""In data.root: every seed has a data set of its own, such as another draw of the tail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,23 @@ class Plan:
     home: Storage
     """Of its phase."""
     manifest: Manifest
+    """Of the first seed's data set; those of the others have its classes and counts."""
     configs: dict[str, Config]
     """Row -> configuration, without a seed."""
+    root: str
+    """data.root, with ``SEED`` where each seed has its own."""
     on_gpu: bool
 
     def config(self, row: str, seed: int) -> Config:
         """Of one network."""
-        return with_options(self.configs[row], {"seed": seed, "name": network_name(row, seed)})
+        return with_options(
+            self.configs[row],
+            {
+                "seed": seed,
+                "name": network_name(row, seed),
+                "data.root": root_of(self.root, seed),
+            },
+        )
 
     def stops(self, row: str, cost: float) -> dict[int, int]:
         """Compute -> training images of a row.
@@ -71,6 +83,11 @@ class Plan:
             raise ValueError(f"rows.{row}: {error}") from None
 
 
+def root_of(root: str, seed: int) -> str:
+    """Where the data set of a seed is."""
+    return root.replace(SEED, str(seed))
+
+
 def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Plan:
     """Find and check everything; ValueError says what does not fit."""
     phase = with_rows(protocol.phase(options.phase), options.rows, options.seeds)
@@ -83,20 +100,30 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
             f"rows ({', '.join(sorted(unknown))}) are not in the protocol, which has "
             f"{', '.join(protocol.rows)}."
         )
+    root = root_of(options.data.root, phase.seeds[0])
     here = {
-        "data.root": options.data.root,
+        "data.root": root,
         "data.num_workers": 0,
         "cluster.storage": home.child("networks").url,
         "cluster.workers": 0,
         "eval.extractor": protocol.extractor,
         "eval.num_images": protocol.num_images,
     }
-    found = {row: protocol.config(row, options.data.root) for row in protocol.names(phase)}
+    found = {row: protocol.config(row, root) for row in protocol.names(phase)}
     configs = {row: with_options(config, here) for row, config in found.items()}
     control = configs[protocol.control]
     manifest = prepare_data(control, write=write)
-    if write:
-        check_extractor(control, manifest)
+    for other in dict.fromkeys(root_of(options.data.root, seed) for seed in phase.seeds):
+        config = with_options(control, {"data.root": other})
+        draw = prepare_data(config, write=write)
+        if (draw.class_names, draw.counts) != (manifest.class_names, manifest.counts):
+            raise ValueError(
+                f"data.root ({options.data.root}): {draw.name} in {other} and in {root} differ "
+                "in their classes or in how many images these have. Prepare both alike, or "
+                "leave {seed} out."
+            )
+        if write:
+            check_extractor(config, draw)
     whole = HALVES * manifest.num_classes
     if protocol.num_images % whole:
         raise ValueError(
@@ -116,6 +143,7 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
         home=home,
         manifest=manifest,
         configs=configs,
+        root=options.data.root,
         on_gpu=on_gpu,
     )
 
@@ -150,20 +178,21 @@ def run_comparison(options: CompareOptions, protocol: Protocol) -> int:
     plan.home.check_writable()
     with lease(plan.folder, f"comparison {name} is being made"):
         costs = find_costs(plan)
-        judging = Judging.prepare(plan.configs[protocol.control])
-        jobs = make_jobs(plan, costs, judging)
+        jobs = make_jobs(plan, costs)
         return _run(plan, jobs, costs, processes(options, plan))
 
 
-def make_jobs(plan: Plan, costs: dict[str, float], judging: Judging) -> list[NetworkJob]:
+def make_jobs(plan: Plan, costs: dict[str, float]) -> list[NetworkJob]:
     """A job a network: of the first seed those of all methods, then of the next."""
+    control = plan.protocol.control
+    judging = {seed: Judging.prepare(plan.config(control, seed)) for seed in plan.phase.seeds}
     return [
         NetworkJob(
             row=row,
             config=plan.config(row, seed),
             stops=plan.stops(row, costs[row]),
             strengths=plan.protocol.strengths(row, plan.phase),
-            judging=judging,
+            judging=judging[seed],
             on_gpu=plan.on_gpu,
         )
         for seed in plan.phase.seeds
