@@ -30,10 +30,11 @@ pretrained   trained networks from anywhere, fine-tuning, export to other librar
 generation   sets of images of a trained network, made on all workers
 evaluation   who evaluates when, the scores on record, the report
 recognition  a classifier on real and generated images (Table 4)
+balancing    a data set of real images and generated ones that passed filters
 runs         a run's folder, its checkpoints, one rank of it, launching it, listing runs
 
-The commands: train, sample, evaluate, export, classify, preflight, runs. Beside the package:
-data_prep writes the shards, tune searches and compares.
+The commands: train, sample, evaluate, export, classify, balance, preflight, runs. Beside the
+package: data_prep writes the shards, tune searches and compares.
 """
 
 __version__ = "0.1.0"

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("cbdm_scale.evaluate", "every number of a run's images, with a report"),
     "export": ("cbdm_scale.export", "write a network as safetensors, and for diffusers"),
     "classify": ("cbdm_scale.classify", "train a classifier on real and generated images"),
+    "balance": ("cbdm_scale.balancing.__main__", "fill rare classes with generated images"),
     "search": ("tune.search_tau", "search for tau, p_uncond and the label distribution"),
     "compare": ("tune.compare", "compare methods at equal compute, each at its own best"),
     "runs": ("cbdm_scale.runs.__main__", "list the runs, and delete their old checkpoints"),

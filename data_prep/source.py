@@ -1,7 +1,8 @@
 """What a reader hands to the writer: images by position, their labels and their keys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,16 @@ class Split:
     """Names of the N samples, unique within the split, without dots."""
     image: Callable[[int], NDArray[np.uint8]]
     """Position in 0..N-1 -> (H, W, C) uint8; BadImage where there is none."""
+    about: Sequence[Mapping[str, Any] | None] = ()
+    """(N,) where the images that were generated come from, None for the real ones; () where
+    all are real. Plain data: it becomes the sample's .json, and the image's file is marked."""
+
+    @property
+    def is_real(self) -> NDArray[np.bool_]:
+        """(N,) whether the images were not generated."""
+        if not self.about:
+            return np.ones(len(self.labels), bool)
+        return np.array([about is None for about in self.about])
 
     @classmethod
     def of_arrays(
@@ -39,6 +50,7 @@ class Split:
             labels=self.labels[rows],
             keys=[self.keys[i] for i in rows],
             image=_Chosen(self.image, rows),
+            about=[self.about[i] for i in rows] if self.about else (),
         )
 
 

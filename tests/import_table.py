@@ -132,6 +132,20 @@ MAY_IMPORT = {
         "storage",
     },
     # Floor 7.
+    "balancing": {
+        "cli",
+        "cluster",
+        "config",
+        "data",
+        "data_prep",
+        "devices",
+        "evaluation",
+        "generation",
+        "metrics",
+        "pretrained",
+        "recognition",
+        "storage",
+    },
     "evaluate": {
         "cli",
         "config",

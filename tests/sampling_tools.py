@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cbdm_scale.config.presets import preset
+from cbdm_scale.config.presets import find_preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.models.options import BackboneName, ModelConfig, UNetConfig
 from cbdm_scale.runs.launch import open_run_dir
@@ -27,7 +27,7 @@ def make_run(
     model: ModelConfig = MODEL,
 ) -> str:
     """The folder of a run, with a checkpoint after each number of images."""
-    base = preset(dataset, row)
+    base = find_preset(dataset, row, root)
     config = replace(
         base,
         name="noise",

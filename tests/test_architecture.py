@@ -105,6 +105,7 @@ COMMANDS = {
     "search": "tune.search_tau",
     "compare": "tune.compare",
     "prepare": "data_prep.__main__",
+    "balance": "cbdm_scale.balancing.__main__",
 }
 WRONG = {
     "train": ["--loss.tau", "-1"],
@@ -116,6 +117,7 @@ WRONG = {
     "search": ["--trials", "1"],
     "compare": ["--parallel", "-1"],
     "prepare": ["digits-lt", "--channels", "2", "--out", "o"],
+    "balance": ["--run", "r", "--to", "half", "--out", "o"],
 }
 """A value that each command refuses."""
 

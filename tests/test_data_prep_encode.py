@@ -1,5 +1,6 @@
 import io
 from typing import get_args
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from shard_tools import contents, make_digits
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import ShardReader, decode
 from data_prep.readers.digits import read_digits_lt
-from data_prep.writing.encode import Encoding, Format
+from data_prep.writing.encode import MADE_BY_A_MODEL, Encoding, Format
 
 
 def photo(channels):
@@ -49,3 +50,20 @@ def test_every_format_is_read_back_from_its_shards(tmp_path, monkeypatch, name):
     row = int(index.key(7).removeprefix("digits-"))
     off = np.abs(image[0].astype(int) - read_digits_lt().splits["eval"].image(row)[..., 0])
     assert off.max() <= (40 if name == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("name", get_args(Format))
+def test_the_mark_of_a_generated_image_is_in_its_file_and_costs_no_pixel(name):
+    encoding, pixels = Encoding(format=name), photo(3)
+    plain, marked = encoding.encode(pixels), encoding.encode(pixels, generated=True)
+    assert np.array_equal(decode(plain, 3, 16), decode(marked, 3, 16))
+    with Image.open(io.BytesIO(marked)) as image:
+        image.load()
+        packet = image.info["xmp"].decode()
+    tree = ElementTree.fromstring(packet[packet.index("<x:xmpmeta") : packet.rindex("<?")])
+    iptc = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+    [found] = [node.get(iptc) for node in tree.iter() if node.get(iptc)]
+    assert found == MADE_BY_A_MODEL and found.endswith("/trainedAlgorithmicMedia")
+    with Image.open(io.BytesIO(plain)) as image:
+        image.load()
+        assert "xmp" not in image.info

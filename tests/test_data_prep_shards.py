@@ -1,3 +1,4 @@
+import json
 import tarfile
 from dataclasses import replace
 
@@ -6,8 +7,12 @@ import pytest
 from shard_tools import contents, make_digits
 from source_tools import pixels_of
 
+from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index import open_index
+from cbdm_scale.data.manifest import read_manifest
+from data_prep.checking.verify import verify
 from data_prep.readers.digits import read_digits_lt
+from data_prep.writing.encode import Encoding
 from data_prep.writing.shards import write_dataset
 
 
@@ -64,3 +69,36 @@ def test_wrong_images_of_a_reader_are_named(tmp_path):
             write_dataset(
                 replace(source, **changes), folder, samples_per_shard=1000, seed=0, log=print
             )
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
+def test_a_generated_image_has_its_record_beside_it_and_groups_are_of_the_real_ones(
+    tmp_path, form
+):
+    source = read_digits_lt()
+    train = source.splits["train"].take(np.arange(0, 400, 10))
+    about = [None if i % 3 else {"run": f"r{i}"} for i in range(40)]
+    splits = {"train": replace(train, about=about)}
+    written = write_dataset(
+        replace(source, splits=splits),
+        tmp_path / "digits_lt",
+        samples_per_shard=25,
+        seed=0,
+        log=lambda line: None,
+        encoding=Encoding(format=form),
+    )
+    real = np.bincount(train.labels[[a is None for a in about]], minlength=10).tolist()
+    manifest = read_manifest(str(tmp_path), "digits_lt")
+    assert manifest == written and list(manifest.real_counts) == real
+    assert manifest.groups == class_groups(real)
+    assert not verify(str(tmp_path), "digits_lt").wrong, "every image lies where the index says"
+    found = {}
+    for shard in sorted((tmp_path / "digits_lt/train").iterdir()):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    found[member.name] = json.loads(tar.extractfile(member).read())
+    keys = zip(train.keys, about, strict=True)
+    assert found == {f"{key}.json": told for key, told in keys if told}
+    chosen = splits["train"].take(np.array([3, 4]))
+    assert chosen.about == [{"run": "r3"}, None] and chosen.is_real.tolist() == [False, True]

@@ -40,6 +40,13 @@ def test_cyclic_labels_are_exact_and_known_by_number():
     assert some.labels_of(torch.tensor([5, 6, 1_000_001])).tolist() == [2, 0, 2]
 
 
+def test_quotas_are_so_many_images_of_each_class_and_change_no_other_sets_name():
+    plan = replace(PLAN, labels="counts", classes=(0, 2), quotas=(3, 2))
+    assert plan.labels_of(torch.arange(5)).tolist() == [0, 0, 0, 2, 2]
+    assert plan.labels_of(torch.tensor([4, 2])).tolist() == [2, 0]
+    assert SetPlan.from_dict(plan.to_dict()) == plan and "quotas" not in PLAN.to_dict()
+
+
 @pytest.mark.parametrize(
     ("labels", "power"), [("train", 1), ("sqrt", 0.5), ("bal", 0), ("2", 2)]
 )

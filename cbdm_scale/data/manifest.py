@@ -56,6 +56,9 @@ class Manifest:
     shards_sha256: str
     source: str
     """One line: how the data set was made."""
+    real_counts: tuple[int, ...] = ()
+    """Training images per class that are real, where others were generated: the groups are by
+    these. () where all are real."""
 
     def __post_init__(self) -> None:
         k = len(self.class_names)
@@ -68,6 +71,11 @@ class Manifest:
         for split, counts in self.counts.items():
             if len(counts) != k or min(counts) < 0 or not sum(counts):
                 raise ValueError(f"counts of split {split} are not {k} numbers of images")
+        real, train = self.real_counts, self.counts["train"]
+        if real and (
+            len(real) != k or any(not 0 <= r <= n for r, n in zip(real, train, strict=True))
+        ):
+            raise ValueError(f"real counts are not {k} numbers up to those of the train split")
         if len(self.groups) != k or not set(self.groups) <= set(GROUPS):
             raise ValueError(f"groups are not one of {', '.join(GROUPS)} for {k} classes")
 
@@ -99,7 +107,7 @@ class Manifest:
             "totals": {split: self.num_images(split) for split in self.counts},
             "shards_sha256": self.shards_sha256,
             "source": self.source,
-        }
+        } | ({"real_counts": list(self.real_counts)} if self.real_counts else {})
 
     def to_json(self) -> bytes:
         """The bytes of dataset.json: the same data, the same bytes."""
@@ -129,6 +137,7 @@ def parse_manifest(text: bytes) -> Manifest:
             groups=tuple(raw["groups"]),
             shards_sha256=str(raw["shards_sha256"]),
             source=str(raw["source"]),
+            real_counts=tuple(map(int, raw.get("real_counts", ()))),
         )
     except KeyError as error:
         raise ValueError(f"lacks {error}") from None

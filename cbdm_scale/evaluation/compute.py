@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cbdm_scale.cluster import on_gpus, run_jobs
+from cbdm_scale.cluster import PoolConfig, on_gpus, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.strength import as_text
@@ -17,6 +17,7 @@ from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
+from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.sources import Images
 
@@ -106,8 +107,18 @@ def _train_features(inputs: Inputs) -> FeatureSet | None:
 
 
 def _features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
-    """Features of some images, from the cache or by all workers."""
-    folder = inputs.options.features
+    """Features of some images, as the options say."""
+    options = inputs.options
+    return extract_features(images, inputs.recipe, what, options.features, options.cluster)
+
+
+def extract_features(
+    images: Images, recipe: Recipe, what: str, folder: str, cluster: PoolConfig
+) -> FeatureSet:
+    """Features of some images, from the cache in ``folder`` ("": its usual place) or computed.
+
+    ``what`` names the images where progress is shown.
+    """
     with ProgressBar(images.count, f"features of {what}") as progress:
 
         def reached(done: int, kept: int) -> None:
@@ -116,9 +127,9 @@ def _features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
 
         return extract(
             images,
-            inputs.recipe,
+            recipe,
             Path(folder).expanduser() if folder else cache_folder() / "features",
-            partial(run_jobs, config=inputs.options.cluster, log=progress.log),
-            on_gpus=partial(on_gpus, inputs.options.cluster),
+            partial(run_jobs, config=cluster, log=progress.log),
+            on_gpus=partial(on_gpus, cluster),
             reached=reached,
         )

@@ -5,7 +5,7 @@ Shapes: n = images of a chunk, N = images of the set, (C, H, W) an image, K = cl
 
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,18 +71,31 @@ def write_png(
 
 def write_npz(store: ChunkStore, chunks: Sequence[Chunk], target: Path) -> None:
     """The layout of ADM (guided-diffusion): arr_0 (N, H, W, C) uint8, arr_1 (N,) int64."""
-    channels, height, width = store.plan.shape
     num_images = chunks[-1][1]
+    pixels = (images.transpose(0, 2, 3, 1) for images, _ in store.read_all(chunks))
+    labels = store.plan.labels_of(torch.arange(num_images)).numpy()
+    write_arrays(target, pixels, labels, store.plan.shape)
+
+
+def write_arrays(
+    target: Path,
+    images: Iterable[NDArray[np.uint8]],
+    labels: NDArray[np.int64],
+    shape: tuple[int, int, int],
+) -> None:
+    """The layout of ADM of images that come in parts (n, H, W, C), of shape (C, H, W) each."""
+    channels, height, width = shape
+    num_images = len(labels)
     header = np.lib.format.write_array_header_1_0
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_member("arr_0.npy"), "w", force_zip64=True) as file:
-            shape = num_images, height, width, channels
-            header(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for images, _ in store.read_all(chunks):
-                file.write(images.transpose(0, 2, 3, 1).tobytes())
+            whole = num_images, height, width, channels
+            header(file, {"descr": "|u1", "fortran_order": False, "shape": whole})
+            for part in images:
+                file.write(part.tobytes())
         with archive.open(_member("arr_1.npy"), "w", force_zip64=True) as file:
             header(file, {"descr": "<i8", "fortran_order": False, "shape": (num_images,)})
-            file.write(store.plan.labels_of(torch.arange(num_images)).numpy().tobytes())
+            file.write(labels.tobytes())
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -95,7 +108,7 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class RawImages:
     """Images (N, H, W, C) in a raw file, one at a time, in any process."""
 
     path: str
@@ -139,11 +152,11 @@ def write_shards(
         made = Split(
             labels=plan.labels_of(torch.arange(num_images)).numpy(),
             keys=[f"made-{i:06d}" for i in range(num_images)],
-            image=_Rows(str(raw), (size, size, channels)),
+            image=RawImages(str(raw), (size, size, channels)),
         )
         splits = {"train": made}
         if real and "eval" in real.counts:
-            splits["eval"] = _real_split(real, root)
+            splits["eval"] = real_split(real, root, "eval")
         source = Source(
             name=name,
             class_names=tuple(class_names or map(str, range(plan.num_classes))),
@@ -171,9 +184,9 @@ class _RealImages:
         return self.reader.load(i).transpose(1, 2, 0)
 
 
-def _real_split(real: Manifest, root: str) -> Split:
-    """The eval split as it is."""
-    index = open_index(root, real.name, "eval")
+def real_split(real: Manifest, root: str, name: str) -> Split:
+    """A split of the real data set as it is."""
+    index = open_index(root, real.name, name)
     return Split(
         labels=np.array(index.labels, dtype=np.int64),
         keys=[index.key(row) for row in range(index.num_samples)],

@@ -82,7 +82,7 @@ class SetPlan:
     omega: Strength
     seed: int
     labels: str
-    """cyclic, or the name or number of the power of the training counts."""
+    """cyclic, counts, or the name or number of the power of the training counts."""
     classes: tuple[int, ...]
     """Those that occur, in rising order."""
     probs: tuple[float, ...]
@@ -94,6 +94,9 @@ class SetPlan:
     """(K,) where ``omega`` differs from class to class; () where it is one number."""
     guide: GuideNetwork | None = None
     """Of autoguidance, in place of ``guidance_mode``."""
+    quotas: tuple[int, ...] = ()
+    """Images of each of ``classes``, one class after the other; () where labels take turns or
+    are drawn."""
 
     @property
     def num_classes(self) -> int:
@@ -117,7 +120,10 @@ class SetPlan:
 
     def labels_of(self, samples: Tensor) -> Tensor:
         """The label of every image, by its number in the set: (n,) int64."""
-        if not self.probs:
+        if self.quotas:
+            ends = torch.tensor(self.quotas).cumsum(0)
+            rows = torch.searchsorted(ends, samples, right=True)
+        elif not self.probs:
             rows = samples % len(self.classes)  # labels.class_cyclic, from anywhere
         else:
             u = rng.uniform(self.seed, "sample label", samples)[:, 0]
@@ -139,11 +145,10 @@ class SetPlan:
         """Plain data, as JSON gives it back."""
         parts = {"network": self.network.to_dict(), "sample": self.sample.to_dict()}
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | parts))
-        if not self.strengths:  # sets of older versions have none
-            del plain["strengths"]
-        if self.guide is None:
-            del plain["guide"]
-        else:
+        for later in ("strengths", "quotas", "guide"):  # sets of older versions have none
+            if not plain[later]:
+                del plain[later]
+        if self.guide:
             plain["guide"]["network"] = json.loads(json.dumps(self.guide.network.to_dict()))
         return {"format_version": FORMAT_VERSION, **plain}
 

@@ -148,7 +148,8 @@ def _judge_counts(manifest: Manifest, found: list[Findings], verdict: Verdict) -
                 f"dataset.json: class {manifest.class_names[c]} has "
                 f"{manifest.counts[split][c]:,} {split} images, the tars {counts[c]:,}"
             )
-    for c, group in enumerate(class_groups(manifest.counts["train"])):
+    by_counts = class_groups(manifest.real_counts or manifest.counts["train"])
+    for c, group in enumerate(by_counts):
         if manifest.groups[c] != group:
             verdict.wrong.append(
                 f"dataset.json: class {manifest.class_names[c]} is {manifest.groups[c]}, by "

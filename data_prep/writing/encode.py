@@ -16,6 +16,18 @@ if TYPE_CHECKING:  # --help reads this file and should be quick
 Format = Literal["png", "webp", "jpeg"]
 SUFFIX: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 JPEG_QUALITY = 95
+MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""What IPTC calls an image that a trained model made: its DigitalSourceType."""
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" '
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    f'Iptc4xmpExt:DigitalSourceType="{MADE_BY_A_MODEL}"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+"""The mark in the file of a generated image, which a copy of the file keeps."""
 Quality = Annotated[int, Range(ge=1, le=100, hint="Try 95.")]
 
 
@@ -65,11 +77,18 @@ class Encoding:
             case "jpeg":
                 return {"quality": self.quality or JPEG_QUALITY, "subsampling": 0}
 
-    def encode(self, pixels: "NDArray[np.uint8]") -> bytes:
-        """(H, W, C) uint8, C = 1 or 3, as a file."""
+    def encode(self, pixels: "NDArray[np.uint8]", *, generated: bool = False) -> bytes:
+        """(H, W, C) uint8, C = 1 or 3, as a file; a generated image's says so in XMP."""
         from PIL import Image
 
-        file = io.BytesIO()
+        file, more = io.BytesIO(), self._options()
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        image.save(file, self.format, **self._options())
+        if generated and self.format == "png":
+            from PIL.PngImagePlugin import PngInfo
+
+            more["pnginfo"] = PngInfo()
+            more["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP)
+        elif generated:
+            more["xmp"] = XMP.encode()
+        image.save(file, self.format, **more)
         return file.getvalue()

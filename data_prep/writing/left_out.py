@@ -30,6 +30,17 @@ class LeftOut:
         self.counts[record.split] += np.bincount(record.rows["label"].to_numpy(), minlength=k)
         self.bad += [(record.split, bad) for bad in record.bad]
 
+    @property
+    def real_counts(self) -> tuple[int, ...]:
+        """(K,) training images that are real, where others were generated; () without such."""
+        train = self.source.splits["train"]
+        if not train.about:
+            return ()
+        kept = train.is_real
+        kept[[bad.row for split, bad in self.bad if split == "train"]] = False
+        k = len(self.source.class_names)
+        return tuple(np.bincount(train.labels[kept], minlength=k).tolist())
+
     def judge(self, folder: Target | None, log: Callable[[str], None]) -> None:
         """Write <name>.bad.txt; ValueError if too many are missing, or a class is lost."""
         source = self.source

@@ -65,15 +65,17 @@ def write_dataset(
         for table in sorted(f for f in Path(scratch).rglob("*") if f.is_file()):
             with target.draft(table.relative_to(scratch).as_posix(), work) as path:
                 shutil.copyfile(table, path)
+    real = left_out.real_counts
     manifest = Manifest(
         name=source.name,
         class_names=source.class_names,
         image_size=source.image_size,
         channels=source.channels,
         counts={s: tuple(counts.tolist()) for s, counts in left_out.counts.items()},
-        groups=class_groups(left_out.counts["train"].tolist()),
+        groups=class_groups(real or left_out.counts["train"].tolist()),
         shards_sha256=digest,
         source=source.made + encoding.words,
+        real_counts=real,
     )
     if not target.names(work):
         raise ValueError(

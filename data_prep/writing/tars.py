@@ -135,16 +135,21 @@ class ShardMaker:
         with open(path, "wb") as tar, TarWriter(tar, **plain) as writer:
             for row in map(int, shard.rows):
                 key, label = samples.keys[row], int(samples.labels[row])
+                about = samples.about[row] if samples.about else None
                 try:
-                    image = self._encode(key, label, samples.image(row))
+                    image = self._encode(key, label, samples.image(row), about is not None)
                 except BadImage as error:
                     bad.append(Bad(row, key, label, str(error)))
                     continue
-                # The members come sorted by suffix: cls before png, jpg and webp.
-                writer.write({"__key__": key, "cls": str(label).encode(), suffix: image})
-                padded = -(-len(image) // TAR_BLOCK) * TAR_BLOCK
+                members = {"cls": str(label).encode(), suffix: image}
+                if about is not None:
+                    members["json"] = json.dumps(about, sort_keys=True).encode()
+                writer.write({"__key__": key, **members})
+                # The members come sorted by suffix, each behind a header of one block.
+                behind = [len(members[name]) for name in members if name > suffix]
+                end = writer.tarstream.offset - sum(TAR_BLOCK + _padded(n) for n in behind)
                 line = {"split": shard.split, "shard": shard.file, "key": key, "label": label}
-                place = {"offset": writer.tarstream.offset - padded, "length": len(image)}
+                place = {"offset": end - _padded(len(image)), "length": len(image)}
                 lines.append(line | place | {"crc32": zlib.crc32(image)})
         with open(path, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -156,7 +161,9 @@ class ShardMaker:
             rows=pa.Table.from_pylist(lines, index_schema()),
         )
 
-    def _encode(self, key: str, label: int, pixels: NDArray[np.uint8]) -> bytes:
+    def _encode(
+        self, key: str, label: int, pixels: NDArray[np.uint8], generated: bool
+    ) -> bytes:
         source = self.source
         expected = (source.image_size, source.image_size, source.channels)
         if pixels.shape != expected or pixels.dtype != np.uint8:
@@ -167,4 +174,9 @@ class ShardMaker:
             raise ValueError(
                 f"image {key} has label {label}, outside 0..{len(source.class_names) - 1}"
             )
-        return self.encoding.encode(pixels)
+        return self.encoding.encode(pixels, generated=generated)
+
+
+def _padded(num_bytes: int) -> int:
+    """Bytes that a member's content takes in a tar."""
+    return -(-num_bytes // TAR_BLOCK) * TAR_BLOCK
