@@ -35,7 +35,7 @@ COMMAND = Command(
     parts=(ClassifyOptions(),),
     short={
         "images": ("dataset", "add", "add_per_class", "data.root"),
-        "training": ("seeds", "train.epochs", "train.total_images", "train.batch_size"),
+        "training": ("seeds", "train.epochs", "train.total_images", "train.class_balance"),
         "where": ("name", "cluster.storage", "cluster.workers", "cluster.device", "track.uri"),
     },
 )
@@ -76,6 +76,8 @@ def identity(options: ClassifyOptions, sets: "Sets") -> dict[str, Any]:
     fitted = asdict(options.train)
     for runtime in ("epochs", "total_images", "log_every"):
         del fitted[runtime]
+    if not options.train.class_balance:  # as runs of older versions say it
+        del fitted["class_balance"]
     return {
         "network": "resnet32",
         "dataset": sets.manifest.name,

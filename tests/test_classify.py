@@ -76,10 +76,12 @@ def test_what_decides_a_result_is_in_its_identity_and_nothing_else(digits_root):
         return identity(parse(["--train.total-images", "1280", *words])[0], sets)
 
     plain = decided()
+    assert "class_balance" not in plain["train"], "runs of older versions go on"
     for same in (["--seeds", "4"], ["--train.log-every", "7"], ["--train.epochs", "9"]):
         assert decided(*same) == plain, same
     for other in (
         ["--train.lr", "0.2"],
+        ["--train.class-balance", "0.9999"],
         ["--train.total-images", "2560"],
         ["--data.flip"],
         ["--cluster.workers", "1"],

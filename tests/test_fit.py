@@ -15,6 +15,7 @@ from cbdm_scale.models.resnet import new_resnet
 from cbdm_scale.recognition.fit import (
     FitConfig,
     average_buffers,
+    class_weights,
     count_confusion,
     fit,
     learning_rate,
@@ -57,6 +58,7 @@ def test_epochs_count_the_whole_mixture_and_total_images_goes_before():
         ({"batch_size": 0}, "train.batch_size must be at least 1"),
         ({"lr": 0.0}, "train.lr must be above 0"),
         ({"total_images": -1}, "train.total_images must be at least 0, got -1"),
+        ({"class_balance": 1.0}, "train.class_balance must be at least 0 and below 1"),
         ({"warmup": 1.0}, "train.warmup must be at least 0 and below 1"),
     ],
 )
@@ -81,6 +83,28 @@ def test_it_learns_says_so_and_is_the_same_again():
     table = count_confusion(nets[0], stripes(50, seed=1), 2, OneProcess())
     assert table.sum() == 50 and table.sum(dim=1).tolist() == [25, 25]
     assert table.trace() > 45
+
+
+def test_weights_of_classes_are_those_of_effective_numbers():
+    beta, counts = 0.9, torch.tensor([1, 2, 0, 1000])
+    # (1 - beta) / (1 - beta^n): 1, 0.1 / 0.19, none, 0.1; their sum is K.
+    expected = torch.tensor([1.0, 0.1 / 0.19, 0.0, 0.1])
+    found = class_weights(counts, beta)
+    torch.testing.assert_close(found, 4 * expected / expected.sum())
+    even = class_weights(torch.tensor([5, 50, 500]), 0.0)
+    torch.testing.assert_close(even, torch.ones(3))
+    nearly_one = class_weights(torch.tensor([10, 20]), 1 - 1e-9)
+    torch.testing.assert_close(nearly_one, torch.tensor([4 / 3, 2 / 3]))
+
+
+def test_a_class_of_no_weight_is_not_learnt():
+    net = net_of()
+    batches = batches_of(stripes(64))
+    only_first = torch.tensor([1.0, 0.0])
+    assert fit(net, batches, CONFIG, 480, OneProcess(), **QUIET, weights=only_first)
+    batches.close()
+    table = count_confusion(net, stripes(50, seed=1), 2, OneProcess())
+    assert table[:, 0].tolist() == [25, 25]
 
 
 def test_told_to_stop_it_stops():

@@ -32,6 +32,16 @@ def learning_rate(config: FitConfig, share: float) -> float:
     return config.lr * (1e-4 if share >= 0.9 else 1e-2 if share >= 0.8 else 1)
 
 
+def class_weights(counts: Tensor, beta: float) -> Tensor:
+    """(1 - beta) / (1 - beta^n) of every class, their sum K (Cui et al., 2019): (K,) float32.
+
+    counts (K,) are the training images; a class without one weighs nothing.
+    """
+    n = counts.double()
+    weights = torch.where(n > 0, (1 - beta) / (1 - beta ** n.clamp_min(1)), 0.0)
+    return (weights * len(n) / weights.sum()).float()
+
+
 def fit(
     net: nn.Module,
     batches: Iterator[Batch],
@@ -40,11 +50,13 @@ def fit(
     world: World,
     report: Callable[[int, float], None],
     stop: Callable[[], bool],
+    weights: Tensor | None = None,
 ) -> bool:
     """Show ``total_images`` images to the network; False if it was asked to stop before.
 
     ``report`` gets images shown and the mean loss since the last report, on every rank;
-    ``stop`` says whether this rank is asked to stop.
+    ``stop`` says whether this rank is asked to stop; ``weights`` (K,) are of the classes'
+    losses, None is 1 each.
 
     RunError on every rank if a batch cannot be read anywhere, or if the loss is not finite.
     """
@@ -64,7 +76,8 @@ def fit(
         # Compute gradients and update the weights.
         x = batch.x0.to(world.device, memory_format=torch.channels_last, non_blocking=True)
         _, logits = wrapped(x)
-        loss = F.cross_entropy(logits, batch.y.to(world.device, non_blocking=True))
+        y = batch.y.to(world.device, non_blocking=True)
+        loss = F.cross_entropy(logits, y, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for group in optimizer.param_groups:

@@ -45,6 +45,11 @@ class FitConfig:
     warmup: Annotated[float, Range(ge=0, lt=1)] = 0.025
     """Share of the training over which the learning rate rises linearly (5 epochs of 200)."""
 
+    class_balance: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """beta of the class-balanced loss (Cui et al., 2019): the loss of a class of n images
+    counts (1 - beta) / (1 - beta^n), all classes together K. 0: all images count the same. The
+    paper's 0.9999 on CIFAR is the usual baseline without generated images."""
+
     log_every: PositiveInt = 25_600
     """Images between two reports of the loss."""
 

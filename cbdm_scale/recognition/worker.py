@@ -28,7 +28,7 @@ from cbdm_scale.metrics.classifier import save_classifier
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.models.resnet import new_resnet
 from cbdm_scale.recognition.confusion import group_confusion, scores_by_group, scores_over_seeds
-from cbdm_scale.recognition.fit import count_confusion, fit
+from cbdm_scale.recognition.fit import class_weights, count_confusion, fit
 from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.storage.folder import Storage
@@ -167,7 +167,7 @@ def _one_seed(
         log(ProgressLine(text, num_shown, total))
 
     try:
-        if not fit(net, batches, task.fit, total, world, report, stop):
+        if not fit(net, batches, task.fit, total, world, report, stop, _weights(task, world)):
             return None
     finally:
         batches.close()  # type: ignore[attr-defined]
@@ -189,6 +189,14 @@ def _one_seed(
             f"recall {scores['all'].recall:.3f}"
         )
     return table
+
+
+def _weights(task: Task, world: World) -> Tensor | None:
+    """(K,) of the classes' losses; None where all count the same."""
+    if not task.fit.class_balance:
+        return None
+    counts = torch.bincount(torch.from_numpy(task.train.labels), minlength=len(task.groups))
+    return class_weights(counts, task.fit.class_balance).to(world.device)
 
 
 def _metrics(task: Task, table: Tensor, prefix: str) -> dict[str, float]:
