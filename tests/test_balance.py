@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +202,21 @@ def test_killed_on_the_way_it_ends_in_the_same_bytes(
     assert balance(run, classifiers, tmp_path / "out", *words) == 0
     assert "shards are there already: continuing" in capsys.readouterr().out
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_workers_make_the_bytes_of_one_process(
+    run, classifiers, work, tmp_path, seen_right
+):
+    words = ("--to", "26", "--filters", "duplicates")
+    assert balance(run, classifiers, tmp_path / "one", *words) == 0
+    shutil.rmtree(f"{run}/samples")
+    more = ("--cluster.workers", "2", "--cluster.cpus-per-worker", "0.5")
+    features = ("--features", str(tmp_path / "features"))
+    assert balance(run, classifiers, tmp_path / "two", *words, *more, *features) == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_it_goes_to_urls_too(run, classifiers, tmp_path, seen_right):

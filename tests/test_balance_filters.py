@@ -12,6 +12,7 @@ from cbdm_scale.balancing.filters import (
     choose_thresholds,
     nearest_of_class,
     share_passed,
+    unknown_classes,
 )
 from cbdm_scale.balancing.need import chosen_classes, lacking, next_quotas
 from cbdm_scale.balancing.options import FILTERS, BalanceOptions
@@ -105,6 +106,13 @@ def test_a_threshold_is_the_one_that_keep_of_the_real_images_pass():
     assert choose_thresholds(sharp, train, ("many", "few"), 0.9).label[0].item() == (
         pytest.approx(0.62)
     )
+
+
+def test_classes_that_the_classifier_does_not_know_are_named():
+    held = looks([*range(40)], [0] * 20 + [1] * 20, [0.9] * 20 + [0.3] * 20)
+    found = choose_thresholds(held, None, ("many", "few"), 0.9)
+    assert found.label.tolist() == pytest.approx([0.9, 0.5])
+    assert unknown_classes(found, (5, 5)) == [1] and unknown_classes(found, (5, 0)) == []
 
 
 def test_few_held_out_images_take_the_threshold_of_the_group_or_of_all():

@@ -96,6 +96,12 @@ def choose_thresholds(
     return Thresholds(label=label, near=near, far=far, basis=tuple(basis))
 
 
+def unknown_classes(limits: Thresholds, need: Sequence[int]) -> list[int]:
+    """Classes to be filled of which the classifier is no surer than a guess, 1/K."""
+    guess = 1 / len(need)
+    return [c for c, n in enumerate(need) if n and limits.label[c] <= guess]
+
+
 def _quantile(values: Tensor, share: float) -> float:
     """Of the finite values; nan where there are none, which no image fails."""
     finite = values[values.isfinite()].double()

@@ -21,9 +21,11 @@ from cbdm_scale.balancing.filters import (
     Verdicts,
     choose_thresholds,
     share_passed,
+    unknown_classes,
 )
 from cbdm_scale.balancing.inputs import Inputs
 from cbdm_scale.balancing.need import next_quotas
+from cbdm_scale.data.class_names import shorten
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.generation.store import ChunkStore, SetImages
@@ -107,6 +109,11 @@ def make_rounds(inputs: Inputs) -> Found:
     print(
         f"filters  {' '.join(options.asked) or 'none'}, by {words}; {passed:.0%} of those pass"
     )
+    if "label" in options.asked and (unknown := unknown_classes(limits, inputs.need)):
+        names = shorten([real.class_names[c] for c in unknown])
+        print(
+            f"note: the classifiers know {names} hardly better than a guess: label says little"
+        )
     judge = Judge(limits, train, options.asked, inputs.need)
     made, fidelity = [0] * real.num_classes, 0.0
     rounds: list[Round] = []
