@@ -155,6 +155,7 @@ def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> di
         test=sets.test,
         channels=manifest.channels,
         image_size=manifest.image_size,
+        class_names=manifest.class_names,
         groups=manifest.groups,
         fit=options.train,
         data=data,

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from cbdm_scale.metrics.classifier import (
     METADATA,
     SmallClassifier,
+    class_places,
     load_classifier,
     save_classifier,
 )
@@ -54,9 +55,27 @@ def test_a_saved_classifier_loads_as_itself(tmp_path):
         assert torch.equal(loaded(x)[0], net(x)[0]) and torch.equal(loaded(x)[1], net(x)[1])
 
 
+def test_a_file_says_which_logit_is_whose():
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=3)
+    named, plain = save_classifier(net, ("cat", "dog", "7")), save_classifier(net)
+    assert class_places(named, ("cat", "dog", "7"), "it") == [0, 1, 2]
+    assert class_places(named, ("07", "cat", "dog"), "it") == [2, 0, 1]
+    assert class_places(plain, ("07", "cat", "dog"), "it") == [0, 1, 2], "nobody knows better"
+    for names, words in [
+        (("7", "cat", "bird"), "it lacks bird and has dog besides. .* data_prep"),
+        (("7", "cat"), "it has dog besides"),
+        (("7", "cat", "bird", "dog", "fish"), "it lacks bird, fish. Label fidelity would be"),
+    ]:
+        with pytest.raises(ValueError, match=f"it knows other classes .*: {words}"):
+            class_places(named, names, "it")
+    with pytest.raises(ValueError, match="it knows 3 classes and the data set has 2"):
+        class_places(plain, ("cat", "dog"), "it")
+
+
 def test_training_learns():
     images, labels = stripes()
-    file, metrics = train_classifier(images, labels, 2, epochs=6)
+    file, metrics = train_classifier(images, labels, ("a", "b"), epochs=6)
+    assert class_places(file, ("b", "a"), "it") == [1, 0]
     assert metrics["accuracy_train"] > 0.95 and metrics["accuracy_held_out"] > 0.9
     fresh, y = stripes(seed=1)
     _, logits = load_classifier(file)(torch.from_numpy(fresh) / 127.5 - 1)
@@ -67,7 +86,7 @@ def test_the_accuracies_are_those_of_the_stored_weights():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (240, 1, 8, 8)).astype(np.uint8)  # hard: nothing to learn
     labels = rng.integers(0, 5, 240)
-    file, metrics = train_classifier(images, labels, 5, epochs=3)
+    file, metrics = train_classifier(images, labels, tuple("abcde"), epochs=3)
     _, logits = load_classifier(file)(torch.from_numpy(images) / 127.5 - 1)
     order = torch.randperm(240, generator=torch.Generator().manual_seed(0)).numpy()
     hit = (logits.argmax(1).numpy() == labels)[order]
@@ -81,7 +100,9 @@ def test_the_same_images_and_seed_give_the_same_bytes_whatever_the_global_seed()
     files = []
     for run, seed in enumerate([0, 0, 1]):
         torch.manual_seed(run)
-        files.append(train_classifier(images, labels, 2, epochs=1, seed=seed, flip=True)[0])
+        files.append(
+            train_classifier(images, labels, ("a", "b"), epochs=1, seed=seed, flip=True)[0]
+        )
     assert files[0] == files[1] != files[2]
 
 
@@ -91,7 +112,7 @@ def test_a_small_set_gives_the_same_bytes_for_any_number_of_threads():
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            files.append(train_classifier(images, labels, 2, epochs=1)[0])
+            files.append(train_classifier(images, labels, ("a", "b"), epochs=1)[0])
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -101,20 +122,20 @@ def test_a_small_set_gives_the_same_bytes_for_any_number_of_threads():
 def test_training_leaves_the_global_generator_alone():
     images, labels = stripes(20)
     before = torch.random.get_rng_state()
-    train_classifier(images, labels, 2, epochs=1)
+    train_classifier(images, labels, ("a", "b"), epochs=1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_every_epoch_prints_a_line(capsys):
     images, labels = stripes(20)
-    train_classifier(images, labels, 2, epochs=3)
+    train_classifier(images, labels, ("a", "b"), epochs=3)
     out = capsys.readouterr().out
     assert "epoch 1/3, loss " in out and "epoch 3/3, loss " in out and "held_out" in out
 
 
 def test_too_few_images_to_hold_any_out_have_no_held_out_score():
     images, labels = stripes(6)
-    _, metrics = train_classifier(images, labels, 2, epochs=1)
+    _, metrics = train_classifier(images, labels, ("a", "b"), epochs=1)
     assert list(metrics) == ["accuracy_train"]
 
 
@@ -134,7 +155,7 @@ def test_small_sets_get_more_epochs():
 )
 def test_images_that_cannot_be_learnt_from_are_refused(images, labels, message):
     with pytest.raises(ValueError, match=message):
-        train_classifier(images, labels, 2)
+        train_classifier(images, labels, ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +166,8 @@ def test_images_that_cannot_be_learnt_from_are_refused(images, labels, message):
         (save({"w": torch.zeros(1)}), "is not a classifier of this package"),
         (forged({"image_size": 8}), "is not a classifier of this package"),
         (forged([1]), "is not a classifier of this package"),
+        (forged({**CONFIG, "class_names": "ab"}), "is not a classifier of this package"),
+        (forged({**CONFIG, "class_names": ["a"]}), "is not a classifier of this package"),
         (forged({**CONFIG, "version": 2}), "has format version 2; this package reads 1"),
         (forged(CONFIG), "does not fit this package's classifier"),
         (forged({**CONFIG, "depth": 3}), "does not fit this package's classifier"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from source_tools import watched
 
+from cbdm_scale.metrics.classifier import class_places
 from data_prep.writing import fit
 from data_prep.writing.fit import choose_rows, fit_classifier
 from data_prep.writing.target import Target
@@ -36,4 +37,5 @@ def test_bad_images_are_left_out_and_a_subset_is_told(tmp_path, monkeypatch):
     fit_classifier(source, Target(str(tmp_path)), said.append)
     assert said[0].startswith("fitting the feature classifier on 100 of 1,797 images")
     assert len(images.asked) == 100 and bad in images.asked
-    assert (tmp_path / "classifier.safetensors").exists()
+    data = (tmp_path / "classifier.safetensors").read_bytes()
+    assert class_places(data, source.class_names[::-1], "it") == list(range(9, -1, -1))

@@ -219,6 +219,16 @@ def test_classifier_is_loaded_and_must_fit(root, size, text):
     assert text in found
 
 
+@pytest.mark.parametrize(
+    ("last", "text"), [("9", ""), ("ten", "it lacks 9 and has ten besides")]
+)
+def test_the_classes_of_the_classifier_are_those_of_the_data_set(root, last, text):
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
+    data = save_classifier(net, (last, *"012345678"))
+    (root / "digits_lt/classifier.safetensors").write_bytes(data)
+    assert text in " ".join(wrong(root)) and len(wrong(root)) == bool(text)
+
+
 def test_shards_of_one_class_and_no_classifier_are_warnings(tmp_path, capsys):
     source = few_digits(np.flatnonzero(read_digits_lt().splits["eval"].labels == 3))
     write_dataset(source, tmp_path / "digits_lt", samples_per_shard=100, seed=0, log=str)

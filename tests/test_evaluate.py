@@ -16,6 +16,7 @@ from cbdm_scale.evaluation.inputs import find_inputs
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.generation.store import open_set
+from cbdm_scale.metrics.classifier import load_classifier, save_classifier
 from cbdm_scale.metrics.fid import fid
 from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.sample import main as sample
@@ -130,6 +131,25 @@ def test_too_few_images_are_no_crash(evaluated_copy, random_classifier, capsys, 
     assert evaluate(evaluated_copy, random_classifier, *more, *QUICK) == 0
     out = capsys.readouterr().out
     assert re.search(r"no precision, recall, density, coverage: .* more than 5 images", out)
+
+
+def test_a_classifier_of_another_order_of_the_classes_gives_the_same_numbers(
+    evaluated, random_classifier, tmp_path, capsys
+):
+    net = load_classifier(random_classifier.partition(":")[2])
+    for values in net.logits.parameters():
+        values.copy_(values.roll(3, 0))
+    file, names = tmp_path / "turned.safetensors", (*"789", *"0123456")
+    more = ("--guidance", "2", "--out", str(tmp_path / "found"), *QUICK)
+    file.write_bytes(save_classifier(net, names))
+    assert evaluate(evaluated, f"classifier:{file}", *more) == 0
+    [name] = Storage(str(tmp_path / "found")).list()
+    [one] = read_evaluation(Storage(str(tmp_path / "found")).child(name)).sets
+    made = found_in(evaluated).sets[1]
+    assert one.fidelity == made.fidelity and one.fid.value == pytest.approx(made.fid.value)
+    file.write_bytes(save_classifier(net, ("ten", *names[1:])))
+    assert evaluate(evaluated, f"classifier:{file}", *more) == 1
+    assert "turned.safetensors knows other classes" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------

@@ -51,6 +51,26 @@ def test_the_fingerprint_is_that_of_the_weights(folder):
     assert load_extractor("classifier", str(folder)).fingerprint != first
 
 
+def test_the_logits_follow_the_names_of_the_classes(folder):
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=4).eval()
+    file = folder / "classifier.safetensors"
+    file.write_bytes(save_classifier(net, ("cat", "dog", "2", "owl")))
+    plain = load_extractor("classifier", str(folder))
+    as_named = load_extractor("classifier", str(folder), class_names=("cat", "dog", "2", "owl"))
+    turned = load_extractor("classifier", str(folder), class_names=("owl", "cat", "dog", "2"))
+    expected, found = plain(images()), turned(images())
+    assert torch.equal(as_named(images()).logits, expected.logits)
+    assert torch.equal(found.pool, expected.pool)
+    assert torch.equal(found.logits, expected.logits.roll(1, dims=1))
+    assert as_named.fingerprint == plain.fingerprint != turned.fingerprint
+    for kind in ("classifier", f"classifier:{file}"):
+        words = (
+            rf"eval\.extractor: {file} knows other classes .* lacks bird and has owl besides"
+        )
+        with pytest.raises(ValueError, match=words):
+            load_extractor(kind, str(folder), class_names=("cat", "dog", "2", "bird"))
+
+
 def test_bytes_may_come_from_any_storage(folder):
     data = (folder / "classifier.safetensors").read_bytes()
     asked = []

@@ -135,6 +135,7 @@ def task_in(folder, **changes):
         test=stripes(30, seed=9),
         channels=1,
         image_size=8,
+        class_names=("across", "down"),
         groups=("many", "few"),
         fit=FitConfig(batch_size=16, total_images=64, log_every=32),
         data=DataConfig(flip=False),
@@ -183,12 +184,14 @@ def test_the_stored_network_is_the_one_that_was_tested_and_an_extractor(tmp_path
     path = tmp_path / "classifier.safetensors"
     net = load_classifier(path)
     assert isinstance(net, ResNet32) and not net.training
-    extractor = load_extractor(f"classifier:{path}", str(tmp_path))
+    extractor = load_extractor(f"classifier:{path}", "", class_names=task.class_names)
+    turned = load_extractor(f"classifier:{path}", "", class_names=task.class_names[::-1])
     x = torch.from_numpy(task.test.read(range(30)))
     found = extractor(x)
     assert found.pool.shape == (30, 64) and extractor.dim == 64
     torch.testing.assert_close(found.pool, net.features(x / 127.5 - 1))
     table = json.loads((tmp_path / "seed-0.json").read_text())["confusion"]
+    assert torch.equal(turned(x).logits, found.logits.flip(1))
     right = found.logits.argmax(dim=1).numpy() == task.test.labels
     assert right.sum() == table[0][0] + table[1][1]
     with pytest.raises(ValueError, match=r"was trained on images \(1, 8, 8\)"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.cluster import Log
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
+from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8
 from cbdm_scale.data.strength import Strength, as_text, class_strengths, in_order
 from cbdm_scale.devices import make_deterministic
@@ -77,8 +77,7 @@ class Evaluator:
 
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
-            folder = Storage(dataset_folder(config.data.root, config.dataset))
-            recipe = recipe_of(config.eval, folder.url, folder.read_path)
+            recipe = recipe_of(config.eval, config.data.root, manifest)
             self.extractor = recipe.load(world.device)
             self.references = References(
                 config, manifest, world, run, self.extractor, self.pace, self.num_shares

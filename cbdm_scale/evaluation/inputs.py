@@ -112,6 +112,7 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
         options.extractor,
         folder.url,
         folder.read_path,
+        class_names=real.class_names,
         weights=options.extractor_weights,
         allow_weights=options.allow_weights,
         resize=options.resize,

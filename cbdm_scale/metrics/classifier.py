@@ -1,11 +1,13 @@
 """A classifier whose penultimate layer stands in for Inception where there is none.
 
 ``data_prep`` trains a small one on the balanced real images and stores it beside the shards;
-``python -m cbdm_scale.classify`` stores a ResNet-32. A file says which of them it holds.
+``python -m cbdm_scale.classify`` stores a ResNet-32. A file says which of them it holds, and
+the names of its classes in the order of its logits.
 Shapes: N = batch, C = channels, H = height, W = width, K = classes.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from cbdm_scale.data.class_names import labels_of_names, shorten
 from cbdm_scale.models.resnet import ResNet32
 
 NUM_FEATURES = 64
@@ -21,6 +24,10 @@ LARGEST_SIDE = 32  # larger images are averaged down to this
 METADATA = "cbdm_scale.classifier"  # one key only: safetensors writes several in any order
 VERSION = 1
 RESNET = "resnet32"
+AGAIN = (
+    "Write it again with `python -m data_prep DATASET` (a ResNet-32: `python -m "
+    "cbdm_scale.classify`)."
+)
 
 
 def _conv(num_in: int, num_out: int, stride: int) -> nn.Sequential:
@@ -64,9 +71,12 @@ Classifier = SmallClassifier | ResNet32
 """Either has ``features`` (N, 64), ``logits``, and says what images it takes."""
 
 
-def save_classifier(net: Classifier) -> bytes:
-    """The classifier as a safetensors file that knows its own configuration."""
-    config: dict[str, int | str] = {
+def save_classifier(net: Classifier, class_names: Sequence[str] = ()) -> bytes:
+    """The classifier as a safetensors file that knows its own configuration.
+
+    class_names (K,) in the order of its logits; () where nobody knows them.
+    """
+    config: dict[str, Any] = {
         "version": VERSION,
         "image_channels": net.image_channels,
         "image_size": net.image_size,
@@ -74,16 +84,67 @@ def save_classifier(net: Classifier) -> bytes:
     }
     if isinstance(net, ResNet32):
         config["network"] = RESNET  # the small one's files never said it
+    if class_names:
+        assert len(class_names) == net.num_classes
+        config["class_names"] = list(class_names)
     tensors = {name: v.detach().cpu().contiguous() for name, v in net.state_dict().items()}
     return save(tensors, {METADATA: json.dumps(config)})
 
 
-def _read_config(data: bytes) -> dict[str, Any]:
-    """The configuration in a safetensors header: 8 bytes of length, then JSON."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    config: dict[str, Any] = json.loads(header["__metadata__"][METADATA])
-    return config
+def _read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of a file called ``name``; ValueError says what is wrong.
+
+    The configuration is in the header: 8 bytes of its length, then JSON.
+    """
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{name} is damaged ({error}). {AGAIN}") from error
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        config: dict[str, Any] = json.loads(header["__metadata__"][METADATA])
+        version = config.pop("version")
+        names, num_classes = config.setdefault("class_names", []), config["num_classes"]
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ValueError("its class_names are no names")
+        if names and len(names) != num_classes:
+            raise ValueError(f"{len(names)} class_names")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{name} is not a classifier of this package. {AGAIN}") from error
+    if version != VERSION:
+        raise ValueError(
+            f"{name} has format version {version}; this package reads {VERSION}. {AGAIN}"
+        )
+    return tensors, config
+
+
+def class_places(data: bytes, class_names: Sequence[str], name: str) -> list[int]:
+    """Which logit of a classifier's file is that of each of ``class_names`` (K,): (K,).
+
+    By the names in the file; in order where it has none. ValueError names the classes that only
+    one side has: the file is called ``name``.
+    """
+    _, config = _read(data, name)
+    own, num_classes = config["class_names"], config["num_classes"]
+    way_out = "Use the classifier that `python -m data_prep` makes of this data set."
+    if not own:
+        if num_classes != len(class_names):
+            raise ValueError(
+                f"{name} knows {num_classes} classes and the data set has "
+                f"{len(class_names)}. {way_out}"
+            )
+        return list(range(num_classes))
+    places = labels_of_names(class_names, own)
+    lacking = [c for c, place in zip(class_names, places, strict=True) if place is None]
+    others = [c for i, c in enumerate(own) if i not in places]
+    if lacking or others:
+        found = [f"lacks {shorten(lacking)}"] if lacking else []
+        found += [f"has {shorten(others)} besides"] if others else []
+        raise ValueError(
+            f"{name} knows other classes than the data set: it "
+            f"{' and '.join(found)}. Label fidelity would be wrong. {way_out}"
+        )
+    return [place for place in places if place is not None]
 
 
 def missing_classifier(path: str) -> ValueError:
@@ -99,10 +160,6 @@ def load_classifier(source: str | Path | bytes, name: str | None = None) -> Clas
 
     Errors call it ``name``: by default its path.
     """
-    again = (
-        "Write it again with `python -m data_prep DATASET` (a ResNet-32: `python -m "
-        "cbdm_scale.classify`)."
-    )
     if isinstance(source, bytes):
         data, name = source, name or "the classifier"
     else:
@@ -111,27 +168,17 @@ def load_classifier(source: str | Path | bytes, name: str | None = None) -> Clas
             data = Path(source).read_bytes()
         except FileNotFoundError as error:
             raise missing_classifier(name) from error
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ValueError(f"{name} is damaged ({error}). {again}") from error
-    try:
-        config = _read_config(data)
-        version, network = config.pop("version"), config.pop("network", "small")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a classifier of this package. {again}") from error
-    if version != VERSION:
-        raise ValueError(
-            f"{name} has format version {version}; this package reads {VERSION}. {again}"
-        )
+    tensors, config = _read(data, name)
+    del config["class_names"]
+    network = config.pop("network", "small")
     if network not in ("small", RESNET):
         raise ValueError(
             f"{name} holds a network {network!r}; this package knows small and {RESNET}. "
-            f"{again}"
+            f"{AGAIN}"
         )
     try:
         net = ResNet32(**config) if network == RESNET else SmallClassifier(**config)
         net.load_state_dict(tensors)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} does not fit this package's classifier. {again}") from error
+        raise ValueError(f"{name} does not fit this package's classifier. {AGAIN}") from error
     return net.eval().requires_grad_(False)

@@ -4,13 +4,15 @@ features.py says what an extractor and its recipe are; classifier.py, inception.
 are three of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cbdm_scale.metrics.classifier import missing_classifier
+from cbdm_scale.data.manifest import Manifest, dataset_folder
+from cbdm_scale.metrics.classifier import class_places, missing_classifier
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
 from cbdm_scale.metrics.options import EvalConfig, Resize
 from cbdm_scale.storage.checks import check_value
+from cbdm_scale.storage.folder import Storage
 
 Read = Callable[[str], bytes]
 """The bytes at a path or URL; raises FileNotFoundError where there is nothing."""
@@ -28,13 +30,15 @@ def find_extractor(
     folder: str,
     read: Read = _read_local,
     *,
+    class_names: Sequence[str] = (),
     weights: str = "",
     allow_weights: bool = False,
     resize: Resize = "bilinear",
 ) -> Recipe:
     """The recipe of extractor ``name``, its files found and checked.
 
-    ``folder`` is that of the data set, where ``classifier`` lies; ``weights``, ``resize`` and
+    ``folder`` is that of the data set, where ``classifier`` lies, and ``class_names`` (K,) its
+    classes, whose order a classifier's logits get; () leaves them. ``weights``, ``resize`` and
     ``allow_weights`` are for the networks that others have published.
     """
     check_value("eval.resize", resize, Resize, default="bilinear")
@@ -42,11 +46,13 @@ def find_extractor(
     if kind == "classifier":
         path = path or f"{folder.rstrip('/')}/classifier.safetensors"
         try:
-            return ClassifierRecipe(
-                (read if path.startswith(folder) else _read_local)(path), path
-            )
+            data = (read if path.startswith(folder) else _read_local)(path)
         except FileNotFoundError as error:
             raise missing_classifier(path) from error
+        where = f"eval.extractor: {path}"
+        places = class_places(data, class_names, where) if class_names else []
+        in_order = places == list(range(len(places)))
+        return ClassifierRecipe(data, path, () if in_order else tuple(places))
     if name == "inception":
         from cbdm_scale.metrics.inception import find_inception
 
@@ -59,12 +65,14 @@ def find_extractor(
     raise ValueError(f"eval.extractor {name!r} is not known. Choose from: {known}.")
 
 
-def recipe_of(options: EvalConfig, folder: str, read: Read) -> Recipe:
-    """The extractor that a run's ``options`` name; ``folder`` is that of the data set."""
+def recipe_of(options: EvalConfig, root: str, manifest: Manifest) -> Recipe:
+    """The extractor that a run's ``options`` name, for a data set below ``root``."""
+    folder = Storage(dataset_folder(root, manifest.name))
     return find_extractor(
         options.extractor,
-        folder,
-        read,
+        folder.url,
+        folder.read_path,
+        class_names=manifest.class_names,
         weights=options.extractor_weights,
         allow_weights=options.allow_weights,
         resize=options.resize,

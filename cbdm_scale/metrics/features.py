@@ -74,6 +74,8 @@ class _ClassifierExtractor:
     fingerprint: str
     name: str = "classifier"
     dim: int = NUM_FEATURES
+    places: tuple[int, ...] = ()
+    """(K,) logit of each class of the data set; () where they are in its order."""
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Features:
@@ -88,7 +90,7 @@ class _ClassifierExtractor:
         x = to_model_range(x) if x.dtype == torch.uint8 else x
         with full_precision(weights.device):
             pool, logits = self.net(x.to(weights.device, weights.dtype))
-        return Features(pool, logits)
+        return Features(pool, logits[:, list(self.places)] if self.places else logits)
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,19 @@ class ClassifierRecipe:
     data: bytes
     path: str
     """Where it was, for errors."""
+    places: tuple[int, ...] = ()
+    """(K,) logit of each class of the data set; () where they are in its order."""
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of the file."""
-        return hashlib.sha256(self.data).hexdigest()[:16]
+        """Sixteen hex digits of the file, and of another order of the logits."""
+        order = str(self.places).encode() if self.places else b""
+        return hashlib.sha256(self.data + order).hexdigest()[:16]
 
     def load(self, device: torch.device | str) -> Extractor:
         """The classifier on a device; ValueError if the file is damaged."""
         net = load_classifier(self.data, name=self.path).to(device)
-        return _ClassifierExtractor(net, self.fingerprint)
+        return _ClassifierExtractor(net, self.fingerprint, places=self.places)
 
 
 def as_levels(x: Tensor) -> Tensor:

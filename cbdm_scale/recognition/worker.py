@@ -48,6 +48,7 @@ class Task:
     test: Images
     channels: int
     image_size: int
+    class_names: tuple[str, ...]
     groups: tuple[Group, ...]
     fit: FitConfig
     data: DataConfig
@@ -174,7 +175,7 @@ def _one_seed(
     table = count_confusion(net, task.test, len(task.groups), world)
     if world.rank == 0:
         run, scores = Storage(task.folder), scores_by_group(table, task.groups)
-        run.write_bytes(f"seed-{seed}.safetensors", save_classifier(net))
+        run.write_bytes(f"seed-{seed}.safetensors", save_classifier(net, task.class_names))
         about = {
             "seed": seed,
             "images": total,

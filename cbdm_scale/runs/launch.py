@@ -135,9 +135,7 @@ def check_extractor(config: Config, manifest: Manifest) -> None:
     """ValueError at the start, not at the first evaluation hours later."""
     if config.eval.extractor == "none":
         return
-    folder = Storage(dataset_folder(config.data.root, manifest.name))
-    recipe = recipe_of(config.eval, folder.url, folder.read_path)
-    recipe.load("cpu")
+    recipe_of(config.eval, config.data.root, manifest).load("cpu")
 
 
 def open_run_dir(config: Config, manifest: Manifest) -> Storage:

@@ -181,10 +181,11 @@ def _judge_mixing(found: list[Findings], verdict: Verdict) -> None:
 
 
 def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Verdict) -> None:
-    from cbdm_scale.metrics.classifier import load_classifier
+    from cbdm_scale.metrics.classifier import class_places, load_classifier
 
     try:
-        net = load_classifier(store.cat_file(f"{folder}/{CLASSIFIER}"), CLASSIFIER)
+        data = store.cat_file(f"{folder}/{CLASSIFIER}")
+        net = load_classifier(data, CLASSIFIER)
     except FileNotFoundError:
         verdict.warnings.append(f"{CLASSIFIER} is not there: FID then needs Inception")
         return
@@ -198,6 +199,11 @@ def _judge_classifier(store: Store, folder: str, manifest: Manifest, verdict: Ve
             f"{CLASSIFIER}: is for {found[0]} x {found[1]} x {found[1]} and {found[2]} "
             f"classes, the data set has {needed[0]} x {needed[1]} x {needed[1]} and {needed[2]}"
         )
+        return
+    try:
+        class_places(data, manifest.class_names, CLASSIFIER)
+    except ValueError as error:
+        verdict.wrong.append(str(error))
 
 
 def print_verdicts(options: VerifyOptions) -> int:

@@ -5,7 +5,7 @@ measures it, so that the accuracy reported is that of the very weights that are 
 Shapes: N = images, C = channels, H = height, W = width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -32,7 +32,7 @@ def default_epochs(num_images: int) -> int:
 def train_classifier(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    num_classes: int,
+    class_names: Sequence[str],
     *,
     epochs: int | None = None,
     seed: int = 0,
@@ -40,11 +40,13 @@ def train_classifier(
 ) -> tuple[bytes, dict[str, float]]:
     """Fit a classifier to images (N, C, H, W): its file, and how right it is.
 
-    The latter is accuracy_train and accuracy_held_out (left out below ten images). The same
-    images, seed, torch and instruction set give the same file; a large set also needs the same
-    number of threads. ``flip`` also shows mirrored images: right for objects, wrong for digits.
-    Prints one line an epoch.
+    class_names (K,) in the order of the labels go into the file. The latter is accuracy_train
+    and accuracy_held_out (left out below ten images). The same images, seed, torch and
+    instruction set give the same file; a large set also needs the same number of threads.
+    ``flip`` also shows mirrored images: right for objects, wrong for digits. Prints one line an
+    epoch.
     """
+    num_classes = len(class_names)
     _check(images, labels, num_classes)
     rng = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
@@ -58,7 +60,7 @@ def train_classifier(
         if len(held_out):
             metrics["accuracy_held_out"] = _accuracy(net, x, y, held_out)
     print("classifier: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()), flush=True)
-    return save_classifier(net), metrics
+    return save_classifier(net, class_names), metrics
 
 
 @contextmanager

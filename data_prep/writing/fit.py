@@ -40,7 +40,7 @@ def fit_classifier(source: Source, target: Target, log: Callable[[str], None]) -
             continue  # left out of the shards too, and named there
         kept.append(row)
     pixels, labels = np.stack(images), split.labels[kept]  # (N, C, H, W), (N,)
-    file, _ = train_classifier(pixels, labels, len(source.class_names), flip=source.mirrors)
+    file, _ = train_classifier(pixels, labels, source.class_names, flip=source.mirrors)
     target.write(CLASSIFIER, file)
 
 

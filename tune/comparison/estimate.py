@@ -6,14 +6,13 @@ import time
 import torch
 
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
+from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.devices import open_device
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
-from cbdm_scale.storage.folder import Storage
 from tune.comparison.cost import FEWEST, measure, ratios
 from tune.comparison.findings import markdown
 from tune.comparison.options import CompareOptions
@@ -85,8 +84,7 @@ def call_s(config: Config, manifest: Manifest, device: torch.device) -> float:
 def gigabytes(plan: Plan) -> float:
     """Of the images and features of all sets."""
     config = plan.configs[plan.protocol.control]
-    folder = Storage(dataset_folder(config.data.root, config.dataset))
-    features = recipe_of(config.eval, folder.url, folder.read_path).load("cpu").dim
+    features = recipe_of(config.eval, config.data.root, plan.manifest).load("cpu").dim
     spec = network_spec(config, plan.manifest)
     image = spec.channels * spec.image_size**2 + 4 * features + 16
     phase, rows = plan.phase, plan.protocol

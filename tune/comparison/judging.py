@@ -10,7 +10,7 @@ import torch
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import cache_folder
-from cbdm_scale.data.manifest import dataset_folder, read_manifest
+from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Recipe
@@ -109,8 +109,8 @@ class Judging:
 
 
 def _recipe(config: Config) -> Recipe:
-    folder = Storage(dataset_folder(config.data.root, config.dataset))
-    return recipe_of(config.eval, folder.url, folder.read_path)
+    manifest = read_manifest(config.data.root, config.dataset)
+    return recipe_of(config.eval, config.data.root, manifest)
 
 
 def _features(config: Config, split: str) -> FeatureSet:

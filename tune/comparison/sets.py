@@ -21,7 +21,6 @@ from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.generation.network import sampling_net
-from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import flatten
@@ -128,9 +127,3 @@ def read_set(folder: Storage, name: str) -> Features:
             torch.from_numpy(found["labels"]),
             torch.from_numpy(found["predicted"]),
         )
-
-
-def extractor_of(config: Config, folder: str) -> str:
-    """The fingerprint of the extractor; ValueError if it is not there."""
-    storage = Storage(folder)
-    return recipe_of(config.eval, storage.url, storage.read_path).fingerprint
