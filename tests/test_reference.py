@@ -76,6 +76,15 @@ def test_equal_weights_change_nothing():
     )
 
 
+def test_weights_count_also_along_the_first_directions_alone():
+    """Which intervals take; a block may hold more projections than these."""
+    side, fake = labelled(0, [40, 20, 10]), labelled(1, [30] * 3)
+    weighed = SlicedTo(side.x, 50, weights=class_weights(side.y))
+    copies = SlicedTo(repeated(side, [1, 2, 4]), 50)
+    assert weighed(fake.x, 20) == pytest.approx(copies(fake.x, 20), rel=1e-5)
+    assert weighed(fake.x, 20) != pytest.approx(weighed(fake.x), rel=1e-3)
+
+
 def test_few_images_and_many_dimensions_take_the_other_way_to_the_same_distance():
     side = LabelledFeatures(normal(0, 12, 40), torch.tensor([0] * 8 + [1] * 4))
     fake = normal(1, 15, 40)

@@ -13,6 +13,7 @@ from cbdm_scale.evaluation.report.formatting import interval
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.evaluation.results import Missing
 from cbdm_scale.metrics.intervals import Interval
+from cbdm_scale.metrics.per_class import ClassTable
 
 STRANGE = (
     "<script>alert(1)</script>",
@@ -246,6 +247,14 @@ def test_a_number_that_is_missing_is_not_printed_and_its_reason_is(tmp_path):
     assert "KID of 3 classes: fewer than 2 images" in told
     assert "not known" in told  # how many images it was trained on
     assert page.text.count("no FID") >= 3
+
+
+def test_images_are_shown_by_name_also_where_there_is_no_table(tmp_path):
+    evaluation = example(3, omegas=(1.0,), names=("ash", "birch", "cedar"))
+    images = pictures(evaluation, side=8, channels=1)
+    best = replace(evaluation.best, table=ClassTable((), ()), missing=(Missing("table", "no"),))
+    page, _ = written(tmp_path, replace(evaluation, sets=(best,)), images)
+    assert all(name in page.text for name in ("ash", "birch", "cedar"))
 
 
 def test_a_number_whose_ends_are_not_known_stands_alone(tmp_path):

@@ -111,8 +111,9 @@ class SlicedTo:
         blocks = [slice(begin, begin + size) for begin in range(0, number, size)]
         total = 0.0
         if self.shares is not None:
+            shares = self.shares[:number]
             for some in blocks:
-                total += float(_square_gap(own[some], self.shares[some], other[some]).sum())
+                total += float(_square_gap(own[some], shares[some], other[some]).sum())
         else:
             i, j, mass = (x.to(own.device) for x in quantile_steps(self.count, len(features)))
             for some in blocks:

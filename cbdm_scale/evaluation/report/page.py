@@ -41,6 +41,7 @@ def write_report(
     claims += [claim for claim in (copying(evaluation), scope(evaluation)) if claim]
     classes = evaluation.best.table.classes
     measure, by_value = _worst_first(classes) if len(classes) > FOLDED else ("", [])
+    labels = {row.label or 0 for row in classes} | set(images.classes if images else ())
     by_frequency = sorted(classes, key=lambda row: (-row.num_train, row.label or 0))
     if len(classes) > LISTED:
         by_frequency = by_frequency[: LISTED // 2] + by_frequency[-LISTED // 2 :]
@@ -60,9 +61,7 @@ def write_report(
         data_url=data_url,
         copies=_copies,
         chance=chance(evaluation.best, len(evaluation.class_names)),
-        names={
-            row.label: class_name(evaluation.class_names, row.label or 0) for row in classes
-        },
+        names={c: class_name(evaluation.class_names, c) for c in labels},
         by_frequency=by_frequency,
         measure=measure,
         worst=by_value[:WORST],
