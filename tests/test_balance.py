@@ -26,6 +26,7 @@ from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.sources import open_images
+from cbdm_scale.recognition.sets import find_sets
 from data_prep.checking.verify import verify
 from data_prep.options import Options
 from data_prep.prepare import prepare
@@ -153,6 +154,9 @@ def test_what_is_made_is_a_data_set_with_a_record_of_every_generated_image(
     assert "13 of them generated" in out
     assert f"--dataset {NAME} --data.root {tmp_path}" in out
 
+    learnt = find_sets(str(tmp_path), NAME, [], "all").learnt
+    assert learnt == "35 real images and the data set's 13 generated ones"
+
     folders = open_images(str(tmp_path / f"{NAME}-folders"))
     assert np.bincount(folders.labels).tolist() == [24, 12, 12]
     lines = (tmp_path / f"{NAME}-folders" / "labels.csv").read_text().splitlines()
@@ -170,6 +174,10 @@ def test_the_same_command_says_what_is_there_and_another_one_is_refused(
     capsys.readouterr()
     assert balance(run, classifiers, tmp_path / "a", *words) == 0
     assert "is there: " in capsys.readouterr().out and contents(tmp_path / "a") == first
+    assert balance(run, classifiers, tmp_path / "a", *words, "--also", "npz") == 0
+    assert contents(tmp_path / "a").keys() - first.keys() == {f"{NAME}.npz"}
+    first = contents(tmp_path / "a")
+    capsys.readouterr()
     assert balance(run, classifiers, tmp_path / "a", *words, "--seed", "5") == 1
     assert "is another data set. Give another --out" in capsys.readouterr().err
     assert contents(tmp_path / "a") == first
@@ -224,6 +232,10 @@ def test_it_goes_to_urls_too(run, classifiers, tmp_path, seen_right):
     assert balance(run, classifiers, "memory://balanced", *words) == 0
     assert balance(run, classifiers, tmp_path, *words) == 0
     assert read_manifest("memory://balanced", NAME) == read_manifest(str(tmp_path), NAME)
+    other = (*words, "--seed", "5")
+    assert balance(run, classifiers, "memory://balanced", *other) == 1
+    assert balance(run, classifiers, "memory://balanced", *other, "--force-overwrite") == 0
+    assert read_manifest("memory://balanced", NAME) != read_manifest(str(tmp_path), NAME)
 
 
 def test_a_class_that_stays_short_is_said_with_the_way_out(

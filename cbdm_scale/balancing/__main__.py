@@ -168,15 +168,16 @@ def main(argv: Sequence[str]) -> int:
         say_cost(inputs)
         return 0
     from cbdm_scale.balancing.rounds import make_rounds
-    from cbdm_scale.balancing.writing import check_room, what_is_there, write_all
+    from cbdm_scale.balancing.writing import check_room, missing_forms, what_is_there, write_all
 
-    if there := what_is_there(inputs, out):
+    there = what_is_there(inputs, out)
+    if there and not missing_forms(inputs, out):
         print(f"data set {out}/{inputs.name} is there: {there.num_images('train'):,} images")
         say_next(inputs, out)
         return 0
     check_room(inputs, out, sum(inputs.need))
     found = make_rounds(inputs)
-    say_outcome(inputs, found, write_all(inputs, found, out), out)
+    say_outcome(inputs, found, write_all(inputs, found, out, there), out)
     return 0
 
 

@@ -104,28 +104,42 @@ def what_is_there(inputs: Inputs, out: str) -> Manifest | None:
     return None
 
 
-def write_all(inputs: Inputs, found: Found, out: str) -> Manifest:
-    """OUT/<name> with its shards, page and table, and the further forms; each whole or not."""
-    options = inputs.options
+def missing_forms(inputs: Inputs, out: str) -> list[str]:
+    """Names, in OUT, of the further forms that are asked for and not there."""
+    suffixes = {"folders": "-folders", "npz": ".npz"}
+    names = [f"{inputs.name}{suffixes[form]}" for form in inputs.options.also]
+    return [
+        name
+        for name in names
+        if inputs.options.force_overwrite or not Storage(out).exists(name)
+    ]
+
+
+def write_all(inputs: Inputs, found: Found, out: str, there: Manifest | None) -> Manifest:
+    """OUT/<name> unless it is there, and further forms that are missing; each whole or not."""
+    forms = missing_forms(inputs, out)
     with data_source(inputs, found) as source:
-        if "://" in out:
-            target = Target(f"{out}/{inputs.name}")
-            _write_extras(inputs, found, target)
-            manifest = _write(source, target.url, inputs)
-        else:
-            folder = Path(out, inputs.name)
-            with local.staging(folder, wait=False, log=print) as hidden:
-                _write_extras(inputs, found, Target(str(hidden)))
-                manifest = _write(source, str(hidden), inputs)
-                local.put_in_place(hidden, folder, options.force_overwrite)
-        forms = {
-            "folders": (f"{inputs.name}-folders", _write_folders),
-            "npz": (f"{inputs.name}.npz", _write_npz),
-        }
-        for form in options.also:
-            name, write = forms[form]
+        manifest = there or _write_set(inputs, found, source, out)
+        for name in forms:
             with staging(Storage(out), name) as place:
-                write(source, place)
+                (_write_npz if name.endswith(".npz") else _write_folders)(source, place)
+    return manifest
+
+
+def _write_set(inputs: Inputs, found: Found, source: Source, out: str) -> Manifest:
+    """OUT/<name>, dataset.json last."""
+    if "://" in out:
+        target = Target(f"{out}/{inputs.name}")
+        if target.size("dataset.json") is not None:  # another one, that is to be replaced
+            target.remove("dataset.json")  # first: without it the rest counts as unfinished
+            target.remove("")
+        _write_extras(inputs, found, target)
+        return _write(source, target.url, inputs)
+    folder = Path(out, inputs.name)
+    with local.staging(folder, wait=False, log=print) as hidden:
+        _write_extras(inputs, found, Target(str(hidden)))
+        manifest = _write(source, str(hidden), inputs)
+        local.put_in_place(hidden, folder, inputs.options.force_overwrite)
     return manifest
 
 

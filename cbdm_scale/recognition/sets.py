@@ -45,7 +45,10 @@ def find_sets(root: str, dataset: str, add: Sequence[str], per_class: str) -> Se
     added = find_added(add, per_class, manifest)
     test, tested = find_test(root, manifest)
     real = SplitImages(root, manifest.name, "train")
-    learnt = f"{real.count:,} real images"
+    num_real = sum(manifest.real_counts) or real.count
+    learnt = f"{num_real:,} real images"
+    if num_real < real.count:
+        learnt += f" and the data set's {real.count - num_real:,} generated ones"
     if added:
         counts = np.bincount(added.labels, minlength=manifest.num_classes)
         each = f"{counts.min()} to {counts.max()} a class"
