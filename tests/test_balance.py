@@ -66,9 +66,9 @@ def classifiers(tmp_path_factory) -> tuple[str, str]:
     return "--classifiers", save_random(tmp_path_factory.mktemp("classifier"), 3)
 
 
-def save_random(folder: Path, num_classes: int) -> str:
+def save_random(folder: Path, num_classes: int, image_size: int = 8) -> str:
     torch.manual_seed(0)
-    net = SmallClassifier(image_channels=3, image_size=8, num_classes=num_classes)
+    net = SmallClassifier(image_channels=3, image_size=image_size, num_classes=num_classes)
     (folder / "classifier.safetensors").write_bytes(save_classifier(net))
     return str(folder / "classifier.safetensors")
 
@@ -285,7 +285,10 @@ def test_no_classifier_and_one_of_other_classes_are_said(run, tmp_path, capsys):
     assert balance(run, (), tmp_path) == 1, "none lies beside the shards"
     assert "or train one on the real images" in capsys.readouterr().err.lower()
     assert balance(run, ("--classifiers", save_random(tmp_path, 4)), tmp_path) == 1
-    assert "knows 4 classes of images (3, 8)" in capsys.readouterr().err
+    assert "knows 4 classes and the data set has 3" in capsys.readouterr().err
+    small = save_random(tmp_path, 3, image_size=4)
+    assert balance(run, ("--classifiers", small), tmp_path) == 1
+    assert "is for images (3, 4) (channels, side), those of tail" in capsys.readouterr().err
 
 
 def test_a_disk_without_room_is_said_before_the_work(

@@ -184,6 +184,7 @@ def find_inputs(options: BalanceOptions, pretrained: PretrainedNetwork) -> Input
             options.extractor,
             folder.url,
             folder.read_path,
+            class_names=real.class_names,
             weights=options.extractor_weights,
             allow_weights=options.allow_weights,
             resize=options.resize,
@@ -200,7 +201,9 @@ def _find_classifiers(
     for path in options.classifiers or ("",):
         name = f"classifier:{path}" if path else "classifier"
         try:
-            recipe = find_extractor(name, folder.url, folder.read_path)
+            recipe = find_extractor(
+                name, folder.url, folder.read_path, class_names=real.class_names
+            )
         except ValueError as error:
             raise ValueError(
                 f"classifiers: {error} Or train one on the real images with `python -m "
@@ -208,13 +211,12 @@ def _find_classifiers(
             ) from error
         assert isinstance(recipe, ClassifierRecipe)
         net = load_classifier(recipe.data, recipe.path)
-        theirs = net.num_classes, net.image_channels, net.image_size
-        ours = real.num_classes, real.channels, real.image_size
+        theirs = net.image_channels, net.image_size
+        ours = real.channels, real.image_size
         if theirs != ours:
             raise ValueError(
-                f"classifiers ({recipe.path}) knows {theirs[0]} classes of images {theirs[1:]} "
-                f"(channels, side), {real.name} has {ours[0]} of {ours[1:]}. Give a classifier "
-                "of this data set."
+                f"classifiers ({recipe.path}) is for images {theirs} (channels, side), those "
+                f"of {real.name} are {ours}. Give a classifier of this data set."
             )
         found.append(recipe)
     return tuple(found)
