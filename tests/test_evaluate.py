@@ -1,5 +1,6 @@
 """The evaluate command in one process, on the digits and a network whose weights are noise."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from extractor_tools import load_extractor
 from sampling_tools import only_set
 
 from cbdm_scale.evaluate import main, parse
-from cbdm_scale.evaluation.inputs import find_inputs
+from cbdm_scale.evaluation.inputs import ImageSetSpec, find_inputs
 from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.generation.store import open_set
@@ -131,6 +132,27 @@ def test_too_few_images_are_no_crash(evaluated_copy, random_classifier, capsys, 
     assert evaluate(evaluated_copy, random_classifier, *more, *QUICK) == 0
     out = capsys.readouterr().out
     assert re.search(r"no precision, recall, density, coverage: .* more than 5 images", out)
+
+
+def test_the_labels_of_a_set_follow_the_names_of_its_classes(
+    evaluated, random_classifier, tmp_path
+):
+    made = Path(found_in(evaluated).sets[1].images)
+    there = Path(shutil.copytree(made, tmp_path / "set"), "set.json")
+    words = ["--run", evaluated, "--extractor", random_classifier, "--samples"]
+
+    def given(names: str, where: str) -> ImageSetSpec:
+        about = json.loads(there.read_text()) | {"class_names": [*names]}
+        there.write_text(json.dumps(about))
+        options, pretrained, _ = parse([*words, where])
+        return find_inputs(options, pretrained).sets[0]
+
+    same, turned = given("0123456789", str(made)), given("9876543210", str(there.parent))
+    assert same.images.labels.tolist() == [*range(10)] * 5
+    assert turned.images.labels.tolist() == [*range(9, -1, -1)] * 5
+    assert turned.fingerprint != same.fingerprint and turned.omega == 2
+    with pytest.raises(ValueError, match="samples: .* has not: x. Its classes are 0, 1"):
+        given("x123456789", str(there.parent))
 
 
 def test_a_classifier_of_another_order_of_the_classes_gives_the_same_numbers(

@@ -13,7 +13,8 @@ from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.extract import Extraction, extract, feature_key, run_here
 from cbdm_scale.metrics.features import ClassifierRecipe
-from cbdm_scale.metrics.sources import NpzImages, Subset
+from cbdm_scale.metrics.npz import NpzImages
+from cbdm_scale.metrics.sources import Subset
 
 
 def pool(images, seed=0):

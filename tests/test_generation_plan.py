@@ -47,6 +47,12 @@ def test_quotas_are_so_many_images_of_each_class_and_change_no_other_sets_name()
     assert SetPlan.from_dict(plan.to_dict()) == plan and "quotas" not in PLAN.to_dict()
 
 
+def test_names_of_the_classes_go_along_and_make_no_other_set():
+    plan = replace(PLAN, class_names=("a", "b", "c"))
+    assert plan == PLAN and plan.name == PLAN.name and "class_names" not in PLAN.to_dict()
+    assert SetPlan.from_dict(plan.to_dict()).class_names == ("a", "b", "c")
+
+
 @pytest.mark.parametrize(
     ("labels", "power"), [("train", 1), ("sqrt", 0.5), ("bal", 0), ("2", 2)]
 )

@@ -6,6 +6,7 @@ from sampling_tools import only_set
 
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.generation.store import SetImages, open_set
+from cbdm_scale.metrics.npz import NpzImages
 from cbdm_scale.sample import main
 
 
@@ -29,6 +30,19 @@ def test_a_plan_comes_back_from_its_file(made):
     plan = open_set(made.url).store.plan
     assert plan.name == made.url.rpartition("/")[2]
     assert SetPlan.from_dict(plan.to_dict()) == plan
+
+
+def test_a_set_and_its_npz_name_the_classes_also_one_of_an_older_version(made, run):
+    names, file = tuple("0123456789"), made.local_path("images-30.npz")
+    assert (
+        open_set(made.url).store.plan.class_names == NpzImages(str(file)).class_names == names
+    )
+    older = made.read_json("set.json")
+    assert older.pop("class_names") == list(names)
+    made.write_json("set.json", older)
+    assert open_set(made.url).store.plan.class_names == ()
+    assert main(["--run", run, "--format", "npz", "--cluster.workers", "0"]) == 0
+    assert only_set(f"{run}/samples").read_json("set.json")["class_names"] == list(names)
 
 
 def test_the_fingerprint_changes_with_a_pixel_and_with_the_number(made):

@@ -11,13 +11,8 @@ from PIL import Image
 from process_tools import sent
 from shard_tools import make_digits
 
-from cbdm_scale.metrics.sources import (
-    FolderImages,
-    NpzImages,
-    SplitImages,
-    Subset,
-    open_images,
-)
+from cbdm_scale.metrics.npz import NpzImages
+from cbdm_scale.metrics.sources import FolderImages, SplitImages, Subset, open_images
 
 
 def save_folder(folder, names):
@@ -123,6 +118,26 @@ def test_the_labels_of_shards_follow_the_names_of_the_classes(digits_root):
     assert open_images(where, digits).fingerprint == plain.fingerprint
     with pytest.raises(ValueError, match="digits_lt:eval has classes .* has not: 7, 8, 9"):
         open_images(where, names[3:])
+
+
+def test_the_labels_of_an_npz_follow_its_names(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    names, path = np.array(["dog", "cat", "owl"]), str(tmp_path / "a.npz")
+    np.savez(path, arr_0=pixels, arr_1=[1, 0, -1, 1], class_names=names)
+    plain = open_images(path)
+    turned = open_images(path, ("bird", "cat", "dog"))
+    assert plain.labels.tolist() == [1, 0, -1, 1] and turned.labels.tolist() == [1, 2, -1, 1]
+    assert open_images(path, tuple(names)).fingerprint == plain.fingerprint
+    assert turned.fingerprint != plain.fingerprint and turned.count == 4
+    np.testing.assert_array_equal(sent(turned).read([3]), plain.read([3]))
+    with pytest.raises(ValueError, match="a.npz has classes that the data set has not: cat. I"):
+        open_images(path, ("bird", "dog"))
+    np.savez(path, arr_0=pixels, arr_1=[1, 0, 2, 3], class_names=names)
+    with pytest.raises(ValueError, match="a.npz has label 3 and 3 names of classes"):
+        open_images(path, ("cat", "dog", "owl"))
+    np.savez(path, arr_0=pixels, class_names=np.array(["a", None], object))
+    with pytest.raises(ValueError, match="class_names cannot be read"):
+        open_images(path, ("cat", "dog"))
 
 
 def test_a_folders_fingerprint_sees_bytes_and_names(tmp_path):

@@ -173,6 +173,7 @@ def find_inputs(options: BalanceOptions, pretrained: PretrainedNetwork) -> Input
         on_gpu=options.cluster.on_gpu,
         precision=options.precision,
         sample=options.sample,
+        class_names=real.class_names,
         guidance_mode=options.guidance_mode,
         guide=guide,
     )

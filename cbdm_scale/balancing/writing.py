@@ -194,7 +194,7 @@ def _write_npz(source: Source, target: Path) -> None:
         for begin in range(0, num, READ_AT_ONCE)
     )
     shape = (source.channels, source.image_size, source.image_size)
-    write_arrays(target, parts, train.labels, shape)
+    write_arrays(target, parts, train.labels, shape, source.class_names)
 
 
 def needed_bytes(inputs: Inputs, num_made: int) -> int:

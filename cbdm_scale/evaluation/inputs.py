@@ -13,7 +13,7 @@ from cbdm_scale.generation.plan import plan_set
 from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Recipe
-from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images
+from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images, renumbered
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -163,6 +163,7 @@ def _planned(
             on_gpu=options.cluster.on_gpu,
             precision=options.precision,
             sample=options.sample,
+            class_names=pretrained.class_names or real.class_names,
             guidance_mode=options.guidance_mode,
             guide=guide,
         )
@@ -180,15 +181,17 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]
     where, number = options.samples, options.num_images
     [omega], mode, guide = options.omegas, str(options.guidance_mode), ""
     images: Images
-    if Storage(where).exists("set.json"):
-        images = open_set(where, number)
-        plan = images.store.plan
-        omega, mode, guide = plan.omega, plan.mode, plan.guided_by
-    else:
-        try:
+    try:
+        if made := Storage(where).exists("set.json"):
+            found = open_set(where, number)
+            plan = found.store.plan
+            omega, mode, guide = plan.omega, plan.mode, plan.guided_by
+            images = renumbered(found, plan.class_names, real.class_names, where)
+        else:
             images = open_images(where, real.class_names)
-        except ValueError as error:
-            raise ValueError(f"samples: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"samples: {error}") from error
+    if not made:
         if number > images.count:
             raise ValueError(
                 f"num_images ({number}) is more than samples ({where}) holds, {images.count}. "

@@ -74,7 +74,7 @@ def write_npz(store: ChunkStore, chunks: Sequence[Chunk], target: Path) -> None:
     num_images = chunks[-1][1]
     pixels = (images.transpose(0, 2, 3, 1) for images, _ in store.read_all(chunks))
     labels = store.plan.labels_of(torch.arange(num_images)).numpy()
-    write_arrays(target, pixels, labels, store.plan.shape)
+    write_arrays(target, pixels, labels, store.plan.shape, store.plan.class_names)
 
 
 def write_arrays(
@@ -82,8 +82,12 @@ def write_arrays(
     images: Iterable[NDArray[np.uint8]],
     labels: NDArray[np.int64],
     shape: tuple[int, int, int],
+    class_names: Sequence[str] = (),
 ) -> None:
-    """The layout of ADM of images that come in parts (n, H, W, C), of shape (C, H, W) each."""
+    """The layout of ADM of images that come in parts (n, H, W, C), of shape (C, H, W) each.
+
+    ``class_names`` (K,), where they are known, are one array more, of text.
+    """
     channels, height, width = shape
     num_images = len(labels)
     header = np.lib.format.write_array_header_1_0
@@ -96,6 +100,9 @@ def write_arrays(
         with archive.open(_member("arr_1.npy"), "w", force_zip64=True) as file:
             header(file, {"descr": "<i8", "fortran_order": False, "shape": (num_images,)})
             file.write(labels.tobytes())
+        if class_names:
+            with archive.open(_member("class_names.npy"), "w") as file:
+                np.lib.format.write_array(file, np.array(class_names), allow_pickle=False)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

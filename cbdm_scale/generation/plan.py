@@ -9,7 +9,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -97,6 +97,8 @@ class SetPlan:
     quotas: tuple[int, ...] = ()
     """Images of each of ``classes``, one class after the other; () where labels take turns or
     are drawn."""
+    class_names: tuple[str, ...] = field(default=(), compare=False)
+    """(K,) for those who read the set; () where they are not known. They decide no image."""
 
     @property
     def num_classes(self) -> int:
@@ -145,7 +147,12 @@ class SetPlan:
         """Plain data, as JSON gives it back."""
         parts = {"network": self.network.to_dict(), "sample": self.sample.to_dict()}
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | parts))
-        for later in ("strengths", "quotas", "guide"):  # sets of older versions have none
+        for later in (
+            "strengths",
+            "quotas",
+            "guide",
+            "class_names",
+        ):  # sets of older versions have none
             if not plain[later]:
                 del plain[later]
         if self.guide:
@@ -168,7 +175,7 @@ class SetPlan:
     @property
     def name(self) -> str:
         """Checkpoint, sampler, omega, labels and seed to read; a hash of everything."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        text = json.dumps(replace(self, class_names=()).to_dict(), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         sampler = f"{self.sample.name}{self.sample.num_steps}"
         few = self.labels if len(self.classes) == self.num_classes else f"{self.labels}-some"
@@ -226,6 +233,7 @@ def plan_set(
         guidance_mode=guidance_mode,
         strengths=strengths,
         guide=GuideNetwork.of(guide) if guide else None,
+        class_names=tuple(class_names),
     )
 
 

@@ -45,6 +45,8 @@ class ChunkStore:
             ) from error
         if there != self.plan:
             raise ValueError(f"{where} is another set's. Give another --out.")
+        if self.plan.class_names and not there.class_names:  # of an older version
+            self.folder.write_json("set.json", self.plan.to_dict())
 
     def name(self, chunk: Chunk) -> str:
         """The file of a chunk, within the folder."""
@@ -177,7 +179,7 @@ def open_set(url: str, num_images: int = 0) -> SetImages:
         plan = SetPlan.from_dict(folder.read_json("set.json"))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"samples ({url}): its set.json is damaged or of another version ({error!r}). Make "
+            f"{url}: its set.json is damaged or of another version ({error!r}). Make "
             "the set again with python -m cbdm_scale.sample."
         ) from error
     store = ChunkStore(folder, plan)
@@ -186,7 +188,7 @@ def open_set(url: str, num_images: int = 0) -> SetImages:
     if missing or not chunks:
         there = store.finished()
         raise ValueError(
-            f"samples ({url}) holds {there[-1][1] if there else 0} finished images, not "
+            f"{url} holds {there[-1][1] if there else 0} finished images, not "
             f"{num_images or 'any'}. Type its sample command again: it goes on."
         )
     return SetImages(store, chunks)
