@@ -41,6 +41,7 @@ def test_the_imbalance_is_the_share_of_images_that_would_change_their_class():
         ([120, 40, 8, 2], [25] * 4, ("from 120 down to 2 a class, as the training", "46%")),
         ([120, 40, 8, 2], [120, 40, 8, 2], ()),  # samples with the reference's labels
         ([90, 40, 8, 2], [25] * 4, ("from 90 down to 2 a class, and", "--eval-source")),
+        ([25] * 4, [90, 40, 8, 2], ("The generated images have from 90 down to 2", "43%")),
     ],
 )
 def test_only_unlike_class_frequencies_are_warned_of(real, made, words):

@@ -59,6 +59,13 @@ def reference_warning(
     share = imbalance(real, made)
     if share <= TOLERANCE:
         return ""
+    if counts_to_weigh(real) is None:
+        return (
+            f"The generated images have from {max(made):,} down to {min(made):,} a class, and "
+            f"{share:.0%} of them would have to be of another class to match the real ones, "
+            "which have about as many of each: FID, KID, precision and recall over all classes "
+            "count that too. Read the numbers by class, or judge as many images of each class."
+        )
     itself = ", as the training images it is made of" if list(real) == list(train) else ""
     said = (
         f"The real images have from {max(real):,} down to {min(real):,} a class{itself}, and "
