@@ -100,3 +100,6 @@ def test_resamplings_without_a_pair_of_images_do_not_count():
     """Of three images, one in nine resamplings holds one image three times."""
     found = kid_interval(normal(1, 50, 4), normal(2, 3, 4))
     assert found.low <= found.value <= found.high
+    two = kid_interval(normal(1, 50, 4), normal(2, 2, 4))
+    assert two.value == pytest.approx(kid(normal(1, 50, 4), normal(2, 2, 4)), rel=1e-5)
+    assert not two.is_known, "one pair shows no spread"

@@ -70,14 +70,16 @@ def kid_interval(
     """KID over all pairs (N, D), (M, D); percentiles of B resamplings, in one pass.
 
     A resampling that holds one image over and over has no pair, and does not count. Without
-    draws there are no ends. of_real: (N,) how often each real image counts; None: once.
+    draws there are no ends, nor of 2 images, whose only pair shows no spread.
+    of_real: (N,) how often each real image counts; None: once.
     """
     weights = torch.ones(len(fake), 1)
-    if draws:
+    spreads = draws > 0 and len(fake) > 2
+    if spreads:
         weights = torch.cat([weights, bootstrap_weights(len(fake), draws, seed)], 1)
     values = weighted_kid(real, fake, weights.to(fake.device), of_real)
     value = float(values[0])
-    return _percentiles(value, values[1:]) if draws else Interval(value)
+    return _percentiles(value, values[1:]) if spreads else Interval(value)
 
 
 def fidelity_interval(
