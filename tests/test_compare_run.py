@@ -110,6 +110,7 @@ def test_the_same_command_makes_nothing_again(folder, root):
     assert files_of(folder) == before
 
 
+@pytest.mark.slow
 def test_another_strength_and_another_seed_train_and_sample_what_is_new(folder, root):
     before = files_of(folder)
     words = ("--seeds", "0", "2", "--rows", "cbdm")
