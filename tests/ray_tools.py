@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
@@ -109,6 +110,18 @@ def run(words: list[str], seconds: float = 280) -> str:
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=seconds)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
+
+
+def run_here(words: list[str]) -> int:
+    """The exit status of the command in this process, which leaves the cluster after it."""
+    import ray
+
+    script, words = (words[2], words[3:]) if words[1] == "-m" else (words[1], words[2:])
+    module = script.removesuffix(".py").replace("/", ".")
+    try:
+        return int(import_module(module).main(words))
+    finally:
+        ray.shutdown()
 
 
 def start(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from ray_tools import command, run
+from ray_tools import command, run_here
 
 from cbdm_scale.cluster import Problem
 from cbdm_scale.config.presets import preset
@@ -173,8 +173,9 @@ def test_without_workers_this_process_is_asked_alone(ready):
 
 
 @pytest.mark.ray
-def test_the_command_asks_the_nodes_of_a_real_cluster(work):
+def test_the_command_asks_the_nodes_of_a_real_cluster(work, capsys):
     words = command(work, "asked", 1, 48)
     words[words.index("cbdm_scale.train")] = "cbdm_scale.preflight"
-    assert "see code, data, storage and tracker" in run(words)
+    assert run_here(words) == 0
+    assert "see code, data, storage and tracker" in capsys.readouterr().out
     assert not (work / "runs" / "asked").exists()

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ray_tools import ROOT, SMALL, run, start, wait_for
+from ray_tools import SMALL, run, run_here, start, wait_for
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
@@ -129,8 +128,9 @@ def test_a_population_exploits(work: Path) -> None:
     assert config["loss"]["tau"] == trial.params["loss.tau"]
 
 
-def test_more_trials_at_once_than_fit_is_said_at_once(work: Path) -> None:
-    command = words(work, "crowd-search", "--trials", "2", "--at-once", "999")
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 1 and "at_once (999) trials of 1 workers" in done.stderr
+def test_more_trials_at_once_than_fit_is_said_at_once(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(words(work, "crowd-search", "--trials", "2", "--at-once", "999")) == 1
+    assert "at_once (999) trials of 1 workers" in capsys.readouterr().err
     assert not (work / "runs" / "search" / "crowd-search").exists()
