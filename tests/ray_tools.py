@@ -1,5 +1,6 @@
 """The train command as a user types it, for the tests that start Ray: launch, watch, kill."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def keep_cluster(gpus: int) -> Iterator[tuple[str, str]]:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},  # that all workers have
         )
         assert keeper.stdout
         address, session = keeper.stdout.readline().split()
