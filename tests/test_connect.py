@@ -16,7 +16,6 @@ connect = import_module("cbdm_scale.cluster.connect")  # the package has a funct
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 ASK = """
 import os
-import psutil
 import ray
 from cbdm_scale.cluster.connect import join
 
@@ -25,10 +24,7 @@ def told():
     return os.environ.get("RAY_ADDRESS")
 
 join()
-address = ray.get(told.remote())
-lines = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
-print(sum("default_worker.py" in line or "ray::IDLE" in line for line in lines), "workers")
-print("told", address, "is", ray.get_runtime_context().gcs_address)
+print("told", ray.get(told.remote()), "is", ray.get_runtime_context().gcs_address)
 """
 TRY = """
 import os
@@ -67,8 +63,7 @@ def test_beside_the_cluster_of_others_and_a_dead_one_a_command_starts_its_own(
     give up, and the processors of a trial that was stopped would stay reserved for ever.
     """
     (ray_folder / "ray_current_cluster").write_text(silent)
-    *_, workers, line = run([sys.executable, "-c", ASK], 100).splitlines()
-    assert workers == "1 workers", "none before it is asked for"
+    line = run([sys.executable, "-c", ASK], 100).splitlines()[-1]
     _, address, _, here = line.split()
     assert address == here
     assert address != (work / "address").read_text(), "nobody named that cluster"

@@ -44,7 +44,6 @@ def set_environment() -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_prestart_worker_first_driver": "0",  # of a process a CPU ours would use few
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

@@ -35,6 +35,8 @@ MEANINGS = {
     "substitutions": "damaged images that others replaced; by class group below it",
     "fid": "distance to the real images, lower is better; _many, _medium, _few: by class group",
     "kid": "the same without bias for few images (not times 1,000 as in the report)",
+    "sliced_wasserstein": "distance along single directions (MIND), lower is better",
+    "fld": "likelihood of held-out images, 0 is as good as real; rises with copies",
     "fidelity": "share of images in which the classifier sees the label that was asked for",
     "inception_score": "higher is better",
     "precision": "generated images near a real one",
@@ -79,6 +81,8 @@ def logged(
 def meaning(name: str) -> str:
     """Of a metric by its name in MLflow; "" where nobody wrote one."""
     last = name.rpartition("/")[2]
+    for beginning in ("floor_", "macro_", "worst_"):
+        last = last.removeprefix(beginning)
     for ending in ("_all", "_many", "_medium", "_few"):
         last = last.removesuffix(ending)
     if name.startswith("substitutions/"):
@@ -93,7 +97,8 @@ def note(about: str) -> str:
 
 Steps are training images seen. Numbers of an evaluation stand under `eval/guidance_OMEGA/`,
 OMEGA the strength of guidance; what the evaluate command measured otherwise than the run itself
-has that in its name too. Grids of samples are among the artifacts, in `images`.
+has that in its name too. macro_ is the mean over classes, worst_ the worst class, floor_ what
+as many real images get. Grids of samples are among the artifacts, in `images`.
 
 | metric | meaning |
 |---|---|
