@@ -19,7 +19,7 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.evaluation.compute import extract_features
 from cbdm_scale.generation.plan import SetPlan, plan_set, select_classes
 from cbdm_scale.metrics.classifier import load_classifier
-from cbdm_scale.metrics.extractors import find_extractor
+from cbdm_scale.metrics.extractors import find_extractor, recipe_of
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
@@ -180,16 +180,7 @@ def find_inputs(options: BalanceOptions, pretrained: PretrainedNetwork) -> Input
     classifiers = _find_classifiers(options, real, root)
     recipe: Recipe = classifiers[0]
     if options.extractor:
-        folder = Storage(dataset_folder(root, real.name))
-        recipe = find_extractor(
-            options.extractor,
-            folder.url,
-            folder.read_path,
-            class_names=real.class_names,
-            weights=options.extractor_weights,
-            allow_weights=options.allow_weights,
-            resize=options.resize,
-        )
+        recipe = recipe_of(options, root, real)
     return Inputs(options, pretrained, guide, real, root, plan, need, classifiers, recipe)
 
 

@@ -4,14 +4,14 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from cbdm_scale.data.manifest import Manifest, canonical_name, dataset_folder
+from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION
 from cbdm_scale.generation.plan import plan_set
 from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
-from cbdm_scale.metrics.extractors import find_extractor
+from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images, renumbered
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
@@ -107,16 +107,7 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
             f"dataset {real.name} has {real.num_classes} classes, the network "
             f"{pretrained.spec.num_classes}. Give the --dataset that it learnt from."
         )
-    folder = Storage(dataset_folder(root, real.name))
-    recipe = find_extractor(
-        options.extractor,
-        folder.url,
-        folder.read_path,
-        class_names=real.class_names,
-        weights=options.extractor_weights,
-        allow_weights=options.allow_weights,
-        resize=options.resize,
-    )
+    recipe = recipe_of(options, root, real)
     guide = options.load_guide(pretrained)
     sets = (
         _given(options, real) if options.samples else _planned(options, pretrained, real, guide)

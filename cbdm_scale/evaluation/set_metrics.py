@@ -117,7 +117,7 @@ def compute_metrics(
     gaps = _Gaps(step=step)
     x = reference.x
     made = LabelledFeatures(fake.pool.to(x.device), fake.labels)
-    y, parts = made.x, NUM_GROUPS_OF_ALL if intervals else 0
+    y = made.x
     found = gaps.attempt(("fidelity",), lambda: _fidelity(fake, len(counts), seed))
     hits, fidelity, shown = found or (None, None, ())
     scores: ManifoldScores | None = gaps.attempt(
@@ -126,26 +126,10 @@ def compute_metrics(
     )
     curve: PRD | None = gaps.attempt(
         ("f8", "f_eighth"),
-        lambda: prd(
-            x,
-            y,
-            len(counts),
-            NUM_RUNS if intervals else 1,
-            seed=seed,
-            weights=reference.weights(reference.real),
-        ),
+        lambda: _curve(reference, y, len(counts), seed, intervals),
     )
-    whole = Whole(
-        gaps.attempt(("fid",), lambda: fid_interval(reference.to(None), y, parts, seed)),
-        gaps.attempt(("kid",), lambda: _kid(reference, made, seed, intervals)),
-        scores.recall if scores else None,
-        gaps.attempt(
-            ("sliced_wasserstein",),
-            lambda: sliced_interval(
-                reference.sliced(None), made.some(MOST, seed).x, parts, seed
-            ),
-        ),
-    )
+    recall = scores.recall if scores else None
+    whole = _whole(gaps, reference, made, recall, seed, intervals)
     table = gaps.attempt(
         ("table", "fld"),
         lambda: class_table(
@@ -176,7 +160,7 @@ def compute_metrics(
         fld=table.pooled[0].fld if table else None,
         inception_score=score,
         precision=scores.precision if scores else None,
-        recall=scores.recall if scores else None,
+        recall=recall,
         density=scores.density if scores else None,
         coverage=scores.coverage if scores else None,
         f8=curve.f8 if curve else None,
@@ -203,6 +187,37 @@ def _manifold_scores(reference: Reference, fake: LabelledFeatures, seed: int) ->
     both = min(len(reference.x), len(fake.x))
     a, b = reference.real.some(both, seed), fake.some(both, seed)
     return manifold_scores(a.x, b.x, NUM_NEIGHBOURS, weights=reference.weights(a))
+
+
+def _curve(
+    reference: Reference, y: Tensor, num_classes: int, seed: int, intervals: bool
+) -> PRD:
+    """F_8 and F_1/8, from one run of k-means without ``intervals``."""
+    runs, weights = NUM_RUNS if intervals else 1, reference.weights(reference.real)
+    return prd(reference.x, y, num_classes, runs, seed=seed, weights=weights)
+
+
+def _whole(
+    gaps: _Gaps,
+    reference: Reference,
+    made: LabelledFeatures,
+    recall: float | None,
+    seed: int,
+    intervals: bool,
+) -> Whole:
+    """The numbers of all classes together that the table shows as its first row."""
+    parts = NUM_GROUPS_OF_ALL if intervals else 0
+    return Whole(
+        gaps.attempt(("fid",), lambda: fid_interval(reference.to(None), made.x, parts, seed)),
+        gaps.attempt(("kid",), lambda: _kid(reference, made, seed, intervals)),
+        recall,
+        gaps.attempt(
+            ("sliced_wasserstein",),
+            lambda: sliced_interval(
+                reference.sliced(None), made.some(MOST, seed).x, parts, seed
+            ),
+        ),
+    )
 
 
 def _kid(reference: Reference, fake: LabelledFeatures, seed: int, intervals: bool) -> Interval:
