@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from cbdm_scale.cli.command import prog_of
-from cbdm_scale.cluster import Log
+from cbdm_scale.cluster import Log, to_stdout
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import PUBLISHED, Manifest, parse_manifest, read_manifest
 from data_prep.options import Options
@@ -25,7 +25,7 @@ WAY_OUT = "Replace it with --force-overwrite, or give another --out."
 
 
 def prepare(
-    dataset: str, options: Options, *, only_if_missing: bool = False, log: Log = print
+    dataset: str, options: Options, *, only_if_missing: bool = False, log: Log = to_stdout
 ) -> Manifest:
     """Read, write, and fit the feature classifier; say what came out."""
     Encoding(format=options.format, quality=options.quality)

@@ -1,5 +1,6 @@
 """What is said of long work: lines in a log, a bar on a terminal."""
 
+import builtins
 import io
 import pickle
 import sys
@@ -95,6 +96,17 @@ def test_lines_of_workers_arrive_with_their_numbers(capsys):
 
 def test_clock():
     assert [clock(s) for s in (0.9, 65, 3600)] == ["0:00", "1:05", "1:00:00"]
+
+
+def test_a_bar_stands_whatever_ray_makes_of_print(monkeypatch):
+    """A driver that shows a line of a worker has its ``print`` replaced by Ray."""
+    monkeypatch.setattr(builtins, "print", lambda *text, **how: None)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    work = ProgressBar(3, "images")
+    assert work.screen.is_terminal
+    work.log("a line")
+    assert sys.stdout.getvalue() == ""  # printed by what is print now
+    assert sent(work).done == 0
 
 
 def test_what_shows_progress_can_be_sent_and_goes_on_there(monkeypatch):

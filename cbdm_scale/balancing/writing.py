@@ -20,6 +20,7 @@ from cbdm_scale.balancing import provenance
 from cbdm_scale.balancing.inputs import Inputs
 from cbdm_scale.balancing.page import write_page
 from cbdm_scale.balancing.rounds import Found
+from cbdm_scale.cluster import to_stdout
 from cbdm_scale.data.class_names import class_folders
 from cbdm_scale.data.manifest import Manifest, dataset_folder, parse_manifest
 from cbdm_scale.generation.export import (
@@ -136,7 +137,7 @@ def _write_set(inputs: Inputs, found: Found, source: Source, out: str) -> Manife
         _write_extras(inputs, found, target)
         return _write(source, target.url, inputs)
     folder = Path(out, inputs.name)
-    with local.staging(folder, wait=False, log=print) as hidden:
+    with local.staging(folder, wait=False, log=to_stdout) as hidden:
         _write_extras(inputs, found, Target(str(hidden)))
         manifest = _write(source, str(hidden), inputs)
         local.put_in_place(hidden, folder, inputs.options.force_overwrite)
@@ -150,7 +151,7 @@ def _write(source: Source, out: str, inputs: Inputs) -> Manifest:
         out,
         samples_per_shard=options.samples_per_shard,
         seed=options.seed,
-        log=print,
+        log=to_stdout,
     )
 
 

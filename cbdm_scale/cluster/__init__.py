@@ -22,6 +22,7 @@ from cbdm_scale.cluster.options import (
     PoolConfig,
     RankMain,
     ReportCheckpoint,
+    to_stdout,
     wants_gpus,
 )
 from cbdm_scale.cluster.pool import on_gpus, run_jobs
@@ -49,5 +50,6 @@ __all__ = [
     "max_resources",
     "on_gpus",
     "run_jobs",
+    "to_stdout",
     "wants_gpus",
 ]

@@ -19,6 +19,13 @@ ReportCheckpoint = Callable[[str, dict[str, float]], None]
 """Called on every rank when a checkpoint (its path) is whole in storage, with its metrics."""
 Log = Callable[[str], None]
 """Prints a line on the driver's console."""
+
+
+def to_stdout(line: str) -> None:
+    """The ``Log`` of a console; not ``print``, which Ray replaces while a program runs."""
+    print(line, flush=True)
+
+
 RankMain = Callable[["torch.device", ReportCheckpoint, Log], dict[str, Any]]
 """Called on every rank once the process group stands; training.distributed.run_in_world."""
 

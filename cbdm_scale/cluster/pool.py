@@ -21,7 +21,7 @@ from cbdm_scale.cluster.connect import (
     max_resources,
 )
 from cbdm_scale.cluster.local import local_worker
-from cbdm_scale.cluster.options import Log, PoolConfig, wants_gpus
+from cbdm_scale.cluster.options import Log, PoolConfig, to_stdout, wants_gpus
 from cbdm_scale.cluster.preflight import START_S, Nodes
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run_jobs(
     setup: Setup[Job, Result],
     jobs: Sequence[Job],
     config: PoolConfig,
-    log: Log = print,
+    log: Log = to_stdout,
     *,
     at_most: int | None = None,
     sees: Callable[[], bool] | None = None,

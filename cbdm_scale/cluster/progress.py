@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from cbdm_scale.cluster.options import Log
+from cbdm_scale.cluster.options import Log, to_stdout
 
 LINE_EVERY_S = 5.0
 """Seconds between two plain lines of work that goes on."""
@@ -61,9 +61,9 @@ def duration(seconds: float) -> str:
 class Screen:
     """Where lines go; on a terminal a ``ProgressLine`` moves one bar below them instead."""
 
-    def __init__(self, log: Log = print) -> None:
+    def __init__(self, log: Log = to_stdout) -> None:
         """A bar needs standard output to be a terminal, and lines that go nowhere else."""
-        self.log, self.is_terminal = log, log is print and sys.stdout.isatty()
+        self.log, self.is_terminal = log, log is to_stdout and sys.stdout.isatty()
         self._bar: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,10 +71,8 @@ class Screen:
 
     def show(self, line: str) -> None:
         """Print a line, or move the bar to where it says."""
-        if self.log is not print:
+        if not self.is_terminal:
             self.log(line)
-        elif not self.is_terminal:
-            print(line, flush=True)
         elif isinstance(line, ProgressLine):
             if self._bar is None:
                 from tqdm import tqdm
@@ -85,7 +83,7 @@ class Screen:
             self._bar.n, self._bar.total = line.done, line.total
             self._bar.set_description_str(line.strip())
         elif self._bar is None:
-            print(line, flush=True)
+            self.log(line)
         else:
             self._bar.write(line, file=sys.stdout)
 
@@ -107,7 +105,7 @@ class ProgressBar:
         self,
         total: int,
         unit: str,
-        log: Log = print,
+        log: Log = to_stdout,
         *,
         start: int = 0,
         every_s: float = LINE_EVERY_S,

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.cluster import Log
+from cbdm_scale.cluster import Log, to_stdout
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8
@@ -253,7 +253,7 @@ def evaluate_alone(
     config: Config,
     run: Storage,
     num_shares: int,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = to_stdout,
 ) -> Evaluation:
     """What ``evaluate`` gives of a checkpoint on ``num_shares`` ranks, by one process."""
     manifest = read_manifest(config.data.root, config.dataset)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbdm_scale.cluster import Log, ReportCheckpoint, StopFile
+from cbdm_scale.cluster import Log, ReportCheckpoint, StopFile, to_stdout
 from cbdm_scale.cluster.progress import ProgressLine, clock
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.loader import load_batches
@@ -63,7 +63,7 @@ class Task:
 def train_and_test(
     world: World,
     report_checkpoint: ReportCheckpoint,
-    log: Log = print,
+    log: Log = to_stdout,
     *,
     task: Task,
     tracking_uri: str,

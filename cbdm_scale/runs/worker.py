@@ -23,6 +23,7 @@ from cbdm_scale.cluster import (
     ReportCheckpoint,
     StopFile,
     in_cluster,
+    to_stdout,
 )
 from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar, ProgressLine
 from cbdm_scale.config.schema import Config
@@ -68,7 +69,7 @@ STOPPED_S = 3.0
 def run_rank(
     world: World,
     report_checkpoint: ReportCheckpoint,
-    say: Log = print,
+    say: Log = to_stdout,
     *,
     config: Config,
     tracking_uri: str,

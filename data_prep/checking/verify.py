@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cbdm_scale.cluster import Log
+from cbdm_scale.cluster import Log, to_stdout
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import SMALLEST_TELLING_SHARD, mixing_warning, part_name
@@ -39,7 +39,7 @@ class Verdict:
     summary: str = ""
 
 
-def verify(root: str, name: str, *, workers: int | None = 0, log: Log = print) -> Verdict:
+def verify(root: str, name: str, *, workers: int | None = 0, log: Log = to_stdout) -> Verdict:
     """Read a whole data set; what is wrong with it, in the order of its shards."""
     verdict = Verdict(name)
     store, folder = open_folder(root, name)
