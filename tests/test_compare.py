@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from cbdm_scale.config.presets import PUBLISHED
+from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.places import absolute_places
 from tune.comparison.choice import Chooser, Chosen, Report, by_group
 from tune.comparison.findings import Findings, Line, edge_note, make_table
+from tune.comparison.options import CompareOptions
 from tune.comparison.processes import run_jobs
 from tune.comparison.protocol import SHIPPED, images_at, read_protocol
 from tune.comparison.scores import floor_and_chance, halves_of, judges
@@ -73,6 +76,13 @@ def test_a_protocol_that_comes_with_the_project_is_whole(name):
 def test_a_wrong_protocol_is_told_apart(tmp_path, old, new, says):
     with pytest.raises(ValueError, match=says):
         read_protocol(write(tmp_path, PLAIN.replace(old, new)))
+
+
+def test_the_name_of_a_protocol_is_no_path(monkeypatch, tmp_path):
+    """Options that are paths become absolute before a protocol is looked for by its name."""
+    monkeypatch.chdir(tmp_path)
+    options = absolute_places(with_values(CompareOptions(), {"protocol": "photos16"}))
+    assert read_protocol(options.protocol).dataset == "photos16"
 
 
 def test_a_protocol_that_is_nowhere_names_those_that_are():

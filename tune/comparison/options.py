@@ -5,7 +5,7 @@ from typing import Literal
 
 from cbdm_scale.cluster.options import StorageOption
 from cbdm_scale.storage.checks import NonNegativeInt, check_fields
-from cbdm_scale.storage.places import File, Folder
+from cbdm_scale.storage.places import Folder
 from tune.comparison.protocol import PhaseName
 
 
@@ -24,7 +24,7 @@ class CompareCluster(StorageOption):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    protocol: File = "digits"
+    protocol: str = "digits"
     """What is compared: a YAML file, or one that comes with the project: digits, photos16,
     paper."""
 
