@@ -16,6 +16,7 @@ from tune.analysis import mean_interval
 from tune.comparison.choice import Grid, Report
 from tune.comparison.network_job import NetworkJob
 from tune.comparison.protocol import Protocol
+from tune.comparison.ranks import Agreement, agreements
 from tune.comparison.scores import Scores, average
 
 COLUMNS = {
@@ -38,6 +39,17 @@ COLUMNS = {
 """Of the table; findings.json has every score."""
 HIGHER = tuple(f"{s}{g}" for s in ("kept", "recall") for g in ("", *(f"_{g}" for g in GROUPS)))
 """Scores of which more is better."""
+AGREEMENT = (
+    "the order of methods at an earlier stop and at the last, each at its best strength: "
+    "Spearman's rank correlation of the criterion, the mean over seeds, with the 95 % interval "
+    "of a bootstrap over seeds"
+)
+AGREEMENT_HEADS = (
+    "compute",
+    "networks",
+    "rank correlation",
+    "seeds: the last's best in the best third",
+)
 TABLE, FINDINGS = "table.md", "findings.json"
 BY_GROUP = ", by group"
 
@@ -78,6 +90,8 @@ class Findings:
     """Of real images against real ones."""
     chance: Scores
     """Of real images under shuffled labels."""
+    agreements: tuple[Agreement, ...] = ()
+    """Of every stop with the last."""
 
     @property
     def control(self) -> Line:
@@ -105,7 +119,8 @@ def find(
             lines.append(Line(name, row, costs[row], reports, grid))
     both = [judging.floor_and_chance() for judging in {job.judging: None for job in jobs}]
     floor, chance = average([one for one, _ in both]), average([one for _, one in both])
-    return Findings(tuple(lines), floor, chance)
+    ranks = agreements([line.grid for line in lines], protocol.criterion)
+    return Findings(tuple(lines), floor, chance, ranks)
 
 
 def write_findings(findings: Findings, home: Storage) -> str:
@@ -135,7 +150,21 @@ def make_table(findings: Findings) -> str:
             f"less {control.name}, seed by seed; bold where the 95 % interval leaves out 0",
             markdown(["", *COLUMNS.values()], differences),
         ]
+    if findings.agreements:
+        parts += [AGREEMENT, markdown(AGREEMENT_HEADS, agreement_rows(findings))]
     return "\n\n".join([*parts, *filter(None, map(edge_note, findings.lines))])
+
+
+def agreement_rows(findings: Findings) -> list[list[str]]:
+    """A line a stop."""
+    rows = []
+    for one in findings.agreements:
+        found = one.correlation
+        ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.is_known else ""
+        kept = f"{one.kept:.0%} of {one.num_seeds}"
+        words = f"{found.value:.2f}{ends}"
+        rows.append([f"{one.stop:,}", str(one.num_networks), words, kept])
+    return rows
 
 
 def edge_note(line: Line) -> str:
@@ -219,6 +248,16 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "seeds": findings.seeds,
         "real_images": findings.floor,
         "labels_shuffled": findings.chance,
+        "agreement_with_the_last_stop": [
+            {
+                "stop": one.stop,
+                "rank_correlation": ends_of(one.correlation),
+                "networks": one.num_networks,
+                "seeds": one.num_seeds,
+                "best_in_best_third": one.kept,
+            }
+            for one in findings.agreements
+        ],
         "lines": [
             {
                 "name": line.name,

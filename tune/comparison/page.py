@@ -6,10 +6,12 @@ from cbdm_scale.evaluation.report.rendering import render_page
 from cbdm_scale.storage.folder import Storage
 from tune.comparison.figures import pictures
 from tune.comparison.findings import (
+    AGREEMENT_HEADS,
     COLUMNS,
     HIGHER,
     Findings,
     Line,
+    agreement_rows,
     difference_cell,
     value_rows,
 )
@@ -50,6 +52,8 @@ def write_page(
             if len(ln.reports) > 1
         ],
         control=control.name,
+        agreement_heads=AGREEMENT_HEADS,
+        agreements=agreement_rows(findings),
         how={
             "data set": protocol.dataset,
             "about": protocol.about,
