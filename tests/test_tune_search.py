@@ -158,7 +158,7 @@ def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
 
     class Stub:
         def __init__(self, number):
-            self.trial_id, self.config = f"other{number}", {"id": number}
+            self.trial_id, self.config = f"other{number}", {"id": number, "kind": "search"}
 
     def decide(fid, number="t009", images=rungs[0], told=told):
         asha, stub = make_scheduler(search, "asha", told), Stub(number)

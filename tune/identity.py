@@ -9,7 +9,7 @@ from cbdm_scale.data.strength import as_text
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from tune.options import SearchConfig, all_rungs
-from tune.schedule import expected_images
+from tune.schedule import expected_images, num_kinds
 from tune.space import Space, fixed
 
 HEADER = "search.json"
@@ -66,7 +66,7 @@ def describe_search(options: SearchConfig, base: Config, space: Space) -> dict[s
     """What a search would do, in words."""
     steps = all_rungs(options, base)
     every = options.trials * steps[-1]
-    asha = expected_images(options.trials, steps, options.eta)
+    asha = expected_images(options.trials, steps, options.eta, num_kinds(space))
     again = (options.finalists + (options.num_controls > 0)) * options.repeats * steps[-1]
     again = again if options.finalists else 0
     first = asha if options.scheduler == "asha" else every

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Literal
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.strength import in_order
-from cbdm_scale.storage.checks import NonNegativeInt, Range, check_fields
+from cbdm_scale.storage.checks import NonNegativeInt, PositiveFloat, Range, check_fields
 from tune.objective import METRICS, ObjectiveName
 from tune.schedule import even_rungs, rungs
 
 SchedulerName = Literal["asha", "all", "pbt"]
 SearcherName = Literal["tpe", "random"]
-FIRST_SHARE = 6
 RECALL_IMAGES = 2_000
 """Images a side for an objective's recall: some seconds on a core, with 2,048 features."""
 CONTROL_SHARE = 8
@@ -56,8 +55,9 @@ class SearchConfig:
     eta: Annotated[int, Range(ge=2)] = 3
     """At a rung one trial in so many goes on; rungs are so many times as long as the last."""
 
-    first_rung: NonNegativeInt = 0
-    """Images before the first rung; 0: a sixth of the total."""
+    first_rung: PositiveFloat = 1 / 6
+    """Before the first rung, where trials are compared and stopped for the first time: a share
+    of the run, or from 1 on images."""
 
     finalists: NonNegativeInt = 3
     """Best trials that are repeated with other seeds, and the best control with them."""
@@ -123,7 +123,8 @@ def with_recall(search: SearchConfig, base: Config) -> Config:
 def all_rungs(search: SearchConfig, base: Config) -> tuple[int, ...]:
     """Images at which the trials of a search are evaluated and compared."""
     total, batch = base.train.total_images, base.train.batch_size
-    first = search.first_rung or total // FIRST_SHARE
+    first = search.first_rung
+    first = int(first * total if first < 1 else first)
     if search.scheduler == "pbt":
         return even_rungs(total, batch, min(first, total))
     return rungs(total, batch, search.eta, min(first, total))

@@ -20,6 +20,7 @@ from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import ObjectiveName, Scores, best_values, scalar
 from tune.options import SchedulerName
 from tune.pbt import Pointer, fork_run, last_pointer, make_pbt, param_space, report_with_pointer
+from tune.schedule import Spared
 from tune.search import Search
 from tune.trainable import TrialTemplate, train_trial
 from tune.trials import Trial
@@ -183,7 +184,8 @@ def _make_searcher(search: Search) -> Any:
 def make_scheduler(search: Search, scheduler: SchedulerName, known: Sequence[Trial]) -> Any:
     """Tune's scheduler, with what was reported before.
 
-    The first control goes to its end whatever ASHA says: without it nothing is known of tau.
+    ASHA stops neither the first control, without which nothing is known of tau, nor the best of
+    any kind at a rung so far (``Spared``).
     """
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
@@ -193,10 +195,13 @@ def make_scheduler(search: Search, scheduler: SchedulerName, known: Sequence[Tri
     if scheduler != "asha":
         return FIFOScheduler()
 
+    spared = Spared(search.space)
+
     class SparingASHA(ASHAScheduler):  # type: ignore[misc]
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
             action = str(super().on_trial_result(controller, trial, result))
-            goes_on = result["images"] < rungs[-1] and trial.config["id"] == FIRST
+            ahead = spared.is_best(trial.config, result["images"], result["value"])
+            goes_on = result["images"] < rungs[-1] and (ahead or trial.config["id"] == FIRST)
             return str(self.CONTINUE) if goes_on else action
 
     asha = SparingASHA(
@@ -211,7 +216,7 @@ def make_scheduler(search: Search, scheduler: SchedulerName, known: Sequence[Tri
         ((rung.at, rung.images, trial) for trial in known for rung in trial.rungs),
         key=lambda found: found[:2],
     )
-    stubs = {t.id: SimpleNamespace(trial_id=t.id, config={"id": t.id}) for t in known}
+    stubs = {t.id: SimpleNamespace(trial_id=t.id, config=initial_config(t)) for t in known}
     for stub in stubs.values():
         asha.on_trial_add(None, stub)
     for _, images, trial in replayed:

@@ -6,7 +6,11 @@ among the best 1 / eta of them. Nothing waits, and what is compared has cost the
 images.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune.space import Choice, Space
 
 
 def rungs(total: int, batch: int, eta: int, first: int = 0) -> tuple[int, ...]:
@@ -32,10 +36,44 @@ def even_rungs(total: int, batch: int, every: int) -> tuple[int, ...]:
     return (*range(step, end, step), end)
 
 
-def expected_images(trials: int, steps: Sequence[int], eta: int) -> int:
-    """What stopping is expected to cost: at each rung one in eta goes on, at least one."""
+class Spared:
+    """Which trials stopping spares: at a rung, the best so far of each kind.
+
+    What learns labels fast is ahead early by FID, whoever wins in the end, so that a rung might
+    end all trials of another kind. Of each kind some trial comes to its end: the one that is
+    first at a rung, and whoever is better there than all of its kind before it.
+    """
+
+    def __init__(self, space: Space):
+        self.axes = [option for option, d in space.items() if isinstance(d, Choice)]
+        self._best: dict[tuple[str, int], float] = {}
+        """Kind and images of a rung -> the lowest value there."""
+
+    def kinds(self, config: Mapping[str, Any]) -> list[str]:
+        """Of a trial as Tune has it: control, or search and each value of its choices."""
+        kind = str(config["kind"])
+        axes = [] if kind == "control" else self.axes
+        return [kind, *(f"{option}={config[option]:g}" for option in axes if option in config)]
+
+    def is_best(self, config: Mapping[str, Any], images: int, value: float) -> bool:
+        """Whether it is, for one of its kinds; remembers the value."""
+        found = False
+        for kind in self.kinds(config):
+            if value < self._best.get((kind, images), math.inf):
+                self._best[kind, images], found = value, True
+        return found
+
+
+def num_kinds(space: Space) -> int:
+    """Trials at least that come to their end: a control, and one for each value of a choice."""
+    values = [len(d.values) for d in space.values() if isinstance(d, Choice)]
+    return 1 + max([1, *values])
+
+
+def expected_images(trials: int, steps: Sequence[int], eta: int, fewest: int = 1) -> int:
+    """What stopping is expected to cost: at each rung one in eta goes on, or the fewest."""
     left, cost, before = trials, 0, 0
     for step in steps:
         cost += left * (step - before)
-        before, left = step, max(1, left // eta)
+        before, left = step, max(min(fewest, left), left // eta)
     return cost

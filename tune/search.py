@@ -16,7 +16,7 @@ from cbdm_scale.tracking import end_run, run_id_of, start_run, tag_run
 from tune.objective import Scores, best_strength
 from tune.options import SearchConfig
 from tune.sampler import next_values, random_values
-from tune.space import TAU, Space, fixed, settings
+from tune.space import TAU, Space, fixed, own_value, settings
 from tune.trainable import TrialTemplate
 from tune.trials import Kind, Status, Trial, TrialStore
 
@@ -98,7 +98,7 @@ class Search:
 
     def _control(self, number: int) -> Trial:
         """DDPM: the first with the row's own values, the others with drawn ones."""
-        values = {option: float(self.base.flat()[option]) for option in self.space}
+        values = {option: own_value(self.base, option) for option in self.space}
         if number:
             values = random_values(self.space, self.base.seed, number)
         return self._trial(number, {**values, TAU: 0.0}, "control")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbdm_scale.config.overrides import with_options
-from cbdm_scale.config.schema import Config, is_runtime
+from cbdm_scale.config.schema import SCHEDULED, Config, is_runtime
+from cbdm_scale.data.exposure import parse_exposure
 
 TAU = "loss.tau"
 
@@ -83,6 +84,7 @@ AROUND = {
 times it, logarithmic."""
 TERMS: dict[str, Dimension] = {
     "loss.delta_fm": Range(0.01, 0.2, log=True),
+    "loss.t2h": Choice((0.0, 1.0)),
     "loss.two_mask": Range(0.2, 5, log=True),
     "loss.ccua_align": Range(0.05, 2, log=True),
     "loss.ccua_contrast": Range(0.05, 2, log=True),
@@ -90,6 +92,8 @@ TERMS: dict[str, Dimension] = {
     "loss.dispersive": Range(0.05, 1, log=True),
 }
 """Searched when --space names them: weights around those of their papers, in whatever row."""
+SCHEDULES: dict[str, Dimension] = dict.fromkeys(SCHEDULED, Range(0, 1))
+"""Searched when --space names them, with @SHARE or without."""
 WORDS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
 """Label distributions by name, for loss.label_power."""
 
@@ -125,9 +129,9 @@ def fixed(words: Sequence[str]) -> dict[str, float]:
 
 def usual(option: str, base: Config) -> Dimension:
     """The range that an option has without being given one."""
-    usual = SPACE | TERMS
-    if option in usual:
-        return usual[option]
+    usual = SPACE | TERMS | SCHEDULES
+    if (name := option.partition("@")[0]) in usual:
+        return usual[name]
     if option not in AROUND:
         raise ValueError(
             f"space: {option} has no usual range. Give it one, such as {option}=0.1:1, or "
@@ -167,18 +171,40 @@ def check(space: Space, base: Config) -> None:
     for option, dimension in space.items():
         for value in dimension.ends:
             try:
-                with_options(base, {option: value})
+                with_options(base, as_options(base, {option: value}))
             except ValueError as error:
                 raise ValueError(f"space: {error}") from None
-        if is_runtime(option) or isinstance(
-            base.flat()[option.partition("@")[0]], bool | list | None
-        ):
+        if is_runtime(option) or isinstance(base.flat()[option.partition("@")[0]], list | None):
             raise ValueError(
                 f"space: {option} does not change what is learnt by a number, so that it can "
                 "not be searched. Give it as an option of the runs."
             )
         if option == TAU and min(dimension.ends) <= 0:
             raise ValueError(f"space: {TAU} must be above 0: 0, DDPM, is the control anyway.")
+
+
+def as_options(base: Config, params: Mapping[str, float]) -> dict[str, Any]:
+    """Values of a trial as options of a run: of one that is on or off, 1 is on.
+
+    ValueError for another number there.
+    """
+    known = base.flat()
+    found: dict[str, Any] = dict(params)
+    for option, value in params.items():
+        if isinstance(known.get(option), bool):
+            if value not in (0, 1):
+                raise ValueError(f"{option} is on or off. Try {option}=0,1.")
+            found[option] = bool(value)
+    return found
+
+
+def own_value(base: Config, option: str) -> float:
+    """What a run that nothing was searched for has for an option, at its share of the run."""
+    name, _, share = option.partition("@")
+    if name not in SCHEDULED:
+        return float(base.flat()[option])
+    changes = parse_exposure(name, base.flat()[name], 1.0)
+    return [value for value, at in changes if at <= float(share or 0)][-1]
 
 
 def mlflow_key(option: str) -> str:

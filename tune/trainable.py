@@ -16,7 +16,7 @@ from cbdm_scale.data.strength import as_key
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import Scores
-from tune.space import mlflow_key
+from tune.space import as_options, mlflow_key
 from tune.trials import Kind, Trial
 
 WATCH_EVERY_S = 0.25
@@ -56,7 +56,7 @@ class TrialTemplate:
 
         A repetition races with nobody: it is evaluated at its end only.
         """
-        options: dict[str, Any] = dict(params)
+        options = as_options(self.base, params)
         if params.get("loss.tau") == 0:
             options["loss.name"] = "ddpm"
         config = with_options(self.base, options)
