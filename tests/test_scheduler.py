@@ -113,11 +113,8 @@ def make_scheduler(run, helper=None, patience=0, **options):
     manifest = read_manifest(config.data.root, config.dataset)
     world, book, said = OneProcess(), Book(), []
     evaluator = Evaluator(config, manifest, LinearSchedule(config.diffusion), world, run)
-    return (
-        EvaluationScheduler(config, evaluator, world, run, book, said.append, helper),
-        book,
-        said,
-    )
+    found = EvaluationScheduler(config, evaluator, world, run, book, said.append, helper)
+    return found, book, said
 
 
 def judged(run):
@@ -195,9 +192,8 @@ def test_without_room_the_training_workers_evaluate_and_always_does_not_ask(run)
 
 
 def test_after_a_failure_the_training_workers_make_that_one_and_all_that_follow(run):
-    scheduler, book, said = make_scheduler(
-        run, Table({480: "its process died 2 times: killed"})
-    )
+    table = Table({480: "its process died 2 times: killed"})
+    scheduler, book, said = make_scheduler(run, table)
     scheduler.due(480, None)
     scheduler.due(960, None)
     scheduler.background.ready = True
@@ -227,11 +223,8 @@ def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
     assert not judged(run) and not book.by_images and not scheduler.background.is_busy
     scheduler, _, _ = make_scheduler(run)
     scheduler.begin(1919)
-    assert scheduler.end(1920, scheduler.evaluator.load(1920)) and judged(run) >= {
-        480,
-        960,
-        1920,
-    }
+    assert scheduler.end(1920, scheduler.evaluator.load(1920))
+    assert judged(run) >= {480, 960, 1920}
 
 
 def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):
@@ -249,9 +242,8 @@ def test_the_end_does_not_wait_for_a_place(run):
     scheduler.due(480, None)
     background = scheduler.background
     scheduler.end(1920, scheduler.evaluator.load(1920))
-    assert (
-        background.closed and judged(run) == {480, 1920} and list(book.by_images) == [480, 1920]
-    )
+    assert background.closed
+    assert judged(run) == {480, 1920} and list(book.by_images) == [480, 1920]
 
 
 def test_a_run_that_goes_on_evaluates_what_is_missing_and_knows_its_best(run):

@@ -16,6 +16,7 @@ from cbdm_scale.losses.term import (
     Draws,
     HostDraws,
     Predicted,
+    Term,
     Values,
     gather,
     mean_sq,
@@ -39,7 +40,7 @@ def cbdm_terms(
 
 
 @dataclass(frozen=True)
-class CBDM:
+class CBDM(Term):
     """L_r + gamma L_rc, beside L_DM.
 
     An image whose label was dropped weighs 0. With `reg_share` < 1, e' is predicted for a

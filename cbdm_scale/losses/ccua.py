@@ -5,21 +5,19 @@ steps.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.losses.contrast import repulsion
-from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import Branch, Draws, Predicted, Term, Values, mean_sq
 
 TEMPERATURE = 0.1
 """Of the contrast; the paper names none, and this is the usual one."""
 
 
 @dataclass(frozen=True)
-class Alignment:
+class Alignment(Term):
     """weight t / T |h - h_none|^2 beside L_DM, with a gradient on both sides.
 
     Zero for an image whose label was dropped: h is h_none there.
@@ -28,11 +26,6 @@ class Alignment:
     num_steps: int  # T; 1 where a step is its own share, as under EDM
     null_label: int  # K
     weight: float
-    purposes: ClassVar = ()
-
-    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
-        """Nothing."""
-        return {}
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """h_none, which TCFG wants too."""
@@ -47,7 +40,7 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Term):
     """weight t / T InfoNCE of the features without label, beside L_DM (UCL in the paper).
 
     An image's features are their own positive, those of the others of the micro-batch on one
@@ -58,11 +51,6 @@ class Contrast:
     num_steps: int  # T
     null_label: int  # K
     weight: float
-    purposes: ClassVar = ()
-
-    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
-        """Nothing."""
-        return {}
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """The features of h_none."""

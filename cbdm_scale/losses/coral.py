@@ -4,13 +4,11 @@ Shapes: N = images of the micro-batch, K = classes, T = steps.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.losses.contrast import supervised
-from cbdm_scale.losses.term import OWN, Branch, Draws, HostDraws, Predicted, Values
+from cbdm_scale.losses.term import OWN, Branch, Draws, Predicted, Term, Values
 
 PROJECTION_WIDTH = 128
 """Numbers of the projection, a layer of the network in training (`models.bottleneck`)."""
@@ -19,7 +17,7 @@ TIME_SCALE = 0.3
 
 
 @dataclass(frozen=True)
-class Coral:
+class Coral(Term):
     """weight temperature mean_i exp((1 - t_i / T) / 0.3) SupCon, beside L_DM.
 
     As in the authors' code: the weight is the micro-batch's mean, SupCon a mean over images
@@ -30,11 +28,6 @@ class Coral:
     num_steps: int  # T; 1 where a step is its own share, as under EDM
     weight: float
     temperature: float
-    purposes: ClassVar = ()
-
-    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
-        """Nothing."""
-        return {}
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """The projected features of the image's own prediction."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.diffusion.schedule import expand_as
-from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import HostDraws, Predicted, Term, Values, mean_sq
 
 
 def other_class(y: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ def velocity_target(process: Process, target: Tensor, change: Tensor, t: Tensor)
 
 
 @dataclass(frozen=True)
-class DeltaFM:
+class DeltaFM(Term):
     """-weight |h - target_j|^2, beside L_DM: j is an image of another class, at the t of i.
 
     Zero for an image whose label was dropped, and where all are of one class. It chooses among
@@ -56,10 +56,6 @@ class DeltaFM:
     def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
         """Which of the images of other classes: (N,) in (0, 1)."""
         return {"negative": host.uniform["negative"]}
-
-    def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
-        """Nothing beyond the image's own prediction."""
-        return {}
 
     def values(self, predicted: Predicted) -> Values:
         """The negative part of the paper's Equation for class-conditional training."""

@@ -4,17 +4,15 @@ Shapes: N = images of the micro-batch, D = width of a feature, L = its places in
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.losses.contrast import dispersion
-from cbdm_scale.losses.term import OWN, Branch, Draws, HostDraws, Predicted, Values
+from cbdm_scale.losses.term import OWN, Branch, Draws, Predicted, Term, Values
 
 
 @dataclass(frozen=True)
-class Dispersive:
+class Dispersive(Term):
     """weight log mean_ij exp(-|z_i - z_j|^2 / D L), beside L_DM.
 
     One number for a micro-batch on one worker, the same for all its images. It knows no
@@ -22,11 +20,6 @@ class Dispersive:
     """
 
     weight: float
-    purposes: ClassVar = ()
-
-    def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
-        """Nothing."""
-        return {}
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """The features of the image's own prediction."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.diffusion.schedule import expand_as
-from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import HostDraws, Predicted, Term, Values, mean_sq
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def posterior_draw(x0: Tensor, noise: Tensor, sigma: Tensor, u: Tensor) -> Tenso
 
 
 @dataclass(frozen=True)
-class T2H:
+class T2H(Term):
     """|h - target_z|^2 - |h - target|^2, beside L_DM: so the target is that of image z.
 
     z is drawn from the posterior, and taken if its class has as many training images or more.
@@ -50,10 +50,6 @@ class T2H:
     def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
         """Which image of the posterior (N,) in (0, 1); the counts (K,)."""
         return {"transfer": host.uniform["transfer"], "counts": self.counts.numpy()}
-
-    def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
-        """Nothing beyond the image's own prediction."""
-        return {}
 
     def values(self, predicted: Predicted) -> Values:
         """Zero where the target stays."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Term, Values, mean_sq
 
 
 def tcfg_terms(
@@ -38,7 +38,7 @@ def tcfg_terms(
 
 
 @dataclass(frozen=True)
-class TCFG:
+class TCFG(Term):
     """L_g + L_gc, beside L_DM.
 
     An image whose label was dropped weighs 0: e_uncond of it would be e itself, and it

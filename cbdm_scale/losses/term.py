@@ -6,7 +6,7 @@ image, K = classes (label K means "none"), T = steps.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,22 +104,22 @@ class Term(Protocol):
     for it) and of `Predicted` (to be given it): the other terms stay as they are.
     """
 
-    @property
-    def purposes(self) -> tuple[str, ...]:
-        """What it wants a uniform number of each image for, in names of its own."""
-        ...
+    purposes: ClassVar[tuple[str, ...]] = ()
+    """What it wants a uniform number of each image for, in names of its own."""
 
     def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
         """What it wants on the device, by name: random numbers (n,), made of those of its
-        purposes, or constants such as a number of each class (K,)."""
-        ...
+        purposes, or constants such as a number of each class (K,). Here nothing: step, noise
+        and dropped labels belong to every objective."""
+        return {}
 
     def branches(self, y: Tensor, draws: Draws) -> dict[str, Branch]:
         """The further predictions that it wants, by name; y (N,) are the images' labels.
 
-        Terms that want the same prediction give it the same name: it is made once.
+        Terms that want the same prediction give it the same name: it is made once. Here none
+        beyond the image's own.
         """
-        ...
+        return {}
 
     def values(self, predicted: Predicted) -> Values:
         """Its value for each image, of all predictions of the batch."""

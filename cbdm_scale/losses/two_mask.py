@@ -7,12 +7,12 @@ Shapes: N = images, C, H, W = image, K = classes.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import Branch, Draws, HostDraws, Predicted, Term, Values, mean_sq
 
 LEAST = -0.25
 """Weight of a class at least. Both passes are one network, so that E|h - h2|^2 is twice the
@@ -30,14 +30,13 @@ def class_weights(counts: Tensor, weight: float, diversity: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TwoMask:
+class TwoMask(Term):
     """w_y |h - h2|^2 beside L_DM: h2 is predicted at the same x_t, with the same label.
 
     Zero for an image whose label was dropped.
     """
 
     class_weights: Tensor  # (K,) float32
-    purposes: ClassVar = ()
 
     def draw(self, host: HostDraws) -> dict[str, NDArray[Any]]:
         """The weights (K,): masks are dropout's own."""
