@@ -1,4 +1,4 @@
-"""A study: rows of options, each trained with several seeds by the train command, one table.
+"""A study: rows of options, each trained with several seeds by the train command.
 
 A study that is started again goes on where it was.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.commands import train_command
-from benchmarks.timing import markdown, mean
+from benchmarks.timing import mean
 from cbdm_scale.evaluation.records import read_evaluation, training_home
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -64,8 +64,6 @@ class Study:
     omegas: Sequence[float]
     images: Callable[[str], int]
     """How long a row is trained."""
-    more: Callable[[str, int], str] = lambda row, seed: ""
-    """Further options of a row and seed."""
 
     def run(self, row: str, seed: int) -> Storage:
         plain = re.sub("[^a-z0-9]+", "-", row.lower())
@@ -82,7 +80,7 @@ class Study:
             --train.total-images {total} --train.save-every 24000 --train.log-every 4800
             --train.sample-every 0 --track.experiment "{self.name}"
             --eval.guidance {" ".join(map(str, self.omegas))}
-            --eval.num-images {self.args.num_images} {self.more(row, seed)}
+            --eval.num-images {self.args.num_images}
         """
         name = run.url.rpartition("/")[2]
         words = train_command(
@@ -100,20 +98,3 @@ class Study:
 
     def is_evaluated(self, row: str, seed: int) -> bool:
         return set(map(str, self.omegas)) <= self.scores(row, seed).keys()
-
-    def run_all(self) -> None:
-        """All rows, a seed after the other; the table after each."""
-        for i, seed in enumerate(self.args.seeds):
-            for row in self.rows:
-                self.train(row, seed)
-            seeds = self.args.seeds[: i + 1]
-            print(f"\nseeds {seeds}\n\n{self.table(seeds)}\n", flush=True)
-
-    def table(self, seeds: Sequence[int]) -> str:
-        """Markdown: a line a row and strength."""
-        lines = []
-        for row in self.rows:
-            found = [self.scores(row, seed) for seed in seeds]
-            for omega in self.omegas:
-                lines.append([row, f"{omega:g}", *cells([s[str(omega)] for s in found])])
-        return markdown(["", "omega", *COLUMNS.values()], lines)
