@@ -6,6 +6,9 @@ from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore, ClassTable
 
+STORED = 150
+"""Images of a group that its recall is of."""
+
 
 def training_record(num_seen, scores, key="", run="noise") -> Evaluation:
     """scores: guidance strength as text -> name -> value, as ``Evaluation.scores`` has them."""
@@ -38,7 +41,12 @@ def _set(omega, values) -> SetResult:
 
     rows = [
         ClassScore(
-            None, g, 1, 1, 1, None, score(f"fid_{g}"), None, None, score(f"fidelity_{g}")
+            None,
+            g,
+            *(1, 1, 1, None),
+            *(score(f"fid_{g}"), None, None, score(f"fidelity_{g}")),
+            recall=values.get(f"recall_{g}"),
+            recall_images=STORED if f"recall_{g}" in values else None,
         )
         for g in GROUPS
     ]

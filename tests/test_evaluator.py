@@ -11,13 +11,15 @@ from gloo_tools import FORKSERVER, Job, launch, tiny_config
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.groups import class_groups
+from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.records import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
-from cbdm_scale.metrics.groups import GroupScores
+from cbdm_scale.metrics.groups import GroupScores, stored_numbers
 from cbdm_scale.metrics.options import EvalConfig
+from cbdm_scale.metrics.reference import LabelledFeatures, equal_manifold
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.grid import grid_order, grid_png
@@ -88,6 +90,8 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
     assert list(found) == [24, 48]
     recalls = [one.recall for one in found[48].sets]
     assert len(recalls) == 2 and min(recalls) > 0.5, "rows that nobody filled are far off"
+    by_group = {row.group: row.recall for row in found[48].sets[0].table.pooled}
+    assert by_group[None] == recalls[0] and by_group["few"] in {n / 6 for n in range(1, 7)}
     copies = {row.group: row for row in found[48].sets[0].memorisation}
     assert copies[None].num_images == 20 and copies["few"].num_images == 6
     held = {row.group: row for row in found[48].held_out_copies}
@@ -98,6 +102,36 @@ def test_one_process_writes_the_evaluation_that_three_ranks_write(tmp_path, digi
     one = files_of(run)
     assert len(one) == 3
     assert all(three[name] == data for name, data in one.items()), "and sums of the real images"
+
+
+def test_recall_by_group_is_of_the_stored_images_of_these_classes(tmp_path, digits_root):
+    """Real ones as they lie in the split, generated ones class by class in turn."""
+    torch.manual_seed(0)
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
+    (tmp_path / "net.safetensors").write_bytes(save_classifier(net))
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=4, dropout=0.0)
+    extractor = f"classifier:{tmp_path / 'net.safetensors'}"
+    evals = EvalConfig(extractor=extractor, num_images=60, recall_images=60, seed=4)
+    manifest, index = (
+        read_manifest(digits_root, "digits_lt"),
+        open_index(digits_root, "digits_lt", "eval"),
+    )
+    process, run = build_process(config.noise), Storage(str(tmp_path))
+    config = replace(config, eval=evals)
+    references = Evaluator(config, manifest, process, OneProcess(), run).references
+    real, fake = references.real(), references.empty(60)
+    fake.stored = real.stored[torch.randperm(60)] + real.stored.std() * torch.randn(60, 64)
+    found = references.manifold(fake)
+    labels = torch.from_numpy(index.labels[stored_numbers(index.num_samples, 60).numpy()])
+    for group in ("many", "medium", "few"):
+        classes = torch.tensor([c for c, g in enumerate(manifest.groups) if g == group])
+        a, b = (torch.isin(y, classes) for y in (labels, torch.arange(60) % 10))
+        sides = (
+            LabelledFeatures(real.stored[a].float(), labels[a]),
+            LabelledFeatures(fake.stored[b].float(), labels[b]),
+        )
+        assert found[group] == equal_manifold(*sides, weigh=False, seed=4)
+        assert found[group].num_real == min(a.sum(), b.sum())
 
 
 def tiny_net(x, level, y, omega=None, augment=None):
@@ -163,6 +197,7 @@ def test_only_rank_0_takes_the_roots_of_matrices(monkeypatch):
         real=lambda: scores,
         total=lambda count, num_stored: scores,
         copies=lambda fake: (),
+        manifold=lambda fake: None,
     )
     monkeypatch.setattr(Evaluator, "references", references, raising=False)
     config = replace(Config(), eval=EvalConfig(extractor="none"))

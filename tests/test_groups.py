@@ -3,8 +3,10 @@ import torch
 
 from cbdm_scale.metrics.features import Features
 from cbdm_scale.metrics.fid import Moments, frechet_distance
-from cbdm_scale.metrics.groups import GroupScores, fid_by_group, spread_rows, stored_recall
+from cbdm_scale.metrics.groups import GroupScores, fid_by_group, spread_rows, stored_manifold
+from cbdm_scale.metrics.per_class import class_table
 from cbdm_scale.metrics.precision_recall import manifold_scores
+from cbdm_scale.metrics.reference import LabelledFeatures, Reference, class_weights
 
 GROUPS = ("few", "many", "medium", "many")  # by class, not sorted
 
@@ -140,5 +142,47 @@ def test_recall_is_that_of_the_kept_features_only():
         kept.add(x, y, torch.arange(40))
         sides.append(kept)
     expected = manifold_scores(real.pool[:30], fake.pool[:30])
-    assert stored_recall(*sides) == {"precision": expected.precision, "recall": expected.recall}
-    assert stored_recall(scores((real, y)), sides[1]) == {}
+    labels = y[:30], y[:30]
+    found = stored_manifold(*sides, labels, seed=0)
+    assert found[None] == expected
+    nothing = scores((real, y))
+    assert stored_manifold(nothing, sides[1], (y[:0], y[:30]), seed=0) == {}
+
+
+def kept_features(x, y, weigh=None, groups=GROUPS):
+    kept = GroupScores(groups, 3, num_stored=len(y), weigh=weigh)
+    kept.add(x, y, torch.arange(len(y)))
+    return kept
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+def test_recall_by_group_is_that_of_the_evaluate_command(weigh):
+    """Of other numbers on the two sides, and of a long-tailed real side."""
+    y_real = torch.cat([torch.arange(80) % 4, torch.ones(40).long()])
+    y_fake = torch.arange(60) % 4
+    real, fake = features(0, 120), features(1, 60, shift=1.2)
+    trained = 5, 500, 50, 40
+    refer = Reference(real.pool, y_real, trained, weigh=weigh)
+    counts = torch.bincount(y_real).tolist() if weigh else None
+    mine = kept_features(real, y_real, counts, refer.groups)
+    made = kept_features(fake, y_fake, groups=refer.groups)
+    found = stored_manifold(mine, made, (y_real, y_fake), seed=3)
+    both = LabelledFeatures(real.pool, y_real), LabelledFeatures(fake.pool, y_fake)
+    table = class_table(*both, trained, seed=3, reference=refer, intervals=False)
+    assert {row.group: row.recall for row in table.pooled} == {
+        group: one.recall for group, one in found.items()
+    }
+    few = [side[y == 0] for side, y in ((real.pool, y_real), (fake.pool, y_fake))]
+    drawn = few[0][torch.randperm(20, generator=torch.Generator().manual_seed(3))[:15]]
+    assert found["few"].recall == manifold_scores(drawn, few[1]).recall
+    if weigh:
+        rows = torch.randperm(120, generator=torch.Generator().manual_seed(3))[:60]
+        weights = class_weights(y_real[rows])
+        expected = manifold_scores(real.pool[rows], fake.pool, weights=weights)
+        assert found[None] == expected != manifold_scores(real.pool[rows], fake.pool)
+
+
+def test_a_group_with_five_features_has_no_recall():
+    y = torch.tensor([0] * 5 + [1] * 6 + [2] * 9)
+    sides = [kept_features(features(seed, 20), y) for seed in (0, 1)]
+    assert list(stored_manifold(*sides, (y, y), seed=0)) == [None, "many", "medium"]

@@ -175,6 +175,18 @@ def test_every_class_is_in_the_table_with_its_numbers(strange):
         assert interval(row.fid)[0] in rows and f"{row.num_train}" in rows
 
 
+def test_recall_by_group_stands_in_the_table_of_groups_alone(tmp_path):
+    evaluation = example(4, omegas=(1.0,))
+    page, _ = written(tmp_path / "without", evaluation)
+    assert "recall" not in page.text[page.text.index("Every class") :]
+    table = evaluation.best.table
+    rows = tuple(replace(row, recall=0.8125 if row.group else 0.5) for row in table.pooled)
+    best = replace(evaluation.best, table=replace(table, pooled=rows))
+    page, _ = written(tmp_path / "with", replace(evaluation, sets=(best,)))
+    text = page.text[page.text.index("Every class") :]
+    assert text.count("recall") == 1 and text.count("0.812") == 3 and "0.500" in text
+
+
 def test_images_are_shown_real_made_and_nearest(strange):
     page, paths = strange
     assert sum(tag == "img" for tag in page.tags) == 6 * 3 * 8

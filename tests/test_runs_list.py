@@ -77,6 +77,14 @@ def test_the_best_for_the_few_stays_too_and_a_run_out_of_patience_has_ended(run,
     assert numbers(run) == [1_000, 2_000, 5_000]
 
 
+def test_the_best_for_the_few_is_not_one_that_lost_their_variety(run):
+    for num_seen, few, recall in ((1_000, 3.0, 0.9), (2_000, 2.9, 0.5), (3_000, 2.95, 0.5)):
+        scores = {"fid": 10 - num_seen / 1_000, "fid_few": few, "recall_few": recall}
+        write_training_record(run, num_seen, {"1.0": scores})
+    assert main(words(run, "--keep-checkpoints", "1")) == 0
+    assert numbers(run) == [1_000, 3_000, 5_000]
+
+
 def test_a_run_that_is_being_trained_is_said_so_and_left_alone(run, capsys):
     began = psutil.Process().create_time()
     me = {"host": socket.gethostname(), "pid": os.getpid(), "started": began, "token": "x"}

@@ -177,7 +177,7 @@ def test_a_gpu_without_the_memory_is_no_missing_number(monkeypatch):
     def full(*sides, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module, "manifold_scores", full)
+    monkeypatch.setattr(module, "equal_manifold", full)
     with pytest.raises(torch.OutOfMemoryError):
         measure(REAL, FAKE, TRAIN, COUNTS)
 

@@ -218,7 +218,8 @@ class Evaluator:
             with self.world.monitored_barrier():  # roots of matrices take a while
                 if self.world.rank == 0:
                     copies = self.references.copies(fake)
-                    found = group_result(real, fake, counts, omega, mode, copies)
+                    near = self.references.manifold(fake)
+                    found = group_result(real, fake, counts, omega, mode, copies, near)
         result: SetResult = self.world.gather(found)[0]
         return result
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import open_cache
+from cbdm_scale.data.groups import Group
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.data.pixels import to_model_range
@@ -18,8 +19,14 @@ from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.evaluation.cautions import counts_to_weigh
 from cbdm_scale.evaluation.pace import Pace
 from cbdm_scale.metrics.features import Extractor
-from cbdm_scale.metrics.groups import GroupScores, spread_rows, stored_numbers
+from cbdm_scale.metrics.groups import (
+    GroupScores,
+    spread_rows,
+    stored_manifold,
+    stored_numbers,
+)
 from cbdm_scale.metrics.memorisation import GroupMemorisation, memorisation
+from cbdm_scale.metrics.precision_recall import ManifoldScores
 from cbdm_scale.sampling.generate import chunks
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -99,8 +106,20 @@ class References:
 
     def copies(self, fake: GroupScores) -> tuple[GroupMemorisation, ...]:
         """Near-copies of training images among the stored class-cyclic images; or empty."""
-        labels = class_cyclic(torch.arange(len(fake.stored)), self.manifest.num_classes)
-        return self._memorisation(fake.stored, labels)
+        return self._memorisation(fake.stored, self._cyclic(fake))
+
+    def manifold(self, fake: GroupScores) -> dict[Group | None, ManifoldScores] | None:
+        """Precision and recall of the stored class-cyclic images, by group; None of none."""
+        if not len(fake.stored):
+            return None
+        real, options = self.real(), self.config.eval
+        labels = self._labels("eval", len(real.stored)), self._cyclic(fake)
+        seed = self.config.seed if options.seed is None else options.seed
+        return stored_manifold(real, fake, labels, seed)
+
+    def _cyclic(self, fake: GroupScores) -> Tensor:
+        """Labels of the generated images whose features are stored."""
+        return class_cyclic(torch.arange(len(fake.stored)), self.manifest.num_classes)
 
     def held_out_copies(self) -> tuple[GroupMemorisation, ...]:
         """The same of the stored real images that are no training images: chance; or empty."""

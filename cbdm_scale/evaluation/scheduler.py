@@ -7,6 +7,7 @@ which checkpoint is the best, which wait, and whether the tail is being lost fol
 files, so neither a kill nor a late arrival changes them.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,14 +16,15 @@ from torch import nn
 
 from cbdm_scale.cluster import BackgroundWorker, Finished, Log
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.strength import as_key, as_text
-from cbdm_scale.evaluation.cautions import beyond_chance, noise_warning
+from cbdm_scale.data.strength import as_text
+from cbdm_scale.evaluation.cautions import noise_warning
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.history import (
     ScorePoint,
     TailWarning,
     best_point,
     end_of_patience,
+    narrowed,
     tail_warning,
 )
 from cbdm_scale.evaluation.records import METRICS, training_home
@@ -189,11 +191,7 @@ class EvaluationScheduler:
 
     def _log_metrics(self, num_seen: int, evaluation: Evaluation) -> ScorePoint:
         """Bring an evaluation to the tracker, which drops what it had before."""
-        point = ScorePoint(
-            num_seen,
-            evaluation.scores[as_key(self.omega)],
-            self._copies_by_chance(evaluation),
-        )
+        point = ScorePoint.of(num_seen, evaluation, self.omega)
         others = [p for p in self.points if p.num_seen != num_seen]
         self.points = sorted([*others, point], key=lambda p: p.num_seen)
         self.warning = tail_warning(self.points)
@@ -205,22 +203,15 @@ class EvaluationScheduler:
         self.tracker.scalars(num_seen, metrics)
         return point
 
-    def _copies_by_chance(self, evaluation: Evaluation) -> float | None:
-        """Near-copies among held-out images of the few classes, if generated ones have more."""
-        (found,) = (one for one in evaluation.sets if one.omega == self.omega)
-        made = {row.group: row for row in found.memorisation}
-        held = {row.group: row for row in evaluation.held_out_copies}.get("few")
-        if held and "few" in made and beyond_chance(made["few"], held):
-            return held.copies
-        return None
-
     def _choose_best(self) -> None:
         """The best checkpoints of those that are there, their names in the tracker, and whether
         the run ends for want of a better one."""
         names = set(RunDir(self.run).checkpoints())
         there = [p for p in self.points if RunDir.checkpoint(p.num_seen) in names]
         by, patience = self.config.eval.best_by, self.config.train.patience
-        best, few = best_point(there, by), best_point(there, "fid_few")
+        less = narrowed(self.points)
+        few = best_point(there, "fid_few", less)
+        best = few if by == "fid_few" else best_point(there, by)
         for point, before, aliases in (
             (best, self.best, ["newest", "best"]),
             (few, self.best_few, ["best-few"]),
@@ -233,10 +224,12 @@ class EvaluationScheduler:
         on_the_way = [p for p in self.points if is_eval_due(p.num_seen, train)]
         if end := end_of_patience(on_the_way, by, patience):
             lowest, last = end
+            tried = [p for p in on_the_way if lowest.num_seen < p.num_seen <= last.num_seen]
+            below = any(p.scores.get(by, math.inf) < lowest.scores[by] for p in tried)
             self.ended = (
                 f"{by} has not been below {lowest.scores[by]:.2f}, that of "
-                f"{lowest.num_seen:,} images, in {patience} evaluations (train.patience), the "
-                f"last at {last.num_seen:,} images"
+                f"{lowest.num_seen:,} images, {'but with less variety, ' if below else ''}in "
+                f"{patience} evaluations (train.patience), the last at {last.num_seen:,} images"
             )
 
     def remarks(self) -> list[str]:

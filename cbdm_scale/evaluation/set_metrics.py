@@ -3,19 +3,19 @@
 Shapes: N = real images, M = generated images, T = training images, D = features, K = classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from cbdm_scale.data.groups import GROUPS
+from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.examples import class_examples
 from cbdm_scale.evaluation.results import Missing, SetResult
 from cbdm_scale.metrics.features import label_hits
-from cbdm_scale.metrics.groups import GroupScores, fid_by_group, stored_recall
+from cbdm_scale.metrics.groups import GroupScores, fid_by_group
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.intervals import (
     Interval,
@@ -25,6 +25,7 @@ from cbdm_scale.metrics.intervals import (
     sliced_interval,
 )
 from cbdm_scale.metrics.memorisation import GroupMemorisation, Memorisation, memorisation
+from cbdm_scale.metrics.options import K_NEAREST
 from cbdm_scale.metrics.per_class import (
     KID_DRAWS,
     NUM_GROUPS_OF_ALL,
@@ -34,12 +35,11 @@ from cbdm_scale.metrics.per_class import (
     class_table,
 )
 from cbdm_scale.metrics.prd import NUM_RUNS, PRD, prd
-from cbdm_scale.metrics.precision_recall import ManifoldScores, manifold_scores
-from cbdm_scale.metrics.reference import MOST, LabelledFeatures, Reference
+from cbdm_scale.metrics.precision_recall import ManifoldScores
+from cbdm_scale.metrics.reference import MOST, LabelledFeatures, Reference, equal_manifold
 
 VERSION = 2
 """Goes up when any number changes: what was computed before is then computed again."""
-NUM_NEIGHBOURS = 5
 
 NO_CLASSIFIER = "the extractor does not know the classes of the data set; the classifier does"
 
@@ -122,7 +122,7 @@ def compute_metrics(
     hits, fidelity, shown = found or (None, None, ())
     scores: ManifoldScores | None = gaps.attempt(
         ("precision", "recall", "density", "coverage"),
-        lambda: _manifold_scores(reference, made, seed),
+        lambda: equal_manifold(reference.real, made, weigh=reference.weigh, seed=seed),
     )
     curve: PRD | None = gaps.attempt(
         ("f8", "f_eighth"),
@@ -180,13 +180,6 @@ def compute_metrics(
 def num_steps(num_classes: int) -> int:
     """Pieces of the work of ``compute_metrics``: a row a class and 4 pooled ones, 9 others."""
     return num_classes + 4 + 9
-
-
-def _manifold_scores(reference: Reference, fake: LabelledFeatures, seed: int) -> ManifoldScores:
-    """Of equally many images: of the larger side a random part."""
-    both = min(len(reference.x), len(fake.x))
-    a, b = reference.real.some(both, seed), fake.some(both, seed)
-    return manifold_scores(a.x, b.x, NUM_NEIGHBOURS, weights=reference.weights(a))
 
 
 def _curve(
@@ -273,12 +266,15 @@ def group_result(
     omega: Strength,
     guidance_mode: str,
     copies: tuple[GroupMemorisation, ...] = (),
+    manifold: Mapping[Group | None, ManifoldScores] | None = None,
 ) -> SetResult:
-    """FID and label fidelity, overall and by group, without intervals; precision and recall
-    of the features that were stored. counts (K,) are those of the training set; copies: found
-    among the stored ones, empty where nobody looked."""
+    """FID and label fidelity, overall and by group, without intervals.
+
+    counts (K,) are those of the training set; copies and manifold (precision and recall, by
+    group, None for all classes) are of the features that were stored; empty or None where
+    nobody looked."""
     fid, fidelity = fid_by_group(real, fake), fake.label_fidelity()
-    stored = stored_recall(real, fake)
+    near = manifold or {}
     gaps = _Gaps()
     gaps.note(
         (
@@ -289,8 +285,10 @@ def group_result(
     )
     if not copies:
         gaps.note(("memorisation",), NOT_IN_TRAINING)
-    if not stored:
-        gaps.note(("precision", "recall"), "eval.recall_images is 0")
+    if None not in near:
+        few = f"{K_NEAREST} images or fewer on a side"
+        reason = "eval.recall_images is 0" if manifold is None else few
+        gaps.note(("precision", "recall"), reason)
     if not fidelity:
         gaps.note(("fidelity",), NO_CLASSIFIER)
 
@@ -315,6 +313,8 @@ def group_result(
                 fid_images=(num_real, num_fake) if distance else None,
                 fid_missing=None if distance else "fewer than 2 images on a side",
                 fidelity=interval(fidelity, f"fidelity{ending}"),
+                recall=near[group].recall if group in near else None,
+                recall_images=near[group].num_real if group in near else None,
             )
         )
     return SetResult(
@@ -323,8 +323,8 @@ def group_result(
         guidance_mode=guidance_mode,
         num_images=int(fake.num_images.sum()),
         fid=pooled[0].fid,
-        precision=stored.get("precision"),
-        recall=stored.get("recall"),
+        precision=near[None].precision if None in near else None,
+        recall=pooled[0].recall,
         fidelity=pooled[0].fidelity,
         table=ClassTable((), tuple(pooled)),
         memorisation=copies,

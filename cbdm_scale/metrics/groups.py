@@ -12,8 +12,9 @@ from torch import Tensor
 from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.metrics.features import Features, label_hits
 from cbdm_scale.metrics.fid import Moments, frechet_distance
-from cbdm_scale.metrics.precision_recall import manifold_scores
-from cbdm_scale.metrics.reference import class_scale
+from cbdm_scale.metrics.options import K_NEAREST
+from cbdm_scale.metrics.precision_recall import ManifoldScores
+from cbdm_scale.metrics.reference import LabelledFeatures, class_scale, equal_manifold
 
 
 class GroupScores:
@@ -131,13 +132,26 @@ def fid_by_group(real: GroupScores, fake: GroupScores) -> dict[str, float]:
     return scores
 
 
-def stored_recall(real: GroupScores, fake: GroupScores) -> dict[str, float]:
-    """Improved precision and recall of the features that both sides stored; else no key."""
-    if not (len(real.stored) and len(fake.stored)):
-        return {}
-    a, b = (side.stored.float().to(fake.device) for side in (real, fake))
-    scores = manifold_scores(a, b)
-    return {"precision": scores.precision, "recall": scores.recall}
+def stored_manifold(
+    real: GroupScores, fake: GroupScores, labels: tuple[Tensor, Tensor], seed: int
+) -> dict[Group | None, ManifoldScores]:
+    """Precision and recall of the features that both sides stored, by group; None: of all.
+
+    labels (R,) of the features of either side. Weighed by class where FID is. No key for a
+    group that has too few of them.
+    """
+    sides = real.stored, fake.stored
+    both = [
+        LabelledFeatures(stored.float().to(fake.device), y)
+        for stored, y in zip(sides, labels, strict=True)
+    ]
+    found: dict[Group | None, ManifoldScores] = {}
+    for group in (None, *GROUPS):
+        members = [c for c, g in enumerate(real.groups) if group in (None, g)]
+        a, b = (side.of(torch.tensor(members, dtype=torch.int64)) for side in both)
+        if min(len(a.x), len(b.x)) > K_NEAREST:
+            found[group] = equal_manifold(a, b, weigh=real.weigh is not None, seed=seed)
+    return found
 
 
 def spread_rows(numbers: Tensor, num_images: int, num_stored: int) -> Tensor:

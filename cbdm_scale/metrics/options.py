@@ -44,8 +44,9 @@ class EvalConfig(ExtractorOptions):
     """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
 
     recall_images: NonNegativeInt = 0
-    """Images of either side whose improved precision and recall are measured as well; 0: none.
-    The paper's 50,000 belong to python -m cbdm_scale.evaluate, not to every look on the way."""
+    """Images of either side of which improved precision and recall are measured as well, over
+    all classes and by group, and which are searched for copies; 0: none. The paper's 50,000
+    belong to python -m cbdm_scale.evaluate, not to every look on the way."""
 
     guidance: Strengths = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end. Each is a number, or

@@ -26,8 +26,7 @@ from cbdm_scale.metrics.intervals import (
     sliced_interval,
 )
 from cbdm_scale.metrics.options import K_NEAREST
-from cbdm_scale.metrics.precision_recall import manifold_scores
-from cbdm_scale.metrics.reference import MOST, LabelledFeatures, Reference
+from cbdm_scale.metrics.reference import MOST, LabelledFeatures, Reference, equal_manifold
 from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 
 MIN_FID_IMAGES = 50
@@ -75,6 +74,9 @@ class ClassScore:
 
     recall: float | None = None
     """Of the pooled rows, of equally many images on both sides; None with too few of them."""
+
+    recall_images: int | None = None
+    """How many these are."""
 
 
 CLASS_MEASURES = "kid", "fid", "sliced_wasserstein", "fld", "fidelity"
@@ -224,6 +226,7 @@ class _Rows:
             fld=fld,
             fld_missing=fld_missing,
             recall=recall,
+            recall_images=None if recall is None else fewest,
         )
 
     def _parts(self, group: Group | None) -> int:
@@ -246,9 +249,7 @@ class _Rows:
             return None, str(error)
 
     def _recall(self, real: LabelledFeatures, fake: LabelledFeatures) -> float | None:
-        """Of equally many images: of the larger side a random part."""
-        both = min(len(real.x), len(fake.x))
-        if both <= K_NEAREST:
+        if min(len(real.x), len(fake.x)) <= K_NEAREST:
             return None
-        a, b = real.some(both, self.seed), fake.some(both, self.seed)
-        return manifold_scores(a.x, b.x, weights=self.reference.weights(a)).recall
+        weigh = self.reference.weigh
+        return equal_manifold(real, fake, weigh=weigh, seed=self.seed).recall

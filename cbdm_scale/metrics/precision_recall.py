@@ -32,6 +32,9 @@ class ManifoldScores:
     coverage: float
     """Share of real images with a generated image in their ball."""
 
+    num_real: int
+    """Real images, of which recall and coverage are shares."""
+
 
 def ball_radius(features: Tensor, k: int = K_NEAREST, *, screen: Screen = None) -> Tensor:
     """Distance of each image to its k-th nearest other one: (N, D) -> (N,) float64."""
@@ -79,4 +82,5 @@ def manifold_scores(
         recall=share(in_fake),
         density=num_hits / (k * len(fake)),
         coverage=share(covered),
+        num_real=len(real),
     )

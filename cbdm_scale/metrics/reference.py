@@ -16,6 +16,7 @@ from torch import Tensor
 from cbdm_scale.data.groups import Group, class_groups
 from cbdm_scale.metrics.fid import FrechetTo
 from cbdm_scale.metrics.fld import LikelihoodOf, Standard, standard_of
+from cbdm_scale.metrics.precision_recall import ManifoldScores, manifold_scores
 from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 
 MOST = 10_000
@@ -78,6 +79,19 @@ class LabelledFeatures:
         """At most so many images, drawn by the seed; all of them in order if they are fewer."""
         rows = None if most is None else some_rows(len(self.x), most, seed)
         return self if rows is None else self.at(rows)
+
+
+def equal_manifold(
+    real: LabelledFeatures, fake: LabelledFeatures, *, weigh: bool, seed: int
+) -> ManifoldScores:
+    """Precision, recall, density and coverage (k = 5) of equally many images on both sides.
+
+    Of the larger side a random part. weigh: every class of the real images counts alike.
+    ValueError with too few images on a side.
+    """
+    both = min(len(real.x), len(fake.x))
+    a, b = real.some(both, seed), fake.some(both, seed)
+    return manifold_scores(a.x, b.x, weights=class_weights(a.y) if weigh else None)
 
 
 class Reference:

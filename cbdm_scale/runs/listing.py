@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from cbdm_scale.config.schema import Config, from_dict
-from cbdm_scale.data.strength import as_key
-from cbdm_scale.evaluation.history import ScorePoint, end_of_patience
+from cbdm_scale.evaluation.history import ScorePoint, end_of_patience, narrowed
 from cbdm_scale.evaluation.records import read_evaluations
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.storage.folder import Storage
@@ -66,11 +65,13 @@ def _summary(folder: Storage, name: str) -> RunSummary | None:
     num_seen = int(checkpoints[-1].rpartition("/")[2]) if checkpoints else 0
     stored, _ = read_evaluations(folder.child(RunDir.EVALUATION))
     scores = [(one.evaluation.best.scores, one.evaluation.trained_images) for one in stored]
+    points = _points(config, [one.evaluation for one in stored])
+    less = narrowed(points)
     fid, at = _lowest(scores, "fid")
-    _, few_at = _lowest(scores, "fid_few")
+    _, few_at = _lowest([pair for pair in scores if pair[1] not in less], "fid_few")
     holder, total = holder_of(folder), config.train.total_images
     state = "finished" if num_seen >= total else "stopped"
-    if state == "stopped" and _has_ended(config, [one.evaluation for one in stored]):
+    if state == "stopped" and _has_ended(config, points):
         state = "ended"
     if holder and not holder.has_died:
         state = f"training on {holder}"
@@ -86,16 +87,21 @@ def _lowest(
     return min(known, key=lambda pair: pair[0], default=(None, None))
 
 
-def _has_ended(config: Config, evaluations: list[Evaluation]) -> bool:
-    """Whether a run ran out of train.patience."""
-    omega = as_key(config.eval.guidance[0])
-    points = [
-        ScorePoint(at, one.scores[omega])
+def _points(config: Config, evaluations: list[Evaluation]) -> list[ScorePoint]:
+    """The evaluations that training made, in order of images."""
+    omega = config.eval.guidance[0]
+    return [
+        ScorePoint.of(at, one, omega)
         for one in evaluations
-        if one.made_by == "training" and omega in one.scores
-        if (at := one.trained_images) and is_eval_due(at, config.train)
+        if one.made_by == "training" and omega in [found.omega for found in one.sets]
+        if (at := one.trained_images)
     ]
-    return end_of_patience(points, config.eval.best_by, config.train.patience) is not None
+
+
+def _has_ended(config: Config, points: list[ScorePoint]) -> bool:
+    """Whether a run ran out of train.patience."""
+    on_the_way = [point for point in points if is_eval_due(point.num_seen, config.train)]
+    return end_of_patience(on_the_way, config.eval.best_by, config.train.patience) is not None
 
 
 def old_checkpoints(run: RunSummary, keep: int) -> list[tuple[str, int]]:

@@ -48,7 +48,7 @@ MEANINGS = {
     "copies": "share of images as close to a training image as a copy is",
     "held_out_copies": "the same of real images that were not trained on: what chance gives",
     "median_ratio": "distance to the nearest training image, in units of the usual one",
-    "tail_warning": "1 while the tail gets worse and the whole better",
+    "tail_warning": "1 while the few classes are copied, lose variety, or get worse",
 }
 """The last part of a metric's name, or all of it -> what it is."""
 

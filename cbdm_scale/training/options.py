@@ -110,7 +110,8 @@ class TrainConfig:
 
     patience: NonNegativeInt = 0
     """Evaluations in a row without a lower score (eval.best_by) after which the run ends, with
-    its best checkpoints kept; 0 for never. Only those on the way count."""
+    its best checkpoints kept; 0 for never. Only those on the way count. By fid_few one at which
+    the few classes have lost variety counts as no lower."""
 
     keep_checkpoints: PositiveInt = 3
     """Newest checkpoints to keep, besides the best ones and those that wait for an
