@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray_tools import SMALL, run, run_here, start, wait_for
+from ray_tools import FILES, SMALL, final_files, run, run_here, start, wait_for
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
@@ -104,6 +104,59 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
     preset = work / "runs" / "search" / "killed-search" / "winner.json"
     train = [sys.executable, "-m", "cbdm_scale.train", "--config", str(preset), "--dry-run"]
     assert "loss.tau" in run([*train, "--data.root", str(work / "shards")])
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_every_running_trial_and_the_command_goes_on(work: Path) -> None:
+    """Both have the weights in the end that a run has which nothing stopped."""
+
+    def search(trials: int) -> list[str]:
+        rungs = "--train.total-images", "9600", "--first-rung", "4800", "--eta", "2"
+        own = "--controls", "1", "--at-once", "2", "--finalists", "0", "--scheduler", "all"
+        return words(work, "stopped-search", "--trials", str(trials), *own, *rungs)
+
+    log, runs = work / "stopped.log", work / "runs" / "search" / "stopped-search" / "trials"
+    homes = {trial: runs / f"stopped-search-{trial}" for trial in ("t000", "t001")}
+
+    def trains(home: Path) -> bool:
+        return any(file.stat().st_size for file in home.glob("tracking/*.jsonl"))
+
+    driver = start(search(3), log, start_new_session=True)
+    wait_for(lambda: all(map(trains, homes.values())), 300)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=120) == 128 + signal.SIGINT, log.read_text()[-3000:]
+    out = log.read_text()
+    assert "2 of 2 running trials saved a checkpoint\n" in out
+    found = store_of(work, "stopped-search").trials
+    assert {trial.id: trial.status for trial in found.values()} == dict.fromkeys(
+        homes, "running"
+    )
+    client = make_client(f"sqlite:///{work / 'runs' / 'mlflow.db'}")
+    for trial, home in homes.items():
+        (saved,) = [int(folder.name) for folder in home.glob("checkpoints/0*")]
+        assert f"{trial} saved a checkpoint at {saved:,} images" in out and 0 < saved < 9600
+        child = client.get_run((home / "mlflow_run_id").read_text().strip())
+        assert child.info.status == "KILLED"
+
+    run(search(2), seconds=800)
+    ended = store_of(work, "stopped-search").trials
+    assert {trial.id: trial.status for trial in ended.values()} == dict.fromkeys(
+        homes, "finished"
+    )
+    alone = [
+        sys.executable,
+        "-m",
+        "cbdm_scale.train",
+        "--cluster.workers",
+        "0",
+        "--name",
+        "alone",
+    ]
+    same = "--config", str(homes["t001"] / "config.json"), "--data.root", str(work / "shards")
+    run([*alone, *same, "--cluster.storage", str(work / "runs")])
+    checkpoint = homes["t001"] / "checkpoints" / f"{9600:012d}"
+    kept = {file: (checkpoint / file).read_bytes() for file in FILES}
+    assert kept == final_files(work, "alone", 9600)
 
 
 @pytest.mark.slow

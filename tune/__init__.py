@@ -10,6 +10,7 @@ sampler.py       the values of the next trial (Optuna's TPE), importance of para
 search.py        which trial comes next, and what became of it
 trials.py        what is known of each trial, on disk
 trainable.py     one trial: a run of the train command, reported rung by rung
+stopping.py      what a signal to the search does
 ray_trials.py    trials on Ray Tune; pbt.py: population based training there
 objective.py     what is compared; schedule.py: the rungs, after how many images
 analysis.py      finalists, intervals, sentences

@@ -22,6 +22,7 @@ from tune.options import SchedulerName
 from tune.pbt import Pointer, fork_run, last_pointer, make_pbt, param_space, report_with_pointer
 from tune.schedule import Spared
 from tune.search import Search
+from tune.stopping import StopRequest, stop_on_signal
 from tune.trainable import TrialTemplate, train_trial
 from tune.trials import Trial
 
@@ -55,8 +56,22 @@ def max_concurrent(config: ClusterConfig, at_once: int) -> int:
 def run_trials(
     search: Search, scheduler: SchedulerName, at_once: int, known: Sequence[Trial] = ()
 ) -> None:
-    """Run what the search hands out until it has no more. ``known``: trials of before."""
+    """Run what the search hands out until it has no more. ``known``: trials of before.
+
+    Interrupted where the search is asked to stop, once the running trials have saved.
+    """
     _silence_tune()
+    with stop_on_signal(search) as request:
+        _run_trials(search, scheduler, at_once, known, request)
+
+
+def _run_trials(
+    search: Search,
+    scheduler: SchedulerName,
+    at_once: int,
+    known: Sequence[Trial],
+    request: StopRequest,
+) -> None:
     from ray import tune
 
     template, objective, pbt = search.template, search.options.objective, scheduler == "pbt"
@@ -70,11 +85,9 @@ def run_trials(
         values = param_space([initial_config(t) for t in iter(search.next_trial, None)])
     else:
         in_turn = {"num_samples": -1, "max_concurrent_trials": at_once}
-        in_turn["search_alg"] = _make_searcher(search)
+        in_turn["search_alg"] = _make_searcher(search, request)
     bundle = tune.PlacementGroupFactory([{"CPU": 0, "memory": DRIVER_BYTES}])
-    filesystem, path = (
-        Storage(template.base.cluster.storage).child(RunDir.RAY).pyarrow_filesystem()
-    )
+    filesystem, path = request.trials.child(RunDir.RAY).pyarrow_filesystem()
     tuner = tune.Tuner(
         tune.with_resources(trial, bundle),
         tune_config=tune.TuneConfig(
@@ -89,7 +102,8 @@ def run_trials(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            callbacks=[_make_callback(search)],
+            callbacks=[_make_callback(search, request)],
+            stop=_make_stopper(request),
             verbose=0,
         ),
     )
@@ -135,15 +149,22 @@ def _run_trial(
         else:
             tune.report(found)
 
+    nothing = {"images": 0, "value": float("inf")}
+    if Storage(template.base.cluster.storage).exists(RunDir.STOP):
+        tune.report(nothing)  # Tune asks every trial for a number
+        return
     try:
         run = pointer.run or template.run_name(trial_id)
         if pbt and pointer.images:
             run = fork_run(template, trial_id, params, pointer)
         config = template.config(trial_id, kind, params, values["seed"], run)
-        train_trial(config, template.tags(trial_id, kind, params), pointer.images, report)
+        tags = template.tags(trial_id, kind, params)
+        saved = train_trial(config, tags, pointer.images, report)
     except (ValueError, RuntimeError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        tune.report({"images": 0, "value": float("inf"), "error": reason})
+        tune.report({**nothing, "error": f"{type(error).__name__}: {error}"})
+        return
+    if saved is not None:
+        tune.report({**nothing, "saved": saved})
 
 
 def initial_config(trial: Trial) -> dict[str, Any]:
@@ -160,7 +181,7 @@ def initial_config(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _make_searcher(search: Search) -> Any:
+def _make_searcher(search: Search, request: StopRequest) -> Any:
     """The search as what Tune asks for the next trial."""
     from ray.tune.search import Searcher
 
@@ -169,7 +190,7 @@ def _make_searcher(search: Search) -> Any:
             return True
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str:
-            trial = search.next_trial()
+            trial = None if request.signal else search.next_trial()
             return initial_config(trial) if trial else str(Searcher.FINISHED)
 
         def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
@@ -225,16 +246,35 @@ def make_scheduler(search: Search, scheduler: SchedulerName, known: Sequence[Tri
     return asha
 
 
-def _make_callback(search: Search) -> Any:
+def _make_stopper(request: StopRequest) -> Any:
+    """When Tune ends whatever it has: once a request to stop is over."""
+    from ray.tune import Stopper
+
+    class UntilSaved(Stopper):  # type: ignore[misc]
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return request.is_over
+
+    return UntilSaved()
+
+
+def _make_callback(search: Search, request: StopRequest) -> Any:
     """What Tune reports, recorded in the search."""
     from ray.tune import Callback
 
     class Recorder(Callback):  # type: ignore[misc]
+        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+            request.look([str(trial) for trial in trials if trial.status == "RUNNING"])
+
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "error" in result:
                 search.fail(str(trial), result["error"])
+            elif "saved" in result:
+                request.add_saved(str(trial), result["saved"])
             elif "evaluation" in result:
                 info = json.loads(result["evaluation"]) | {"stopped": bool(result.get("done"))}
                 search.record(str(trial), result["images"], info.pop("scores"), info)

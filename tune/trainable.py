@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cbdm_scale.cluster import StopFile
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.strength import as_key
@@ -76,8 +77,14 @@ class TrialTemplate:
         }
 
 
-def train_trial(config: Config, tags: Mapping[str, str], known: int, report: Report) -> None:
-    """Train to the end, reporting each evaluation after ``known`` images; raises what fails."""
+def train_trial(
+    config: Config, tags: Mapping[str, str], known: int, report: Report
+) -> int | None:
+    """Train to the end, reporting each evaluation after ``known`` images; raises what fails.
+
+    Where a file "stop" is in the folder of the trials, the run is asked to save and end; then
+    the images of its checkpoint are given, else None.
+    """
     from cbdm_scale.runs.launch import launch_run
 
     began = time.monotonic()
@@ -89,7 +96,8 @@ def train_trial(config: Config, tags: Mapping[str, str], known: int, report: Rep
         except BaseException as error:  # raised again in the trial's own thread
             ended["error"] = error
 
-    run = Storage(config.cluster.storage).child(config.run_name)
+    trials = Storage(config.cluster.storage)
+    run, stop = trials.child(config.run_name), StopFile(trials)
     share_reference(config, run)
     thread = threading.Thread(target=work, daemon=True, name="training")
     thread.start()
@@ -97,14 +105,20 @@ def train_trial(config: Config, tags: Mapping[str, str], known: int, report: Rep
     while not over:
         thread.join(WATCH_EVERY_S)
         over = not thread.is_alive()
+        if stop.is_set() and not over and not run.exists(RunDir.STOP):
+            run.write_bytes(RunDir.STOP, b"")  # again where the run's launch takes it for old
         for images, scores in evaluations(run, config):
             if images > known and (over or images < total):
                 known = images
                 trained = ended["outcome"]["seconds"] if "outcome" in ended else 0.0
                 share_reference(config, run)
                 report(images, scores, time.monotonic() - began, trained)
+    stop.close()
+    run.remove(RunDir.STOP)
     if "error" in ended:
         raise ended["error"]
+    outcome = ended["outcome"]
+    return outcome["progress"]["num_seen"] if outcome["how"] == "stopped" else None
 
 
 def share_reference(config: Config, run: Storage) -> None:
