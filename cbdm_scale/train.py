@@ -51,7 +51,8 @@ def with_init_from(parsed: Parsed) -> "tuple[Parsed, InitFrom | None]":
     from cbdm_scale.pretrained.finetune import inherit_network, load_init_from
 
     init = load_init_from(init_from, parsed.value("cluster.storage"), parsed.value("name"))
-    return replace(parsed, base=inherit_network(parsed.base, init, parsed.typed)), init
+    base = inherit_network(parsed.base, init, parsed.typed, parsed.chosen)
+    return replace(parsed, base=base), init
 
 
 @main_of

@@ -82,11 +82,11 @@ process diffusion.num_steps diffusion.beta_1 diffusion.beta_T
 edm.sigma_data edm.p_mean edm.p_std
 model.channels model.multipliers model.num_blocks model.attention model.groups model.dropout
 loss.name loss.tau loss.gamma loss.label_power loss.p_uncond loss.reg_share
-loss.tcfg loss.omega_max loss.tcfg_gamma
+loss.tcfg loss.tcfg_target loss.omega_max loss.tcfg_gamma
 loss.delta_fm loss.t2h loss.two_mask loss.two_mask_diversity loss.ccua_align
 loss.ccua_contrast loss.coral loss.coral_temperature loss.dispersive
 train.batch_size train.lr train.warmup_images train.max_grad_norm train.ema_halflife
-train.ema_ramp train.precision
+train.ema_ramp train.precision train.trainable
 """
 """Written out once more: an option that changes sides makes old runs unreachable."""
 

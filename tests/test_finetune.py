@@ -48,7 +48,7 @@ def started(words):
     """The state that every rank of a command starts from, and what was said."""
     config, manifest, folder, lines = prepared(words)
     state = build_state(config, manifest, torch.device("cpu"))
-    load_initial(folder, state)
+    load_initial(folder, state.net, state.ema.net)
     return config, state, lines
 
 
@@ -247,4 +247,4 @@ def test_a_damaged_start_is_named(words):
     config, manifest, folder, _ = prepared(words)
     folder.write_bytes("init.safetensors", folder.read_bytes("init.safetensors") + b"x")
     with pytest.raises(ValueError, match="init.safetensors is damaged.*Remove both"):
-        load_initial(folder, build_state(config, manifest, torch.device("cpu")))
+        load_initial(folder, build_state(config, manifest, torch.device("cpu")).net)

@@ -158,6 +158,11 @@ def resolve(config: Config) -> Config:
             f"preset ({config.preset}) fine-tunes, and init_from is empty. Give --init-from "
             f"the run of --dataset {before} --preset ddpm, or another trained network."
         )
+    if config.loss.distils and not config.init_from:
+        raise ValueError(
+            "loss.tcfg_target (teacher) learns from a trained network, and init_from is empty. "
+            "Give --init-from its run, or try --loss.tcfg-target noise."
+        )
     if config.init_sha256 and not config.init_from:
         raise ValueError(
             f"init_sha256 ({config.init_sha256}) is that of a trained network to start from. "

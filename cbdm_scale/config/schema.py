@@ -127,6 +127,11 @@ class Config:
                 f"loss.two_mask ({self.loss.two_mask}) compares two dropout masks, and "
                 "model.dropout (0.0) makes none. Try --model.dropout 0.1."
             )
+        if self.train.trainable == "omega" and not self.loss.tcfg:
+            raise ValueError(
+                "train.trainable (omega) is the layer of the guidance strength, which this "
+                "network does not have. Give --loss.tcfg, or --train.trainable all."
+            )
         self.sample.check_fits(self.process, self.diffusion.num_steps)
         stated = [n for strength in self.eval.guidance for n in stated_numbers(strength)]
         check_trained(

@@ -10,6 +10,7 @@ and the cluster belong to the train loop.
     ddpm        Equation 1
     cbdm        Equation 4, Algorithm 1
     tcfg        Equations 32 and 33
+    distillation   TCFG's second stage: a trained network's guidance by one prediction
     delta_fm    contrastive flow matching; t2h the transfer of OC; two_mask what is left of CM
     ccua        CCUA: alignment with the prediction without label, and contrast of its features
     coral       supervised contrast of features; dispersive spreads them; contrast has the maths

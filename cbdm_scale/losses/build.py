@@ -13,6 +13,7 @@ from cbdm_scale.losses.coral import Coral
 from cbdm_scale.losses.ddpm import DDPM
 from cbdm_scale.losses.delta_fm import DeltaFM
 from cbdm_scale.losses.dispersive import Dispersive
+from cbdm_scale.losses.distillation import Distillation
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.objective import Objective
 from cbdm_scale.losses.options import LossConfig
@@ -25,14 +26,25 @@ Loss = Callable[[Net, Tensor, Tensor, Draws], dict[str, Tensor]]
 
 
 def build_loss(
-    config: LossConfig, process: Process, counts: Tensor, seed: int, batch_size: int
+    config: LossConfig,
+    process: Process,
+    counts: Tensor,
+    seed: int,
+    batch_size: int,
+    teacher: Net | None = None,
 ) -> tuple[Objective, Drawer]:
     """The objective that ``config`` names and what draws for it.
 
     counts (K,) training images of each class, from which q_Y is made: ValueError if one is 0.
-    batch_size: images of a step, of all ranks together.
+    batch_size: images of a step, of all ranks together. teacher: of a second stage, frozen.
     """
     probs, null_label = class_probs(counts, config.label_power), len(counts)
+    if config.distils:
+        assert teacher is not None, "a second stage learns from a teacher"
+        alone = Objective(
+            process, null_label, (Distillation(teacher, null_label, config.omega_max),)
+        )
+        return alone, Drawer(process, alone.terms, config.p_uncond, seed, batch_size)
     terms: list[Term] = [DDPM()]
     if config.regularises:
         cbdm = CBDM(process.num_steps, probs, config.tau, config.gamma, config.reg_share)

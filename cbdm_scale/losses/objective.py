@@ -34,7 +34,9 @@ class Objective:
                 same = wanted.setdefault(name, branch)
                 assert len(same.y) == len(branch.y), f"two predictions are called {name}"
                 if branch.features:
-                    wanted[name] = replace(same, features=True)
+                    wanted[name] = same = replace(same, features=True)
+                if name == OWN and branch.omega is not None:
+                    wanted[name] = replace(same, omega=branch.omega)
 
         e, *more = predict(net, noisy, draws.augment, [*wanted.values()])
         further = dict(zip(wanted, e, strict=True))

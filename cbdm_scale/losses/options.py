@@ -12,6 +12,7 @@ from cbdm_scale.storage.checks import (
 )
 
 LossName = Literal["ddpm", "cbdm"]
+TcfgTarget = Literal["auto", "noise", "teacher"]
 FURTHER = (
     *("tcfg", "delta_fm", "t2h", "two_mask"),
     *("ccua_align", "ccua_contrast", "coral", "dispersive"),
@@ -46,8 +47,14 @@ class LossConfig:
     """Teach the network the guidance strength (Equations 32 and 33), so that guided sampling
     costs one prediction (eval.guidance_mode tcfg): with either objective, the terms add."""
 
+    tcfg_target: TcfgTarget = "auto"
+    """With tcfg: what is learnt. noise: Equations 32 and 33, beside the objective. teacher:
+    what the network of --init-from makes of two predictions, in a second stage that learns
+    nothing else (Meng et al., 2023). auto: teacher with --init-from, else noise."""
+
     omega_max: NonNegativeFloat = 1.0
-    """With tcfg: strengths are uniform in [0, omega_max], one an image (paper: up to 1)."""
+    """With tcfg: strengths are uniform in [0, omega_max], one an image (paper: up to 1). In a
+    second stage 2 unless it is named."""
 
     tcfg_gamma: NonNegativeFloat = 0.25
     """With tcfg: weight of the commitment term, the 1/4 of Equation 33."""
@@ -102,17 +109,39 @@ class LossConfig:
                 f"--loss.{option.replace('_', '-')} {usual}."
             )
 
+        others = [term for term in FURTHER if term != "tcfg" and getattr(self, term)]
+        if self.distils and others:
+            raise ValueError(
+                f"loss.{others[0]} ({getattr(self, others[0])}) cannot be beside "
+                "loss.tcfg_target (teacher): a second stage learns the teacher's predictions "
+                "alone. Leave it out, or try --loss.tcfg-target noise."
+            )
+
+    @property
+    def distils(self) -> bool:
+        """Whether it is a second stage: its target is the guidance of a trained network."""
+        return self.tcfg and self.tcfg_target == "teacher"
+
     @property
     def title(self) -> str:
         """The objective in a word, as runs are called: its name, then the further terms."""
+        if self.distils:
+            return "tcfg_distilled"
         return "_".join([self.name, *(term for term in FURTHER if getattr(self, term))])
 
     @property
     def predictions(self) -> float:
-        """Images through the network for each image of the batch."""
+        """Images through the network for each image of the batch, forward and backward."""
+        if self.distils:
+            return 1
         regulariser = self.reg_share if self.regularises else 0
         unlabelled = bool(self.tcfg or self.ccua_align or self.ccua_contrast)
         return 1 + regulariser + unlabelled + self.tcfg + bool(self.two_mask)
+
+    @property
+    def teacher_predictions(self) -> int:
+        """Images through the teacher of a second stage, forward only."""
+        return 2 if self.distils else 0
 
     @property
     def contrasts(self) -> tuple[str, ...]:
@@ -127,4 +156,4 @@ class LossConfig:
     @property
     def regularises(self) -> bool:
         """Whether a second label's prediction is made at all."""
-        return self.name == "cbdm" and self.tau > 0
+        return self.name == "cbdm" and self.tau > 0 and not self.distils

@@ -57,7 +57,8 @@ class Draws:
 
 OWN = "own"
 """The branch that every objective has: the image's own label, or "none" where it was dropped.
-A term gives it this name to be given its features; the label is not the term's to say."""
+A term gives it this name to be given its features, or to say its strength, as one term may; the
+label is not the term's to say."""
 
 
 @dataclass(frozen=True)

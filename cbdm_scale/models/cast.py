@@ -5,10 +5,9 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-FLOAT32 = (
-    *("time", "time_1", "time_2", "label", "augment", "omega"),
-    *("tail", "tail_modulation"),
-)
+from cbdm_scale.models.embeddings import EMBEDDINGS
+
+FLOAT32 = *EMBEDDINGS, "tail", "tail_modulation"
 """Layers that compute in float32 under autocast too: of the embedding, and the last."""
 
 

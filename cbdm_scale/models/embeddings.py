@@ -4,7 +4,7 @@ Shapes: N = batch, K = classes, T = steps, D = width of an embedding.
 """
 
 import math
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,12 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 NUM_AUGMENT = 9
 """Parameters by which ADA's augmentation pipeline describes what it did to an image."""
+
+EMBEDDINGS = "time", "time_1", "time_2", "label", "augment", "omega"
+"""Layers of the embedding, in every backbone."""
+
+INTO_BLOCKS = "emb", "modulation", "tail_modulation"
+"""Layers by which blocks are given the embedding."""
 
 OMEGA_SCALE = 10.0
 """Angle in radians of the fastest wave at guidance strength 1: smooth from 0 to a few."""
@@ -143,6 +149,19 @@ def add_conditioning(
     if net.omega is not None:
         emb = emb + net.omega(emb.new_zeros(len(emb)) if omega is None else omega)
     return emb
+
+
+def set_trainable(
+    net: nn.Module, which: Literal["all", "embeddings", "omega"]
+) -> list[nn.Parameter]:
+    """Freeze the other weights, and list those that learn.
+
+    embeddings: and the layers that take them into the blocks; omega: the strength's alone.
+    """
+    layers = {"omega"} if which == "omega" else {*EMBEDDINGS, *INTO_BLOCKS}
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(which == "all" or not layers.isdisjoint(name.split(".")))
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
 
 
 def init_xavier(layer: Layer, gain: float = 1.0) -> Layer:

@@ -14,6 +14,14 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data, network_spec
+from cbdm_scale.pretrained.second_stage import (
+    check_rows,
+    check_teacher,
+    describe_stage,
+    inherit_run,
+    is_second_stage,
+    with_second_stage,
+)
 from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
@@ -105,12 +113,18 @@ def _started_runs(runs: Storage, name: str, typed: str) -> list[InitFrom]:
     return found
 
 
-def inherit_network(base: Config, init: InitFrom, typed: Mapping[str, Any]) -> Config:
+def inherit_network(
+    base: Config, init: InitFrom, typed: Mapping[str, Any], chosen: Collection[str]
+) -> Config:
     """The defaults of a run's options: network and noise are those of the trained network.
 
-    ValueError where ``typed`` names others.
+    In a second stage of TCFG all others too, unless a preset or a file is ``typed``. ValueError
+    where it names another network or noise. ``chosen``: options that somebody chose.
     """
     there = init.config
+    stage = is_second_stage(base, typed)
+    if stage and typed.keys().isdisjoint(("preset", "config")):
+        base = inherit_run(base, there)
     if (here := typed.get("backbone", there.backbone)) != there.backbone:
         raise ValueError(
             f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
@@ -122,7 +136,7 @@ def inherit_network(base: Config, init: InitFrom, typed: Mapping[str, Any]) -> C
             f"process ({process}) contradicts the network of --init-from, which answers as "
             f"{there.process}. Leave --process out, and take a row of {there.process}."
         )
-    return replace(
+    base = replace(
         base,
         backbone=there.backbone,
         model=there.model,
@@ -131,6 +145,7 @@ def inherit_network(base: Config, init: InitFrom, typed: Mapping[str, Any]) -> C
         edm=there.edm,
         sample=base.sample if process == base.process else usual_sampler(there.process),
     )
+    return with_second_stage(base, typed, chosen) if stage else base
 
 
 def resolve_init_from(
@@ -147,6 +162,11 @@ def resolve_init_from(
             "Leave it out, or give the network that it belongs to."
         )
     lines, loss = list(init.notes), config.loss
+    if loss.tcfg and loss.tcfg_target == "auto":
+        loss = replace(loss, tcfg_target="teacher")
+    if loss.distils:
+        check_teacher(init.typed, init.config, init.fingerprint, manifest)
+        lines.append(describe_stage(config))
     if "loss.label_power" not in chosen and loss.regularises:
         same = init.fingerprint == manifest.fingerprint
         loss = replace(loss, label_power=SAME_DATA if same else OTHER_DATA)
@@ -196,6 +216,8 @@ def write_initial_weights(
             "started from it. Give the trained network's place, or the options of that run."
         )
     rows, how = label_rows(init.pretrained, manifest, config.init_labels)
+    if config.loss.distils:
+        check_rows(init.typed, rows, how)
     net = build(network_spec(config, manifest))
     try:
         made = transfer(net, init.pretrained.tensors, rows)

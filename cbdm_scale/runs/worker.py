@@ -37,6 +37,7 @@ from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
 from cbdm_scale.evaluation.pace import images_to_make
@@ -45,9 +46,11 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.coral import PROJECTION_WIDTH
 from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
+from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoints import CheckpointManager
 from cbdm_scale.runs.logged import FOLLOWS, logged
+from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
@@ -143,8 +146,9 @@ class Run:
         config, world, state = self.config, self.world, self.state
         where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
         self.say(f"workers (host:pid) {' '.join(where)}")
-        fine_tunes = bool(config.init_sha256)
-        found = resume(self.folder, state, world, self.say, fine_tunes=fine_tunes)
+        teacher = open_teacher(config, self.folder, state.net, world)
+        tuned = bool(config.init_sha256)
+        found = resume(self.folder, state, world, self.say, fine_tunes=tuned)
         if found:
             self.checkpoints.resume_from(state.progress.num_seen)
         self.evaluator = Evaluator(
@@ -185,7 +189,7 @@ class Run:
         )
         how, seen = "", state.progress.num_seen
         try:
-            inputs = make_inputs(config, self.manifest, self.process, world, seen)
+            inputs = make_inputs(config, self.manifest, self.process, world, seen, teacher)
             with nullcontext() if world.rank else self.shown:
                 how = train(state, inputs, config.train, world, callbacks)
             asked, ended = world.gather((stopped(), scheduler.ended))[0]
@@ -306,16 +310,22 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.train.lr, fused=True)
+    learning = set_trainable(net, config.train.trainable)
+    optimizer = torch.optim.Adam(learning, lr=config.train.lr, fused=True)
     progress = Progress(substitutions=[0] * manifest.num_classes)
     posthoc = start_averages(net, wanted=config.train.posthoc_every > 0)
     return State(net, ema, optimizer, progress, posthoc)
 
 
 def make_inputs(
-    config: Config, manifest: Manifest, process: Process, world: World, start: int
+    config: Config,
+    manifest: Manifest,
+    process: Process,
+    world: World,
+    start: int,
+    teacher: Net | None = None,
 ) -> TrainInputs:
-    """What a rank learns from what, from image ``start`` of the plan on."""
+    """What a rank learns from what, and from which teacher, from image ``start`` on."""
     index = open_index(config.data.root, config.dataset, "train")
     plan = make_plan(index, config.seed, config.exposure)
     open_at_once = max(8, plan.num_streams + 1)
@@ -331,9 +341,8 @@ def make_inputs(
         rank=world.rank,
         world_size=world.size,
     )
-    loss, draw = build_loss(
-        config.loss, process, torch.tensor(counts), config.seed, config.train.batch_size
-    )
+    about = torch.tensor(counts), config.seed, config.train.batch_size
+    loss, draw = build_loss(config.loss, process, *about, teacher)
 
     def allowed_bad(planned: int) -> float:
         return config.data.max_bad * max(planned, plan.num_samples)

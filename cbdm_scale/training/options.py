@@ -55,6 +55,11 @@ class TrainConfig:
     micro_batch: NonNegativeInt = 0
     """Images per rank that go through the network at once; 0 is all of the rank's share."""
 
+    trainable: Literal["all", "embeddings", "omega"] = "all"
+    """Weights that learn; the others stay as they are, as they do in the average. embeddings:
+    of step, label and strength, and the layers by which each block is given them. omega: the
+    layer of the guidance strength alone (--loss.tcfg)."""
+
     lr: PositiveFloat = 2e-4
     """Learning rate of Adam after the warm-up."""
 

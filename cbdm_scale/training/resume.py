@@ -3,10 +3,11 @@
 Left to themselves all ranks would read the same gigabyte at every restart.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import World
@@ -30,12 +31,27 @@ def resume(
             if name:
                 say(f"resumed from {folder.path(name)}")
             elif fine_tunes:
-                initial = load_initial(folder, state)
+                initial = load_initial(folder, state.net, state.ema.net)
                 say(f"started from {initial}")
     name, initial = world.gather((name, initial))[0]
     if world.size > 1 and (name or initial):
         broadcast(state, world)
     return name is not None
+
+
+def load_teacher(folder: Storage, net: nn.Module, world: World) -> nn.Module:
+    """What the run started from, frozen, in eval mode: the teacher of a second stage.
+
+    ``net`` is the run's own network, before it is filled: a layer that the teacher lacked adds
+    nothing there. Every rank comes here.
+    """
+    teacher = copy.deepcopy(net).eval().requires_grad_(False)
+    with world.monitored_barrier():
+        if world.rank == 0:
+            load_initial(folder, teacher)
+    if world.size > 1:
+        world.broadcast([*teacher.state_dict().values()])
+    return teacher
 
 
 def broadcast(state: State, world: World) -> None:

@@ -235,19 +235,24 @@ def save_initial(folder: Storage, tensors: dict[str, Tensor], about: dict[str, A
     )  # last: now it is whole
 
 
-def load_initial(folder: Storage, state: State) -> str:
-    """Fill network and average with what ``save_initial`` wrote; where that came from.
+def load_initial(folder: Storage, *nets: nn.Module) -> str:
+    """Fill networks with what ``save_initial`` wrote; where that came from.
 
     Weights that are not in it, of layers that the trained network lacked, stay as they are.
     """
-    about, data = folder.read_json(RunDir.INITIAL_ABOUT), folder.read_bytes(RunDir.INITIAL)
+    try:
+        about, data = folder.read_json(RunDir.INITIAL_ABOUT), folder.read_bytes(RunDir.INITIAL)
+    except OSError as error:
+        raise ValueError(
+            f"{folder.path(RunDir.INITIAL)}, what the run started from, cannot be read: {error}"
+        ) from error
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise ValueError(
             f"{folder.path(RunDir.INITIAL)} is damaged: its sha256 is not the one in "
             f"{RunDir.INITIAL_ABOUT}. Remove both, and give the same command again."
         )
     tensors = load(data)
-    for net in (state.net, state.ema.net):
+    for net in nets:
         _load_weights(net, net.state_dict() | tensors, RunDir.INITIAL)
     return str(about["url"])
 
