@@ -104,7 +104,8 @@ def evaluate(
     home = inputs.home
     for note in pretrained.notes:
         print(note)
-    print(f"network  {pretrained.url}\nnumbers  {home.url}", flush=True)
+    by = "" if options.samples else options.one_call_line
+    print(f"network  {pretrained.url}\n{by}numbers  {home.url}", flush=True)
     evaluation = read_evaluation(home)
     if evaluation is None:
         home.check_writable()

@@ -198,7 +198,7 @@ def make_set(
     store.write_plan()
     for note in pretrained.notes:
         print(note)
-    by = f"guide    {guide.url}\n" if guide else ""
+    by = f"guide    {guide.url}\n" if guide else options.one_call_line
     print(f"network  {pretrained.url}\n{by}set      {store.folder.url}", flush=True)
     weights = pretrained.weights, guide.weights if guide else b""
     made = make_missing(store, *weights, options.num_images, options.cluster)

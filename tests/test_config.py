@@ -86,7 +86,7 @@ loss.tcfg loss.tcfg_target loss.omega_max loss.tcfg_gamma
 loss.delta_fm loss.t2h loss.two_mask loss.two_mask_diversity loss.ccua_align
 loss.ccua_contrast loss.coral loss.coral_temperature loss.dispersive
 train.batch_size train.lr train.warmup_images train.max_grad_norm train.ema_halflife
-train.ema_ramp train.precision train.trainable
+train.ema_ramp train.precision train.trainable train.lr_schedule
 """
 """Written out once more: an option that changes sides makes old runs unreachable."""
 

@@ -115,14 +115,18 @@ def test_a_stop_request_to_one_rank_stops_all_at_the_same_image():
     assert on_two_ranks(work) == [("stopped", 2 * BATCH)] * 2
 
 
-def test_learning_rate_rises_over_the_warm_up():
+@pytest.mark.parametrize(
+    ("schedule", "then"),
+    [("constant", [1] * 7), ("linear", [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])],
+)
+def test_learning_rate_rises_over_the_warm_up_and_then_follows_its_schedule(schedule, then):
     rates = []
     run(
         fresh_state(),
-        replace(CONFIG, warmup_images=4 * BATCH),
+        replace(CONFIG, warmup_images=4 * BATCH, lr_schedule=schedule),
         report=lambda state, numbers: rates.append(numbers["lr"] / CONFIG.lr),
     )
-    assert rates == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75, *then][:10])
 
 
 def test_everything_happens_when_its_images_are_reached():

@@ -56,9 +56,18 @@ def test_a_trained_network_and_tcfg_are_a_second_stage_on_its_own_options(words,
     there = load_pretrained(run).config
     loss = LossConfig(name="ddpm", tcfg=True, tcfg_target="teacher", omega_max=2.0)
     assert config.loss == loss and config.loss.distils
-    assert config.data == there.data and config.model == there.model
-    assert config.train == replace(there.train, ema_ramp=config.train.ema_ramp)
-    assert config.train.ema_ramp > 0
+    assert config.data == replace(there.data, resample_power=0.5)
+    assert config.model == there.model and config.sample == there.sample
+    assert config.train == replace(
+        there.train,
+        total_images=6,  # 0.12 of the 48 that the teacher has seen
+        batch_size=24,
+        lr=1.5 * there.train.lr,
+        lr_schedule="linear",
+        warmup_images=0,
+        ema_ramp=0.05,
+        log_every=1,
+    )
     assert config.eval == replace(there.eval, guidance_mode="tcfg")
     assert config.run_name.startswith("digits_lt-tcfg_distilled-")
     [said] = [line for line in lines if line.startswith("stage    second")]
@@ -71,13 +80,32 @@ def test_what_is_typed_or_named_stays(words, digits_root):
     config, *_, lines = prepared([*words, *typed, "--train.trainable", "embeddings"])
     assert (config.loss.omega_max, config.train.lr) == (0.6, 1e-4)
     assert config.eval.guidance == (0.6,), "the run's own 1 is more than is learnt"
-    assert config.train.trainable == "embeddings"
+    assert config.train.trainable == "embeddings" and config.train.batch_size == 24
     assert "evaluated with two calls a step" in "\n".join(lines)
     named = ["--preset", "cbdm", "--data.root", digits_root, "--loss.tcfg-target", "auto"]
     config, *_ = prepared([*words, *named])
     assert config.preset == "cbdm" and config.loss.distils and not config.loss.regularises
-    resampled, *_ = prepared([*words, "--data.resample-power", "0.5"])
-    assert resampled.data.resample_power == 0.5 and resampled.loss.distils
+    assert config.train.lr_schedule == "linear"
+    longer, *_ = prepared(
+        [*words, "--train.total-images", "4800", "--data.resample-power", "0"]
+    )
+    assert (longer.train.total_images, longer.train.warmup_images) == (4800, 192)
+    assert longer.data.resample_power == 0
+
+
+def test_the_config_of_the_run_is_no_choice_and_that_of_a_stage_is(words, run, digits_root):
+    """--config RUN/config.json beside --init-from RUN gives what --init-from alone gives."""
+    words += ["--data.root", digits_root]
+    plain, *_, folder, _ = prepared(words)
+    again, *_ = prepared([*words, "--config", f"{run}/config.json"])
+    assert (again.loss, again.train.lr) == (plain.loss, plain.train.lr)
+    config = Path(folder.local_path("config.json"))
+    about = json.loads(config.read_text())
+    about["train"]["lr"] = 0.007
+    kept = config.parents[1] / "kept.json"
+    kept.write_text(json.dumps(about))
+    of_stage, *_ = prepared([*words, "--config", str(kept), "--name", "other"])
+    assert of_stage.train.lr == 0.007 and of_stage.loss.distils
 
 
 def test_the_printed_equations_are_a_choice_on_a_trained_network_too(words, digits_root):
@@ -159,7 +187,8 @@ def test_the_layer_alone_cannot_learn_where_there_is_none():
 # Once it has begun.
 
 
-def test_its_teacher_is_there_when_the_first_run_is_gone(words, run):
+def test_its_teacher_is_there_when_the_first_run_is_gone(words, run, digits_root):
+    another, *_ = prepared([*words, "--loss.tcfg-target", "noise", "--data.root", digits_root])
     config, manifest, folder, _ = prepared(words)
     average = load_pretrained(run).tensors
     shutil.rmtree(run)

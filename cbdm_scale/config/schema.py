@@ -166,6 +166,11 @@ class Config:
         return f"{self.dataset}-{self.title}-{digest}"
 
     @property
+    def is_scheduled(self) -> bool:
+        """Whether what is learnt at an image depends on how many will be shown in all."""
+        return len(self.exposure) > 1 or self.train.lr_schedule == "linear"
+
+    @property
     def exposure(self) -> tuple[Part, ...]:
         """How often classes are shown, from which image on."""
         data, total = self.data, self.train.total_images
@@ -202,9 +207,10 @@ def identity_options(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Of options by their dotted names, those that are not among ``RUNTIME_OPTIONS``.
 
     train.total_images is one where data.resample_power or data.balanced_fraction is a schedule,
-    whose changes are at shares of it.
+    whose changes are at shares of it, and where the learning rate falls to its end.
     """
     scheduled = any(isinstance(flat.get(option), str) for option in SCHEDULED)
+    scheduled |= flat.get("train.lr_schedule") == "linear"
     return {
         option: value
         for option, value in flat.items()

@@ -17,7 +17,16 @@ from torch import Tensor
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.schedule import expand_as
 from cbdm_scale.losses.objective import predict
-from cbdm_scale.losses.term import OWN, Branch, Draws, HostDraws, Predicted, Values, mean_sq
+from cbdm_scale.losses.term import (
+    OWN,
+    Branch,
+    Draws,
+    HostDraws,
+    Predicted,
+    Term,
+    Values,
+    mean_sq,
+)
 
 UNGUIDED_SHARE = 0.1
 """Of the images that have omega 0, besides those whose label was dropped: so the student stays
@@ -41,7 +50,7 @@ def distillation_terms(
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Term):
     """The whole objective of a second stage: it has no denoising loss, which the teacher had.
 
     An image whose label was dropped learns the teacher's prediction without label, so that the

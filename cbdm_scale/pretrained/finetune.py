@@ -4,8 +4,9 @@ The weights are mapped once, by the train command, into the run's own folder (in
 from where all ranks read them. A run that has started does without the trained network.
 """
 
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from cbdm_scale.config.schema import Config, from_dict
@@ -52,6 +53,8 @@ class InitFrom:
     """The trained network's: its model and diffusion are the defaults."""
     fingerprint: str
     """Of the data set that it learnt, "" where nothing says it."""
+    num_seen: int | None
+    """Images that it has seen in training, None where nothing says it."""
     pretrained: PretrainedNetwork | None
     """None: it is gone, and the run has started."""
     notes: tuple[str, ...] = ()
@@ -75,6 +78,7 @@ def load_init_from(typed: str, storage: str, name: str) -> InitFrom:
         sha256=pretrained.weights_sha256[:16],
         config=pretrained.config,
         fingerprint=pretrained.fingerprint,
+        num_seen=pretrained.num_seen,
         pretrained=pretrained,
         notes=pretrained.notes,
     )
@@ -98,6 +102,7 @@ def _started_runs(runs: Storage, name: str, typed: str) -> list[InitFrom]:
         try:
             about = home.read_json(RunDir.INITIAL_ABOUT)
             config = from_dict(home.read_json(RunDir.CONFIG))
+            trained, num_seen = from_dict(about["config"]), about["num_seen"]
         except (ValueError, KeyError, TypeError):
             continue  # damaged: whoever opens that run is told
         if name or typed == about["typed"]:
@@ -105,8 +110,9 @@ def _started_runs(runs: Storage, name: str, typed: str) -> list[InitFrom]:
                 url=config.init_from,
                 typed=about["typed"],
                 sha256=config.init_sha256,
-                config=config,
+                config=trained,
                 fingerprint=about["fingerprint"],
+                num_seen=num_seen,
                 pretrained=None,
             )
             found.append(one)
@@ -124,7 +130,7 @@ def inherit_network(
     there = init.config
     stage = is_second_stage(base, typed)
     if stage and typed.keys().isdisjoint(("preset", "config")):
-        base = inherit_run(base, there)
+        base = inherit_run(base, there, typed)
     if (here := typed.get("backbone", there.backbone)) != there.backbone:
         raise ValueError(
             f"backbone ({here}) contradicts the network of --init-from, {there.backbone}. "
@@ -145,7 +151,10 @@ def inherit_network(
         edm=there.edm,
         sample=base.sample if process == base.process else usual_sampler(there.process),
     )
-    return with_second_stage(base, typed, chosen) if stage else base
+    if not stage:
+        return base
+    num_seen = init.num_seen or there.train.total_images
+    return with_second_stage(base, num_seen, typed, chosen)
 
 
 def resolve_init_from(
@@ -225,8 +234,15 @@ def write_initial_weights(
         raise ValueError(f"init_from ({init.url}): {error}") from error
     lines = describe(made, init, how)
     if write:
-        about = {"url": init.url, "typed": init.typed, "report": lines}
-        about |= {"fingerprint": init.fingerprint, "weights": init.sha256}
+        about = {
+            "url": init.url,
+            "typed": init.typed,
+            "report": lines,
+            "fingerprint": init.fingerprint,
+            "weights": init.sha256,
+            "num_seen": init.num_seen,
+            "config": json.loads(json.dumps(asdict(init.config))),
+        }
         save_initial(run, made.tensors, about)
     return lines
 

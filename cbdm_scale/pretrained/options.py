@@ -104,6 +104,12 @@ class GenerationOptions(NetworkOptions):
                 "ways of guidance. Leave one of them out."
             )
 
+    @property
+    def one_call_line(self) -> str:
+        """A line for people where the network guides itself, or "": with its line break."""
+        one = self.guidance_mode == "tcfg" and any(self.guidance)
+        return "guided   by one call a step (guidance_mode tcfg)\n" if one else ""
+
     def load_guide(self, pretrained: "PretrainedNetwork") -> "PretrainedNetwork | None":
         """The guide, None where there is none; ValueError if it does not fit the network."""
         if not (self.guide or self.guide_weights):

@@ -4,14 +4,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 
-OMEGA_MAX = 2.0
-"""Of a second stage: rare classes are at their best above 1."""
-
-EMA_RAMP = 0.05
-"""Of a second stage: its average begins as the teacher, which it has to forget."""
+IMAGES_SHARE = 0.12
+"""Of the images that the teacher has seen: with its two predictions a fifth of their cost."""
+WARMUP_SHARE = 0.04
+"""Of the images of the stage."""
+LR_FACTOR = 1.5
+"""Of the teacher's rate, from which it falls to 0; with half of its batch. Both were tried on
+the digits (docs/results.md): what counts is the number of steps, and that the rate falls."""
 
 
 def is_second_stage(base: Config, typed: Mapping[str, Any]) -> bool:
@@ -20,31 +23,34 @@ def is_second_stage(base: Config, typed: Mapping[str, Any]) -> bool:
     return bool(typed.get("loss.tcfg", base.loss.tcfg)) and target != "noise"
 
 
-def inherit_run(base: Config, there: Config) -> Config:
+def inherit_run(base: Config, there: Config, typed: Mapping[str, Any]) -> Config:
     """The defaults of a second stage for which no preset is named: the teacher's own options.
 
-    Data, steps, evaluations and samples; not its machine.
+    Data, steps, evaluations and samples; not its machine, and not when it was looked at.
     """
     if not there.dataset:  # of a network that comes without a run
         return base
-    train = replace(there.train, trainable=base.train.trainable)
+    train = replace(there.train, trainable="all", posthoc_every=0, eval_at=(), patience=0)
+    workers = typed.get("cluster.workers", base.cluster.workers)  # they divide the batch
     return replace(
         there,
         name=base.name,
         init_from=base.init_from,
         init_sha256=base.init_sha256,
         train=train,
-        cluster=base.cluster,
+        cluster=replace(base.cluster, workers=workers),
         track=base.track,
     )
 
 
 def with_second_stage(
-    base: Config, typed: Mapping[str, Any], chosen: Collection[str]
+    base: Config, num_seen: int, typed: Mapping[str, Any], chosen: Collection[str]
 ) -> Config:
-    """The defaults as a second stage has them: its objective, its average, one call a step.
+    """The defaults as a second stage has them; of a teacher that was one its own stay.
 
-    ``typed`` will be laid over them; ValueError where that wants a denoising loss as well.
+    num_seen: images that the teacher has seen. ``typed`` will be laid over them; ValueError
+    where that wants a denoising loss as well. ``chosen``: options that somebody chose; where
+    no preset or file was for a network that is told its strength, those ``typed``.
     """
     if typed.get("loss.name") == "cbdm":
         raise ValueError(
@@ -52,26 +58,31 @@ def with_second_stage(
             "learns the teacher's predictions alone, and the teacher knows CBDM's. Leave it "
             "out, or try --loss.tcfg-target noise."
         )
-    usual = Config().loss
-    omega_max = base.loss.omega_max if "loss.omega_max" in chosen else OMEGA_MAX
-    loss = replace(
-        usual,
-        name="ddpm",
-        p_uncond=base.loss.p_uncond or usual.p_uncond,
-        tcfg=True,
-        tcfg_target="teacher",
-        omega_max=omega_max,
-    )
-    most, guidance = typed.get("loss.omega_max", omega_max), base.eval.guidance
-    if "eval.guidance" not in chosen:
-        known = (one if isinstance(one, str) else min(one, most) for one in guidance)
-        guidance = tuple(dict.fromkeys(known))
-    return replace(
-        base,
-        loss=loss,
-        train=replace(base.train, ema_ramp=base.train.ema_ramp or EMA_RAMP),
-        eval=replace(base.eval, guidance=guidance, guidance_mode="tcfg"),
-    )
+    if base.loss.distils:
+        return base
+    kept = chosen if base.loss.tcfg else typed
+    usual, train, half = Config().loss, base.train, base.train.batch_size // 2
+    loss = replace(usual, name="ddpm", p_uncond=base.loss.p_uncond or usual.p_uncond)
+    loss = replace(loss, tcfg=True, tcfg_target="teacher", omega_max=base.loss.omega_max)
+    base = replace(base, loss=loss)
+    total = typed.get("train.total_images", round(IMAGES_SHARE * num_seen))
+    options = {
+        "loss.omega_max": 2.0,
+        "data.resample_power": 0.5,
+        "data.balanced_fraction": 0.0,
+        "train.total_images": max(total, 1),
+        "train.batch_size": max(half - half % 2, 1),
+        "train.lr": LR_FACTOR * train.lr,
+        "train.lr_schedule": "linear",
+        "train.warmup_images": round(WARMUP_SHARE * total),
+        "train.ema_ramp": 0.05,
+        "train.log_every": max(min(train.log_every, total // 20), 1),
+        "eval.guidance_mode": "tcfg",
+    }
+    most = typed.get("loss.omega_max", options["loss.omega_max"])
+    known = (one if isinstance(one, str) else min(one, most) for one in base.eval.guidance)
+    options["eval.guidance"] = list(dict.fromkeys(known))
+    return with_options(base, {k: v for k, v in options.items() if k not in kept})
 
 
 def check_teacher(typed: str, teacher: Config, fingerprint: str, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from cbdm_scale.cluster.progress import duration
 from cbdm_scale.config.schema import Config
 from cbdm_scale.devices import open_device
 from cbdm_scale.models.build import build
+from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.network import ImageSpec, network_spec
@@ -60,7 +61,7 @@ def estimate_time(config: Config, image: ImageSpec) -> dict[str, str]:
     finally:
         torch.set_num_threads(threads)
     loss, train, judged = config.loss, config.train, config.eval
-    rate = 1 / (both_s * loss.predictions)
+    rate = 1 / (both_s * loss.predictions + forward_s * loss.teacher_predictions)
     workers = config.cluster.ranks
     lines = {
         "images a second": f"{rate:.3g} by a worker on the {device.type.upper()} here",
@@ -88,9 +89,7 @@ def _measure(config: Config, image: ImageSpec, device: torch.device) -> tuple[fl
     flops = _flops(spec)
     if device.type == "cuda" or flops < LARGE_FLOPS:
         return _time(spec, config, device, most)
-    small = replace(
-        spec, model=YARDSTICK, channels=3, image_size=16, augment=False, omega_max=0
-    )
+    small = replace(spec, model=YARDSTICK, channels=3, image_size=16, augment=False)
     forward_s, both_s = _time(small, config, device, 4)
     ratio = flops / _flops(small)
     return ratio * forward_s, ratio * both_s
@@ -110,6 +109,7 @@ def _time(
 ) -> tuple[float, float]:
     """As ``_measure``, by running the network on up to ``most`` images."""
     net: nn.Module = build(spec).to(device)
+    set_trainable(net, config.train.trainable)
     bf16 = config.train.precision == "bf16"
 
     def once(n: int, *, backward: bool) -> float:

@@ -25,6 +25,7 @@ from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
+from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.estimate import short_run_warnings
@@ -81,6 +82,7 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
     net, train_images = build(network_spec(config, images)), images.num_images("train")
     parameters = sum(p.numel() for p in net.parameters())
+    learning = sum(p.numel() for p in set_trainable(net, config.train.trainable))
     batch, share = (
         config.train.batch_size,
         per_rank(config.train.batch_size, config.cluster.ranks),
@@ -95,13 +97,15 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
     return {
         "run": Storage(config.cluster.storage).child(config.run_name).url,
         "parameters": parameters,
+        **({"parameters that learn": learning} if learning < parameters else {}),
         "classes": images.num_classes,
         "training images": train_images,
         "steps per epoch": train_images / batch,
         "epochs": config.train.total_images / train_images,
         "steps": -(-config.train.total_images // batch),
         "images per worker and step": share,
-        "checkpoint megabytes": round(parameters * 16 / 1e6, 1),  # weights, EMA, two moments
+        # Weights and EMA; two moments.
+        "checkpoint megabytes": round((8 * parameters + 8 * learning) / 1e6, 1),
         **({"exposure": "; ".join(later)} if later else {}),
         **({f"images that {' and '.join(seen)} see at once": at_once} if seen else {}),
     }

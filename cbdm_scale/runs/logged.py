@@ -18,6 +18,8 @@ MEANINGS = {
     "loss/r": "distance between the predictions for two labels, weighted (L_r, Equation 4; "
     "L_rc has the same value)",
     "loss/g": "error of the guided prediction (L_g, Equation 32; L_gc is gamma times it)",
+    "loss/push": "size of the guidance that one call learns in a second stage; loss/total over "
+    "it is the share that is missing",
     "loss/delta_fm": "squared distance from targets of another class, weighted, and negative",
     "loss/t2h": "what transfer from tail to head adds to the error of the denoiser",
     "loss/two_mask": "distance between the predictions of two dropout masks, weighted by class",
@@ -60,13 +62,10 @@ def logged(
 
     groups: of each of the K classes.
     """
-    terms = {name for name in numbers if name.startswith("loss/")} - set(FOLLOWS)
-    alone = terms == {"loss/dm", "loss/total"}
-    found = {
-        name: value
-        for name, value in numbers.items()
-        if name not in FOLLOWS and not (alone and name == "loss/dm")
-    }
+    terms = {name for name in numbers if name.startswith("loss/")}
+    terms -= {*FOLLOWS, "loss/total", "loss/push"}
+    said = {*FOLLOWS, *(terms if len(terms) == 1 else ())}  # one alone is the total
+    found = {name: value for name, value in numbers.items() if name not in said}
     counts = {
         "paused_s": found.pop("paused_s", 0.0),
         "skipped_steps": float(progress.skipped_steps),

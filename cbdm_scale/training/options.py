@@ -63,6 +63,10 @@ class TrainConfig:
     lr: PositiveFloat = 2e-4
     """Learning rate of Adam after the warm-up."""
 
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    """After the warm-up: the same rate to the end, or one that falls in a line to 0 at
+    train.total_images."""
+
     warmup_images: NonNegativeInt = 320_000
     """Images over which the learning rate rises linearly from 0 (the authors' 5,000 steps)."""
 

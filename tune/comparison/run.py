@@ -71,11 +71,11 @@ class Plan:
     def stops(self, row: str, cost: float) -> dict[int, int]:
         """Compute -> training images of a row.
 
-        Of one whose exposure changes at shares of its run only the last: before, it is another
-        method.
+        Of one whose exposure or learning rate changes at shares of its run only the last:
+        before, it is another method.
         """
         config, stops = self.configs[row], self.protocol.stops(row, self.phase)
-        if len(config.exposure) > 1:
+        if config.is_scheduled:
             stops = stops[-1:]
         try:
             return {stop: images_at(stop, cost, config.train.batch_size) for stop in stops}
