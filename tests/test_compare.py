@@ -19,7 +19,15 @@ from tune.comparison.findings import Findings, Line, edge_note, make_table
 from tune.comparison.options import CompareOptions
 from tune.comparison.processes import run_jobs
 from tune.comparison.protocol import SHIPPED, images_at, read_protocol
-from tune.comparison.scores import floor_and_chance, halves_of, judges
+from tune.comparison.scores import (
+    MOVED,
+    REAL,
+    SHUFFLED,
+    TRAINING,
+    halves_of,
+    judges,
+    references,
+)
 from tune.comparison.sets import Features
 
 PLAIN = """
@@ -120,12 +128,25 @@ def test_the_halves_of_the_real_images_share_none_and_have_all_classes_alike():
 
 
 def test_real_images_are_at_the_floor_and_shuffled_labels_at_chance(both):
-    floor, chance = floor_and_chance(both, 400)
+    known = references(both, 400)
+    floor, chance = known[REAL], known[SHUFFLED]
     assert floor["kept"] == 1 and chance["kept"] == pytest.approx(0.1, abs=0.05)
     assert floor["recall"] > 0.9
     assert floor["fid"] == pytest.approx(chance["fid"], abs=1e-9)
     assert floor["fid_few"] < 1 < chance["fid_few"]
     assert floor["copies"] == 0
+
+
+def test_what_the_draw_of_the_training_images_costs_stands_beside(both):
+    """Training images at (200, ..) from blobs at (10 c, ..): all that differs is the mean."""
+    known = references(both, 400)
+    gap = (both[0].train.x.mean(0) - both[0].real.x.mean(0)).square().sum().item()
+    assert known[MOVED]["fid"] == pytest.approx(gap, rel=0.5)
+    assert known[MOVED]["recall"] == 0 and "kept" not in known[MOVED]
+    assert known[TRAINING]["copies"] == 1 and known[TRAINING]["fid"] > known[MOVED]["fid"] / 2
+    shifted = judges(blobs(80, 0), blobs(5, 1, shift=3.0), COUNTS)
+    few = references(shifted, 400)[MOVED]["fid_few"]
+    assert few == pytest.approx(4 * 3.0**2, rel=0.2)  # |3|^2 in four dimensions
 
 
 def test_copies_are_counted_in_their_group(both):
@@ -226,14 +247,14 @@ def test_differences_are_taken_seed_by_seed():
     assert found is not None and found.value == pytest.approx(-1.1)
     # t of 2 degrees is 4.303; the deviation of -1, -1.1, -1.2 is 0.1
     assert found.high == pytest.approx(-1.1 + 4.303 * 0.1 / math.sqrt(3), abs=1e-3)
-    table = make_table(Findings((control, better), {"fid": 1.0}, {"fid": 2.0}))
+    table = make_table(Findings((control, better), {"real images": {"fid": 1.0}}))
     assert "**-1.10 [-1.35, -0.85]**" in table
     assert "| 48 at 1 (6) |" in table and "real images" in table
     assert "+0.000 [+0.000, +0.000]" in table  # no difference, and not bold
 
 
 def test_a_line_with_one_seed_has_no_interval():
-    table = make_table(Findings((Line("ddpm", "ddpm", 1.0, {0: report(10.0)}),), {}, {}))
+    table = make_table(Findings((Line("ddpm", "ddpm", 1.0, {0: report(10.0)}),), {}))
     assert "1 seed," in table and "| 10.00 |" in table and "less ddpm" not in table
 
 

@@ -32,7 +32,13 @@ def line(name, shift, seeds=3, one=True):
 @pytest.fixture
 def findings():
     lines = (line("ddpm", 0.0), line("ddpm, by group", 0.0, one=False), line("cbdm", 1.0))
-    return Findings(lines, {"fid": 0.5, "kept_few": 1.0}, {"fid": 0.5, "kept_few": 0.1})
+    return Findings(
+        lines,
+        {
+            "real images": {"fid": 0.5, "kept_few": 1.0},
+            "labels shuffled": {"fid": 0.5, "kept_few": 0.1},
+        },
+    )
 
 
 def test_a_sentence_a_method_says_what_is_beyond_noise(findings):
@@ -60,7 +66,7 @@ def test_what_nobody_measured_has_no_picture(findings):
         "compute": ["FID, all classes", "FID, few"],
         "strength": ["FID, all classes", "FID, few"],
     }
-    alone = Findings((line("ddpm", 0.0, seeds=1),), {}, {})
+    alone = Findings((line("ddpm", 0.0, seeds=1),), {})
     assert "differences" not in pictures(alone)
 
 

@@ -95,7 +95,7 @@ def test_it_stands_in_the_table_in_the_findings_and_on_the_page(tmp_path):
     lines = [
         Line(f"m{i}", f"m{i}", 1.0, dict.fromkeys(of, report), of) for i, of in enumerate(grids)
     ]
-    found = Findings(tuple(lines), {}, {}, agreements(grids, FID))
+    found = Findings(tuple(lines), {}, agreements(grids, FID))
     assert "| 48 | 4 | 0.00 [-1.00, 1.00] | 50% of 2 |" in make_table(found)
     (one,) = as_json(found)["agreement_with_the_last_stop"]
     assert one["rank_correlation"] == pytest.approx([0, -1, 1]) and one["networks"] == 4
@@ -103,5 +103,5 @@ def test_it_stands_in_the_table_in_the_findings_and_on_the_page(tmp_path):
     write_page(found, protocol, protocol.confirm, "confirm", Storage(str(tmp_path)))
     page = (tmp_path / "report.html").read_text()
     assert "0.00 [-1.00, 1.00]" in page and "What an earlier stop tells" in page
-    alone = Findings(tuple(lines[:1]), {}, {})
+    alone = Findings(tuple(lines[:1]), {})
     assert "rank correlation" not in make_table(alone)

@@ -86,10 +86,8 @@ class Findings:
     """The lines, the control first, and what to hold them against."""
 
     lines: tuple[Line, ...]
-    floor: Scores
-    """Of real images against real ones."""
-    chance: Scores
-    """Of real images under shuffled labels."""
+    references: Mapping[str, Scores]
+    """What is had without a network, by name."""
     agreements: tuple[Agreement, ...] = ()
     """Of every stop with the last."""
 
@@ -117,10 +115,10 @@ def find(
             grid = {seed: c.grid for seed, c in choosers.items()} if variant == "one" else {}
             name = row if variant == "one" else f"{row}{BY_GROUP}"
             lines.append(Line(name, row, costs[row], reports, grid))
-    both = [judging.floor_and_chance() for judging in {job.judging: None for job in jobs}]
-    floor, chance = average([one for one, _ in both]), average([one for _, one in both])
+    of_sets = [judging.references() for judging in {job.judging: None for job in jobs}]
+    known = {name: average([one[name] for one in of_sets]) for name in of_sets[0]}
     ranks = agreements([line.grid for line in lines], protocol.criterion)
-    return Findings(tuple(lines), floor, chance, ranks)
+    return Findings(tuple(lines), known, ranks)
 
 
 def write_findings(findings: Findings, home: Storage) -> str:
@@ -182,7 +180,7 @@ def edge_note(line: Line) -> str:
 
 
 def value_rows(findings: Findings) -> list[list[str]]:
-    """A line a method at its best, then real images and shuffled labels."""
+    """A line a method at its best, then what is had without a network."""
     rows = [
         [
             line.name,
@@ -192,7 +190,7 @@ def value_rows(findings: Findings) -> list[list[str]]:
         ]
         for line in findings.lines
     ]
-    for name, known in (("real images", findings.floor), ("labels shuffled", findings.chance)):
+    for name, known in findings.references.items():
         values = [cell(interval_of(known.get(score)), score) for score in COLUMNS]
         rows.append([name, "", *values, ""])
     return rows
@@ -246,8 +244,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
     )
     return {
         "seeds": findings.seeds,
-        "real_images": findings.floor,
-        "labels_shuffled": findings.chance,
+        "references": dict(findings.references),
         "agreement_with_the_last_stop": [
             {
                 "stop": one.stop,

@@ -18,7 +18,7 @@ from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.storage.folder import Storage
 from tune.comparison.choice import Chooser, Point
 from tune.comparison.protocol import digest
-from tune.comparison.scores import VERSION, Judge, Scores, floor_and_chance, judges
+from tune.comparison.scores import VERSION, Judge, Scores, judges, references
 from tune.comparison.sets import HALVES, Features, read_set, set_key, set_name
 
 
@@ -58,9 +58,9 @@ class Judging:
         """Of each half of the real images; prepared once a process."""
         return _judges(self)
 
-    def floor_and_chance(self) -> tuple[Scores, Scores]:
-        """What real images get, and what they get under shuffled labels; once a process."""
-        return _floor_and_chance(self)
+    def references(self) -> dict[str, Scores]:
+        """What is had without a network, by name; once a process."""
+        return _references(self)
 
     @staticmethod
     def sets_of(config: Config) -> Storage:
@@ -128,8 +128,8 @@ def _judges(judging: Judging) -> tuple[Judge, Judge]:
 
 
 @cache
-def _floor_and_chance(judging: Judging) -> tuple[Scores, Scores]:
-    return floor_and_chance(judging.judges(), judging.num_images // HALVES)
+def _references(judging: Judging) -> dict[str, Scores]:
+    return references(judging.judges(), judging.num_images // HALVES)
 
 
 def _labelled(found: FeatureSet) -> Features:

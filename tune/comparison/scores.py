@@ -135,21 +135,58 @@ def judges(
     return first, second
 
 
-def floor_and_chance(both: tuple[Judge, Judge], num_images: int) -> tuple[Scores, Scores]:
-    """What real images get, and what they get under labels that are shuffled.
+REAL, MOVED = "real images", "real images at the training means"
+TRAINING, SHUFFLED = "training images", "labels shuffled"
 
-    One half of the real images against the other, class by class in turn as generated ones, at
-    most ``num_images``; the two ways averaged. Copies are looked for among those that are no
-    training images. With shuffled labels images are real and classes are told by nobody.
+
+def references(both: tuple[Judge, Judge], num_images: int) -> dict[str, Scores]:
+    """What is had without a network, by name, to hold the scores of one against.
+
+    REAL      one half of the real images against the other: the floor
+    MOVED     the same, every class moved in feature space to the mean of its training images:
+              what is had by knowing how a class varies, and from the training set where it is.
+              What lies between this and the floor is the luck of the draw
+    TRAINING  the training images in turn: copies
+    SHUFFLED  real images with shuffled labels: classes are told by nobody
+
+    Class by class in turn as generated ones, at most ``num_images``; the two ways of the halves
+    averaged. Real copies are looked for among those that are no training images.
     """
     generator = torch.Generator().manual_seed(0)
-    real, shuffled = [], []
+    found: dict[str, list[Scores]] = {}
     for judge, other in (both, both[::-1]):
         drawn = balanced(other.real, num_images, len(judge.counts))
-        real.append(judge.scores(drawn) | judge.copies(other.real.take(other.unseen)))
         mixed = drawn.y[torch.randperm(len(drawn.y), generator=generator)]
-        shuffled.append(judge.scores(Features(drawn.x, mixed, drawn.seen)))
-    return average(real), average(shuffled)
+        scores = {
+            REAL: judge.scores(drawn) | judge.copies(other.real.take(other.unseen)),
+            MOVED: judge.scores(moved_to(judge.train, drawn, other.real)),
+            TRAINING: judge.scores(in_turn(judge.train, drawn.y)),
+            SHUFFLED: judge.scores(Features(drawn.x, mixed, drawn.seen)),
+        }
+        for name, one in scores.items():
+            found.setdefault(name, []).append(one)
+    return {name: average(several) for name, several in found.items()}
+
+
+def moved_to(train: Features, drawn: Features, real: Features) -> Features:
+    """``drawn`` less the mean of ``real``, plus that of ``train``, class by class.
+
+    What the classifier would see in them is not known.
+    """
+    x = drawn.x.clone()
+    for c in drawn.y.unique():
+        x[drawn.y == c] += train.x[train.y == c].mean(0) - real.x[real.y == c].mean(0)
+    return Features(x, drawn.y, torch.full_like(drawn.y, -1))
+
+
+def in_turn(train: Features, labels: Tensor) -> Features:
+    """A training image of each label, (N,), those of a class in turn."""
+    rows = torch.empty_like(labels)
+    for c in labels.unique():
+        mine = (train.y == c).nonzero().flatten()
+        places = (labels == c).nonzero().flatten()
+        rows[places] = mine[torch.arange(len(places)) % len(mine)]
+    return train.take(rows)
 
 
 def balanced(real: Features, num_images: int, num_classes: int) -> Features:
