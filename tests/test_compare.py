@@ -86,6 +86,13 @@ def test_a_wrong_protocol_is_told_apart(tmp_path, old, new, says):
         read_protocol(write(tmp_path, PLAIN.replace(old, new)))
 
 
+def test_a_second_stage_is_no_row_of_a_comparison(tmp_path):
+    stage = "loss: {tcfg: true, tcfg_target: teacher}"
+    found = read_protocol(write(tmp_path, PLAIN.replace("loss: {tau: 0.5}", stage)))
+    with pytest.raises(ValueError, match=r"rows.cbdm: loss.tcfg_target \(teacher\) goes on"):
+        found.config("cbdm", "")
+
+
 def test_the_name_of_a_protocol_is_no_path(monkeypatch, tmp_path):
     """Options that are paths become absolute before a protocol is looked for by its name."""
     monkeypatch.chdir(tmp_path)

@@ -10,9 +10,11 @@ from torch import nn
 from training_tools import (
     BATCH,
     CONFIG,
+    DISTILLED,
     FURTHER,
     SEED,
     K,
+    frozen,
     make_batch,
     make_callbacks,
     make_inputs,
@@ -44,6 +46,7 @@ OBJECTIVES = {
     "cbdm": LossConfig(),
     "cbdm, a quarter": LossConfig(reg_share=0.25),
     "tcfg": LossConfig(tcfg=True),
+    "distilled": DISTILLED,
     "further": FURTHER,
 }
 
@@ -95,7 +98,9 @@ def run(state, objective, *, steps=STEPS, callbacks=None, **options):
     config = replace(
         CONFIG, total_images=steps * BATCH, lr=1e-3, warmup_images=4 * BATCH, **options
     )
-    inputs = make_inputs(gpu_batches(state.progress.num_seen), objective=objective)
+    teacher = frozen(state.net) if objective.distils else None
+    batches = gpu_batches(state.progress.num_seen)
+    inputs = make_inputs(batches, objective=objective, teacher=teacher)
     inputs.draw.process.to("cuda")
     usual = make_callbacks(report=lambda state, numbers: reports.append(numbers))
     train(state, inputs, config, OneProcess("cuda"), callbacks or usual)
@@ -118,7 +123,10 @@ def test_images_have_the_bits_of_the_cpu():
 @pytest.mark.parametrize("graph", ["off", "on"])
 @pytest.mark.parametrize(
     ("objective", "micro_batch"),
-    [("ddpm", 0), ("cbdm", 0), ("tcfg", 0), ("further", 0), ("cbdm, a quarter", 4)],
+    [
+        *(("ddpm", 0), ("cbdm", 0), ("tcfg", 0), ("distilled", 0), ("further", 0)),
+        ("cbdm, a quarter", 4),
+    ],
 )
 def test_nothing_waits_for_the_gpu_between_reports(objective, graph, micro_batch):
     state, asked = gpu_state(), []

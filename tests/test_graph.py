@@ -10,6 +10,7 @@ import torch
 from training_tools import (
     BATCH,
     CONFIG,
+    DISTILLED,
     FURTHER,
     fresh_state,
     make_batch,
@@ -74,6 +75,7 @@ OBJECTIVES = {
     "ddpm": LossConfig(name="ddpm"),
     "cbdm, half": LossConfig(reg_share=0.5),
     "tcfg": LossConfig(tcfg=True),
+    "distilled": DISTILLED,
     "further": FURTHER,
 }
 

@@ -6,6 +6,7 @@ import pytest
 from training_tools import (
     BATCH,
     CONFIG,
+    DISTILLED,
     FURTHER,
     fresh_state,
     make_callbacks,
@@ -47,13 +48,14 @@ OBJECTIVES = [
     LossConfig(name="ddpm"),
     LossConfig(reg_share=0.5),
     LossConfig(tcfg=True),
+    DISTILLED,
     FURTHER,
 ]
 
 
 @pytest.mark.parametrize("micro_batch", [0, 3])
 @pytest.mark.parametrize(
-    "objective", OBJECTIVES, ids=["ddpm", "cbdm, half", "cbdm and tcfg", "further"]
+    "objective", OBJECTIVES, ids=["ddpm", "cbdm, half", "cbdm and tcfg", "distilled", "further"]
 )
 def test_nothing_is_read_between_reports(objective, micro_batch):
     found = lines_that_wait(objective, micro_batch=micro_batch)

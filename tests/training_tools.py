@@ -1,5 +1,6 @@
 """A network of two layers, batches without files, and callbacks that do nothing."""
 
+import copy
 import itertools
 from dataclasses import replace
 
@@ -31,6 +32,8 @@ FURTHER = LossConfig(
     dispersive=0.25,
 )
 """All terms of others but CORAL, for which the network below has no projection."""
+DISTILLED = LossConfig(name="ddpm", tcfg=True, tcfg_target="teacher", omega_max=2.0)
+"""Of a second stage."""
 CONFIG = TrainConfig(
     total_images=10 * BATCH,
     batch_size=BATCH,
@@ -83,10 +86,23 @@ def make_batches(start=0, rank=0, size=1):
         yield make_batch(slots(image, BATCH, rank, size))
 
 
-def make_inputs(batches=None, loss=None, objective=LossConfig(), **options):  # noqa: B008
+def frozen(net):
+    """A copy of the network as the teacher of a second stage."""
+    return copy.deepcopy(net).eval().requires_grad_(False)
+
+
+def make_inputs(
+    batches=None,
+    loss=None,
+    objective=LossConfig(),  # noqa: B008
+    teacher=None,
+    **options,
+):
+    """``teacher``: of a second stage, which else has a fresh network."""
     counts = torch.tensor([5, 3, 2])
     schedule = LinearSchedule(ScheduleConfig())
-    own, draw = build_loss(objective, schedule, counts, SEED, BATCH)
+    teacher = teacher or (frozen(fresh_state().net) if objective.distils else None)
+    own, draw = build_loss(objective, schedule, counts, SEED, BATCH, teacher)
     inputs = TrainInputs(
         loss or own, draw, batches or make_batches(), SEED, lambda planned: 0.0
     )

@@ -8,7 +8,6 @@ that what else the machine does counts for nothing.
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -16,7 +15,6 @@ import torch
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.diffusion.build import build_process
-from cbdm_scale.runs.teacher import as_called
 from cbdm_scale.runs.worker import build_state, make_inputs
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.loop import Callbacks, train
@@ -68,10 +66,7 @@ def stepper(config: Config, manifest: Manifest, device: torch.device) -> Callabl
     config = replace(config, train=replace(config.train, graph="off"))
     world, process = OneProcess(device), build_process(config.noise, device)
     state = build_state(config, manifest, device)
-    teacher = None
-    if config.loss.distils:
-        teacher = as_called(deepcopy(state.net).eval().requires_grad_(False), config.train)
-    inputs = make_inputs(config, manifest, process, world, 0, teacher)
+    inputs = make_inputs(config, manifest, process, world, 0)
 
     def step() -> None:
         total = state.progress.num_seen + STEPS * config.train.batch_size

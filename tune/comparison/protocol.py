@@ -181,9 +181,16 @@ class Protocol:
         try:
             backbone = str(options.get("backbone", ""))
             base = find_preset(self.dataset, row.preset, root, backbone)
-            return with_options(base, options)
+            config = with_options(base, options)
         except ValueError as error:
             raise ValueError(f"rows.{name}: {error}") from None
+        if config.loss.distils:
+            raise ValueError(
+                f"rows.{name}: loss.tcfg_target (teacher) goes on from a trained network, and "
+                "a comparison trains each from random weights. Take it out; what a second "
+                "stage gives, benchmarks.tcfg_study measures."
+            )
+        return config
 
 
 def may_use(option: str) -> bool:
