@@ -1,26 +1,32 @@
-"""Figure 12 in miniature: one call a step against two, over omega, from one network.
+"""Figure 12 in miniature: guidance by one call a step against two, over omega.
 
-    python -m benchmarks.tcfg_study --storage FOLDER [--images 72000] [--picture FILE]
+    python -m benchmarks.tcfg_study --storage FOLDER [--seeds 0 1 2] [--picture FILE]
     python -m benchmarks.tcfg_study --storage FOLDER --process edm
+    python -m benchmarks.tcfg_study --storage FOLDER --base 'RUNS/base-{seed}'
+    python -m benchmarks.tcfg_study --storage FOLDER --printed
 
-Trains the digits' preset tcfg by the train command, one worker; under EDM its preset edm with a
-small DDPM++ and trainable guidance. Then, for each seed, FID over omega, by two
-predictions a step (CFG) and by one (TCFG), and how far one call is from two at the same noisy
-image: ||one - two||^2 as a share of ||two - unguided||^2, over omega and t / T. Started
-again, it goes on where it was. Prints two Markdown tables.
+For each seed a denoiser of the digits is trained, or that of --base taken, and then its second
+stage (--init-from, --loss.tcfg). Of both, FID over omega, the first guided by two predictions a
+step, the second by one; and how far one call is from two at the same noisy image: ||one -
+two||^2 as a share of ||two - unguided||^2, over omega and t / T. --printed has one network for
+both, trained by Equations 32 and 33. Started again, it goes on where it was. Prints two
+Markdown tables, of means and half the range over the seeds.
 """
 
 import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from benchmarks.commands import train_command
 from benchmarks.curves import Panel, save_png
-from benchmarks.study import COLUMNS, Study, arguments, cells
-from benchmarks.timing import markdown
-from cbdm_scale.config.schema import Config
+from benchmarks.timing import markdown, mean
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.pixels import to_model_range
@@ -31,104 +37,198 @@ from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.results import Scores
 from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.pretrained.loading import load_pretrained
+from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import OneProcess
 
-STRENGTHS = 0.1, 0.2, 0.4, 0.6, 0.8, 1.0
-OMEGAS = 0.0, *STRENGTHS
+OMEGAS = 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0
 SHARES = 0.0205, 0.1005, 0.2505, 0.5005, 0.7505, 0.9505
 """t / T, the middle of a step of DDPM."""
-ROWS = {
-    "ddpm": "--preset tcfg",
-    "edm": "--preset edm --loss.tcfg --loss.omega-max 1.0 --backbone ddpmpp --model.channels 16"
-    " --model.multipliers 1 2 --model.num-blocks 1",
+SMALL_EDM = (
+    "--preset edm --backbone ddpmpp --model.channels 16 --model.multipliers 1 2 "
+    "--model.num-blocks 1"
+)
+BASE = {
+    "ddpm": "--preset ddpm --model.dropout 0",
+    "edm": f"{SMALL_EDM} --model.dropout 0",
 }
-MODES: dict[str, GuidanceMode] = {"CFG, two calls": "cfg", "TCFG, one call": "tcfg"}
-Distances = dict[float, list[tuple[float, float]]]
-"""t / T -> for each omega above 0, means of ||one - two||^2 and ||two - unguided||^2."""
+PRINTED = {
+    "ddpm": "--preset tcfg",
+    "edm": f"{SMALL_EDM} --loss.tcfg --loss.omega-max 1.0",
+}
+MODES: dict[str, GuidanceMode] = {"two calls": "cfg", "one call": "tcfg"}
+COLUMNS = {
+    "fid": "FID",
+    "fid_many": "many",
+    "fid_medium": "medium",
+    "fid_few": "few",
+    "fidelity": "label kept",
+    "fidelity_many": "many",
+    "fidelity_medium": "medium",
+    "fidelity_few": "few",
+}
+Distances = dict[float, dict[float, float]]
+"""t / T -> omega -> mean ||one - two||^2 over mean ||two - unguided||^2."""
 
 
-def open_network(run: Storage) -> tuple[nn.Module, Config, Manifest]:
-    pretrained = load_pretrained(run.url)
-    config = pretrained.config
-    return pretrained.build(), config, read_manifest(config.data.root, config.dataset)
+def train(args: argparse.Namespace, name: str, options: str) -> PretrainedNetwork:
+    """The network of a run, trained to its end by the train command."""
+    more = (
+        "--eval.extractor none --train.sample-every 0 --train.eval-every 0 "
+        f"--train.save-every 24000 --cluster.workers {args.workers} "
+        '--track.experiment "tcfg study"'
+    )
+    words = train_command(
+        f"{options} {more}", shards=args.shards, storage=args.storage, name=name
+    )
+    print(shlex.join(words), flush=True)
+    status = subprocess.run(words).returncode
+    found = load_pretrained(Storage(args.storage).child(name).url) if not status else None
+    if found is None or (found.num_seen or 0) < found.config.train.total_images:
+        sys.exit(status or "stopped: the same command goes on from here")
+    return found
+
+
+def networks(args: argparse.Namespace, seed: int) -> dict[str, PretrainedNetwork]:
+    """What is guided in each of ``MODES``."""
+    if args.printed:
+        options = f"{PRINTED[args.process]} --train.total-images {args.images} --seed {seed}"
+        both = train(args, f"printed-{args.process}-seed{seed}", options)
+        return dict.fromkeys(MODES, both)
+    if args.base:
+        base = load_pretrained(args.base.replace("{seed}", str(seed)))
+    else:
+        options = f"{BASE[args.process]} --train.total-images {args.images} --seed {seed}"
+        base = train(args, f"base-{args.process}-seed{seed}", options)
+    how = re.sub("[^a-z0-9]+", "-", args.stage).strip("-")
+    name = "-".join(filter(None, ("stage", base.name, how)))
+    start = shlex.quote(base.url)
+    return {
+        "two calls": base,
+        "one call": train(args, name, f"--init-from {start} --loss.tcfg {args.stage}"),
+    }
 
 
 def scores_of(
-    mode: GuidanceMode,
-    net: nn.Module,
-    config: Config,
-    manifest: Manifest,
-    run: Storage,
-    args: argparse.Namespace,
+    mode: GuidanceMode, network: PretrainedNetwork, args: argparse.Namespace
 ) -> Scores:
-    """FID and label fidelity at every strength; kept in <run>/study/<mode>."""
-    evaluated = replace(config.eval, guidance_mode=mode, num_images=args.num_images)
-    config = replace(config, eval=replace(evaluated, guidance=OMEGAS))
-    folder = run.child(f"study/{mode}")
-    evaluator = Evaluator(config, manifest, build_process(config.noise), OneProcess(), folder)
-    found: Scores = {}
-    for omega in OMEGAS:
-        found |= evaluator.evaluate(net, args.images, (omega,)).scores
+    """FID and label fidelity at every strength that it knows; kept in <storage>/study."""
+    omegas = omegas_of(network, mode)
+    config = replace(
+        network.config,
+        eval=replace(
+            network.config.eval,
+            extractor="classifier",
+            guidance=omegas,
+            guidance_mode=mode,
+            num_images=args.num_images,
+        ),
+        train=replace(network.config.train, precision="fp32"),
+    )
+    folder = Storage(args.storage).child(f"study/{network.name}-{mode}")
+    process = build_process(config.noise)
+    evaluator = Evaluator(config, data_of(network, args), process, OneProcess(), folder)
+    net, found = network.build(), {}
+    for omega in omegas:
+        found |= evaluator.evaluate(net, network.num_seen or 0, (omega,)).scores
         print(f"{mode} omega {omega:g}: FID {found[str(omega)]['fid']:.2f}", flush=True)
     return found
 
 
+def omegas_of(network: PretrainedNetwork, mode: GuidanceMode) -> tuple[float, ...]:
+    """The strengths that are looked at."""
+    return tuple(o for o in OMEGAS if mode == "cfg" or o <= network.spec.omega_max)
+
+
+def data_of(network: PretrainedNetwork, args: argparse.Namespace) -> Manifest:
+    """The data set that it learnt."""
+    manifest, _ = find_training_data(network, "")
+    return manifest or read_manifest(args.shards, network.config.dataset)
+
+
 @torch.no_grad()
 def distances(
-    net: nn.Module, config: Config, manifest: Manifest, count: int = 600
+    two: PretrainedNetwork, one: PretrainedNetwork, args: argparse.Namespace, count: int = 600
 ) -> Distances:
-    """Means over images of the test split."""
-    index = open_index(config.data.root, config.dataset, "eval")
-    reader = ShardReader(config.data.root, config.dataset, index)
+    """Over images of the test split."""
+    config, manifest = two.config, data_of(two, args)
+    root = config.data.root
+    index = open_index(root, config.dataset, "eval")
+    reader = ShardReader(root, config.dataset, index)
     rows = rng.permutation(0, "study", index.num_samples)[:count]
     x0 = to_model_range(torch.stack([torch.from_numpy(reader.load(i)) for i in rows.tolist()]))
     y = torch.from_numpy(index.labels[rows.numpy()].copy())
     process, null = build_process(config.noise), manifest.num_classes
+    teacher, student = two.build(), one.build()
     found: Distances = {}
     for share in SHARES:
         name = f"study {int(1000 * share)}"
         eps = rng.normal(0, name, rows, x0[0].numel()).view_as(x0)
         noisy = process.noisy(x0, process.step(torch.full((len(y),), share)), eps)
         x_t, t = noisy.x, noisy.level
-        plain, none = net(x_t, t, y), net(x_t, t, torch.full_like(y, null))
-
-        pairs = []
-        for omega in STRENGTHS:
+        plain, none = teacher(x_t, t, y), teacher(x_t, t, torch.full_like(y, null))
+        found[round(share, 3)] = {}
+        for omega in omegas_of(one, "tcfg")[1:]:
             push = omega * (plain - none)
-            one = trained(net, omega, null)(x_t, t, y)
-            error = mean_sq(one - plain - push).mean().item()
-            pairs.append((error, mean_sq(push).mean().item()))
-        found[round(share, 3)] = pairs
+            off = trained(student, omega, null)(x_t, t, y) - plain - push
+            found[round(share, 3)][omega] = (mean_sq(off).mean() / mean_sq(push).mean()).item()
     return found
 
 
-def fid_table(scores: dict[str, Scores]) -> str:
-    """The best FID of each way is marked."""
+def cells(values: Sequence[Mapping[str, float]]) -> list[str]:
+    """Of all columns: the mean over seeds and half the range, if there are several."""
+    found = []
+    for column in COLUMNS:
+        scale, digits = (100, 0) if column.startswith("fidelity") else (1, 2)
+        numbers = [scale * one[column] for one in values]
+        spread = (
+            f" ± {(max(numbers) - min(numbers)) / 2:.{digits}f}" if len(numbers) > 1 else ""
+        )
+        found.append(f"{mean(numbers):.{digits}f}{spread}")
+    return found
+
+
+def fid_table(scores: Mapping[str, Sequence[Scores]]) -> str:
+    """The best mean FID of each way is marked."""
     rows = []
-    for name, by_omega in scores.items():
-        best = min(OMEGAS, key=lambda omega: by_omega[str(omega)]["fid"])
-        for omega in OMEGAS:
-            fid, *others = cells([by_omega[str(omega)]])
-            rows.append([name, f"{omega:g}", f"**{fid}**" if omega == best else fid, *others])
+    for name, by_seed in scores.items():
+        fids = {o: mean([one[o]["fid"] for one in by_seed]) for o in by_seed[0]}
+        for omega in fids:
+            fid, *others = cells([one[omega] for one in by_seed])
+            best = omega == min(fids, key=lambda o: fids[o])
+            rows.append([name, f"{float(omega):g}", f"**{fid}**" if best else fid, *others])
     return markdown(["", "omega", *COLUMNS.values()], rows)
 
 
+def averaged(found: Sequence[Distances]) -> Distances:
+    """The means over seeds."""
+    return {
+        share: {omega: mean([one[share][omega] for one in found]) for omega in found[0][share]}
+        for share in found[0]
+    }
+
+
 def distance_table(found: Distances) -> str:
+    """t / T by omega, in percent."""
     rows = [
-        [f"{share:.2f}", *(f"{error:.1e} ({error / size:.0%})" for error, size in pairs)]
-        for share, pairs in found.items()
+        [f"{share:.2f}", *(f"{left:.0%}" for left in by_omega.values())]
+        for share, by_omega in found.items()
     ]
-    return markdown(["t / T", *(f"omega {omega:g}" for omega in STRENGTHS)], rows)
+    omegas = next(iter(found.values()))
+    return markdown(["t / T", *(f"omega {omega:g}" for omega in omegas)], rows)
 
 
-def draw(scores: dict[str, Scores], found: Distances, file: Path) -> None:
-    fids = {n: [(o, by[str(o)]["fid"]) for o in OMEGAS] for n, by in scores.items()}
+def draw(scores: Mapping[str, Sequence[Scores]], found: Distances, file: Path) -> None:
+    """Mean FID over omega, and distances over t / T."""
+    fids = {
+        name: [(float(o), mean([one[o]["fid"] for one in by_seed])) for o in by_seed[0]]
+        for name, by_seed in scores.items()
+    }
     shares = {
-        f"omega {omega:g}": [(t, pairs[i][0] / pairs[i][1]) for t, pairs in found.items()]
-        for i, omega in enumerate(STRENGTHS)
+        f"omega {omega:g}": [(t, by_omega[omega]) for t, by_omega in found.items()]
+        for omega in next(iter(found.values()))
     }
     left = Panel(title="", x="omega", y="FID", series=fids)
     size = "||one - two||² / ||two - unguided||²"
@@ -137,29 +237,32 @@ def draw(scores: dict[str, Scores], found: Distances, file: Path) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, images=72_000)
-    parser.add_argument("--process", choices=list(ROWS), default="ddpm")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--shards", default="shards")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--process", choices=list(BASE), default="ddpm")
+    parser.add_argument("--images", type=int, default=96_000, help="of the first network")
+    parser.add_argument("--num-images", type=int, default=1_000, help="generated, for each FID")
+    parser.add_argument("--base", default="", help="a run to start from; {seed} is the seed's")
+    parser.add_argument("--stage", default="", help="further options of the second stage")
+    parser.add_argument("--printed", action="store_true", help="one network, Equations 32, 33")
+    parser.add_argument("--workers", type=int, default=0, help="that train; 0 is this process")
     parser.add_argument("--picture", type=Path, help="PNG file for both curves")
     args = parser.parse_args()
-    study = Study(
-        name="tcfg study",
-        args=args,
-        rows=ROWS,
-        omegas=(0.0,),
-        images=lambda row: int(args.images),
-    )
+    scores: dict[str, list[Scores]] = {name: [] for name in MODES}
+    apart: list[Distances] = []
     for seed in args.seeds:
-        study.train(args.process, seed)
-        run = study.run(args.process, seed)
-        net, config, manifest = open_network(run)
-        found = distances(net, config, manifest)
-        print(distance_table(found), flush=True)
-        scores = {
-            n: scores_of(mode, net, config, manifest, run, args) for n, mode in MODES.items()
-        }
-        print("\n" + fid_table(scores))
+        found = networks(args, seed)
+        apart.append(distances(found["two calls"], found["one call"], args))
+        for name, mode in MODES.items():
+            scores[name].append(scores_of(mode, found[name], args))
+        seeds = args.seeds[: len(apart)]
+        print(f"\nseeds {seeds}\n\n{fid_table(scores)}\n\n{distance_table(averaged(apart))}\n")
         if args.picture:
-            draw(scores, found, args.picture)
+            draw(scores, averaged(apart), args.picture)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def with_second_stage(
         "loss.omega_max": 2.0,
         "data.resample_power": 0.5,
         "data.balanced_fraction": 0.0,
+        "model.dropout": 0.0,  # the teacher has none: masks would be noise in what it says
         "train.total_images": max(total, 1),
         "train.batch_size": max(half - half % 2, 1),
         "train.lr": LR_FACTOR * train.lr,
