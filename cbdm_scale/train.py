@@ -79,7 +79,12 @@ def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> No
     """
     from cbdm_scale.pretrained.finetune import resolve_init_from, write_initial_weights
     from cbdm_scale.runs.estimate import estimate_time, short_run_warnings
-    from cbdm_scale.runs.launch import describe, find_reference_warning, prepare_data
+    from cbdm_scale.runs.launch import (
+        describe,
+        extractor_problem,
+        find_reference_warning,
+        prepare_data,
+    )
 
     lines, warnings = [], short_run_warnings(config)
     published = PUBLISHED.get(config.dataset)
@@ -94,6 +99,8 @@ def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> No
             config, lines = resolve_init_from(config, init, manifest, chosen=parsed.chosen)
             lines += [*write_initial_weights(config, init, manifest, write=False), ""]
         warnings.insert(0, find_reference_warning(config, manifest))
+        if folder.exists() and config.dataset != "digits_lt":  # theirs is made by training
+            warnings.insert(0, extractor_problem(config, manifest))
         images = manifest
     for option, value in config.flat().items():
         print(f"{option} = {value}")

@@ -4,6 +4,8 @@ import hashlib
 import shlex
 from pathlib import Path
 
+import numpy as np
+
 from cbdm_scale.cli.command import prog_of
 from cbdm_scale.cluster import Log, to_stdout
 from cbdm_scale.data.groups import GROUPS
@@ -33,7 +35,7 @@ def prepare(
     root = options.out.rstrip("/") if is_remote else str(Path(options.out).expanduser())
     if not is_remote:
         _check_root(Path(root), options)
-    if only_if_missing and _is_whole(root, name_of(dataset, options), options):
+    if only_if_missing and _lacks_nothing(root, name_of(dataset, options), options):
         return read_manifest(root, name_of(dataset, options))
     source = read_source(dataset, options)
     for note in source.notes:
@@ -47,8 +49,12 @@ def prepare(
         folder = Path(target.url)
         _check_folder(folder, options)
         with staging(folder, wait=only_if_missing, log=log) as hidden:
-            if only_if_missing and _is_whole(root, source.name, options):
-                return read_manifest(root, source.name)  # by the process that we waited for
+            if only_if_missing and (folder / "dataset.json").exists():
+                manifest = read_manifest(root, source.name)
+                lacking = options.classifier and target.size(CLASSIFIER) is None
+                if lacking and _evaluates(manifest, source):
+                    fit_classifier(source, target, log)
+                return manifest
             manifest = _write(source, str(hidden), root, options, log)
             written = put_in_place(hidden, folder, options.force_overwrite)
     if options.classifier and target.size(CLASSIFIER) is None:
@@ -56,23 +62,39 @@ def prepare(
     source.done()
     _log_outcome(manifest, target.url, written, log)
     if not only_if_missing:
-        log(f"next: {train_command(manifest, root)}")
+        has_classifier = target.size(CLASSIFIER) is not None
+        log(f"next: {train_command(manifest, root, has_classifier=has_classifier)}")
     return manifest
 
 
-def train_command(manifest: Manifest, root: str) -> str:
-    """What trains on a data set, by the preset for this machine and for so many images."""
+def _evaluates(manifest: Manifest, source: Source) -> bool:
+    """Whether a data set's eval images are a source's: as many of each class, in one size."""
+    labels = source.splits["eval"].labels
+    counts = np.bincount(labels, minlength=len(source.class_names)).tolist()
+    return (
+        (manifest.class_names, manifest.image_size, manifest.channels)
+        == (source.class_names, source.image_size, source.channels)
+    ) and manifest.counts.get("eval") == tuple(counts)
+
+
+def train_command(manifest: Manifest, root: str, *, has_classifier: bool = True) -> str:
+    """What trains on a data set, by the preset for this machine and for so many images.
+
+    Without the feature classifier, without FID.
+    """
     import torch
 
     words = [*prog_of("train").split(), "--dataset", manifest.name]
     few = manifest.name not in PUBLISHED and manifest.num_images("train") < FEW_IMAGES
     if manifest.name != "digits_lt" and (few or not torch.cuda.is_available()):
         words += ["--preset", "small"]
+    words += [] if has_classifier else ["--eval.extractor", "none"]
     return shlex.join([*words, "--data.root", root])
 
 
 def prepare_digits(root: str, *, classifier: bool = True) -> None:
-    """Make <root>/digits_lt if it is not there; several processes may do so at once.
+    """Make <root>/digits_lt, or its classifier, where it is missing. What is there stays as it
+    is, whatever draw of the tail it has; several processes may do so at once.
 
     On one node they take turns, so that the work is done once; between nodes the first to
     finish wins. A root that is a URL is left alone: reading from it names the command. One that
@@ -92,7 +114,8 @@ def prepare_digits(root: str, *, classifier: bool = True) -> None:
         prepare("digits-lt", options, only_if_missing=True)
 
 
-def _is_whole(root: str, name: str, options: Options) -> bool:
+def _lacks_nothing(root: str, name: str, options: Options) -> bool:
+    """Whether a data set is there, with its classifier where one is wanted."""
     folder = Path(root) / name
     due = options.classifier and not (folder / CLASSIFIER).exists()
     return (folder / "dataset.json").exists() and not due

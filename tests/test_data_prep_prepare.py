@@ -10,9 +10,11 @@ import pytest
 import torch
 from shard_tools import contents, make_digits
 from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
+from tracking_tools import make_database
 
 import data_prep.prepare
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.train import main as train
 from data_prep.__main__ import main
 from data_prep.options import Options
 from data_prep.prepare import CLASSIFIER, prepare, prepare_digits, train_command
@@ -143,6 +145,38 @@ def test_finished_digits_are_left_alone(tmp_path, monkeypatch):
     prepare_digits("s3://bucket/shards")  # nothing to do for stores: reading names the command
 
 
+def test_another_draw_of_the_digits_is_trained_on_by_the_printed_command(
+    tmp_path, monkeypatch, capsys
+):
+    """Without a classifier: train made the usual draw then, and refused this one."""
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
+    out = ["--out", str(tmp_path / "my shards")]
+    assert main(["digits-lt", "--seed", "1", "--no-classifier", *out]) == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("next: ")[2])
+    small = (
+        "--cluster.workers 0 --model.channels 16 --train.total-images 48 --train.sample-every 0"
+    )
+    places = "--cluster.storage", str(tmp_path / "runs"), "--track.uri", make_database(tmp_path)
+    assert train([*words[words.index("train") + 1 :], *small.split(), *places]) == 0
+    assert "finished at 48 images" in capsys.readouterr().out
+
+
+def test_a_missing_classifier_is_fitted_whatever_the_draw_and_to_no_other_images(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
+    fitted = []
+    monkeypatch.setattr(data_prep.prepare, "fit_classifier", lambda *a: fitted.append(a[1].url))
+    drawn = make_digits(tmp_path / "drawn", seed=1, imbalance=0.1)
+    prepare_digits(str(tmp_path / "drawn"))
+    assert fitted == [f"{tmp_path}/drawn/digits_lt"]
+    assert read_manifest(str(tmp_path / "drawn"), "digits_lt") == drawn
+    words = "synthetic --name digits-lt --classes 2 --counts 4 --resolution 8 --no-classifier"
+    assert main([*words.split(), "--out", str(tmp_path / "own")]) == 0
+    prepare_digits(str(tmp_path / "own"))
+    assert len(fitted) == 1
+
+
 @pytest.mark.slow
 def test_two_processes_may_prepare_digits_at_once(tmp_path):
     environment = os.environ | {"CBDM_SCALE_CACHE": str(tmp_path / ".cache")}
@@ -195,7 +229,9 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name, monkeypatch)
     assert said[-3] == f"  images   {train:,} train, {full:,} eval, " + (
         f"{manifest.num_images('test'):,} test; 32x32x3"
     )
-    assert said[-1].endswith(f"--dataset {manifest.name} --preset small --data.root {tmp_path}")
+    assert said[-1].endswith(
+        f"--dataset {manifest.name} --preset small --eval.extractor none --data.root {tmp_path}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def prepare_data(config: Config, *, write: bool = True) -> Manifest:
             if not write and not made:
                 root = stack.enter_context(TemporaryDirectory())
             with nullcontext() if write else redirect_stdout(StringIO()):
-                prepare_digits(root, classifier=write)
+                fits = config.eval.extractor == "classifier"
+                prepare_digits(root, classifier=write and fits)
         manifest = read_manifest(root, config.dataset)
     check_resampling(manifest.num_images("train"), config.exposure)
     check_best_by(
@@ -140,6 +141,15 @@ def check_extractor(config: Config, manifest: Manifest) -> None:
     if config.eval.extractor == "none":
         return
     recipe_of(config.eval, config.data.root, manifest).load("cpu")
+
+
+def extractor_problem(config: Config, manifest: Manifest) -> str:
+    """Why training would be refused for its extractor; "" where it would not be."""
+    try:
+        check_extractor(config, manifest)
+    except ValueError as error:
+        return f"training is refused: {error}"
+    return ""
 
 
 def open_run_dir(config: Config, manifest: Manifest) -> Storage:
