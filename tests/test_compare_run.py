@@ -1,7 +1,6 @@
 """A comparison from its command to its table, small: what is there is not made again."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -187,6 +186,7 @@ def test_a_dry_run_says_hours_and_writes_nothing(tmp_path, root, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # five times the command, each with processes that import torch
 def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_killed(
     folder, tmp_path, root
 ):
@@ -196,13 +196,16 @@ def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_kille
     wanted = ["networks/*/checkpoints/*", "sets/*/*.npz", "sets/ddpm-seed1/*.npz"]
     for pattern in wanted:
         process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
-        deadline = time.monotonic() + 200
-        while process.poll() is None and time.monotonic() < deadline:
-            if list((tmp_path / "compare/small/confirm").glob(pattern)):
-                break
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            deadline = time.monotonic() + 200
+            while process.poll() is None and time.monotonic() < deadline:
+                if list((tmp_path / "compare/small/confirm").glob(pattern)):
+                    break
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == -signal.SIGKILL, "it had not ended by itself"
     subprocess.run(words, cwd=Path(__file__).parents[1], check=True)
     assert found_in(tmp_path)["lines"] == made(folder, root)
 
