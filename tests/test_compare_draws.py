@@ -45,15 +45,16 @@ def plan_of(root, storage, seeds):
 
 def test_a_network_is_trained_and_judged_on_the_draw_of_its_seed(draws, tmp_path):
     jobs = make_jobs(plan_of(draws, tmp_path, (0, 1)), {"ddpm": 1.0, "cbdm": 2.0})
-    assert [(job.row, job.config.seed) for job in jobs] == [
+    sets = [one for job in jobs for one in job.sets]
+    assert [(one.row, one.config.seed) for one in sets] == [
         *(("ddpm", 0), ("cbdm", 0)),
         *(("ddpm", 1), ("cbdm", 1)),
     ]
     for job in jobs:
         assert job.config.data.root == str(draws / f"draw-{job.config.seed}")
-        assert job.judging.config.data.root == job.config.data.root
-    assert jobs[0].judging == jobs[1].judging
-    assert jobs[0].judging.fingerprint != jobs[2].judging.fingerprint
+        assert job.sets[0].judging.config.data.root == job.config.data.root
+    assert sets[0].judging == sets[1].judging
+    assert sets[0].judging.fingerprint != sets[2].judging.fingerprint
 
 
 def test_draws_of_other_counts_are_refused(draws, tmp_path):

@@ -87,12 +87,18 @@ class Evaluator:
         return sampling_net(net, self.world.device, self.config.train.precision)
 
     def generate(
-        self, net: Net, numbers: Tensor, omega: Strength, share: int, num_shares: int
+        self,
+        net: Net,
+        numbers: Tensor,
+        omega: Strength,
+        share: int,
+        num_shares: int,
+        weak: Net | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """(numbers (n,), labels (n,), images (n, C, H, W) uint8) of every chunk of a share.
 
         numbers (N,) of all images, whose labels are class by class in turn. The images are the
-        same whatever the number of shares.
+        same whatever the number of shares. weak: the network that autoguidance moves away from.
         """
         options, device, made = self.config.eval, self.world.device, []
         spec = network_spec(self.config, self.manifest)
@@ -112,7 +118,7 @@ class Evaluator:
             chunk = numbers[places]
             y = class_cyclic(chunk, self.manifest.num_classes)
             own = by_class[y].to(device) if isinstance(omega, str) else omega
-            x = sampler.generate(net, chunk.to(device), y.to(device), own)
+            x = sampler.generate(net, chunk.to(device), y.to(device), own, weak)
             made.append((chunk, y, to_uint8(x).cpu()))
             self.on_chunk(len(chunk))
             self.pace.count(len(chunk))

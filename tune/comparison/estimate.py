@@ -30,13 +30,17 @@ def dry_run(options: CompareOptions, protocol: Protocol) -> None:
     read_manifest(root_of(options.data.root, seed), protocol.dataset)
     plan = make_plan(options, protocol, write=False)
     phase, device = plan.phase, open_device(plan.on_gpu)
-    found = measure(plan.configs, plan.manifest, device, FEWEST)
-    seconds = {row: statistics.median(one[row] for one in found) for row in plan.configs}
+    found = measure(plan.networks, plan.manifest, device, FEWEST)
+    seconds = {row: statistics.median(one[row] for one in found) for row in plan.networks}
     costs, rows, total = ratios(found, protocol.control), [], 0.0
+    untrained = set(plan.networks)
     for row in plan.configs:
-        cost = protocol.rows[row].cost or costs[row]
+        network = protocol.network(row)
+        cost = protocol.rows[network].cost or costs[network]
         stops = plan.stops(row, cost)
-        train = len(phase.seeds) * max(stops.values()) * seconds[row]
+        train = len(phase.seeds) * max(stops.values()) * seconds[network]
+        train *= network in untrained  # the first row that has it trains it
+        untrained.discard(network)
         sample = len(phase.seeds) * len(stops) * sampling_s(plan, row, device)
         total += train + sample
         images = ", ".join(f"{n:,}" for n in stops.values())

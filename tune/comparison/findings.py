@@ -14,7 +14,7 @@ from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.storage.folder import Storage
 from tune.analysis import mean_interval
 from tune.comparison.choice import Grid, Report
-from tune.comparison.network_job import NetworkJob
+from tune.comparison.network_job import SetsJob
 from tune.comparison.protocol import Protocol
 from tune.comparison.ranks import Agreement, agreements
 from tune.comparison.scores import Scores, average
@@ -102,9 +102,7 @@ class Findings:
         return sorted({seed for line in self.lines for seed in line.reports})
 
 
-def find(
-    protocol: Protocol, jobs: Sequence[NetworkJob], costs: Mapping[str, float]
-) -> Findings:
+def find(protocol: Protocol, jobs: Sequence[SetsJob], costs: Mapping[str, float]) -> Findings:
     """Choose for every network whose sets are all there."""
     lines = []
     for row in dict.fromkeys((protocol.control, *protocol.rows)):

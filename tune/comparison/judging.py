@@ -68,24 +68,27 @@ class Judging:
         above = config.cluster.storage.rpartition("/")[0]
         return Storage(above).child("sets").child(config.run_name)
 
-    def set_name(self, config: Config, images: int, omega: float) -> str:
-        """A set's name in that folder."""
-        return set_name(images, omega, set_key(config, self.num_images, self.extractor))
+    def set_name(self, config: Config, images: int, omega: float, guide: int = 0) -> str:
+        """A set's name in that folder; guide: training images of the one that guides."""
+        key = set_key(config, self.num_images, self.extractor, guide)
+        return set_name(images, omega, key)
 
-    def read(self, config: Config, images: int, omega: float) -> Features:
+    def read(self, config: Config, images: int, omega: float, guide: int = 0) -> Features:
         """The features of a set."""
-        return read_set(self.sets_of(config), self.set_name(config, images, omega))
+        return read_set(self.sets_of(config), self.set_name(config, images, omega, guide))
 
-    def scores(self, config: Config, images: int, omega: float) -> tuple[Scores, ...]:
+    def scores(
+        self, config: Config, images: int, omega: float, guide: int = 0
+    ) -> tuple[Scores, ...]:
         """Of both halves of a set, each against its half of the real images."""
         folder = self.sets_of(config)
-        file = f"{self.set_name(config, images, omega)}-scores.json"
+        file = f"{self.set_name(config, images, omega, guide)}-scores.json"
         key = digest(VERSION, self.fingerprint)
         if folder.exists(file):
             known = folder.read_json(file)
             if known["key"] == key:
                 return tuple(known["halves"])
-        made = self.read(config, images, omega)
+        made = self.read(config, images, omega, guide)
         both = enumerate(self.judges())
         halves = [judge.scores(made.half(number)) for number, judge in both]
         folder.write_json(file, {"key": key, "halves": halves})
@@ -97,13 +100,14 @@ class Judging:
         stops: dict[int, int],
         strengths: tuple[float, ...],
         criterion: dict[str, float],
+        guide: int = 0,
     ) -> Chooser:
         """Of one network whose sets are all there."""
         points: list[Point] = [(stop, omega) for stop in stops for omega in strengths]
-        scores = {(s, o): self.scores(config, stops[s], o) for s, o in points}
+        scores = {(s, o): self.scores(config, stops[s], o, guide) for s, o in points}
 
         def load(point: Point) -> Features:
-            return self.read(config, stops[point[0]], point[1])
+            return self.read(config, stops[point[0]], point[1], guide)
 
         return Chooser(load, scores, self.judges(), criterion)
 

@@ -1,4 +1,7 @@
-"""A network of a comparison: from its first weights to the scores of all its sets."""
+"""A network of a comparison: from its first weights to the scores of all its sets.
+
+Several rows of the table may have the same network, guided in other ways.
+"""
 
 import os
 from dataclasses import dataclass
@@ -15,25 +18,50 @@ from tune.comparison.sets import SetMaker
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkJob:
-    """What is done with one network; goes to other processes."""
+class SetsJob:
+    """The sets of a row for one seed."""
 
     row: str
     config: Config
+    """Names the row, and how its images are made."""
+
     stops: dict[int, int]
     """Compute -> training images."""
 
+    guide: int
+    """Training images of the guide; 0 is none."""
+
     strengths: tuple[float, ...]
     judging: Judging
-    on_gpu: bool
 
     def chooser(self, criterion: dict[str, float]) -> Chooser:
         """Chooses among its sets, when all are there."""
-        return self.judging.chooser(self.config, self.stops, self.strengths, criterion)
+        return self.judging.chooser(
+            self.config, self.stops, self.strengths, criterion, self.guide
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkJob:
+    """What is done with one network; goes to other processes."""
+
+    config: Config
+    """Of its training."""
+
+    sets: tuple[SetsJob, ...]
+    """Of every row that has it."""
+
+    on_gpu: bool
+
+    @property
+    def images(self) -> list[int]:
+        """Training images after which its weights are kept."""
+        stops = [images for one in self.sets for images in one.stops.values()]
+        return sorted({*stops, *(one.guide for one in self.sets if one.guide)})
 
 
 def do_network(job: NetworkJob, number: int) -> None:
-    """Train a network, make its sets and score them, in the process of a number."""
+    """Train a network, make all its sets and score them, in the process of a number."""
     config = job.config
     if job.on_gpu and number:
         os.environ["CUDA_VISIBLE_DEVICES"] = nth_gpu(number)
@@ -45,17 +73,21 @@ def do_network(job: NetworkJob, number: int) -> None:
         if not text.startswith("workers ("):
             print(f"{config.run_name} | {text.strip()}", flush=True)
 
-    train_network(config, manifest, list(job.stops.values()), device, log)
-    folder = job.judging.sets_of(config)
-    maker = SetMaker(config, manifest, job.judging.num_images, folder, device)
-    for stop, images in job.stops.items():
-        maker.make(images, job.strengths)
-        scores = [job.judging.scores(config, images, omega) for omega in job.strengths]
-        found = ", ".join(
-            f"{omega:g}: {(both[0]['fid'] + both[1]['fid']) / 2:.2f}"
-            for omega, both in zip(job.strengths, scores, strict=True)
-        )
-        log(f"compute {stop:,} ({images:,} images): FID by strength {found}")
+    train_network(config, manifest, job.images, device, log)
+    for one in job.sets:
+        judging, folder = one.judging, one.judging.sets_of(one.config)
+        about = one.config, config, manifest, judging.num_images, folder, device
+        maker = SetMaker(*about, guide=one.guide)
+        for stop, images in one.stops.items():
+            maker.make(images, one.strengths)
+            scores = [
+                judging.scores(one.config, images, omega, one.guide) for omega in one.strengths
+            ]
+            found = ", ".join(
+                f"{omega:g}: {(both[0]['fid'] + both[1]['fid']) / 2:.2f}"
+                for omega, both in zip(one.strengths, scores, strict=True)
+            )
+            log(f"{one.row}, compute {stop:,} ({images:,} images): FID by strength {found}")
 
 
 def nth_gpu(number: int) -> str:

@@ -76,7 +76,9 @@ def words(protocol: Protocol, row: str) -> str:
     """What makes a row."""
     method = protocol.rows[row]
     given = [f"{option} {value}" for option, value in method.options.items()]
-    return ", ".join([f"preset {method.preset}", *given, f"guidance {method.guidance}"])
+    first = f"the networks of {method.of}" if method.of else f"preset {method.preset}"
+    given += [f"guided by its network at {method.guide:,}"] if method.guide else []
+    return ", ".join([first, *given, f"guidance {method.guidance}"])
 
 
 def plain(cell: str) -> str:

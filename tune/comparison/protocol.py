@@ -58,6 +58,14 @@ class Method:
     strengths: tuple[float, ...] = ()
     """Instead of the phase's."""
 
+    of: str = ""
+    """The row whose networks it has: nothing more is trained, and its options are of sampling
+    alone (sample.*, eval.guidance_mode). "" is its own."""
+
+    guide: NonNegativeInt = 0
+    """Autoguidance by the same network at this earlier stop of its own; 0 is none. The row is
+    looked at at the later stops."""
+
     def __post_init__(self) -> None:
         check_fields(self)
         object.__setattr__(self, "options", flatten(self.options))
@@ -149,6 +157,8 @@ class Protocol:
                 f"seeds ({', '.join(map(str, sorted(both)))}) are of both phases: the networks "
                 "that chose the rows would confirm their own choice. Take other seeds for one."
             )
+        for name in self.rows:
+            self._check_use(name)
         for options in (self.options, *(row.options for row in self.rows.values())):
             for option in options:
                 if option in DECIDED or not may_use(option):
@@ -156,6 +166,41 @@ class Protocol:
                         f"options: {option} is no part of a method. Take it out: the protocol "
                         "or the command says it."
                     )
+
+    def _check_use(self, name: str) -> None:
+        """ValueError if a row with the networks of another would have others, or is guided in
+        two ways."""
+        row = self.rows[name]
+        mode = row.options.get("eval.guidance_mode", self.options.get("eval.guidance_mode"))
+        if row.guide and mode == "tcfg":
+            raise ValueError(
+                f"rows.{name}: guide ({row.guide}) and eval.guidance_mode (tcfg) are two ways "
+                "to guide. Take one of them out."
+            )
+        if not row.of:
+            return
+        if row.of not in self.rows or self.rows[row.of].of:
+            own = (other for other in self.rows if not self.rows[other].of)
+            raise ValueError(
+                f"rows.{name}.of ({row.of}) is no row with networks of its own. Choose from: "
+                f"{', '.join(own)}."
+            )
+        trained = [o for o in row.options if not o.startswith(("sample.", "eval."))]
+        trained += ["cost"] * (row.cost is not None) + ["stops"] * bool(row.stops)
+        trained += ["preset"] * (row.preset != Method.preset)
+        if trained:
+            raise ValueError(
+                f"rows.{name}: {', '.join(trained)} would make other networks than those of "
+                f"{row.of}. Take it out, or leave out of: {row.of}."
+            )
+        if name == self.control:
+            raise ValueError(
+                f"control ({name}) has the networks of {row.of}. Make {row.of} the control."
+            )
+
+    def network(self, name: str) -> str:
+        """The row whose networks a row has."""
+        return self.rows[name].of or name
 
     def phase(self, name: PhaseName) -> Phase:
         """A phase by its name."""
@@ -171,16 +216,26 @@ class Protocol:
         return tuple(sorted(self.rows[name].strengths or phase.strengths))
 
     def stops(self, name: str, phase: Phase) -> tuple[int, ...]:
-        """Compute after which a row's networks are looked at, in rising order."""
-        return tuple(sorted(self.rows[name].stops or phase.stops))
+        """Compute after which a row's networks are looked at, in rising order.
+
+        ValueError if its guide is none of its network's stops, or the last.
+        """
+        stops = tuple(sorted(self.rows[self.network(name)].stops or phase.stops))
+        guide = self.rows[name].guide
+        if guide and guide not in stops[:-1]:
+            raise ValueError(
+                f"rows.{name}.guide ({guide}) is no earlier stop of the network, which has "
+                f"{', '.join(map(str, stops))}. Choose one before the last."
+            )
+        return tuple(stop for stop in stops if stop > guide)
 
     def config(self, name: str, root: str) -> Config:
         """The configuration of a row on the data below ``root``; ValueError names the row."""
-        row = self.rows[name]
-        options = self.options | row.options
+        row, trained = self.rows[name], self.rows[self.network(name)]
+        options = self.options | trained.options | row.options
         try:
             backbone = str(options.get("backbone", ""))
-            base = find_preset(self.dataset, row.preset, root, backbone)
+            base = find_preset(self.dataset, trained.preset, root, backbone)
             config = with_options(base, options)
         except ValueError as error:
             raise ValueError(f"rows.{name}: {error}") from None

@@ -24,7 +24,7 @@ from cbdm_scale.storage.lease import lease
 from tune.comparison.cost import measure, ratios
 from tune.comparison.findings import find, write_findings
 from tune.comparison.judging import Judging
-from tune.comparison.network_job import NetworkJob, do_network
+from tune.comparison.network_job import NetworkJob, SetsJob, do_network
 from tune.comparison.networks import network_name
 from tune.comparison.options import CompareOptions
 from tune.comparison.page import PAGE, write_page
@@ -53,20 +53,25 @@ class Plan:
     """Of the first seed's data set; those of the others have its classes and counts."""
     configs: dict[str, Config]
     """Row -> configuration, without a seed."""
+    networks: dict[str, Config]
+    """The same of the rows that networks are trained for."""
     root: str
     """data.root, with ``SEED`` where each seed has its own."""
     on_gpu: bool
 
     def config(self, row: str, seed: int) -> Config:
-        """Of one network."""
-        return with_options(
-            self.configs[row],
-            {
-                "seed": seed,
-                "name": network_name(row, seed),
-                "data.root": root_of(self.root, seed),
-            },
-        )
+        """Of a row's sets for one seed."""
+        return self._of_seed(self.configs[row], row, seed)
+
+    def network(self, row: str, seed: int) -> Config:
+        """Of the network that they are made with."""
+        trained = self.protocol.network(row)
+        return self._of_seed(self.networks[trained], trained, seed)
+
+    def _of_seed(self, config: Config, row: str, seed: int) -> Config:
+        root = root_of(self.root, seed)
+        name = network_name(row, seed)
+        return with_options(config, {"seed": seed, "name": name, "data.root": root})
 
     def stops(self, row: str, cost: float) -> dict[int, int]:
         """Compute -> training images of a row.
@@ -74,11 +79,19 @@ class Plan:
         Of one whose exposure or learning rate changes at shares of its run only the last:
         before, it is another method.
         """
-        config, stops = self.configs[row], self.protocol.stops(row, self.phase)
-        if config.is_scheduled:
+        stops = self.protocol.stops(row, self.phase)
+        if self.configs[row].is_scheduled:
             stops = stops[-1:]
+        return {stop: self._images(row, stop, cost) for stop in stops}
+
+    def guide(self, row: str, cost: float) -> int:
+        """Training images of a row's guide; 0 of none."""
+        stop = self.protocol.rows[row].guide
+        return self._images(row, stop, cost) if stop else 0
+
+    def _images(self, row: str, stop: int, cost: float) -> int:
         try:
-            return {stop: images_at(stop, cost, config.train.batch_size) for stop in stops}
+            return images_at(stop, cost, self.configs[row].train.batch_size)
         except ValueError as error:
             raise ValueError(f"rows.{row}: {error}") from None
 
@@ -109,8 +122,11 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
         "eval.extractor": protocol.extractor,
         "eval.num_images": protocol.num_images,
     }
-    found = {row: protocol.config(row, root) for row in protocol.names(phase)}
-    configs = {row: with_options(config, here) for row, config in found.items()}
+    names = protocol.names(phase)
+    trained = dict.fromkeys(protocol.network(row) for row in names)
+    found = {row: protocol.config(row, root) for row in dict.fromkeys((*names, *trained))}
+    every = {row: with_options(config, here) for row, config in found.items()}
+    configs = {row: every[row] for row in names}
     control = configs[protocol.control]
     manifest = prepare_data(control, write=write)
     for other in dict.fromkeys(root_of(options.data.root, seed) for seed in phase.seeds):
@@ -143,6 +159,7 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
         home=home,
         manifest=manifest,
         configs=configs,
+        networks={row: every[row] for row in trained},
         root=options.data.root,
         on_gpu=on_gpu,
     )
@@ -150,23 +167,24 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
 
 def find_costs(plan: Plan) -> dict[str, float]:
     """Row -> cost of a step: the protocol's, or measured once and then kept."""
-    given = {row: plan.protocol.rows[row].cost for row in plan.configs}
+    given = {row: plan.protocol.rows[row].cost for row in plan.networks}
     control = plan.protocol.control
     given[control] = 1.0
-    keys = {row: config.run_name for row, config in plan.configs.items()}
+    keys = {row: config.run_name for row, config in plan.networks.items()}
     known = plan.folder.read_json(COSTS) if plan.folder.exists(COSTS) else {}
     missing = [row for row, cost in given.items() if cost is None and keys[row] not in known]
     if missing:
         print(f"measuring the cost of a step of {', '.join(missing)}", flush=True)
-        timed = {row: plan.configs[row] for row in (control, *missing)}
+        timed = {row: plan.networks[row] for row in (control, *missing)}
         device = open_device(plan.on_gpu)
         found = ratios(measure(timed, plan.manifest, device), control)
         known |= {keys[row]: {"row": row, "cost": round(found[row], 3)} for row in missing}
         plan.folder.write_json(COSTS, known)
-    return {
+    costs = {
         row: float(known[keys[row]]["cost"] if cost is None else cost)
         for row, cost in given.items()
     }
+    return {row: costs[plan.protocol.network(row)] for row in plan.configs}
 
 
 def run_comparison(options: CompareOptions, protocol: Protocol) -> int:
@@ -184,20 +202,25 @@ def run_comparison(options: CompareOptions, protocol: Protocol) -> int:
 
 def make_jobs(plan: Plan, costs: dict[str, float]) -> list[NetworkJob]:
     """A job a network: of the first seed those of all methods, then of the next."""
-    control = plan.protocol.control
-    judging = {seed: Judging.prepare(plan.config(control, seed)) for seed in plan.phase.seeds}
-    return [
-        NetworkJob(
-            row=row,
-            config=plan.config(row, seed),
-            stops=plan.stops(row, costs[row]),
-            strengths=plan.protocol.strengths(row, plan.phase),
-            judging=judging[seed],
-            on_gpu=plan.on_gpu,
-        )
-        for seed in plan.phase.seeds
-        for row in plan.configs
-    ]
+    protocol, jobs = plan.protocol, []
+    for seed in plan.phase.seeds:
+        judging = Judging.prepare(plan.config(protocol.control, seed))
+        of_network: dict[str, list[SetsJob]] = {}
+        for row in plan.configs:
+            sets = SetsJob(
+                row=row,
+                config=plan.config(row, seed),
+                stops=plan.stops(row, costs[row]),
+                guide=plan.guide(row, costs[row]),
+                strengths=protocol.strengths(row, plan.phase),
+                judging=judging,
+            )
+            of_network.setdefault(protocol.network(row), []).append(sets)
+        jobs += [
+            NetworkJob(config=plan.network(row, seed), sets=tuple(sets), on_gpu=plan.on_gpu)
+            for row, sets in of_network.items()
+        ]
+    return jobs
 
 
 def processes(options: CompareOptions, plan: Plan) -> int:
@@ -209,7 +232,7 @@ def processes(options: CompareOptions, plan: Plan) -> int:
 
 def _run(plan: Plan, jobs: Sequence[NetworkJob], costs: dict[str, float], parallel: int) -> int:
     """Do the jobs; the table after every seed that all methods have."""
-    ended: list[NetworkJob] = []
+    ended: list[SetsJob] = []
     failed, began = 0, time.perf_counter()
     print(f"{len(jobs)} networks in {plan.home.url}, {parallel or 1} at a time", flush=True)
     for number, (job, reason) in enumerate(run_jobs(do_network, jobs, parallel), 1):
@@ -220,7 +243,7 @@ def _run(plan: Plan, jobs: Sequence[NetworkJob], costs: dict[str, float], parall
             flush=True,
         )
         failed += bool(reason)
-        ended += [] if reason else [job]
+        ended += () if reason else job.sets
         seed = [one for one in ended if one.config.seed == job.config.seed]
         if not reason and len(seed) == len(plan.configs):
             findings = find(plan.protocol, ended, costs)

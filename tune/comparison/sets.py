@@ -19,6 +19,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.diffusion.build import build_process
+from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.sampling.options import usual_sampler
@@ -59,8 +60,10 @@ def set_name(images: int, omega: float, key: str) -> str:
     return f"{images:012d}-{omega:g}-{key}"
 
 
-def set_key(config: Config, num_images: int, extractor: str) -> str:
+def set_key(config: Config, num_images: int, extractor: str, guide: int = 0) -> str:
     """Changes with all that decides a set's images and features, besides the weights.
+
+    guide: training images of the guide, 0 of none.
 
     Of the sampler's options only with those that are not at their defaults: an option that is
     new in a version makes no set anew.
@@ -68,7 +71,8 @@ def set_key(config: Config, num_images: int, extractor: str) -> str:
     usual = flatten(usual_sampler(config.process).to_dict())
     chosen = {k: v for k, v in flatten(config.sample.to_dict()).items() if v != usual.get(k)}
     mode = config.eval.guidance_mode
-    return digest(config.process, chosen, mode, config.seed, num_images, extractor)
+    by = [guide] if guide else []
+    return digest(config.process, chosen, mode, config.seed, num_images, extractor, *by)
 
 
 class SetMaker:
@@ -77,14 +81,17 @@ class SetMaker:
     def __init__(
         self,
         config: Config,
+        network: Config,
         manifest: Manifest,
         num_images: int,
         folder: Storage,
         device: torch.device,
+        guide: int = 0,
     ):
-        """folder: of the network's sets."""
-        self.config, self.manifest, self.num_images = config, manifest, num_images
-        self.folder, self.device = folder, device
+        """config: how images are made. network: that of the network's training. folder: of the
+        sets. guide: training images of the same network that guides; 0 is none."""
+        self.network, self.manifest, self.num_images = network, manifest, num_images
+        self.folder, self.device, self.guide = folder, device, guide
         options = replace(config.eval, seed=config.seed, num_images=num_images)
         process = build_process(config.noise, device)
         self.evaluator = Evaluator(
@@ -92,7 +99,7 @@ class SetMaker:
         )
         assert self.evaluator.extractor is not None, "a protocol names one"
         self.extractor = self.evaluator.extractor
-        self.key = set_key(config, num_images, self.extractor.fingerprint)
+        self.key = set_key(config, num_images, self.extractor.fingerprint, guide)
 
     def make(self, images: int, omegas: tuple[float, ...]) -> None:
         """Make the sets at these strengths that are not there yet."""
@@ -100,10 +107,11 @@ class SetMaker:
         todo = [omega for omega in omegas if not self.folder.exists(names[omega])]
         if not todo:
             return
-        net = open_network(self.config, self.manifest, images, self.device)
-        called = sampling_net(net, self.device, self.config.train.precision)
+        net = self._net(images)
+        weak = self._net(self.guide) if self.guide else None
+        numbers = torch.arange(self.num_images)
         for omega in todo:
-            made = self.evaluator.generate(called, torch.arange(self.num_images), omega, 0, 1)
+            made = self.evaluator.generate(net, numbers, omega, 0, 1, weak)
             found = [self.extractor(to_model_range(x)) for _, _, x in made]
             logits = [f.logits for f in found if f.logits is not None]
             labels = torch.cat([y for _, y, _ in made])
@@ -117,6 +125,11 @@ class SetMaker:
                 predicted=seen.cpu().numpy(),
             )
             self.folder.write_bytes(names[omega], data.getvalue())
+
+    def _net(self, images: int) -> Net:
+        """The averaged network after so many images, to sample from."""
+        net = open_network(self.network, self.manifest, images, self.device)
+        return sampling_net(net, self.device, self.network.train.precision)
 
 
 def read_set(folder: Storage, name: str) -> Features:
