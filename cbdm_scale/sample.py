@@ -192,7 +192,7 @@ def make_set(
 
     real, root = find_training_data(pretrained, options.data.root)
     plan = make_plan(options, pretrained, real, omega, guide)
-    out = Storage(options.out or pretrained.samples)
+    out = Storage(options.out or pretrained.samples, "out")
     out.check_writable()
     store = ChunkStore(out.child(plan.name), plan)
     store.write_plan()

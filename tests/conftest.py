@@ -93,4 +93,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not _starts_ray(item.path.name))
 
 
-pytest_plugins = ["ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "parted_tools"]
+pytest_plugins = [
+    *("ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "parted_tools"),
+    "balance_tools",
+]

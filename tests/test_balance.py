@@ -5,94 +5,36 @@ import json
 import re
 import shutil
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
+from balance_tools import COUNTS, NAME, balance, save_random, see_right
 from PIL import Image
 from sampling_tools import make_run
 from shard_tools import contents
 
-from cbdm_scale.balancing import inputs as inputs_module
 from cbdm_scale.balancing import writing
-from cbdm_scale.balancing.__main__ import main
-from cbdm_scale.balancing.filters import Looks
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
-from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.sources import open_images
 from cbdm_scale.recognition.sets import find_sets
 from data_prep.checking.verify import verify
-from data_prep.options import Options
-from data_prep.prepare import prepare
 from data_prep.writing.encode import MADE_BY_A_MODEL
 from data_prep.writing.tars import ShardMaker
 
-HERE = ("--cluster.workers", "0", "--chunk-size", "10")
-NAME = "tail_balanced"
-COUNTS = (24, 9, 2)
-
-
-@pytest.fixture(scope="session")
-def root(tmp_path_factory) -> str:
-    """Three classes of 24, 9 and 2 images, and 21 held-out ones of each. Read only."""
-    folder = str(tmp_path_factory.mktemp("tail"))
-    counts = ",".join(map(str, COUNTS))
-    options = Options(
-        out=folder,
-        name="tail",
-        counts=counts,
-        eval_per_class=21,
-        resolution=8,
-        classifier=False,
-        workers=0,
-    )
-    prepare("synthetic", options, log=lambda line: None)
-    return folder
-
 
 @pytest.fixture
-def run(tmp_path, root) -> str:
-    return make_run(tmp_path / "runs", root, dataset="tail", row="small")
-
-
-@pytest.fixture(scope="session")
-def classifiers(tmp_path_factory) -> tuple[str, str]:
-    return "--classifiers", save_random(tmp_path_factory.mktemp("classifier"), 3)
-
-
-def save_random(folder: Path, num_classes: int, image_size: int = 8) -> str:
-    torch.manual_seed(0)
-    net = SmallClassifier(image_channels=3, image_size=image_size, num_classes=num_classes)
-    (folder / "classifier.safetensors").write_bytes(save_classifier(net))
-    return str(folder / "classifier.safetensors")
-
-
-def see_right(monkeypatch, sure=1.0) -> None:
-    """The classifier sees the class that was asked for, every other time as surely as said."""
-    look = inputs_module.Inputs.look
-
-    def right(self, images, what) -> Looks:
-        found = look(self, images, what)
-        confidence = torch.ones(len(found.labels), dtype=torch.float64)
-        confidence[::2] = sure
-        return replace(found, confidence=confidence, predicted=found.labels)
-
-    monkeypatch.setattr(inputs_module.Inputs, "look", right)
+def run(tmp_path, tail_root) -> str:
+    return make_run(tmp_path / "runs", tail_root, dataset="tail", row="small")
 
 
 @pytest.fixture
 def seen_right(monkeypatch):
     see_right(monkeypatch)
-
-
-def balance(run, classifiers, out, *words) -> int:
-    return main(["--run", run, *classifiers, "--out", str(out), *HERE, *words])
 
 
 def samples_of(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -117,12 +59,12 @@ def test_a_run_that_has_not_learnt_its_labels_is_refused_with_the_number(
 
 
 def test_what_is_made_is_a_data_set_with_a_record_of_every_generated_image(
-    run, classifiers, root, tmp_path, seen_right, capsys
+    run, classifiers, tail_root, tmp_path, seen_right, capsys
 ):
     words = ("--to", "12", "--filters", "none", "--also", "folders", "npz")
     assert balance(run, classifiers, tmp_path, *words) == 0
     out = capsys.readouterr().out
-    real, made = read_manifest(root, "tail"), read_manifest(str(tmp_path), NAME)
+    real, made = read_manifest(tail_root, "tail"), read_manifest(str(tmp_path), NAME)
     assert (made.counts["train"], made.counts["eval"]) == ((24, 12, 12), real.counts["eval"])
     assert (made.groups, made.real_counts) == (real.groups, COUNTS)
     assert not verify(str(tmp_path), NAME).wrong
@@ -130,7 +72,9 @@ def test_what_is_made_is_a_data_set_with_a_record_of_every_generated_image(
     samples = samples_of(tmp_path / NAME)
     generated = {key: s for key, s in samples.items() if "json" in s}
     assert len(generated) == 13 and len(samples) == 48
-    index, theirs = (open_index(*p, "train") for p in ((str(tmp_path), NAME), (root, "tail")))
+    index, theirs = (
+        open_index(*p, "train") for p in ((str(tmp_path), NAME), (tail_root, "tail"))
+    )
     keys = {theirs.key(row) for row in range(theirs.num_samples)}
     assert set(samples) - set(generated) == keys
     reader = ShardReader(str(tmp_path), NAME, index)

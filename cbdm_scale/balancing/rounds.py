@@ -141,7 +141,8 @@ def make_rounds(inputs: Inputs) -> Found:
 
 
 def _make(inputs: Inputs, plan: SetPlan, num_images: int) -> SetImages:
-    store = ChunkStore(Storage(inputs.pretrained.samples).child(plan.name), plan)
+    samples = Storage(inputs.pretrained.samples, option="")
+    store = ChunkStore(samples.child(plan.name), plan)
     store.write_plan()
     weights = inputs.pretrained.weights, inputs.guide.weights if inputs.guide else b""
     make_missing(store, *weights, num_images, inputs.options.cluster)

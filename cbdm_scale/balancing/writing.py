@@ -30,6 +30,7 @@ from cbdm_scale.generation.export import (
     staging,
     write_arrays,
 )
+from cbdm_scale.storage.disk import naming_the_disk
 from cbdm_scale.storage.folder import Storage
 from data_prep.source import Source, Split
 from data_prep.writing import staging as local
@@ -61,7 +62,7 @@ def data_source(inputs: Inputs, found: Found) -> Iterator[Source]:
     train, keys, abouts, labels = splits["train"], [], [], []
     with tempfile.TemporaryDirectory(prefix="cbdm-balance-") as scratch:
         raw = Path(scratch, "images")
-        with open(raw, "wb") as file:
+        with naming_the_disk(scratch, "TMPDIR"), open(raw, "wb") as file:
             for key, one, number, record in provenance.accepted(inputs, found):
                 file.write(one.images.read([number])[0].transpose(1, 2, 0).tobytes())
                 keys.append(key)
@@ -122,7 +123,7 @@ def write_all(inputs: Inputs, found: Found, out: str, there: Manifest | None) ->
     with data_source(inputs, found) as source:
         manifest = there or _write_set(inputs, found, source, out)
         for name in forms:
-            with staging(Storage(out), name) as place:
+            with staging(Storage(out, "out"), name) as place:
                 (_write_npz if name.endswith(".npz") else _write_folders)(source, place)
     return manifest
 

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cbdm_scale.storage.disk import naming_the_disk
+
 
 def map_batch(path: str | Path) -> Any:
     """The one record batch of an Arrow IPC file, without copying it.
@@ -27,12 +29,16 @@ def write_batch(path: Path, table: Any) -> None:
 
     batch = table.combine_chunks().to_batches()[0]
     batch = pa.RecordBatch.from_arrays(batch.columns, schema=table.schema)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        with pa.OSFile(partial, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_batch(batch)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with naming_the_disk(str(path.parent), "CBDM_SCALE_CACHE"):
+        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        os.close(handle)
+        try:
+            with (
+                pa.OSFile(partial, "wb") as sink,
+                pa.ipc.new_file(sink, table.schema) as writer,
+            ):
+                writer.write_batch(batch)
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise

@@ -159,7 +159,7 @@ def _planned(
             guide=guide,
         )
         _check_shape(plan.shape, real, options.run)
-        store = ChunkStore(Storage(pretrained.samples).child(plan.name), plan)
+        store = ChunkStore(Storage(pretrained.samples, "").child(plan.name), plan)
         images = SetImages(store, plan.chunks(options.num_images))
         name = f"{plan.name}-{options.num_images}"
         by = plan.mode, plan.guided_by

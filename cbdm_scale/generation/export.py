@@ -21,6 +21,7 @@ from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.generation.plan import Chunk
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
+from cbdm_scale.storage.disk import naming_the_disk
 from cbdm_scale.storage.folder import Storage
 from data_prep.source import Source, Split
 
@@ -38,7 +39,12 @@ def staging(folder: Storage, name: str) -> Iterator[Path]:
         draft = f".{name}.partial.tmp"
         folder.remove(draft)  # of a run that was killed
         folder.make_folder()
-        yield folder.local_path(draft)
+        try:
+            with folder.naming_the_disk():
+                yield folder.local_path(draft)
+        except BaseException:
+            folder.remove(draft)
+            raise
         folder.remove(name)
         folder.move(draft, name)
         return
@@ -153,7 +159,7 @@ def write_shards(
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="cbdm-samples-") as scratch:
         raw = Path(scratch, "images")
-        with open(raw, "wb") as file:
+        with naming_the_disk(scratch, "TMPDIR"), open(raw, "wb") as file:
             for images, _ in store.read_all(chunks):
                 file.write(images.transpose(0, 2, 3, 1).tobytes())
         made = Split(

@@ -21,6 +21,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torch import Tensor
 from cbdm_scale.data.index import one_at_a_time
 from cbdm_scale.metrics.features import Features, Recipe
 from cbdm_scale.metrics.sources import Images
+from cbdm_scale.storage.disk import naming_the_disk
 
 FORMAT = 2
 CHUNK_SIZE = 64
@@ -164,7 +166,8 @@ def extract(
     key = feature_key(images, recipe)
     home = Path(folder).expanduser() / key
     if not _is_whole(home):
-        home.parent.mkdir(parents=True, exist_ok=True)
+        with naming_the_disk(str(home.parent), "--features"):
+            home.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(home):
             if not _is_whole(home):
                 shutil.rmtree(home, ignore_errors=True)
@@ -192,37 +195,48 @@ def _compute(
     reached: Callable[[int, int], None],
 ) -> None:
     draft = home.with_name(f".{home.name}.partial-{chunk_size}")
-    draft.mkdir(exist_ok=True)
+    writes = partial(naming_the_disk, str(home.parent), "--features")
+    with writes():
+        draft.mkdir(exist_ok=True)
     total = images.count
     chunks = [(i, min(i + chunk_size, total)) for i in range(0, total, chunk_size)]
     done = draft / "done"
-    kept = set(done.read_text().split()) if done.exists() else set()
+    # Whole lines: of the last one a full disk may have taken a part.
+    kept = set(done.read_text().rpartition("\n")[0].split()) if done.exists() else set()
     todo = [chunk for chunk in chunks if str(chunk[0]) not in kept]
     count = before = total - sum(stop - start for start, stop in todo)
-    with open(done, "a") as log:
-        for (start, stop), piece in run(Extraction(images, recipe), todo) if todo else ():
+    for (start, stop), piece in run(Extraction(images, recipe), todo) if todo else ():
+        with writes():
             for name, part in piece.items():
                 _store(draft / f"{name}.npy", total, start, part)
-            log.write(f"{start}\n")  # after its features, so that none is counted for nothing
-            log.flush()
-            count += stop - start
-            reached(count, before)
-    np.save(draft / "labels.npy", images.labels)
-    done.unlink()
-    about: dict[str, Any] = {
-        "images": images.fingerprint,
-        "count": total,
-        "extractor": recipe.fingerprint,
-        "bytes": {f.name: f.stat().st_size for f in sorted(draft.glob("*.npy"))},
-    }
-    (draft / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    os.replace(draft, home)
+            with open(done, "a") as log:  # after its features: none is counted for nothing
+                log.write(f"{start}\n")
+        count += stop - start
+        reached(count, before)
+    with writes():
+        np.save(draft / "labels.npy", images.labels)
+        about: dict[str, Any] = {
+            "images": images.fingerprint,
+            "count": total,
+            "extractor": recipe.fingerprint,
+            "bytes": {f.name: f.stat().st_size for f in sorted(draft.glob("*.npy"))},
+        }
+        (draft / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+        done.unlink(missing_ok=True)
+        os.replace(draft, home)
 
 
 def _store(path: Path, total: int, start: int, part: NDArray[Any]) -> None:
-    if not path.exists():
-        shape = (total, *part.shape[1:])
-        fresh = np.lib.format.open_memmap(path, "w+", part.dtype, shape)
-        del fresh
-    whole = np.load(path, mmap_mode="r+")
-    whole[start : start + len(part)] = part
+    """Rows from ``start`` on of an .npy of so many rows, which appears with its first ones.
+
+    Written and not mapped: where a mapped file meets a full disk, the process is killed.
+    """
+    about = {
+        "descr": np.lib.format.dtype_to_descr(part.dtype),
+        "fortran_order": False,
+        "shape": (total, *part.shape[1:]),
+    }
+    with open(path, "r+b" if path.exists() else "wb") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        file.seek(start * part[0].nbytes, os.SEEK_CUR)
+        file.write(part.tobytes())

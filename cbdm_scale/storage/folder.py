@@ -9,24 +9,15 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from cbdm_scale.storage.disk import naming_the_disk
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import open_url, refuse_password, split_scheme
-
-REASONS = {
-    errno.ENOSPC: "is full",
-    errno.EDQUOT: "is over its quota",
-    errno.EFBIG: "takes no file as large as this",
-    errno.EROFS: "is read-only",
-    errno.EACCES: "is not writable",
-    errno.EPERM: "is not writable",
-}
 
 
 def _sync_folder(folder: Path) -> None:
@@ -49,6 +40,8 @@ class Storage:
 
     url: str
     """An absolute local path, or a URL such as s3://bucket/folder; no slash at its end."""
+    option: str = field(default="cluster.storage", compare=False)
+    """What named it, for errors; "" is no option."""
 
     def __post_init__(self) -> None:
         refuse_password("cluster.storage", self.url)
@@ -83,21 +76,11 @@ class Storage:
 
     def child(self, name: str) -> "Storage":
         """A folder in this one."""
-        return Storage(self.path(name))
+        return replace(self, url=self.path(name))
 
-    @contextmanager
-    def _name_the_cause(self) -> Iterator[None]:
-        """Turn "no space left" and its kin into an error that names option and way out."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in REASONS:
-                raise
-            raise OSError(
-                error.errno,
-                f"cluster.storage ({self.url}) {REASONS[error.errno]}: {error}. Free space "
-                "there, or choose another with --cluster.storage.",
-            ) from error
+    def naming_the_disk(self) -> AbstractContextManager[None]:
+        """For writing here: a full disk becomes an error that names folder and way out."""
+        return naming_the_disk(self.url, f"--{self.option}" if self.option else "")
 
     def _remote(self, name: str = "") -> tuple[Any, str]:
         fs, _, root = open_url(self.url, "cluster.storage")
@@ -139,7 +122,7 @@ class Storage:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file so that readers see the old one or the new one, never a part."""
-        with self._name_the_cause():
+        with self.naming_the_disk():
             if not self.is_local:
                 fs, path = self._remote(name)
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -170,14 +153,14 @@ class Storage:
 
     def write_all(self, file: FileIO, data: bytes) -> None:
         """Write to a file of ``open_append``; a disk that takes only a part is full."""
-        with self._name_the_cause():
+        with self.naming_the_disk():
             if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def open_append(self, name: str) -> FileIO:
         """A local file opened for unbuffered appending; a new name is made durable at once."""
         target = self.local_path(name)
-        with self._name_the_cause():
+        with self.naming_the_disk():
             target.parent.mkdir(parents=True, exist_ok=True)
             is_new = not target.exists()
             file = open(target, "ab", buffering=0)  # noqa: SIM115 (the caller closes it)
@@ -216,7 +199,7 @@ class Storage:
     def put_file(self, name: str, source: Path) -> None:
         """Upload a local file piece by piece; on a store it appears whole at the end."""
         assert not self.is_local, "local files are moved"
-        with self._name_the_cause():
+        with self.naming_the_disk():
             fs, path = self._remote(name)
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.put_file(str(source), path)
@@ -240,14 +223,14 @@ class Storage:
     def move(self, source: str, target: str) -> None:
         """Rename a local folder or file in one step: it appears under its new name whole."""
         old, new = self.local_path(source), self.local_path(target)
-        with self._name_the_cause():
+        with self.naming_the_disk():
             new.parent.mkdir(parents=True, exist_ok=True)
             os.rename(old, new)
             _sync_folder(new.parent)
 
     def make_folder(self) -> None:
         """Create this folder with its parents; stores without folders need none."""
-        with self._name_the_cause():
+        with self.naming_the_disk():
             if self.is_local:
                 self.local_path().mkdir(parents=True, exist_ok=True)
             else:
@@ -268,8 +251,8 @@ class Storage:
         except Exception as error:  # each store raises its own kinds
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise ValueError(
-                f"cluster.storage ({self.url}) is not writable: {cause}. Choose another with "
-                "--cluster.storage."
+                f"{self.option} ({self.url}) is not writable: {cause}. Choose another with "
+                f"--{self.option}."
             ) from error
         finally:
             for folder in missing:

@@ -9,11 +9,12 @@ import filecmp
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cbdm_scale.cluster import Log
 from cbdm_scale.data.manifest import parse_manifest
+from cbdm_scale.storage.disk import naming_the_disk
 from data_prep.writing.shards import RECORDS
 
 LOCK = ".lock"
@@ -28,7 +29,8 @@ def staging(folder: Path, *, wait: bool, log: Log) -> Iterator[Path]:
     At an error it stays if it holds a finished shard, and a line says so; else it vanishes.
     """
     hidden = folder.parent / f".{folder.name}.unfinished"
-    descriptor = _take(hidden, folder, wait, log)
+    with naming_the_disk(str(folder.parent), "--out"):
+        descriptor = _take(hidden, folder, wait, log)
     try:
         yield hidden
     except BaseException:
@@ -71,8 +73,9 @@ def _take(hidden: Path, folder: Path, wait: bool, log: Log) -> int:
             log(f"note: {hidden} cannot be locked: see that one command at a time writes there")
             return descriptor
         if _is_still_there(hidden / LOCK, descriptor):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
+            with suppress(OSError):  # a full disk, which what follows will name
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
             return descriptor
         os.close(descriptor)
 

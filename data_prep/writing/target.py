@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cbdm_scale.storage.disk import naming_the_disk
+
 
 @dataclass(frozen=True)
 class Target:
@@ -89,11 +91,12 @@ class Target:
         target = Path(place)
         part = f".{target.name}.{os.uname().nodename}.{os.getpid()}.part"
         path = Path(self._place(work)[1]) / part
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield path
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-            path.replace(target)
+            with naming_the_disk(os.path.abspath(self.url), "--out"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                yield path
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+                path.replace(target)
         finally:
             path.unlink(missing_ok=True)
