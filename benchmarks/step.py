@@ -10,6 +10,7 @@ label, fp32, one loop over the parameters each for clipping, Adam and the EMA.
 """
 
 import argparse
+import copy
 from collections.abc import Callable
 from itertools import count
 
@@ -49,16 +50,22 @@ OURS: dict[str, LossConfig] = {
 TERMS: dict[str, LossConfig] = {
     DDPM: OURS[DDPM],
     "CBDM": OURS["CBDM"],
+    "second stage": LossConfig(name="ddpm", tcfg=True, tcfg_target="teacher"),
     **{row: LossConfig(name="ddpm", **options) for row, options in FURTHER.items()},
 }
-"""What DDPM costs with the further terms of the presets."""
+"""What DDPM costs with the further terms of the presets, and what TCFG's second stage does."""
 
 
-def new_net(channels: int = 128) -> torch.nn.Module:
+def new_net(channels: int = 128, omega_max: float = 0.0) -> torch.nn.Module:
     """The paper's U-Net with so many channels."""
     torch.manual_seed(0)
-    config = UNetConfig(channels=channels)
-    spec = NetworkSpec(model=config, channels=3, image_size=SIZE, num_classes=NUM_CLASSES)
+    spec = NetworkSpec(
+        model=UNetConfig(channels=channels),
+        channels=3,
+        image_size=SIZE,
+        num_classes=NUM_CLASSES,
+        omega_max=omega_max,
+    )
     return build(spec)
 
 
@@ -95,7 +102,8 @@ def gradient_step(
     channels_last: bool = True,
 ) -> Callable[[], Batch]:
     """The product's gradient of a batch, which comes back, in so many micro-batches."""
-    loss, draw = build_loss(config, LinearSchedule(), COUNTS, 0, batch_size)
+    teacher = copy.deepcopy(net).eval().requires_grad_(False) if config.distils else None
+    loss, draw = build_loss(config, LinearSchedule(), COUNTS, 0, batch_size, teacher)
     next_batch, size = batches(batch_size), batch_size // parts
     transfer = Transfer(draw, world.device, micro_batch=size, channels_last=channels_last)
 
@@ -114,7 +122,7 @@ def our_steps(
     args: argparse.Namespace, losses: dict[str, LossConfig]
 ) -> dict[str, Callable[[], None]]:
     """The step of the train loop under each loss, on one network and its moments."""
-    net = new_net(args.channels)
+    net = new_net(args.channels, max(config.max_guidance for config in losses.values()))
     if any(config.coral for config in losses.values()):
         add_projection(net, PROJECTION_WIDTH)
     if args.channels_last:

@@ -66,8 +66,9 @@ def check_trained(option: str, mode: str, strength: float, omega_max: float) -> 
     """ValueError if the network did not learn this strength: ``omega_max`` 0 is none at all."""
     if mode == "tcfg" and not omega_max:
         raise ValueError(
-            f"{option} (tcfg) needs a network with an omega-conditioned layer. Train one with "
-            "--loss.tcfg, or guide this one with two predictions a step: cfg."
+            f"{option} (tcfg) needs a network with an omega-conditioned layer. Make one of a "
+            "trained network with --init-from RUN --loss.tcfg, or guide with two predictions a "
+            "step: cfg."
         )
     if mode == "tcfg" and strength > omega_max:
         raise ValueError(

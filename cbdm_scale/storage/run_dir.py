@@ -2,7 +2,8 @@
 
     config.json                       the configuration, its images' sizes and classes' names
     mlflow_run_id                     the run of MLflow that it continues
-    init.safetensors, init.json       weights that training starts from, and where they are from
+    init.safetensors, init.json       weights that training starts from, and where from;
+                                      in a second stage they are the teacher's, too
     checkpoints/<num_seen>/           model.safetensors, ema.safetensors, optimizer.safetensors,
                                       posthoc.safetensors (of a run that keeps averages of two
                                       widths), and last state.json

@@ -61,11 +61,8 @@ class TrainStep:
         config = self.config
         lr = config.lr * min(num_seen / max(config.warmup_images, 1), 1)
         if config.lr_schedule == "linear":
-            left, falls = (
-                config.total_images - num_seen,
-                config.total_images - config.warmup_images,
-            )
-            lr *= min(left / max(falls, 1), 1)
+            falls = config.total_images - config.warmup_images
+            lr *= min((config.total_images - num_seen) / max(falls, 1), 1)
         end, size = num_seen + config.batch_size, config.batch_size
         return Rates(lr, tuple(1 - average.decay(end, size) for average in self.averages))
 
