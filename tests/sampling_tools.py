@@ -8,6 +8,7 @@ import torch
 
 from cbdm_scale.config.presets import find_preset
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.options import BackboneName, ModelConfig, UNetConfig
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import build_state
@@ -25,6 +26,7 @@ def make_run(
     dataset: str = "digits_lt",
     backbone: BackboneName = "unet",
     model: ModelConfig = MODEL,
+    loss: LossConfig | None = None,
 ) -> str:
     """The folder of a run, with a checkpoint after each number of images."""
     base = find_preset(dataset, row, root)
@@ -33,6 +35,7 @@ def make_run(
         name="noise",
         backbone=backbone,
         model=model,
+        loss=loss or base.loss,
         data=replace(base.data, root=root),
         train=replace(base.train, total_images=480),
         sample=replace(base.sample, num_steps=3),

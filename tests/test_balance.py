@@ -20,6 +20,7 @@ from cbdm_scale.balancing import writing
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.shards import ShardReader
+from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.sources import open_images
 from cbdm_scale.recognition.sets import find_sets
 from data_prep.checking.verify import verify
@@ -197,6 +198,28 @@ def test_a_class_that_stays_short_is_said_with_the_way_out(
     said = "class_0002: 10 of 20 after 20 images, 50% rejected by label; its images show other"
     assert f"short: {said}" in out
     assert said in (tmp_path / NAME / "balance.html").read_text()
+
+
+def test_a_run_of_one_call_is_balanced_by_one_call_and_the_advice_knows_its_strengths(
+    tmp_path, tail_root, classifiers, monkeypatch, capsys
+):
+    loss = LossConfig(name="ddpm", tcfg=True, omega_max=2.0)
+    run = make_run(tmp_path / "runs", tail_root, dataset="tail", row="small", loss=loss)
+    config = json.loads(Path(run, "config.json").read_text())
+    config["eval"]["guidance_mode"] = "tcfg"
+    Path(run, "config.json").write_text(json.dumps(config))
+    see_right(monkeypatch, 0.2)
+    words = ("--to", "22", "--classes", "few", "--filters", "label", "--most", "1")
+    assert balance(run, classifiers, tmp_path, *words, "--dry-run") == 0
+    assert "20 images of 3 calls, " in capsys.readouterr().out, "not 6"
+    assert balance(run, classifiers, tmp_path, *words) == 0
+    out = capsys.readouterr().out
+    assert "guided   by one call a step (guidance_mode tcfg)" in out
+    assert "a larger --guidance for it (by one call up to 2, more with --guidance-m" in out
+    records = [s["json"] for s in samples_of(tmp_path / NAME).values() if "json" in s]
+    assert {json.loads(record)["guidance_mode"] for record in records} == {"tcfg"}
+    assert balance(run, classifiers, tmp_path / "more", *words, "--guidance", "3") == 1
+    assert "(tcfg) knows strengths up to 2" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_counts_calls_time_and_bytes_and_makes_nothing(

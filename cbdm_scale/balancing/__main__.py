@@ -162,7 +162,8 @@ def main(argv: Sequence[str]) -> int:
     out = options.out.rstrip("/")
     for note in pretrained.notes:
         print(note)
-    print(f"network  {pretrained.url}\nreal     {inputs.root}/{inputs.real.name}", flush=True)
+    print(f"network  {pretrained.url}\n{options.one_call_line}", end="")
+    print(f"real     {inputs.root}/{inputs.real.name}", flush=True)
     say_need(inputs)
     if options.dry_run:
         say_cost(inputs)

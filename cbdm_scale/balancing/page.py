@@ -92,13 +92,16 @@ def advice(inputs: Inputs, found: Found, label: int) -> str:
     if not rejected:
         return f"{start}. Raise --most."
     worst = max(rejected, key=lambda reason: rejected[reason])
+    larger = "a larger --guidance for it"
+    if inputs.plan.guidance_mode == "tcfg":
+        most = inputs.plan.network.omega_max
+        larger += f" (by one call up to {most:g}, more with --guidance-mode cfg)"
     way_out = {
-        "label": "its images show other classes: a larger --guidance for it, a longer run, or "
-        "a classifier that knows the class (--classifiers)",
+        "label": f"its images show other classes: {larger}, a longer run, or a classifier that "
+        "knows the class (--classifiers)",
         "copies": "the network repeats its training images: an earlier checkpoint, a lower "
         "--guidance, or more real images",
-        "outliers": "its images are far from the real ones: a larger --guidance, or a longer "
-        "run",
+        "outliers": f"its images are far from the real ones: {larger}, or a longer run",
         "duplicates": "the network makes the same images again: a lower --guidance, or a "
         "smaller --to",
     }[worst]
