@@ -25,8 +25,15 @@ PREPARE = Command(
     positional=("dataset",),
     short={
         "options": (
-            *("dataset", "source", "out", "name", "resolution", "imbalance", "long_tail"),
-            *("train_list", "format", "workers", "allow_missing", "force_overwrite"),
+            *("dataset", "source", "out", "name", "eval_source", "resolution", "imbalance"),
+            *(
+                "long_tail",
+                "train_list",
+                "format",
+                "workers",
+                "allow_missing",
+                "force_overwrite",
+            ),
         )
     },
     epilog="data sets:\n" + "\n".join(f"  {n:12} {d.about}" for n, d in DATASETS.items()),
@@ -65,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     dataset = str(typed.pop("dataset", "")).replace("_", "-")
     if dataset not in DATASETS:
         raise ValueError(
-            f"dataset ({dataset}) is not known. Choose from: {', '.join(DATASETS)}."
+            f"dataset ({dataset}) is not known. Choose from: {', '.join(DATASETS)}. Images of "
+            "your own: folder --source DIR."
         )
     options = with_values(Options(), typed)
     if not options.out:

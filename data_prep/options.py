@@ -21,7 +21,7 @@ class Options:
     """The shards go to OUT/<name>; a folder or a URL."""
 
     source: str | None = None
-    """The unpacked folder as published, or the user's own images."""
+    """The unpacked folder as published, or your own images."""
 
     name: str | None = None
     """folder, webdataset, synthetic: what to call it."""
@@ -33,7 +33,7 @@ class Options:
     """imagenet-lt: a list of the eval images, else the folder val."""
 
     eval_source: str | None = None
-    """folder, webdataset: balanced images that metrics compare with."""
+    """folder, webdataset: images that metrics compare with, best as many of each class."""
 
     label_from: str | None = None
     """webdataset: cls, which is the default, or json:FIELD."""

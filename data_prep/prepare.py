@@ -23,7 +23,10 @@ OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
 OURS |= {"train", "eval", "val", "test"}
 FEW_IMAGES = 10_000
 """Training images of a user's own, below which a paper's network is no first run."""
-WAY_OUT = "Replace it with --force-overwrite, or give another --out."
+WAY_OUT = (
+    "Replace it with --force-overwrite, or give another --out, or images of your own another "
+    "--name."
+)
 
 
 def prepare(
@@ -48,6 +51,8 @@ def prepare(
     else:
         folder = Path(target.url)
         _check_folder(folder, options)
+        if not (only_if_missing or options.force_overwrite):
+            _refuse_other(folder, source, options)
         with staging(folder, wait=only_if_missing, log=log) as hidden:
             if only_if_missing and (folder / "dataset.json").exists():
                 manifest = read_manifest(root, source.name)
@@ -152,6 +157,20 @@ def _check_folder(folder: Path, options: Options) -> None:
     inside = source is not None and source.is_relative_to(folder.resolve())
     names = {f.name for f in folder.iterdir()} if folder.is_dir() else {"a file"}
     _check_names(str(folder), names | ({"--source"} if inside else set()), options)
+
+
+def _refuse_other(folder: Path, source: Source, options: Options) -> None:
+    """ValueError, before the work, if a data set is there that was made otherwise."""
+    try:
+        there = parse_manifest((folder / "dataset.json").read_bytes()).source
+    except (OSError, ValueError):
+        return  # none, or one that is found to be damaged when it is compared
+    now = source.made + Encoding(format=options.format, quality=options.quality).words
+    if there != now:
+        raise ValueError(
+            f"--out ({options.out}): {folder} is there already with other content ({there}; "
+            f"now: {now}). {WAY_OUT}"
+        )
 
 
 def _check_names(where: str, names: set[str], options: Options) -> None:

@@ -95,6 +95,7 @@ def test_a_wrong_word_is_answered_with_the_option_that_was_meant(capsys):
         (["--size", "3"], "--size is no option of .* Did you mean --part.size?"),
         (["--part.sise", "3"], "Did you mean --part.size?"),
         (["--zzz"], "See --help-all."),
+        (["--mime"], "See --help-all."),  # --name, if dashes counted
         (["stray"], "stray belongs to no option"),
     ):
         with pytest.raises(SystemExit) as end:

@@ -42,13 +42,15 @@ def test_same_content_is_left_as_it_is(tmp_path):
     assert os.listdir(tmp_path) == ["digits_lt"]
 
 
-def test_other_content_needs_force(tmp_path):
+def test_other_content_needs_force_and_is_refused_before_the_work(tmp_path):
     make_digits(tmp_path)
-    before = contents(tmp_path)
+    before, said = contents(tmp_path), []
+    other = Options(out=str(tmp_path), seed=1, classifier=False, workers=0)
     with pytest.raises(
         ValueError, match=r"other content .*seed 0; now: .*seed 1.*--force-over"
     ):
-        make_digits(tmp_path, seed=1)
+        prepare("digits-lt", other, log=said.append)
+    assert not any("writing" in line for line in said)
     assert contents(tmp_path) == before
     manifest = make_digits(tmp_path, seed=1, force_overwrite=True)
     assert read_manifest(str(tmp_path), "digits_lt") == manifest

@@ -56,6 +56,11 @@ def test_fingerprint_changes_with_any_field(root):
     assert len(others | {manifest.fingerprint}) == 4
 
 
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(root):
+    with pytest.raises(ValueError, match=r"no data set digit: .* There: digits_lt\. Make it"):
+        read_manifest(str(root), "digit")
+
+
 def test_names_take_dash_and_underscore():
     assert dataset_folder("s3://bucket/x/", "cifar10-lt") == "s3://bucket/x/cifar10_lt"
     assert dataset_folder("/", "a_b") == "/a_b"

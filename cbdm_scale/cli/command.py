@@ -189,7 +189,9 @@ class Command:
         if flag.rpartition(".")[2].removeprefix("--").startswith("no-"):
             flags = [option.no_flag for option in options.values() if option.kind is bool]
         ends = [f for f in flags if f.rpartition(".")[2] == flag.rpartition(".")[2].strip("-")]
-        near = ends or difflib.get_close_matches(flag, flags, 1)
+        bare = {f.removeprefix("--"): f for f in flags}  # dashes make any two words alike
+        alike = difflib.get_close_matches(flag.removeprefix("--"), bare, 1)
+        near = ends or [bare[name] for name in alike]
         hint = f"Did you mean {' or '.join(near)}?" if near else "See --help-all."
         return f"{flag} is no option of {self.prog}. {hint}"
 
@@ -275,7 +277,7 @@ def _option_lines(
     else:  # the first sentence, or all where it explains one choice after another
         lists = option.help.split(" ")[0].endswith(":")
         text = option.help if lists else option.help.partition(". ")[0].rstrip(".")
-        body = [textwrap.shorten(text, width - 28 - len(usual), placeholder=" ...") + usual]
+        body = textwrap.wrap(text + usual, width - 28)
     if len(head) > 26:
         return [head, *(" " * 28 + line for line in body)]
     return [f"{head:<28}{body[0]}", *(" " * 28 + line for line in body[1:])]

@@ -68,13 +68,14 @@ SCHEDULED = "data.resample_power", "data.balanced_fraction"
 @dataclass(frozen=True, kw_only=True)
 class Config:
     dataset: str = "digits_lt"
-    """Data set, as named by python -m data_prep; - and _ alike."""
+    """Data set, by the name that `cbdm prepare` gave it; - and _ alike."""
 
     preset: str = "cbdm"
-    """Row of the data set's presets that the other options start from (presets.py)."""
+    """What the other options start from: cbdm or ddpm as in the paper's tables, small for CPUs,
+    or another of docs/presets.md."""
 
     backbone: BackboneName = "unet"
-    """Network: it decides what options ``model`` has (models.options.BACKBONES)."""
+    """The network; it decides which --model options there are."""
 
     name: str = ""
     """Name of the run; "" is data set, loss and a hash of what is learnt (identity options)."""

@@ -14,6 +14,7 @@ import json
 import shlex
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cbdm_scale.data.groups import GROUPS, Group
@@ -201,7 +202,7 @@ def read_manifest(root: str, name: str) -> Manifest:
         if not fs.has_listings or not fs.isdir(folder):
             raise ValueError(
                 f"data.root ({root}) holds no data set {canonical_name(name)}: {where} does "
-                f"not exist. Make it: {command}"
+                f"not exist.{_others(root)} Make it: {command}"
             ) from None
         raise ValueError(
             f"data.root ({root}): {where} has no dataset.json, so it is unfinished. {again}"
@@ -215,6 +216,13 @@ def read_manifest(root: str, name: str) -> Manifest:
     except (ValueError, FileNotFoundError) as error:  # pyarrow's errors are ValueErrors
         raise ValueError(f"data.root ({root}): {where}: {error}. {again}") from None
     return manifest
+
+
+def _others(root: str, most: int = 10) -> str:
+    """The names of what a local root holds, as a sentence; "" where there is nothing."""
+    found = sorted(path.parent.name for path in Path(root).expanduser().glob("*/dataset.json"))
+    more = ", ..." if len(found) > most else ""
+    return f" There: {', '.join(found[:most])}{more}." if found else ""
 
 
 def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:

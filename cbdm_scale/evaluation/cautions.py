@@ -66,15 +66,15 @@ def reference_warning(
             "which have about as many of each: FID, KID, precision and recall over all classes "
             "count that too. Read the numbers by class, or judge as many images of each class."
         )
-    itself = ", as the training images it is made of" if list(real) == list(train) else ""
+    itself = " (they are the training images)" if list(real) == list(train) else ""
     said = (
-        f"The real images have from {max(real):,} down to {min(real):,} a class{itself}, and "
-        f"{share:.0%} of the generated ones would have to be of another class to match: "
+        f"The real images have from {max(real):,} down to {min(real):,} a class{itself}, "
+        "unlike the generated ones: "
     )
     if weighed:
         said += (
-            "they are weighed by class, so that each counts alike, and FID rewards no network "
-            "that neglects rare classes. What few images say of a rare class stays uncertain. "
+            "they are weighed so that each class counts alike, and FID rewards no network that "
+            "neglects rare classes. What few images say of a rare class stays uncertain. "
         )
     else:
         said += (

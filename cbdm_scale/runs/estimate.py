@@ -20,6 +20,8 @@ from cbdm_scale.training.options import per_rank
 
 LONG_S = 0.1
 """Seconds of a measurement that is long enough to be believed."""
+REPEATS = 3
+"""Measurements of which the shortest counts: other work on the machine makes them longer."""
 LARGE_FLOPS = 2e9
 """Of an image, from which on a network is too slow to be tried on a CPU."""
 YARDSTICK = UNetConfig(channels=128, multipliers=(1,), num_blocks=1, attention=())
@@ -126,9 +128,11 @@ def _time(
         out.sum().item()  # waits for the device
         return time.perf_counter() - began
 
+    def best(n: int, *, backward: bool) -> float:
+        return min(once(n, backward=backward) for _ in range(REPEATS))
+
     n = 1
     once(n, backward=True)
-    while (taken := once(n, backward=True)) < LONG_S and n < most:
+    while (taken := best(n, backward=True)) < LONG_S and n < most:
         n = min(2 * n, most)
-    once(n, backward=False)
-    return once(n, backward=False) / n, taken / n
+    return best(n, backward=False) / n, taken / n
