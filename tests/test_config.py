@@ -1,7 +1,7 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -93,6 +93,16 @@ train.ema_ramp train.precision train.trainable train.lr_schedule
 
 def test_what_a_run_learns_is_its_identity_and_nothing_else_is():
     assert sorted(Config().identity_options()) == sorted(IDENTITY.split())
+
+
+def test_a_rate_that_falls_to_the_end_makes_the_number_of_images_part_of_the_run():
+    usual, falls = Config().train, replace(Config().train, lr_schedule="linear")
+    for train, alike in ((usual, True), (falls, False)):
+        short, long = (
+            Config(train=replace(train, total_images=total)) for total in (9_600, 96_000)
+        )
+        assert (short.run_name == long.run_name) == alike
+        assert short.is_scheduled != alike
 
 
 def test_every_runtime_option_exists():
