@@ -56,7 +56,7 @@ def test_store_holds_the_bytes_of_a_local_folder(bucket, tmp_path, monkeypatch):
     manifest, said = write(root)
     make_digits(tmp_path / "a", samples_per_shard=500)
     assert stored(bucket) == {f"sets/{k}": v for k, v in contents(tmp_path / "a").items()}
-    assert said[-1].endswith(f"--dataset digits_lt --data.root {root}")
+    assert said[-1].endswith(f"--dataset digits_lt --eval.extractor none --data.root {root}")
     assert read_manifest(root, "digits_lt") == manifest
     index = open_index(root, "digits_lt", "train")
     assert ShardReader(root, "digits_lt", index).load(3).shape == (1, 8, 8)
