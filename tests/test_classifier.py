@@ -179,5 +179,7 @@ def test_files_that_are_no_classifier_are_named_with_the_way_out(data, message):
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(ValueError, match=r"no\.safetensors, which does not exist.*data_prep"):
+    with pytest.raises(
+        ValueError, match=r"no\.safetensors, which does not exist.*made the shards"
+    ):
         load_classifier(tmp_path / "no.safetensors")

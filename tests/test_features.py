@@ -91,7 +91,7 @@ def test_an_unknown_extractor_is_named_with_the_known_ones(tmp_path):
 
 
 def test_a_missing_classifier_says_how_to_make_it(tmp_path):
-    message = r"needs .*classifier\.safetensors, which does not exist.*python -m data_prep"
+    message = r"needs .*classifier\.safetensors, which does not exist.*made the shards"
     with pytest.raises(ValueError, match=message):
         load_extractor("classifier", str(tmp_path))
 

@@ -91,12 +91,12 @@ def test_a_run_on_other_data_is_another_run(claim, grey_root):
 def test_an_option_that_a_run_does_not_know_yet_had_its_default(claim):
     run = claim()
     older = run.read_json("config.json")
-    del older["train"]["ema_ramp"]
+    del older["train"]["lr_schedule"]
     run.write_json("config.json", older)
-    assert claim().read_json("config.json")["train"]["ema_ramp"] == 0
+    assert claim().read_json("config.json")["train"]["lr_schedule"] == "constant"
     run.write_json("config.json", older)
-    with pytest.raises(ValueError, match=r"train.ema_ramp \(0.0 there, 0.05 here\)"):
-        claim("--train.ema-ramp", "0.05")
+    with pytest.raises(ValueError, match=r"train.lr_schedule \(constant there, linear here\)"):
+        claim("--train.lr-schedule", "linear")
 
 
 def test_a_damaged_config_is_named(claim):

@@ -119,7 +119,7 @@ def test_a_trial_saves_as_the_search_stops_and_goes_on_with_its_bits(
     assert saved is not None and trials.exists(f"stopped/{RunDir.checkpoint(saved)}")
     assert not trials.exists(f"stopped/{RunDir.STOP}")
     trials.remove(RunDir.STOP)
-    end = saved + 960
+    end = saved + 8 * base.train.batch_size
     assert train("stopped", end) is None and train("unbroken", end) is None
     for file in (RunDir.MODEL, RunDir.EMA, RunDir.OPTIMIZER):
         ends = {
