@@ -1,6 +1,7 @@
 """What all tests share: one thread, one environment, a cache, the digits as shards."""
 
 import os
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,9 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
     os.environ.pop(name, None)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is loaded: kernels run on the CPU
+# What is ignored, as under nohup or in a script's background, stays so in every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")
