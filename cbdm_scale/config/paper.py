@@ -128,6 +128,7 @@ def small(dataset: str, loss: str = "cbdm") -> Config:
             warmup_images=9_600,
             ema_halflife=halflife(0.999, 48),
             ema_ramp=0.05,
+            precision="fp32",  # most CPUs compute bf16 in software, at half the speed or less
             log_every=2_400,
             save_every=9_600,
             sample_every=48_000,
