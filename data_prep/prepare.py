@@ -10,6 +10,7 @@ from cbdm_scale.cli.command import prog_of
 from cbdm_scale.cluster import Log, to_stdout
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import PUBLISHED, Manifest, parse_manifest, read_manifest
+from cbdm_scale.storage.wording import shorten
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
 from data_prep.source import Source
@@ -179,7 +180,7 @@ def _check_names(where: str, names: set[str], options: Options) -> None:
     if foreign:
         raise ValueError(
             f"--out ({options.out}): {where} is there and is not a data set of ours (it holds "
-            f"{', '.join(sorted(foreign)[:3])}). Give another --out."
+            f"{shorten(sorted(foreign))}). Give another --out."
         )
     if "dataset.json" not in names and not options.force_overwrite:
         raise ValueError(

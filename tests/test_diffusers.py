@@ -137,7 +137,7 @@ def test_files_that_are_no_safetensors_or_do_not_fit_are_refused(tmp_path):
     file = Path(folder, "diffusion_pytorch_model.safetensors")
     weights = load_file(file)
     save_file({**weights, "extra": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=r"unknown \['extra'\], missing \[\]"):
+    with pytest.raises(ValueError, match=r"unknown extra, missing none"):
         load_pretrained(folder)
     save_file({**weights, "conv_in.bias": torch.zeros(3)}, file)
     with pytest.raises(ValueError, match=r"conv_in.bias has shape \(3,\), its config.json"):

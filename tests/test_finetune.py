@@ -101,7 +101,7 @@ def test_label_rows_follow_the_names_of_classes_and_the_others_are_the_mean(run,
     )
     rows, how = label_rows(pretrained, other, "auto")
     assert rows == [9, None, 0] + [None] * 7
-    assert how == "by name: 2 of 10; from the mean row: ten, a, b, c, d, ..."
+    assert how == "by name: 2 of 10; from the mean row: ten, a, b, c, d and 3 more"
     assert label_rows(pretrained, other, "index")[0] == list(range(10))
     assert label_rows(pretrained, other, "mean")[0] == [None] * 10
     nameless = replace(

@@ -1,4 +1,4 @@
-"""A worker that stops for ever in any wait of the others is given up, and the run goes on."""
+"""Workers that stop for ever in a wait of the others are given up; what Ray tells is cut."""
 
 import os
 import signal
@@ -45,3 +45,20 @@ def test_a_worker_that_stops_in_a_report_is_given_up(
     returned = launch(stops_once(tmp_path / "stopped"), config, Storage(str(tmp_path)))
     ray.shutdown()
     assert (tmp_path / "stopped").exists() and returned == {"went on": 2}
+
+
+def test_what_ray_tells_of_a_failure_is_cut_and_the_way_on_stays(
+    work: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    def rank_main(device: Any, published: Any, say: Log) -> dict[str, Any]:
+        raise ValueError("too long " * 2000)
+
+    join()
+    config = ClusterConfig(workers=1, max_failures=0, cpus_per_worker=0.5)
+    with pytest.raises(RuntimeError, match=r"cluster.max_failures") as caught:
+        launch(rank_main, config, Storage(str(tmp_path)))
+    ray.shutdown()
+    text = str(caught.value)
+    assert len(text) < 1000 and "too long" in text and "The same command goes on" in text

@@ -59,7 +59,7 @@ def test_a_checkpoint_is_itself(run):
     assert pretrained.checkpoint == "000000000048" and pretrained.samples == f"{run}/samples"
     assert "note: the network has seen 48 of the run's 480 images" in pretrained.notes
     with pytest.raises(
-        ValueError, match="is no finished checkpoint.* 000000000048, 0000000000"
+        ValueError, match="is no finished checkpoint.* 000000000096, 0000000000"
     ):
         load_pretrained(f"{run}/checkpoints/000000000049")
 

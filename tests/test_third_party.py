@@ -183,11 +183,11 @@ def test_the_report_says_what_was_mapped_added_and_assumed(tmp_path, weights):
 def test_unknown_and_missing_tensors_are_named(tmp_path, weights):
     weights["omega_embedding.weight"] = torch.zeros(2)
     path = save(tmp_path / "ckpt.pt", weights)
-    with pytest.raises(ValueError, match=r"\['omega_embedding.weight'\], missing tensors \[\]"):
+    with pytest.raises(ValueError, match="omega_embedding.weight, missing tensors none"):
         load_paper_checkpoint(path)
     del weights["tail.2.bias"]
     save(path, weights)
-    message = r"unknown tensors \['omega_embedding.weight'\], missing tensors \['tail.2.bias'\]"
+    message = "unknown tensors omega_embedding.weight, missing tensors tail.2.bias"
     with pytest.raises(ValueError, match=message):
         load_paper_checkpoint(path)
 
@@ -195,7 +195,7 @@ def test_unknown_and_missing_tensors_are_named(tmp_path, weights):
 def test_attention_missing_from_one_block_of_a_level_is_named(tmp_path, weights):
     for name in [name for name in weights if name.startswith("upblocks.1.attn.")]:
         del weights[name]
-    with pytest.raises(ValueError, match=r"missing tensors \['upblocks.1.attn.group_norm.bias"):
+    with pytest.raises(ValueError, match="missing tensors upblocks.1.attn.group_norm.bias"):
         load_paper_checkpoint(save(tmp_path / "ckpt.pt", weights))
 
 
@@ -232,7 +232,7 @@ def test_levels_of_different_depth_are_refused(tmp_path, weights):
         moved[shift.get(start, "") + name.removeprefix(start)] = tensor
         if name.startswith("downblocks.0."):
             moved[name.replace("downblocks.0.", "downblocks.1.")] = tensor
-    with pytest.raises(ValueError, match=r"its levels have \[2, 1\] residual blocks"):
+    with pytest.raises(ValueError, match=r"its levels have 2, 1 residual blocks"):
         load_paper_checkpoint(save(tmp_path / "ckpt.pt", moved))
 
 
@@ -240,7 +240,7 @@ def test_levels_of_different_depth_are_refused(tmp_path, weights):
     ("entries", "message"),
     [
         ({"ema_model": None}, "it has no ema_model. Expected"),
-        ({"scaler": {}}, r"unknown entries \['scaler'\]"),
+        ({"scaler": {}}, r"unknown entries scaler"),
         ({"ema_model": {}}, "ema_model holds no weights"),
         ({"ema_model": 3}, "ema_model holds no weights"),
     ],

@@ -15,6 +15,7 @@ from typing import Any
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import shorten
 from cbdm_scale.training.state import read_checkpoint
 from tune.sampler import round_to
 from tune.space import Range, Space
@@ -137,7 +138,7 @@ def check_searchable(space: Space) -> None:
     """ValueError if a space has a change of a schedule, OPTION@SHARE."""
     if changes := [option for option in space if "@" in option]:
         raise ValueError(
-            f"space ({', '.join(changes)}): a population changes its options on the way, so "
+            f"space ({shorten(changes)}): a population changes its options on the way, so "
             "that it has no schedule to search. Use --scheduler asha."
         )
 

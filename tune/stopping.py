@@ -13,6 +13,7 @@ from signal import Signals
 from cbdm_scale.cli.signals import Interrupted, interrupt, on_signal
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import shorten
 from tune.search import Search
 
 SAVING_S = 600.0
@@ -58,7 +59,7 @@ class StopRequest:
         """How many of the trials that were running have saved."""
         text = f"{len(self.saved)} of {len(self.running)} running trials saved a checkpoint"
         left = [trial for trial in self.running if trial not in self.saved]
-        rest = f"; {', '.join(left)} will go on from the newest that is there" if left else ""
+        rest = f"; {shorten(left)} will go on from the newest that is there" if left else ""
         return text + rest
 
 

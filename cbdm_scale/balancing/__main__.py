@@ -15,6 +15,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.pretrained.options import GUIDE, config_of
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.wording import shorten
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.balancing.inputs import Inputs
@@ -81,7 +82,7 @@ def say_need(inputs: "Inputs") -> None:
     if lost := [
         n for n, k in zip(real.class_names, real.counts["train"], strict=True) if not k
     ]:
-        print(f"note: nothing is made of {', '.join(lost[:5])}: without a real image")
+        print(f"note: nothing is made of {shorten(lost)}: without a real image")
 
 
 def say_cost(inputs: "Inputs") -> None:

@@ -25,12 +25,12 @@ from cbdm_scale.balancing.filters import (
 )
 from cbdm_scale.balancing.inputs import Inputs
 from cbdm_scale.balancing.need import next_quotas
-from cbdm_scale.data.class_names import shorten
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.generation.store import ChunkStore, SetImages
 from cbdm_scale.metrics.intervals import wilson
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import shorten
 
 
 @dataclass(frozen=True)

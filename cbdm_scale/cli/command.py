@@ -28,6 +28,7 @@ from cbdm_scale.cli.signals import exit_status, interrupt, on_signal
 from cbdm_scale.storage.checks import as_typed, bounds_in_words, field_types
 from cbdm_scale.storage.json import in_words
 from cbdm_scale.storage.remote import refuse_typed_passwords
+from cbdm_scale.storage.wording import LONGEST, clip
 
 Typed = Mapping[str, Any]
 """Dotted name of an option -> the value that was typed."""
@@ -126,7 +127,7 @@ class _Parser(argparse.ArgumentParser):
     """Argparse's, with short errors."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {clip(message, LONGEST)}\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +303,7 @@ def _value(option: Option, text: Any) -> Any:
         return None if text in ("none", "None") and kind in (int, float) else _plain(kind, text)
     except ValueError:
         got = " ".join(text) if isinstance(text, list) else text
-        raise ValueError(f"{option.flag} takes {in_words(kind)}, got {got!r}.") from None
+        raise ValueError(f"{option.flag} takes {in_words(kind)}, got {clip(got)!r}.") from None
 
 
 def _plain(kind: Any, word: str) -> Any:
@@ -334,7 +335,7 @@ def main_of(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
                 print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
                 return exit_status(getattr(stop, "number", signal.SIGINT))
             except (ValueError, RuntimeError, OSError) as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(clip(f"error: {error}", LONGEST), file=sys.stderr)
                 return 1
 
     return main

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cluster.options import Log
 from cbdm_scale.cluster.progress import clock
+from cbdm_scale.storage.wording import clip
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +149,7 @@ class BackgroundWorker:
         except RayTaskError as error:
             finished = Finished(self.job, None, f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:  # the process or its node is gone
-            reason = str(error).strip().partition("\n")[0]
+            reason = clip(str(error).strip().partition("\n")[0], 400)
             if self._tries < MAX_TRIES:
                 self.log(
                     f"the process that works beside training died and is replaced: {reason}"

@@ -21,6 +21,7 @@ from cbdm_scale.cluster.ray_internals import (
     max_cluster_resources,
     ray_start_address,
 )
+from cbdm_scale.storage.wording import clip
 
 JOINING_S = 300.0
 """Seconds that ``cluster.min_nodes`` nodes get to join."""
@@ -176,7 +177,7 @@ def answers(address: str, seconds: float) -> bool:
 def _first_line(error: Exception) -> str:
     """What it says first, without a full stop; its kind where it says nothing."""
     text = str(error).strip() or type(error).__name__
-    return text.partition("\n")[0].rstrip(". ")
+    return clip(text.partition("\n")[0].rstrip(". "), 400)
 
 
 def in_cluster() -> bool:

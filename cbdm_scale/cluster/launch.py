@@ -13,6 +13,7 @@ from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain, wants_gpus
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import clip
 
 if TYPE_CHECKING:
     from cbdm_scale.storage.folder import Storage
@@ -84,13 +85,14 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
         except PreemptionError as error:
             raise RuntimeError(
                 f"nodes were taken away {config.max_preemption_failures + 1} times "
-                f"(cluster.max_preemption_failures), last: {error}. The same command goes on "
-                "from the newest checkpoint."
+                f"(cluster.max_preemption_failures), last: {clip(error, 600)}. The same "
+                "command goes on from the newest checkpoint."
             ) from error
         except TrainingFailedError as error:
             raise RuntimeError(
                 f"training failed {config.max_failures + 1} times (cluster.max_failures), "
-                f"last: {error}. The same command goes on from the newest checkpoint."
+                f"last: {clip(error, 600)}. The same command goes on from the newest "
+                "checkpoint."
             ) from error
     return {**(result.return_value or {}), "signal": asked[0] if asked else 0}
 

@@ -23,6 +23,7 @@ from cbdm_scale.cluster.connect import (
 from cbdm_scale.cluster.local import local_worker
 from cbdm_scale.cluster.options import Log, PoolConfig, to_stdout, wants_gpus
 from cbdm_scale.cluster.preflight import START_S, Nodes
+from cbdm_scale.storage.wording import clip
 
 if TYPE_CHECKING:
     import torch
@@ -272,7 +273,7 @@ class _Pool(Generic[Job, Result]):
 
     def _replace(self, job: Job | None, failures: int, error: Exception) -> None:
         """Put the job of a dead worker first in line, and somebody on it."""
-        first_line = str(error).strip().partition("\n")[0]
+        first_line = clip(str(error).strip().partition("\n")[0], 400)
         if failures > self.config.max_failures:
             raise RuntimeError(
                 f"{failures} workers died, the last with: {first_line}. {self.advice}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbdm_scale.cluster.connect import alive_nodes
+from cbdm_scale.storage.wording import clip
 
 Question = Callable[[], Any]
 """Sent to the node that is to answer it."""
@@ -24,8 +25,7 @@ class _ProbeActor:
         try:
             return question()
         except Exception as error:  # each kind of store and tracker raises its own
-            text = str(error) or type(error).__name__
-            return Problem(text)
+            return Problem(clip(str(error) or type(error).__name__))
 
 
 START_S = 60.0
@@ -100,7 +100,9 @@ class Nodes:
             return ray.get(ref)
         except RayError as error:  # the node has no such code, or is gone
             lines = [line for line in str(error).strip().splitlines() if line.strip()]
-            return Problem(f"cannot run this code: {lines[-1].strip() if lines else error}")
+            return Problem(
+                f"cannot run this code: {clip(lines[-1].strip() if lines else error)}"
+            )
 
     def close(self) -> None:
         """End the processes."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.storage.wording import shorten
+
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
-SHOWN = 5
-"""Names in an error before it says how many more there are."""
 
 Name = str | int
 """A class as a source writes it: JSON has both."""
@@ -83,9 +83,3 @@ def image_labels(
 
 def _by_length(text: str) -> tuple[int, str]:
     return len(text), text
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first names and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

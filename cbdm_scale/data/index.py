@@ -9,6 +9,7 @@ N = samples of the split, in the order of shards and, within one, of the tar.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from cbdm_scale.data.manifest import (
 )
 from cbdm_scale.data.mapped import map_batch, write_batch
 from cbdm_scale.data.parted import PartedIndex
+from cbdm_scale.storage.wording import clip, shorten
 
 
 class MappedIndex:
@@ -82,7 +84,7 @@ def open_index(root: str, name: str, split: str) -> Index:
     if split not in manifest.counts:
         raise ValueError(
             f"data set {manifest.name} has no split {split}; it has "
-            f"{', '.join(manifest.counts)}"
+            f"{shorten(list(manifest.counts))}"
         )
     path = cache_folder() / f"{manifest.name}-{manifest.fingerprint}-{split}.arrow"
     found = _open_cached(root, manifest, split, path)
@@ -131,10 +133,12 @@ def _write_cache(root: str, manifest: Manifest, split: str, path: Path) -> None:
     chosen = [i for i, shard in enumerate(shards) if shard["file"].startswith(split + "/")]
     table = _read_row_groups(fs, folder, shards, chosen)
     counts = np.bincount(table["label"].to_numpy(), minlength=manifest.num_classes)
-    if tuple(counts) != manifest.counts[split]:
+    pairs = zip_longest(counts.tolist(), manifest.counts[split], fillvalue=0)
+    if wrong := [(c, *pair) for c, pair in enumerate(pairs) if pair[0] != pair[1]]:
+        c, here, said = wrong[0]
         raise ValueError(
-            f"{folder}/index.parquet counts {split} images per class {counts.tolist()}, "
-            f"dataset.json {list(manifest.counts[split])}. Make the data set again: "
+            f"{folder}/index.parquet counts {here:,} {split} images of class {c}, "
+            f"dataset.json {said:,}. Make the data set again: "
             f"{prep_command(root, manifest.name)} --force-overwrite"
         )
     names = [(shards[i]["file"], shards[i]["samples"]) for i in chosen]
@@ -157,8 +161,8 @@ def _read_row_groups(
                 columns = index_columns(rows)
             except (KeyError, ValueError, OSError) as error:
                 raise ValueError(
-                    f"{folder}/index.parquet is damaged ({error}). Copy it again, or make the "
-                    f"data set again with {prep_command('ROOT', Path(folder).name)}"
+                    f"{folder}/index.parquet is damaged ({clip(error)}). Copy it again, or "
+                    f"make the data set again with {prep_command('ROOT', Path(folder).name)}"
                 ) from error
             if set(rows["shard"].to_pylist()) != {shards[i]["file"]}:
                 raise ValueError(

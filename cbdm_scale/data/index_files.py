@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cbdm_scale.storage.wording import shorten
+
 MOST_GROUPS = 4096
 GROUPS_A_PART = 256
 ROWS_A_PART = 65_536
@@ -23,10 +25,10 @@ SMALLEST_TELLING_SHARD = 20
 
 def mixing_warning(files: list[str]) -> str:
     """What is wrong with shards of a single class."""
-    shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
     return (
-        f"{len(files)} shards hold a single class each ({shown}): batches will be mixed less "
-        "well than with data_prep's own shards, which spread the classes over all of them"
+        f"{len(files)} shards hold a single class each ({shorten(files, 3)}): batches will be "
+        "mixed less well than with data_prep's own shards, which spread the classes over all "
+        "of them"
     )
 
 

@@ -30,6 +30,7 @@ from cbdm_scale.data.index_files import (
 from cbdm_scale.storage.checks import NAME
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import Store, StoreError, open_url
+from cbdm_scale.storage.wording import clip, shorten
 
 FORMAT_VERSION = 1
 PUBLISHED = (
@@ -68,7 +69,7 @@ class Manifest:
                 f"image size {self.image_size} and {self.channels} channels are not an image"
             )
         if "train" not in self.counts:
-            raise ValueError(f"no train split among {sorted(self.counts)}")
+            raise ValueError(f"no train split among {shorten(sorted(self.counts))}")
         for split, counts in self.counts.items():
             if len(counts) != k or min(counts) < 0 or not sum(counts):
                 raise ValueError(f"counts of split {split} are not {k} numbers of images")
@@ -143,7 +144,7 @@ def parse_manifest(text: bytes) -> Manifest:
     except KeyError as error:
         raise ValueError(f"lacks {error}") from None
     except (TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise ValueError(f"is not as data_prep writes it: {error}") from None
+        raise ValueError(f"is not as data_prep writes it: {clip(error)}") from None
     if not NAME.fullmatch(manifest.name):  # it becomes part of paths
         raise ValueError(
             f"has the name {manifest.name[:80]!r}, which is not of letters, digits, _ . and -"
@@ -210,19 +211,20 @@ def read_manifest(root: str, name: str) -> Manifest:
     try:
         manifest = parse_manifest(text)
     except ValueError as error:
-        raise ValueError(f"data.root ({root}): {where}/dataset.json {error}. {again}") from None
+        raise ValueError(
+            f"data.root ({root}): {where}/dataset.json {clip(error, 400)}. {again}"
+        ) from None
     try:
         _check_files(fs, folder, manifest)
     except (ValueError, FileNotFoundError) as error:  # pyarrow's errors are ValueErrors
-        raise ValueError(f"data.root ({root}): {where}: {error}. {again}") from None
+        raise ValueError(f"data.root ({root}): {where}: {clip(error, 400)}. {again}") from None
     return manifest
 
 
-def _others(root: str, most: int = 10) -> str:
+def _others(root: str) -> str:
     """The names of what a local root holds, as a sentence; "" where there is nothing."""
     found = sorted(path.parent.name for path in Path(root).expanduser().glob("*/dataset.json"))
-    more = ", ..." if len(found) > most else ""
-    return f" There: {', '.join(found[:most])}{more}." if found else ""
+    return f" There: {shorten(found)}." if found else ""
 
 
 def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
@@ -234,7 +236,7 @@ def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
     except StoreError:
         raise
     except (ValueError, OSError) as error:
-        raise ValueError(f"shards.parquet cannot be read ({error})") from None
+        raise ValueError(f"shards.parquet cannot be read ({clip(error)})") from None
     if hashlib.sha256(raw).hexdigest() != manifest.shards_sha256:
         raise ValueError("shards.parquet does not have the sha256 that dataset.json names")
     if is_parted(table):
@@ -253,7 +255,7 @@ def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
         except StoreError:
             raise
         except OSError as error:  # Arrow's
-            raise ValueError(f"index.parquet cannot be read ({error})") from None
+            raise ValueError(f"index.parquet cannot be read ({clip(error)})") from None
     if one_class:
         warnings.warn(f"{folder}: {mixing_warning(one_class)}", stacklevel=3)
     for split in manifest.counts:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cbdm_scale.data.index_files import index_columns, index_types, part_name
 from cbdm_scale.data.manifest import open_folder, prep_command
 from cbdm_scale.data.mapped import map_batch, write_batch
+from cbdm_scale.storage.wording import clip
 
 PARTS_OPEN = 256
 """Parts that a process keeps mapped: more than a step of 64 streams touches, old and new."""
@@ -168,7 +169,7 @@ class PartedIndex:
                 table = file.read(columns=["shard", *index_types()], use_threads=False)
             columns = index_columns(table)
         except (KeyError, ValueError, OSError, pa.ArrowException) as error:
-            raise ValueError(f"{where} is damaged ({error}). {way_out}") from error
+            raise ValueError(f"{where} is damaged ({clip(error)}). {way_out}") from error
         wrong = self._disagreement(part, groups, table)
         if wrong:
             raise ValueError(f"{where} does not agree with shards.parquet: {wrong}. {way_out}")

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from cbdm_scale.storage.wording import shorten
+
 START_S = 60.0
 """Seconds more for the first batch: processes import torch first."""
 LOOK_S = 0.5
@@ -118,7 +120,7 @@ def _say(watch: Watch) -> str:
     count = len(watch.processes)
     if watch.gone:
         return (
-            f"data.num_workers ({count}): loader process {', '.join(watch.gone)} is gone; exit "
+            f"data.num_workers ({count}): loader process {shorten(watch.gone)} is gone; exit "
             "code -9 is a kill, often for want of memory. Try fewer --data.num-workers or a "
             "smaller --data.prefetch-factor."
         )

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from cbdm_scale.storage.wording import shorten
+
 
 def class_probs(counts: Tensor, power: float) -> Tensor:
     """Probabilities proportional to ``counts ** power``, shape (K,), float64.
@@ -21,7 +23,9 @@ def class_probs(counts: Tensor, power: float) -> Tensor:
     """
     empty = (counts <= 0).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"every class needs at least one image; these have none: {empty}")
+        raise ValueError(
+            f"every class needs at least one image; these have none: {shorten(empty)}"
+        )
     probs = counts.double() ** power
     return probs / probs.sum()
 

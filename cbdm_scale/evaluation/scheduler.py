@@ -32,7 +32,7 @@ from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import Tracker
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.loop import is_eval_due
 
 _LOG_EVERY_S = 10.0
@@ -144,10 +144,10 @@ class EvaluationScheduler:
                 net = self.evaluator.load(num_seen)
             except ValueError as error:
                 problem = str(error)
-        problems = sorted(set(self.world.gather(problem)) - {""})
+        problems = gather_errors(self.world, problem)
         if problems or net is None:
             if self.world.rank == 0:
-                self.log(f"not evaluated: {' '.join(problems)}")
+                self.log(f"not evaluated: {problems}")
             return
         evaluation = self.evaluator.evaluate(net, num_seen, self.config.eval.at_intervals)
         if self.world.rank == 0:

@@ -19,6 +19,7 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import shorten
 from cbdm_scale.training.options import POWER
 
 Evaluate = Callable[[EvaluateOptions, PretrainedNetwork], Evaluation]
@@ -58,8 +59,8 @@ def _fid_of(evaluation: Evaluation) -> Interval:
     if fid is None:
         reasons = [gap.reason for gap in evaluation.best.missing if gap.name == "fid"]
         raise ValueError(
-            f"ema_sweep compares FIDs, and there is none: {' '.join(reasons)}. "
-            "Give more --num-images."
+            "ema_sweep compares FIDs, and there is none: "
+            f"{shorten(reasons, each=200, between=' ')}. Give more --num-images."
         )
     return fid
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from cbdm_scale.data.class_names import Name, labels_of_names, shorten
+from cbdm_scale.data.class_names import Name, labels_of_names
 from cbdm_scale.data.strength import Strength, as_name, class_strengths
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
@@ -24,6 +24,7 @@ from cbdm_scale.generation.chunk_size import usual_chunk_size
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig, check_trained
 from cbdm_scale.storage.json import structure
+from cbdm_scale.storage.wording import shorten
 
 FORMAT_VERSION = 1
 POWERS = {"train": 1.0, "sqrt": 0.5, "bal": 0.0}
@@ -264,7 +265,7 @@ def select_classes(
         near = difflib.get_close_matches(wrong[0], class_names, 1)
         called = f", called {shorten(class_names)}" if class_names else ""
         raise ValueError(
-            f"classes: {', '.join(wrong)} is no class of this network, which has 0 to "
+            f"classes: {shorten(wrong)} is no class of this network, which has 0 to "
             f"{num_classes - 1}{called}. "
             f"Try --classes {shlex.quote(near[0]) if near else f'0 {num_classes - 1}'}."
         )

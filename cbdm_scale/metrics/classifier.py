@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from cbdm_scale.data.class_names import labels_of_names, shorten
+from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.models.resnet import ResNet32
+from cbdm_scale.storage.wording import shorten
 
 NUM_FEATURES = 64
 LARGEST_SIDE = 32  # larger images are averaged down to this

@@ -15,6 +15,7 @@ from cbdm_scale.models.options import DiTConfig, UNetConfig
 from cbdm_scale.pretrained.diffusers_dit import DIT, dit_from_theirs
 from cbdm_scale.pretrained.diffusers_unet import UNET, unet_from_theirs
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import clip
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PIPELINE, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
@@ -104,7 +105,9 @@ def _read_weights(home: Storage) -> dict[str, Tensor]:
     if home.exists(index):
         files = sorted(set(home.read_json(index)["weight_map"].values()))
         if outside := [file for file in files if "/" in file or "\\" in file]:
-            raise ValueError(f"{index} names {outside[0]}, which is not a file of its folder.")
+            raise ValueError(
+                f"{index} names {clip(outside[0])}, which is not a file of its folder."
+            )
     elif not home.exists(WEIGHTS):
         raise ValueError(
             f"{home.path(WEIGHTS)} does not exist. Weights are read from safetensors alone: "

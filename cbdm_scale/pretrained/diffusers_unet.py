@@ -18,6 +18,7 @@ from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.unet import UNet
 from cbdm_scale.pretrained.transfer import ADDED
+from cbdm_scale.storage.wording import clip, shorten
 
 UNET = "UNet2DModel"
 
@@ -209,8 +210,8 @@ def _unet_types(num_levels: int, attention: tuple[int, ...]) -> dict[str, Any]:
 def refuse(kind: str, field: str, value: Any, needed: Any) -> None:
     """ValueError that names the field of their config.json which makes it another network."""
     raise ValueError(
-        f"it is a {kind} whose {field} is {value!r}: ours is that network only where {field} "
-        f"is {needed!r}. Such weights cannot be taken over."
+        f"it is a {kind} whose {field} is {clip(repr(value))}: ours is that network only "
+        f"where {field} is {needed!r}. Such weights cannot be taken over."
     )
 
 
@@ -273,8 +274,9 @@ def check_tensors(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor])
     )
     if unknown or missing:
         raise ValueError(
-            f"its weights are not those of its config.json: unknown {unknown[:3]}, missing "
-            f"{missing[:3]}. Load and save it once with a current diffusers."
+            "its weights are not those of its config.json: unknown "
+            f"{shorten(unknown) or 'none'}, missing {shorten(missing) or 'none'}. Load and "
+            "save it once with a current diffusers."
         )
     for name, tensor in expected.items():
         if weights[name].shape != tensor.shape:

@@ -27,6 +27,7 @@ from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import shorten
 from cbdm_scale.training.state import save_initial
 
 MAY_DIFFER = {"dropout"}
@@ -204,8 +205,8 @@ def check_architecture(here: Any, there: Any) -> None:
     ]
     if differing:
         raise ValueError(
-            f"{', '.join(differing)} contradicts the network of --init-from. Leave the options "
-            "of --model out: they are then the trained network's."
+            f"{shorten(differing, each=120)} contradicts the network of --init-from. Leave the "
+            "options of --model out: they are then the trained network's."
         )
 
 
@@ -253,8 +254,8 @@ def describe(made: Transfer, init: InitFrom, how: str) -> list[str]:
     return [
         f"start    {init.url}, averaged weights {init.sha256}",
         f"mapped   {len(made.tensors)} tensors, {numbers:,} numbers; label rows {how}",
-        "new      " + (f"{', '.join(made.new)}: they add nothing yet" if made.new else "none"),
-        "left     " + (", ".join(made.left) or "none"),
+        "new      " + (f"{shorten(made.new)}: they add nothing yet" if made.new else "none"),
+        "left     " + (shorten(made.left) or "none"),
     ]
 
 
@@ -283,7 +284,6 @@ def label_rows(pretrained: PretrainedNetwork, manifest: Manifest, how: str) -> t
         )
     rows: Rows = labels_of_names(manifest.class_names, names)
     lacking = [n for n, row in zip(manifest.class_names, rows, strict=True) if row is None]
-    shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
     return rows, f"by name: {here - len(lacking)} of {here}" + (
-        f"; from the mean row: {shown}" if lacking else ""
+        f"; from the mean row: {shorten(lacking)}" if lacking else ""
     )

@@ -16,6 +16,7 @@ from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
 from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import clip, shorten
 from cbdm_scale.training.options import check_source
 from cbdm_scale.training.snapshots import file_of, select_weights
 from cbdm_scale.training.state import num_seen_of, read_checkpoint
@@ -39,7 +40,9 @@ def load_pretrained(
         folder = Storage(run)
         is_there = folder.exists()
     except (ValueError, OSError) as error:
-        raise ValueError(f"run ({run}) cannot be opened: {error}") from error
+        raise ValueError(
+            f"run ({run}) cannot be opened: {clip(error)}. Give --run a folder that is there."
+        ) from error
     above, _, name = folder.url.rpartition("/")
     if above.rpartition("/")[2] == RunDir.CHECKPOINTS:
         return _open_checkpoint(
@@ -81,7 +84,7 @@ def _open_newest(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
         return _of_run(folder, name, about, files, notes, weights)
     if names:
         raise ValueError(
-            f"run ({run}): none of its {len(names)} checkpoints is whole. {notes[0]}"
+            f"run ({run}): none of its {len(names)} checkpoints is whole. {clip(notes[0], 500)}"
         )
     raise ValueError(
         f"run ({run}) has no checkpoint yet. Let the train command go on until it has saved "
@@ -94,7 +97,7 @@ def _open_checkpoint(folder: Storage, run: str, name: str, weights: str) -> Pret
         names = [there.rpartition("/")[2] for there in RunDir(folder).checkpoints()]
         raise ValueError(
             f"run ({run}) is no finished checkpoint: it has no state.json. "
-            + (f"There are {', '.join(names)}." if names else f"{folder.url} has none.")
+            + (f"There are {shorten(names[::-1])}." if names else f"{folder.url} has none.")
         )
     about, files = read_checkpoint(folder, name, file_of(weights))
     return _of_run(folder, name, about, files, [], weights)

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cbdm_scale.config.schema import Config, from_dict
-from cbdm_scale.data.class_names import labels_of_names, shorten
+from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.models.bottleneck import PROJECTION
 from cbdm_scale.models.build import build
@@ -24,6 +24,7 @@ from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import split_scheme
+from cbdm_scale.storage.wording import clip, shorten
 
 SAMPLES = "~/cbdm_scale/samples"
 """Where sets of images of a network belong that comes without a run."""
@@ -137,7 +138,7 @@ def read_network(
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{where}: its config.json is damaged or of another version of cbdm_scale "
-            f"({error!r}). Use the version that trained it."
+            f"({clip(repr(error))}). Use the version that trained it."
         ) from error
     size = sizes.pop("size")
     spec = network_spec(config, _Image(image_size=size, **sizes))
@@ -145,7 +146,7 @@ def read_network(
         loaded = load(weights)
     except SafetensorError as error:
         raise ValueError(
-            f"{where}: its weights are damaged ({error}). Copy it again."
+            f"{where}: its weights are damaged ({clip(error)}). Copy it again."
         ) from error
     # A layer of training, of which no image is made.
     tensors = {name: t for name, t in loaded.items() if not name.startswith(PROJECTION)}
@@ -176,8 +177,9 @@ def _check_shapes(where: str, spec: NetworkSpec, tensors: Mapping[str, Tensor]) 
     if here != there:
         name = min(n for n in here | there if here.get(n) != there.get(n))
         raise ValueError(
-            f"{where}: its weights are not those of the network in its config.json; {name} is "
-            f"{there.get(name, 'absent')}, and {here.get(name, 'absent')} there."
+            f"{where}: its weights are not those of the network in its config.json; "
+            f"{clip(name)} is {there.get(name, 'absent')}, and {here.get(name, 'absent')} "
+            "there."
         )
 
 

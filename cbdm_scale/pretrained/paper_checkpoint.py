@@ -18,6 +18,7 @@ from cbdm_scale.models.embeddings import sinusoid
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.models.unet import UNet
+from cbdm_scale.storage.wording import clip, shorten
 
 TIME = "time_embedding.timembedding"
 TABLE = f"{TIME}.0.weight"
@@ -85,7 +86,7 @@ def load_paper_checkpoint(
     if unknown or section not in content:
         raise ValueError(
             f"{path} is not a checkpoint of the paper's code: "
-            + (f"unknown entries {unknown}." if unknown else f"it has no {section}.")
+            + (f"unknown entries {shorten(unknown)}." if unknown else f"it has no {section}.")
             + f" Expected {sorted(SECTIONS)}."
         )
     weights = _clean(content[section], f"{path}, {section}")
@@ -161,9 +162,9 @@ def _clean(section: Any, where: str) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for key, value in section.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{where}: {key} is not a tensor of floating-point numbers.")
+            raise ValueError(f"{where}: {clip(key)} is not a tensor of floating-point numbers.")
         if not value.isfinite().all():
-            raise ValueError(f"{where}: {key} holds values that are not finite.")
+            raise ValueError(f"{where}: {clip(key)} holds values that are not finite.")
         name = str(key)
         while name.startswith(WRAPPERS):
             name = name.partition(".")[2]
@@ -203,8 +204,8 @@ def _infer_config(weights: dict[str, Tensor], path: str | Path) -> UNetConfig:
             break
     if not all(len(level) == len(levels[0]) > 0 for level in levels):
         raise ValueError(
-            f"{path}: its levels have {[len(level) for level in levels]} residual blocks; this "
-            "U-Net has as many on every level."
+            f"{path}: its levels have {shorten([len(level) for level in levels])} residual "
+            "blocks; this U-Net has as many on every level."
         )
     first = [level[0] for level in levels]
     return UNetConfig(
@@ -260,8 +261,9 @@ def _check_tensors(
     unknown, missing = sorted(set(weights) - expected), sorted(expected - set(weights))
     if unknown or missing:
         raise ValueError(
-            f"{path} does not fit the paper's U-Net: unknown tensors {unknown}, missing "
-            f"tensors {missing}. Convert it to the names of the paper's code, all of them."
+            f"{path} does not fit the paper's U-Net: unknown tensors "
+            f"{shorten(unknown) or 'none'}, missing tensors {shorten(missing) or 'none'}. "
+            "Convert it to the names of the paper's code, all of them."
         )
     for name, theirs in mapping.items():
         rows, *rest = shapes[name]

@@ -14,6 +14,7 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.sampling.generate import CHUNK_SIZE, Sampler
 from cbdm_scale.sampling.options import check_trained
+from cbdm_scale.storage.wording import shorten
 
 
 def generate_from_checkpoint(
@@ -29,7 +30,7 @@ def generate_from_checkpoint(
     config, spec = pretrained.config, pretrained.spec
     outside = [label for label in labels if not 0 <= label < spec.num_classes]
     if outside:
-        raise ValueError(f"labels {outside} are outside 0..{spec.num_classes - 1}.")
+        raise ValueError(f"labels {shorten(outside)} are outside 0..{spec.num_classes - 1}.")
     y = torch.tensor(list(labels), dtype=torch.int64)
     strength = _strength(pretrained, config.eval.guidance[0] if omega is None else omega, y)
     largest = strength.max().item() if isinstance(strength, Tensor) else strength

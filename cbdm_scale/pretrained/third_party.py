@@ -18,6 +18,7 @@ from cbdm_scale.pretrained.paper_checkpoint import load_paper_checkpoint
 from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import split_scheme
+from cbdm_scale.storage.wording import clip
 from cbdm_scale.training.options import POWER
 
 
@@ -66,7 +67,9 @@ def open_diffusers(
         *(ValueError, KeyError, OSError, TypeError, AttributeError, RuntimeError),
         *(OverflowError, SafetensorError),
     ) as error:
-        raise ValueError(f"run ({run}) is a folder of diffusers, but {error}") from error
+        raise ValueError(
+            f"run ({run}) is a folder of diffusers, but {clip(error, 500)}"
+        ) from error
     spec = NetworkSpec(
         model=read.config,
         channels=read.channels,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cbdm_scale.storage.wording import clip, shorten
+
 LABEL = "label.weight"
 """The table of labels in every backbone: one row a class, the last for "none"."""
 
@@ -44,8 +46,8 @@ def transfer(
     if wrong := [name for name in new + left if not name.startswith(ADDED)]:
         raise ValueError(
             f"it is of another network than the one configured: {len(wrong)} tensors have no "
-            f"partner, the first is {wrong[0]}. Leave the options of --model out: then they "
-            "are the trained network's."
+            f"partner, the first is {clip(wrong[0])}. Leave the options of --model out: then "
+            "they are the trained network's."
         )
     if trained[LABEL].shape[1:] == ours[LABEL].shape[1:]:
         trained = {**trained, LABEL: _label_table(trained[LABEL], rows)}
@@ -56,8 +58,9 @@ def transfer(
     ]
     if differing:
         raise ValueError(
-            f"{len(differing)} tensors do not fit: {'; '.join(differing[:3])}. The first and "
-            "the last layer's shapes are the images' channels, others are options of --model."
+            f"{len(differing)} tensors do not fit: "
+            f"{shorten(differing, 3, each=160, between='; ')}. The first and the last layer's "
+            "shapes are the images' channels, others are options of --model."
         )
     tensors = {name: trained[name].float() for name in ours if name in trained}
     return Transfer(tensors=tensors, new=new, left=left)

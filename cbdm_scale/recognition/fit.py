@@ -14,7 +14,7 @@ from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.recognition.confusion import confusion
 from cbdm_scale.recognition.options import FitConfig
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import RunError
 from cbdm_scale.training.loop import read_batch
 
@@ -105,8 +105,8 @@ def _sync_stop(batch: Batch | Exception, stop: Callable[[], bool], world: World)
     failed = isinstance(batch, Exception)
     flags = world.sum(torch.tensor([stop(), failed]).double())
     if flags[1]:
-        problems = world.gather(f"{type(batch).__name__}: {batch}" if failed else "")
-        raise RunError("reading the images failed. " + " ".join(filter(None, problems)))
+        reasons = gather_errors(world, f"{type(batch).__name__}: {batch}" if failed else "")
+        raise RunError(f"reading the images failed. {reasons}")
     return bool(flags[0])
 
 

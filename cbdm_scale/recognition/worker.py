@@ -33,7 +33,7 @@ from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import RunError
 
 _FLUSH_S, _STOPPED_S = 20.0, 3.0  # for MLflow at the end; a run that is stopped goes on later
@@ -88,8 +88,7 @@ def train_and_test(
             log=log if first else lambda text: None,
         )
     except (RunError, ValueError, BadSample) as error:
-        texts = sorted(set(world.gather(str(error))) - {""})
-        outcome = {"error": " ".join(texts)}
+        outcome = {"error": gather_errors(world, str(error))}
     finally:
         if stop:
             stop.close()

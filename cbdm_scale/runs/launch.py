@@ -35,6 +35,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import clip
 from cbdm_scale.tracking import NOTE
 from cbdm_scale.training.options import per_rank
 
@@ -169,16 +170,19 @@ def open_run_dir(config: Config, manifest: Manifest) -> Storage:
             before = from_dict(there).flat() | flatten({"image": there.get("image", {})})
         except ValueError as error:
             raise ValueError(
-                f"{run.path('config.json')} is damaged ({error}). Remove the folder, or choose "
-                "another --name."
+                f"{run.path('config.json')} is damaged ({clip(error, 400)}). Remove the "
+                "folder, or choose another --name."
             ) from error
-        now = config.flat() | flatten({"image": image})
-        if other := describe_differences(identity_options(before), identity_options(now)):
-            why = "A schedule's shares are of train.total_images. "
+        then, now = (
+            identity_options(options)
+            for options in (before, config.flat() | flatten({"image": image}))
+        )
+        if other := describe_differences(then, now):
+            total = "train.total_images"
+            why = f"A schedule's shares are of {total}. " * (then.get(total) != now.get(total))
             raise ValueError(
                 f"name ({config.run_name}) is a run with another configuration: {other}. "
-                f"{why if 'train.total_images' in other else ''}"
-                "Choose another --name, or the options it began with."
+                f"{why}Choose another --name, or the options it began with."
             )
     run.make_folder()
     about = asdict(config) | {"image": image, "classes": manifest.class_names}

@@ -9,6 +9,7 @@ from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import holder_of
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import shorten
 from cbdm_scale.training.loop import is_eval_due
 
 
@@ -48,7 +49,7 @@ def find_runs(storage: Storage, only: str = "") -> list[RunSummary]:
     runs = [run for run in found if run]
     if not runs:
         option, value = ("name", only) if only else ("cluster.storage", storage.url)
-        there = f" Runs there: {', '.join(names[:20])}." if only and names else ""
+        there = f" Runs there: {shorten(names)}." if only and names else ""
         raise ValueError(
             f"{option} ({value}): no run there.{there} Give --cluster.storage the folder that "
             "the train command was given."

@@ -20,6 +20,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.devices import gpu_names
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import shorten
 
 
 class Nodes(Protocol):
@@ -75,8 +76,7 @@ def _check_versions(nodes: Nodes) -> list[str]:
         ]
         if differing:
             problems.append(
-                f"node {name}: {', '.join(differing)}. Install the same constraints.txt on "
-                "both."
+                f"node {name}: {shorten(differing)}. Install the same constraints.txt on both."
             )
     return problems
 
@@ -153,7 +153,7 @@ def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
 def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> list[str]:
     """The nodes' names, with their GPUs where workers get some.
 
-    ValueError names every node that is not ready, what it lacks, and the way out.
+    ValueError names the first nodes that are not ready, what they lack, and the way out.
     """
     named = nodes.names
     problems = _check_versions(nodes)
@@ -170,7 +170,8 @@ def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> l
             folder = Storage(os.path.dirname(database))
             problems += _check_shared(nodes, "track.uri", folder)
     if problems:
-        raise ValueError("\n".join(["the cluster is not ready.", *problems]))
+        told = shorten(problems, 3, each=300, between="\n")
+        raise ValueError(f"the cluster is not ready.\n{told}")
     return named
 
 

@@ -54,7 +54,7 @@ from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError, RunError
 from cbdm_scale.training.loop import Callbacks, TrainInputs, train
@@ -89,7 +89,7 @@ def run_rank(
     try:
         outcome = Run(config, world, run, tracker, report_checkpoint, say).go()
     except (RunError, ValueError) as error:
-        outcome = {"error": " ".join(sorted(set(world.gather(str(error))) - {""}))}
+        outcome = {"error": gather_errors(world, str(error))}
     stopped = outcome.get("how") == "stopped"
     outcome["unsent"] = tracker.close(STOPPED_S if stopped else LAST_WORDS_S)
     outcome["why"] = tracker.why

@@ -19,6 +19,8 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cbdm_scale.storage.wording import clip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
@@ -110,7 +112,7 @@ def check_value(
             else f"Try {f'{flag} {as_typed(default)}'.strip()}."
         )
         got = repr(value) if isinstance(value, str) else as_typed(value) or "none"
-        raise ValueError(f"{name} must be {words}, got {got}. {hint or usual}".rstrip())
+        raise ValueError(f"{name} must be {words}, got {clip(got)}. {hint or usual}".rstrip())
 
 
 _NUMBERS: dict[Any, tuple[type, str]] = {

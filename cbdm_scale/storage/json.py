@@ -7,6 +7,8 @@ from dataclasses import is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from cbdm_scale.storage.wording import clip, shorten
+
 T = TypeVar("T")
 
 
@@ -40,7 +42,7 @@ def structure(kind: Any, value: Any, name: str) -> Any:
         try:
             return kind(**inside)  # type: ignore[operator]
         except TypeError as error:  # a field is missing
-            raise ValueError(f"{name or 'it'} is not whole: {error}") from None
+            raise ValueError(f"{name or 'it'} is not whole: {clip(error)}") from None
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None
@@ -90,7 +92,7 @@ def with_values(base: T, values: Mapping[str, Any], prefix: str = "") -> T:
     a field that is not known, or whose value is of another kind.
     """
     if not is_dataclass(base) or isinstance(base, type):
-        raise ValueError(f"{prefix.rstrip('.')} has no parts, got {', '.join(values)[:80]}")
+        raise ValueError(f"{prefix.rstrip('.')} has no parts, got {shorten(list(values))}")
     hints = get_type_hints(type(base))
     changed: dict[str, Any] = {}
     inside: dict[str, dict[str, Any]] = {}
@@ -126,8 +128,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Where a folder's options and ours, both flat, are not the same; "" if they are."""
-    return ", ".join(
-        f"{option} ({before.get(option, 'absent')} there, {now.get(option, 'absent')} here)"
+    differing = [
+        f"{clip(option, 40)} ({clip(before.get(option, 'absent'), 40)} there, "
+        f"{clip(now.get(option, 'absent'), 40)} here)"
         for option in sorted(before.keys() | now.keys())
         if before.get(option) != now.get(option)
-    )
+    ]
+    return shorten(differing, each=140)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cbdm_scale.storage.wording import clip
+
 ARROW_SCHEMES = "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"
 WEB_SCHEMES = "http", "https"
 PAUSES = 0.5, 1.0, 2.0, 4.0, 8.0
@@ -151,7 +153,7 @@ def retry(
             raise
         except Exception as error:  # stores have error classes of their own
             known = isinstance(error, OSError)
-            words = str(error) if known else f"{type(error).__name__}: {error}"
+            words = clip(error if known else f"{type(error).__name__}: {error}", 400)
             if _is_lasting(error):
                 raise StoreError(f"cannot {what()}, it is refused: {words}") from error
             if pause is None:

@@ -9,6 +9,7 @@ import re
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.places import SQLITE
+from cbdm_scale.storage.wording import clip
 from cbdm_scale.tracking.client import database_file, hide_password
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -98,5 +99,4 @@ def _or_without(uri: str) -> str:
 
 def _short(words: str) -> str:
     """The first line, cut where it fills a screen."""
-    line = words.partition("\n")[0].rstrip(". ")
-    return line if len(line) <= 300 else f"{line[:299]}…"
+    return clip(words.partition("\n")[0].rstrip(". "), 300)

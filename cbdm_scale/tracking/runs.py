@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.places import SQLITE, absolute_uri
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import clip
 from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import (
     batches,
@@ -102,9 +103,9 @@ def _continue_run(uri: str, run: Storage, run_id: str, tags: Mapping[str, str]) 
         if unknown:
             raise ValueError(
                 f"{address(uri)} does not have the MLflow run {run_id} of "
-                f"{run.url} (any more): {hide_password(str(error))}. Give the --track.uri that "
-                f"the run began with, or delete {run.path(RunDir.MLFLOW_RUN_ID)} to begin a "
-                "new MLflow run."
+                f"{run.url} (any more): {clip(hide_password(str(error)))}. Give the "
+                "--track.uri that the run began with, or delete "
+                f"{run.path(RunDir.MLFLOW_RUN_ID)} to begin a new MLflow run."
             ) from error
         log.warning(
             "%s The run goes on, its records wait in %s.",

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cbdm_scale.storage.wording import clip
+
 BLOCK = 1 << 20
 """Numbers that all ranks send to each other at once in ``sum_in_order``."""
 
@@ -200,6 +202,11 @@ class DistributedWorld:
             ) from outcome[0]
         if outcome[0][1]:
             raise ValueError("")
+
+
+def gather_errors(world: World, text: str) -> str:
+    """What went wrong on any rank, each text once; "" where nothing did."""
+    return clip(" ".join(sorted(set(world.gather(text)) - {""})), 900)
 
 
 def sum_in_order(world: World, values: Tensor) -> Tensor:

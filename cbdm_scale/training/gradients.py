@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cbdm_scale.losses.build import Loss
+from cbdm_scale.storage.wording import shorten
 from cbdm_scale.torch_internals import foreach_add_, foreach_norm, foreach_sub_, fused_adam_
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.transfer import HostCopy, MicroBatch
@@ -139,7 +140,7 @@ class NonFiniteGuard:
         if self.in_a_row >= self.max_in_a_row:
             raise RunError(
                 f"the gradient was not finite in {self.in_a_row} steps in a row "
-                f"(train.max_bad_steps). Samples of this rank: {', '.join(self.keys[:64])}. "
+                f"(train.max_bad_steps). Samples of this rank: {shorten(self.keys, 10)}. "
                 "Look at these images, lower --train.lr or try --train.precision fp32."
             )
         return 1

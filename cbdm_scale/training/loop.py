@@ -13,7 +13,7 @@ from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion import rng
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
 from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
@@ -192,7 +192,7 @@ class Feed:
             words = ""
             if isinstance(self.batch, torch.OutOfMemoryError):
                 words = out_of_memory(self.batch, self.config, self.world)
-            raise DeviceMemoryError(" ".join(sorted(set(self.world.gather(words)) - {""})))
+            raise DeviceMemoryError(gather_errors(self.world, words))
 
     def agreed(self) -> Literal["continue", "save", "stop"]:
         """What all ranks do next, as any of them asks for; RunError if one cannot go on.
@@ -205,8 +205,8 @@ class Feed:
             words = ""
             if isinstance(self.batch, Exception):
                 words = f"{type(self.batch).__name__}: {self.batch}"
-            reasons = filter(None, self.world.gather(words))
-            raise RunError("reading the data failed. " + " ".join(reasons))
+            reasons = gather_errors(self.world, words)
+            raise RunError(f"reading the data failed. {reasons}")
         if replaced:
             self._count_replaced()
         return "stop" if stop else "save" if save else "continue"

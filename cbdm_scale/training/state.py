@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import clip
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.power_ema import PowerEMA, pack, unpack
 
@@ -137,7 +138,9 @@ def read_checkpoint(
             raise ValueError(f"format version {about['format_version']} is newer than ours")
         files = {}
         if outside := [file for file in listing if "/" in file or "\\" in file]:
-            raise ValueError(f"state.json names {outside[0]}, which is no file of the folder")
+            raise ValueError(
+                f"state.json names {clip(outside[0])}, which is no file of the folder"
+            )
         for file, expected in listing.items() if only is None else [(only, listing[only])]:
             files[file] = folder.read_bytes(f"{name}/{file}")
             if hashlib.sha256(files[file]).hexdigest() != expected["sha256"]:
@@ -146,7 +149,7 @@ def read_checkpoint(
                     f"in state.json ({expected['bytes']} bytes)"
                 )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint {where} is damaged: {error}") from error
+        raise ValueError(f"checkpoint {where} is damaged: {clip(error, 400)}") from error
     return about, files
 
 

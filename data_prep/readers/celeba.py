@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbdm_scale.storage.wording import clip
 from data_prep.options import Options
 from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines
 from data_prep.source import Source
@@ -92,8 +93,8 @@ def _listed_rows(path: Path) -> Rows:
         match = LINE.fullmatch(line)
         if match is None or int(match[2]) >= len(CLASSES):
             raise ValueError(
-                f"--source ({path}): line {i} is {line!r}, not a path of an image and a label "
-                f"of 0 to {len(CLASSES) - 1}."
+                f"--source ({path}): line {i} is {clip(line)!r}, not a path of an image and a "
+                f"label of 0 to {len(CLASSES) - 1}."
             )
         rows.append((match[1], int(match[2])))
     return rows
@@ -149,7 +150,7 @@ def _partition(path: Path) -> dict[str, str]:
         image, _, number = line.partition(" ")
         if number.strip() not in ("0", "1", "2"):
             raise ValueError(
-                f"--source ({path}): line {i} is {line!r}, not a file name and 0, 1 or 2."
+                f"--source ({path}): line {i} is {clip(line)!r}, not a file name and 0, 1 or 2."
             )
         found[image] = SPLITS[int(number)]
     return found

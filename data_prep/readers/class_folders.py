@@ -14,6 +14,7 @@ import numpy as np
 
 from cbdm_scale.data.class_names import Name, class_key
 from cbdm_scale.data.images import SUFFIXES
+from cbdm_scale.storage.wording import shorten
 from data_prep.readers.classes import KnownClasses, LabelledListing, number_classes
 from data_prep.readers.listing import Listing
 
@@ -70,7 +71,7 @@ def find_splits(root: Path, option: str) -> tuple[dict[str, Path], tuple[str, ..
         return {"train": inner}, tuple(notes)
     if len(train) != 1 or len({*train, *tests}) < len(folders):
         notes.append(
-            f"{option}: {', '.join([*train, *tests])} are taken for classes like all folders "
+            f"{option}: {shorten([*train, *tests])} are taken for classes like all folders "
             f"in {inner}. If they are splits, give one with --source, one with --eval-source"
         )
         return {"train": inner}, tuple(notes)
@@ -132,10 +133,10 @@ def list_folder(root: Path, option: str, known: KnownClasses | None = None) -> L
         if not found:
             empty.append(name)
     if empty:
-        shown = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise ValueError(
-            f"{option} ({root}): {len(empty)} class folders hold no image: {shown}. Remove "
-            "them, or give a table with the columns path and label."
+            f"{option} ({root}): {len(empty)} class folders hold no image: "
+            f"{shorten(list(map(repr, empty)))}. Remove them, or give a table with the columns "
+            "path and label."
         )
     notes = ignored.notes()
     if deeper:

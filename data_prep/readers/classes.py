@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.class_names import Name, class_key, class_order, labels_of_names, shorten
+from cbdm_scale.data.class_names import Name, class_key, class_order, labels_of_names
+from cbdm_scale.storage.wording import shorten
 from data_prep.readers.listing import Listing
 from data_prep.readers.long_tail import UNBALANCED
 

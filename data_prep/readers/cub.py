@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.class_names import shorten
+from cbdm_scale.storage.wording import clip, shorten
 from data_prep.options import Options
 from data_prep.readers.images import Box
 from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines
@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[int, str]:
         number, _, value = line.partition(" ")
         if not number.isdecimal() or not value or int(number) in found:
             raise ValueError(
-                f"--source ({path}): line {i} is {line!r}, not a new id and a value."
+                f"--source ({path}): line {i} is {clip(line)!r}, not a new id and a value."
             )
         found[int(number)] = value.strip()
     return found

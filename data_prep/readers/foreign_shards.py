@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.class_names import shorten
+from cbdm_scale.storage.wording import shorten
 from data_prep.options import Options
 from data_prep.readers.classes import KnownClasses, eval_notes, number_classes
 from data_prep.readers.copies import Copies

@@ -7,6 +7,7 @@ from glob import glob
 from itertools import islice
 from pathlib import Path
 
+from cbdm_scale.storage.wording import clip, shorten
 from data_prep.readers.copies import is_remote
 from data_prep.tars import Member, has_bytes, read_range, walk_tar
 
@@ -79,7 +80,7 @@ def _check_one_split(tars: list[str], folder: Path, option: str) -> None:
     if "train" in words and len(words) > 1:
         raise ValueError(
             f"{option} ({folder}) holds tars of several splits by their names: "
-            f"{', '.join(words)}. Name those to train on, such as '{folder}/*train*.tar' (in "
+            f"{shorten(words)}. Name those to train on, such as '{folder}/*train*.tar' (in "
             "quotes), and others with --eval-source."
         )
 
@@ -97,7 +98,7 @@ def list_members(path: str | Path, name: str) -> list[Member]:
         )
     members, end, error = walk_tar(path)
     if error:
-        raise ValueError(f"{name} is damaged or cut short: {error}")
+        raise ValueError(f"{name} is damaged or cut short: {clip(error)}")
     size = os.path.getsize(path)
     if size < end + BLOCK:
         raise ValueError(

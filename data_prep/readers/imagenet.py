@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.data.class_names import shorten
+from cbdm_scale.storage.wording import shorten
 from data_prep.options import Options
 from data_prep.readers.imagenet_counts import imagenet_lt_counts
 from data_prep.readers.listing import Folders, Listing, listed_source, numbered_lines

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cbdm_scale.data.class_names import Name, class_key
+from cbdm_scale.storage.wording import clip, shorten
 from data_prep.readers.classes import KnownClasses, LabelledListing, number_classes
 from data_prep.readers.listing import Folders, Listing
 
@@ -36,7 +37,7 @@ def list_table(file: Path, option: str, known: KnownClasses | None = None) -> La
             lacking = "label" if path else "path"
             raise ValueError(f"{where}: row {number} has no {lacking}. Complete the row.")
         if "\0" in path:
-            raise ValueError(f"{where}: row {number} has a byte 0 in its path {path!r}")
+            raise ValueError(f"{where}: row {number} has a byte 0 in its path {clip(path)!r}")
         paths.append(path)
         labels.append(label)
     if not paths:
@@ -79,15 +80,15 @@ def _parquet_rows(file: Path, where: str, notes: list[str]) -> Iterator[Row]:
             _columns(table.schema_arrow.names, where, notes)
             columns = table.read(columns=list(COLUMNS), use_threads=False)
     except pa.ArrowException as error:
-        raise ValueError(f"{where} is not a Parquet file: {error}") from None
+        raise ValueError(f"{where} is not a Parquet file: {clip(error)}") from None
     paths, labels = (columns[name].to_pylist() for name in COLUMNS)
     for number, (path, label) in enumerate(zip(paths, labels, strict=True), 1):
         if isinstance(label, (float, bool, bytes, list, dict)) or not isinstance(
             path, str | None
         ):
             raise ValueError(
-                f"{where}: row {number} is ({path!r}, {label!r}). Paths are text; labels are "
-                "integers or text."
+                f"{where}: row {number} is ({clip(repr(path))}, {clip(repr(label))}). Paths "
+                "are text; labels are integers or text."
             )
         yield number, path or "", "" if label is None else str(label)
 
@@ -103,7 +104,7 @@ def _columns(names: Sequence[str], where: str, notes: list[str]) -> tuple[int, i
         if list(names).count(column) != 1:
             raise ValueError(
                 f"{where} must have one column named {column}; its columns are "
-                f"{', '.join(map(repr, names)) or 'none'}. Rename them in the first line."
+                f"{shorten(list(map(repr, names))) or 'none'}. Rename them in the first line."
             )
     return list(names).index(COLUMNS[0]), list(names).index(COLUMNS[1])
 
@@ -117,8 +118,8 @@ def _integers_or_names(labels: list[str], where: str) -> Sequence[Name]:
     if len(rows) < len(labels):
         raise ValueError(
             f"{where}: {len(labels) - len(rows):,} labels are numbers and {len(rows):,} are "
-            f"not, the first in row {rows[0] + 1}: {labels[rows[0]]!r}. Give all as numbers or "
-            "all as names."
+            f"not, the first in row {rows[0] + 1}: {clip(labels[rows[0]])!r}. Give all as "
+            "numbers or all as names."
         )
     return labels
 

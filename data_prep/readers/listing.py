@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbdm_scale.data.class_names import shorten
+from cbdm_scale.storage.wording import shorten
 from data_prep.options import Options
 from data_prep.readers.images import FILTER, RESOLUTION, Box, ImageFiles
 from data_prep.readers.keys import make_keys
@@ -100,7 +100,7 @@ def listed_source(
         made += f"; missing images left out: {len(set(missing)):,}"
         splits = {s: _present(listing) for s, listing in splits.items()}
     if bare := [s for s, listing in splits.items() if not listing.names]:
-        notes = [*notes, f"left out, since no image is in it: {', '.join(bare)}"]
+        notes = [*notes, f"left out, since no image is in it: {shorten(bare)}"]
     for split, listing in splits.items():
         held = np.bincount(listing.labels, minlength=len(class_names))
         absent = [class_names[c] for c in np.flatnonzero(held == 0)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.storage.wording import shorten
 from data_prep.source import Source
 from data_prep.writing.target import Target
 from data_prep.writing.tars import Bad, ShardRecord
@@ -74,11 +75,10 @@ class LeftOut:
             planned = np.bincount(source.splits[split].labels, minlength=k)
             lost = np.flatnonzero((planned > 0) & (self.counts[split] == 0))
             if split == "train" and len(lost):
-                names = ", ".join(source.class_names[c] for c in lost[:5])
+                names = shorten([source.class_names[c] for c in lost])
                 raise ValueError(
                     f"{len(lost)} classes of {source.name} lost all their training images "
-                    f"({names}{', ...' if len(lost) > 5 else ''}): no image of theirs can be "
-                    f"read.{where} Mend --source."
+                    f"({names}): no image of theirs can be read.{where} Mend --source."
                 )
             if not self.counts[split].any():
                 raise ValueError(

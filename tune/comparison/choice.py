@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.data.groups import GROUPS, Group
+from cbdm_scale.storage.wording import shorten
 from tune.comparison.scores import Judge, Scores, average
 from tune.comparison.sets import HALVES, Features
 
@@ -47,7 +48,7 @@ def cost_of(scores: Scores, criterion: Mapping[str, float]) -> float:
     """The weighted sum that is smallest at the best; ValueError where a score is not there."""
     if missing := [name for name in criterion if name not in scores]:
         raise ValueError(
-            f"criterion ({', '.join(missing)}) is no score that can be had of so few images. "
+            f"criterion ({shorten(missing)}) is no score that can be had of so few images. "
             f"Choose from: {', '.join(sorted(scores))}."
         )
     return sum(weight * scores[name] for name, weight in criterion.items())

@@ -26,6 +26,7 @@ from cbdm_scale.storage.checks import (
     check_name,
 )
 from cbdm_scale.storage.json import flatten, structure
+from cbdm_scale.storage.wording import clip, shorten
 
 SHIPPED = Path(__file__).parent.parent / "protocols"
 Guidance = Literal["one", "by_group", "both"]
@@ -98,7 +99,7 @@ class Phase:
         for name in ("seeds", "stops", "strengths"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} ({', '.join(map(str, values))}) has a value twice.")
+                raise ValueError(f"{name} ({shorten(values)}) has a value twice.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ class Protocol:
             check_name("rows", str(name))
         if self.control not in self.rows:
             raise ValueError(
-                f"control ({self.control}) is none of the rows {', '.join(self.rows)}."
+                f"control ({self.control}) is none of the rows {shorten(list(self.rows))}."
             )
         if self.rows[self.control].cost not in (None, 1.0):
             raise ValueError(
@@ -149,12 +150,12 @@ class Protocol:
         for part in (self.screen, self.confirm):
             if unknown := set(part.rows) - set(self.rows):
                 raise ValueError(
-                    f"rows ({', '.join(sorted(unknown))}) are not in the protocol, which has "
-                    f"{', '.join(self.rows)}."
+                    f"rows ({shorten(sorted(unknown))}) are not in the protocol, which has "
+                    f"{shorten(list(self.rows))}."
                 )
         if both := set(self.screen.seeds) & set(self.confirm.seeds):
             raise ValueError(
-                f"seeds ({', '.join(map(str, sorted(both)))}) are of both phases: the networks "
+                f"seeds ({shorten(sorted(both))}) are of both phases: the networks "
                 "that chose the rows would confirm their own choice. Take other seeds for one."
             )
         for name in self.rows:
@@ -180,17 +181,17 @@ class Protocol:
         if not row.of:
             return
         if row.of not in self.rows or self.rows[row.of].of:
-            own = (other for other in self.rows if not self.rows[other].of)
+            own = [other for other in self.rows if not self.rows[other].of]
             raise ValueError(
                 f"rows.{name}.of ({row.of}) is no row with networks of its own. Choose from: "
-                f"{', '.join(own)}."
+                f"{shorten(own)}."
             )
         trained = [o for o in row.options if not o.startswith(("sample.", "eval."))]
         trained += ["cost"] * (row.cost is not None) + ["stops"] * bool(row.stops)
         trained += ["preset"] * (row.preset != Method.preset)
         if trained:
             raise ValueError(
-                f"rows.{name}: {', '.join(trained)} would make other networks than those of "
+                f"rows.{name}: {shorten(trained)} would make other networks than those of "
                 f"{row.of}. Take it out, or leave out of: {row.of}."
             )
         if name == self.control:
@@ -225,7 +226,7 @@ class Protocol:
         if guide and guide not in stops[:-1]:
             raise ValueError(
                 f"rows.{name}.guide ({guide}) is no earlier stop of the network, which has "
-                f"{', '.join(map(str, stops))}. Choose one before the last."
+                f"{shorten(stops)}. Choose one before the last."
             )
         return tuple(stop for stop in stops if stop > guide)
 
@@ -266,7 +267,7 @@ def read_protocol(where: str) -> Protocol:
             f"the project: {', '.join(shipped)}."
         ) from None
     except ValueError as error:
-        raise ValueError(f"protocol ({where}): {error}") from None
+        raise ValueError(f"protocol ({where}): {clip(error, 500)}") from None
     return found
 
 

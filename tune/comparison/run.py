@@ -21,6 +21,7 @@ from cbdm_scale.runs.launch import check_extractor, prepare_data
 from cbdm_scale.storage.checks import check_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import lease
+from cbdm_scale.storage.wording import shorten
 from tune.comparison.cost import measure, ratios
 from tune.comparison.findings import find, write_findings
 from tune.comparison.judging import Judging
@@ -110,8 +111,8 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
     home = folder.child(options.phase)
     if unknown := set(phase.rows) - set(protocol.rows):
         raise ValueError(
-            f"rows ({', '.join(sorted(unknown))}) are not in the protocol, which has "
-            f"{', '.join(protocol.rows)}."
+            f"rows ({shorten(sorted(unknown))}) are not in the protocol, which has "
+            f"{shorten(list(protocol.rows))}."
         )
     root = root_of(options.data.root, phase.seeds[0])
     here = {
