@@ -83,9 +83,14 @@ def test_mlflows_own_default_is_the_database_of_the_drivers_folder(tmp_path, mon
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"data.root": "shards"}, r"data.root \(shards\) .* --data.root /SHARED/shards"),
+        ({"data.root": "shards"}, r"data.root \(shards\): .* --data.root /SHARED/shards"),
         ({"cluster.storage": "a/runs"}, r"--cluster.storage /SHARED/a/runs"),
         ({"track.uri": "sqlite:///a.db"}, r"--track.uri sqlite:////SHARED/a.db"),
+        (
+            {"data.root": "shards", "cluster.storage": "runs", "track.uri": "sqlite:///a.db"},
+            r"data.root \(shards\), cluster.storage \(runs\), track.uri \(sqlite:///a.db\): "
+            ".*: --data.root /SHARED/shards --cluster.storage /SHARED/runs --track.uri sqlite:",
+        ),
     ],
 )
 def test_a_job_refuses_to_keep_anything_in_its_copy_of_a_folder(

@@ -8,11 +8,13 @@ is a copy that Ray deletes: a relative path that something is to outlast is refu
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from cbdm_scale.storage.checks import field_types
 from cbdm_scale.storage.remote import refuse_password, split_scheme
+from cbdm_scale.storage.wording import clip
 
 JOB_COPY = "working_dir_files"
 """Folder of Ray's session that holds the copies which jobs work in."""
@@ -42,23 +44,15 @@ File = Annotated[str, Place(lasts=False)]
 """Where something is read from, by workers too."""
 
 
-def absolute_places(options: Options, prefix: str = "") -> Options:
-    """A dataclass of options, and those in it, with absolute paths; ValueError in a job's copy.
+def absolute_places(options: Options) -> Options:
+    """A dataclass of options, and those in it, with absolute paths.
 
-    ``prefix`` stands before their names where they are typed.
+    ValueError in a job's copy names every path there that is to last.
     """
-    owner: Any = type(options)
-    changed: dict[str, Any] = {}
-    for field in fields(options):  # type: ignore[arg-type]
-        value, name = getattr(options, field.name), prefix + field.name
-        kind = field_types(owner)[field.name]
-        if is_dataclass(value):
-            changed[field.name] = absolute_places(value, f"{name}.")
-        for mark in getattr(kind, "__metadata__", ()):
-            if isinstance(mark, Place) and value:
-                changed[field.name] = _absolute(name, value, mark)
-    moved = {name: new for name, new in changed.items() if new != getattr(options, name)}
-    return replace(options, **moved) if moved else options  # type: ignore[type-var]
+    lost: dict[str, str] = {}
+    found = _absolute_in(options, "", lost)
+    _refuse(lost)
+    return found
 
 
 def absolute_uri(name: str, uri: str) -> str:
@@ -66,10 +60,41 @@ def absolute_uri(name: str, uri: str) -> str:
 
     A server's stays as it is: in the environment it may carry a password.
     """
-    return _absolute(name, uri, Place(lasts=True)) if uri.startswith(SQLITE) else uri
+    lost: dict[str, str] = {}
+    if uri.startswith(SQLITE):
+        uri = _absolute(name, uri, Place(lasts=True), lost)
+    _refuse(lost)
+    return uri
 
 
-def _absolute(name: str, value: str, place: Place) -> str:
+def _refuse(lost: Mapping[str, str]) -> None:
+    if lost:
+        raise ValueError(
+            f"{', '.join(map(clip, lost))}: relative paths lie in this job's copy of its "
+            f"folder, which Ray deletes. Give absolute ones that last: {' '.join(lost.values())}"
+        )
+
+
+def _absolute_in(options: Options, prefix: str, lost: dict[str, str]) -> Options:
+    owner: Any = type(options)
+    changed: dict[str, Any] = {}
+    for field in fields(options):  # type: ignore[arg-type]
+        value, name = getattr(options, field.name), prefix + field.name
+        kind = field_types(owner)[field.name]
+        if is_dataclass(value):
+            changed[field.name] = _absolute_in(value, f"{name}.", lost)
+        for mark in getattr(kind, "__metadata__", ()):
+            if isinstance(mark, Place) and value:
+                changed[field.name] = _absolute(name, value, mark, lost)
+    moved = {name: new for name, new in changed.items() if new != getattr(options, name)}
+    return replace(options, **moved) if moved else options  # type: ignore[type-var]
+
+
+def _absolute(name: str, value: str, place: Place, lost: dict[str, str]) -> str:
+    """The value with an absolute path; one that a job would lose goes to ``lost``.
+
+    ``lost``: OPTION (VALUE) -> what to type instead.
+    """
     before = SQLITE if value.startswith(SQLITE) else place.after
     path = value.removeprefix(before)
     if not value.startswith(before) or not path or path.startswith(":memory:"):
@@ -81,8 +106,5 @@ def _absolute(name: str, value: str, place: Place) -> str:
     here = os.getcwd()
     if place.lasts and not os.path.isabs(path) and JOB_COPY in here.split(os.sep):
         flag = f"--{name.replace('_', '-')} " if name.islower() else f"{name}="
-        raise ValueError(
-            f"{name} ({value}) is relative, and this job works in a copy of its folder that "
-            f"Ray deletes. Give an absolute path that lasts: {flag}{before}/SHARED/{path}"
-        )
+        lost[f"{name} ({value})"] = f"{flag}{before}/SHARED/{path}"
     return before + os.path.abspath(path)
