@@ -71,7 +71,8 @@ def _refuse(lost: Mapping[str, str]) -> None:
     if lost:
         raise ValueError(
             f"{', '.join(map(clip, lost))}: relative paths lie in this job's copy of its "
-            f"folder, which Ray deletes. Give absolute ones that last: {' '.join(lost.values())}"
+            "folder, which Ray deletes. Give absolute ones that last: "
+            f"{' '.join(lost.values())}"
         )
 
 
