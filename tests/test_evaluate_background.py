@@ -186,7 +186,7 @@ def test_labels_that_the_data_set_does_not_have_are_said(
         (("--guidance", "many=0.5,few=1"), r"guidance \(many=0.5,few=1\) must name the groups"),
         (("--num-images", "1"), "num_images must be at least 2, got 1"),
         (("--chunk-size", "0"), "chunk_size must be at least 1, got 0"),
-        (("--extractor", "vgg"), "eval.extractor 'vgg' is not known"),
+        (("--extractor", "vgg"), "error: extractor 'vgg' is not known"),
         (("--extractor", "none"), "extractor none gives no numbers"),
         (("--dataset", "cifar10"), r"dataset \(cifar10\): the run learnt from digits_lt"),
         (("--data.root", "/nowhere"), r"data.root: .*/nowhere.* holds no data set digits_lt"),
@@ -220,7 +220,7 @@ def test_the_runs_own_configuration_decides_the_defaults(evaluated):
     options, pretrained, _ = parse(["--run", evaluated, "--seed", "5"])
     assert pretrained and options.sample == pretrained.config.sample
     assert (options.num_images, options.omegas, options.chunk_size) == (30, (1.0,), 8)
-    assert options.seed == 5 and options.extractor == "classifier"
+    assert options.seed == 5 and options.extractor == ("classifier",)
     assert EvaluateOptions(guidance=(1, 0, 0.5, 1)).omegas == (0.0, 0.5, 1.0)
     several = EvaluateOptions(guidance=("few=1,many=0.5", 2, "many=.5,few=1.0"))
     assert several.omegas == (2.0, "many=0.5,few=1")

@@ -180,7 +180,7 @@ def find_inputs(options: BalanceOptions, pretrained: PretrainedNetwork) -> Input
     classifiers = _find_classifiers(options, real, root)
     recipe: Recipe = classifiers[0]
     if options.extractor:
-        recipe = recipe_of(options, root, real)
+        recipe = recipe_of(options.extractor, options, root, real)
     return Inputs(options, pretrained, guide, real, root, plan, need, classifiers, recipe)
 
 

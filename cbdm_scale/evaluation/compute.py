@@ -13,34 +13,68 @@ from cbdm_scale.devices import first_that_fits, roomy_devices
 from cbdm_scale.evaluation.cautions import needs_weights
 from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floor
 from cbdm_scale.evaluation.inputs import Inputs
-from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.evaluation.results import Evaluation, SpaceResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.features import Recipe
-from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.sources import Images
-
-Numbers = tuple[list[SetResult], tuple[GroupMemorisation, ...], SetResult]
-"""Of each set, the copies among held-out real images, and the floor."""
 
 
 def compute(inputs: Inputs) -> Evaluation:
     """Everything; what is there already (images, features) is not made again."""
+    options, pretrained = inputs.options, inputs.pretrained
+    real, made = inputs.split("eval"), inputs.sets[0].images
+    for recipe in inputs.recipes:
+        # A file that does not fit is said here, before any image is made.
+        recipe.load("cpu")(torch.from_numpy(real.read([0])))
     _make_sets(inputs)
-    inputs.recipe.load("cpu")  # a file that does not fit is said here, not by every worker
+    labels = [torch.from_numpy(side.labels) for side in (real, made)]
+    weigh = needs_weights(labels[0], labels[1], inputs.real.num_classes)
+    spaces = [
+        _numbers_in_space(inputs, name, recipe, weigh)
+        for name, recipe in zip(options.extractor, inputs.recipes, strict=True)
+    ]
+    return Evaluation(
+        **vars(spaces[0]),
+        further=tuple(spaces[1:]),
+        id=inputs.id,
+        run=pretrained.name,
+        checkpoint=pretrained.url,
+        trained_images=pretrained.num_seen,
+        dataset=inputs.real.name,
+        dataset_fingerprint=inputs.real.fingerprint,
+        class_names=inputs.real.class_names,
+        resize=options.resize,
+        num_real=real.count,
+        weighed=weigh,
+        weights=options.weights,
+        key=inputs.key,
+    )
+
+
+def _numbers_in_space(inputs: Inputs, name: str, recipe: Recipe, weigh: bool) -> SpaceResult:
+    """The numbers of every set in the feature space of an extractor.
+
+    weigh: whether every class of the real images counts alike
+    """
     options, counts = inputs.options, inputs.real.counts["train"]
-    real, train = _real_features(inputs), _train_features(inputs)
-    fakes = [_features(inputs, s.images, f"omega {as_text(s.omega)}") for s in inputs.sets]
+    by = f" by {name}" if len(inputs.recipes) > 1 else ""
 
+    def features(images: Images, what: str) -> FeatureSet:
+        return extract_features(images, recipe, what + by, options.features, options.cluster)
+
+    real = features(inputs.split("eval"), "split eval")
+    # No look for copies of training images, no features of them.
+    train = features(inputs.split("train"), "split train") if options.memorisation else None
+    fakes = [features(s.images, f"omega {as_text(s.omega)}") for s in inputs.sets]
     seed, made = options.seed, len(fakes[0].labels)
-    weigh = needs_weights(real.labels, fakes[0].labels, len(counts))
 
-    def numbers(device: torch.device) -> Numbers:
+    def numbers(device: torch.device) -> SpaceResult:
         reference = make_reference(real, train, counts, weigh=weigh, seed=seed, device=device)
         results = []
         for spec, fake in zip(inputs.sets, fakes, strict=True):
-            what = f"numbers at omega {as_text(spec.omega)}"
+            what = f"numbers at omega {as_text(spec.omega)}{by}"
             print(what, flush=True)
             with ProgressBar(num_steps(len(counts)), what) as progress:
                 results.append(
@@ -58,31 +92,17 @@ def compute(inputs: Inputs) -> Evaluation:
                 )
         copies = held_out_copies(train, real, counts, seed, device) if train else ()
         floor = real_floor(real, made, counts, weigh=weigh, seed=seed, device=device)
-        return results, copies, floor
+        return SpaceResult(
+            extractor=name,
+            extractor_fingerprint=recipe.fingerprint,
+            held_out_copies=copies,
+            sets=tuple(results),
+            floor=floor,
+        )
 
     num_bytes = sum(side.num_bytes for side in (real, train, *fakes) if side)
     where = roomy_devices(num_bytes, use_gpu=options.cluster.device != "cpu")
-    results, copies, floor = first_that_fits(numbers, where)
-    pretrained = inputs.pretrained
-    return Evaluation(
-        id=inputs.id,
-        run=pretrained.name,
-        checkpoint=pretrained.url,
-        trained_images=pretrained.num_seen,
-        dataset=inputs.real.name,
-        dataset_fingerprint=inputs.real.fingerprint,
-        class_names=inputs.real.class_names,
-        extractor=options.extractor,
-        extractor_fingerprint=inputs.recipe.fingerprint,
-        resize=options.resize,
-        num_real=len(real.labels),
-        held_out_copies=copies,
-        sets=tuple(results),
-        floor=floor,
-        weighed=weigh,
-        weights=options.weights,
-        key=inputs.key,
-    )
+    return first_that_fits(numbers, where)
 
 
 def _make_sets(inputs: Inputs) -> None:
@@ -93,23 +113,6 @@ def _make_sets(inputs: Inputs) -> None:
             print(f"set      {spec.url}", flush=True)
             spec.store.write_plan()
             make_missing(spec.store, *weights, options.num_images, options.cluster)
-
-
-def _real_features(inputs: Inputs) -> FeatureSet:
-    return _features(inputs, inputs.split("eval"), "split eval")
-
-
-def _train_features(inputs: Inputs) -> FeatureSet | None:
-    """Of the training images; None where nobody looks for copies of them."""
-    if not inputs.options.memorisation:
-        return None
-    return _features(inputs, inputs.split("train"), "split train")
-
-
-def _features(inputs: Inputs, images: Images, what: str) -> FeatureSet:
-    """Features of some images, as the options say."""
-    options = inputs.options
-    return extract_features(images, inputs.recipe, what, options.features, options.cluster)
 
 
 def extract_features(

@@ -77,7 +77,7 @@ class Evaluator:
 
         self.extractor: Extractor | None = None
         if config.eval.extractor != "none":
-            recipe = recipe_of(config.eval, config.data.root, manifest)
+            recipe = recipe_of(config.eval.extractor, config.eval, config.data.root, manifest)
             self.extractor = recipe.load(world.device)
             self.references = References(
                 config, manifest, world, run, self.extractor, self.pace, self.num_shares

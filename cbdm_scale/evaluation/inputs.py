@@ -51,7 +51,8 @@ class Inputs:
     real: Manifest
     root: str
     """Data root."""
-    recipe: Recipe
+    recipes: tuple[Recipe, ...]
+    """Of ``options.extractor``, in this order."""
     sets: tuple[ImageSetSpec, ...]
     guide: PretrainedNetwork | None
     """Of autoguidance."""
@@ -60,9 +61,11 @@ class Inputs:
     def key(self) -> str:
         """Eight hex digits of all that decides the numbers."""
         options = self.options
-        parts = [VERSION, FORMAT, self.real.fingerprint, self.recipe.fingerprint]
-        parts += [options.extractor, options.resize, options.seed, options.memorisation]
+        (recipe, *others), (extractor, *_) = self.recipes, options.extractor
+        parts = [VERSION, FORMAT, self.real.fingerprint, recipe.fingerprint]
+        parts += [extractor, options.resize, options.seed, options.memorisation]
         parts += [self.pretrained.checkpoint, *(spec.fingerprint for spec in self.sets)]
+        parts += [recipe.fingerprint for recipe in others]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
     @property
@@ -108,12 +111,30 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
             f"dataset {real.name} has {real.num_classes} classes, the network "
             f"{pretrained.spec.num_classes}. Give the --dataset that it learnt from."
         )
-    recipe = recipe_of(options, root, real)
+    recipes = _find_recipes(options, root, real)
     guide = options.load_guide(pretrained)
     sets = (
         _given(options, real) if options.samples else _planned(options, pretrained, real, guide)
     )
-    return Inputs(options, pretrained, real, root, recipe, sets, guide)
+    return Inputs(options, pretrained, real, root, recipes, sets, guide)
+
+
+def _find_recipes(options: EvaluateOptions, root: str, real: Manifest) -> tuple[Recipe, ...]:
+    """The extractors, each once and of images like these."""
+    names: dict[str, str] = {}
+    found = []
+    for name in options.extractor:
+        try:
+            recipe = recipe_of(name, options, root, real)
+        except ValueError as error:  # who trains says eval. before these options
+            raise ValueError(str(error).replace("eval.extractor", "extractor")) from error
+        if known := names.get(recipe.fingerprint):
+            raise ValueError(
+                f"extractor: {known} and {name} are the same network. Name one of them."
+            )
+        names[recipe.fingerprint] = name
+        found.append(recipe)
+    return tuple(found)
 
 
 def _with_dataset(options: EvaluateOptions, pretrained: PretrainedNetwork) -> PretrainedNetwork:

@@ -1,16 +1,18 @@
 """What the evaluate command can be told."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from cbdm_scale.data.strength import Strength, in_order
-from cbdm_scale.metrics.options import ExtractorOptions
+from cbdm_scale.metrics.options import ExtractorWeights
 from cbdm_scale.pretrained.options import GenerationOptions
-from cbdm_scale.storage.places import File, Folder
+from cbdm_scale.storage.checks import Length
+from cbdm_scale.storage.places import File, Folder, Place
 from cbdm_scale.training.options import Width
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(GenerationOptions, ExtractorOptions):
+class EvaluateOptions(GenerationOptions, ExtractorWeights):
     """The run's own configuration decides the defaults, once --run is given."""
 
     num_images: int = 10_000
@@ -20,6 +22,13 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
     samples: File = ""
     """Evaluate these images, and make none: a set of the sample command, an .npz file, a folder
     of images with one folder a class, or DATASET:SPLIT, the folder of shards with a split."""
+
+    extractor: Annotated[tuple[str, ...], Length(), Place(lasts=False, after="classifier:")] = (
+        "classifier",
+    )
+    """Networks whose features are compared, a feature space of each, of the same images:
+    classifier (stored beside the shards), classifier:PATH, inception (as in the literature),
+    dinov2. The first is the main one."""
 
     against: File = ""
     """Another run's folder: the report shows its newest evaluation beside this one."""
@@ -47,8 +56,7 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
             raise ValueError(
                 f"num_images must be at least 2, got {self.num_images}. Try 10000."
             )
-        if self.extractor == "none":
-            raise ValueError("extractor none gives no numbers. Try --extractor classifier.")
+        self._check_extractors()
         if self.samples and len(self.omegas) > 1:
             raise ValueError(
                 f"guidance names {len(self.omegas)} strengths, and samples ({self.samples}) is "
@@ -64,6 +72,19 @@ class EvaluateOptions(GenerationOptions, ExtractorOptions):
             raise ValueError(
                 "ema_sweep makes its own images from its own averages, and cannot go with "
                 f"{other}. Leave one of the two out."
+            )
+
+    def _check_extractors(self) -> None:
+        if "none" in self.extractor:
+            raise ValueError("extractor none gives no numbers. Try --extractor classifier.")
+        twice = [name for name in self.extractor if self.extractor.count(name) > 1]
+        if twice:
+            raise ValueError(f"extractor names {twice[0]} twice. Name each once.")
+        if self.extractor_weights and {"inception", "dinov2"} <= {*self.extractor}:
+            raise ValueError(
+                f"extractor_weights ({self.extractor_weights}) is one file, and inception "
+                "and dinov2 need one each. Name the files in CBDM_SCALE_INCEPTION and "
+                "CBDM_SCALE_DINOV2, with --extractor-weights ''."
             )
 
     @property

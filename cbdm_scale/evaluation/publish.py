@@ -135,7 +135,7 @@ def find_against(inputs: Inputs) -> Evaluation | None:
     ]
     if not found:
         raise ValueError(
-            f"against ({other}) has no evaluation with extractor {options.extractor} "
+            f"against ({other}) has no evaluation with extractor {options.extractor[0]} "
             f"({options.resize}) and {inputs.num_images:,} images. Make it with: "
             f"{_command(inputs, other)}"
         )
@@ -146,7 +146,7 @@ def find_against(inputs: Inputs) -> Evaluation | None:
 def _comparable(evaluation: Evaluation, inputs: Inputs) -> bool:
     return (
         evaluation.dataset_fingerprint == inputs.real.fingerprint
-        and evaluation.extractor_fingerprint == inputs.recipe.fingerprint
+        and evaluation.extractor_fingerprint == inputs.recipes[0].fingerprint
         and all(found.num_images == inputs.num_images for found in evaluation.sets)
     )
 
@@ -158,7 +158,8 @@ def _command(inputs: Inputs, other: str) -> str:
     words += ["--guidance", *map(as_text, options.guidance)]
     for name in ("extractor", "extractor_weights", "resize"):
         if (value := getattr(options, name)) != getattr(usual, name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            several = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *several]
     if options.data.root:
         words += ["--data.root", options.data.root]
     if options.allow_weights:

@@ -13,16 +13,19 @@ import dataclasses
 import io
 import json
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cbdm_scale.evaluation.results import FORMAT, Evaluation
+from cbdm_scale.evaluation.results import FORMAT, Evaluation, SpaceResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import parse_json, structure
 from cbdm_scale.storage.run_dir import RunDir
 
 METRICS, ABOUT, CLASSES = "metrics.json", "about.json", "classes.csv"
+CSV_COUNTS = "num_train", "num_real", "num_fake"
+CSV_SCORES = "fid", "kid", "fidelity", "sliced_wasserstein", "fld"
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -36,21 +39,31 @@ def _without_nan(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def classes_csv(evaluation: Evaluation) -> str:
-    """Classes and strengths as comma-separated values; what is not known is empty."""
+    """Classes and strengths as comma-separated values; what is not known is empty.
+
+    Of several feature spaces the first column names the extractor.
+    """
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
-    plain = "num_train", "num_real", "num_fake"
-    scores = "fid", "kid", "fidelity", "sliced_wasserstein", "fld"
-    ends = [f"{name}{end}" for name in scores for end in ("", "_low", "_high")]
-    write(["guidance", "label", "class", "group", *plain, *ends])
-    for found in evaluation.sets:
-        for row in found.table.classes:
-            known = [getattr(row, name) or Interval(math.nan) for name in scores]
-            numbers = [n for score in known for n in (score.value, score.low, score.high)]
-            name = evaluation.class_names[row.label] if row.label is not None else ""
-            about = [found.omega, row.label, name, row.group, *(getattr(row, n) for n in plain)]
-            write([*about, *("" if math.isnan(n) else n for n in numbers)])
+    several = len(evaluation.spaces) > 1
+    ends = [f"{name}{end}" for name in CSV_SCORES for end in ("", "_low", "_high")]
+    heads = ["guidance", "label", "class", "group", *CSV_COUNTS, *ends]
+    write(["extractor", *heads] if several else heads)
+    for space in evaluation.spaces:
+        for line in _class_lines(space, evaluation.class_names):
+            write([space.extractor, *line] if several else line)
     return text.getvalue()
+
+
+def _class_lines(space: SpaceResult, class_names: Sequence[str]) -> Iterator[list[Any]]:
+    for found in space.sets:
+        for row in found.table.classes:
+            known = [getattr(row, name) or Interval(math.nan) for name in CSV_SCORES]
+            numbers = [n for score in known for n in (score.value, score.low, score.high)]
+            name = class_names[row.label] if row.label is not None else ""
+            about = [found.omega, row.label, name, row.group]
+            about += [getattr(row, n) for n in CSV_COUNTS]
+            yield [*about, *("" if math.isnan(n) else n for n in numbers)]
 
 
 def from_json(text: str) -> Evaluation:

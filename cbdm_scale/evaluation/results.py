@@ -99,10 +99,10 @@ class SetResult:
     @property
     def scores(self) -> dict[str, float]:
         """Every number that is there by its name: fid, fid_few, recall, copies_all, ..."""
-        found = self._named()
-        return {k: v.value if isinstance(v, Interval) else v for k, v in found.items()}
+        return {k: v.value if isinstance(v, Interval) else v for k, v in self.named().items()}
 
-    def _named(self) -> dict[str, Interval | float]:
+    def named(self) -> dict[str, Interval | float]:
+        """As ``scores``, with the intervals of those that have one."""
         found: dict[str, Interval | float | None] = {}
         for name in CLASS_MEASURES:
             found[name] = getattr(self, name)
@@ -121,9 +121,34 @@ class SetResult:
         return {name: value for name, value in found.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of one checkpoint: a set for each guidance strength."""
+@dataclass(frozen=True, kw_only=True)
+class SpaceResult:
+    """The numbers of all sets in one feature space, that of an extractor."""
+
+    extractor: str
+    extractor_fingerprint: str
+    held_out_copies: tuple[GroupMemorisation, ...]
+    """The memorisation check of real images that were not trained on: what chance gives."""
+
+    sets: tuple[SetResult, ...]
+    """In order of omega, numbers first."""
+
+    floor: SetResult | None = None
+    """What real images score in the place of as many generated ones; None: not computed."""
+
+    @property
+    def best(self) -> SetResult:
+        """The set with the smallest FID; the first one where there is no FID."""
+        known = [s for s in self.sets if s.fid is not None]
+        return min(known, key=lambda s: s.fid.value if s.fid else 0.0, default=self.sets[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(SpaceResult):
+    """One evaluation of one checkpoint: a set for each guidance strength.
+
+    Its own numbers are those of the main feature space; ``further`` has others.
+    """
 
     id: str
     """The folder's name."""
@@ -138,20 +163,12 @@ class Evaluation:
     dataset: str
     dataset_fingerprint: str
     class_names: tuple[str, ...]
-    extractor: str
-    extractor_fingerprint: str
     resize: str
     num_real: int
     """Images of the eval split that were compared with."""
 
-    held_out_copies: tuple[GroupMemorisation, ...]
-    """The memorisation check of real images that were not trained on: what chance gives."""
-
-    sets: tuple[SetResult, ...]
-    """In order of omega, numbers first."""
-
-    floor: SetResult | None = None
-    """What real images score in the place of as many generated ones; None: not computed."""
+    further: tuple[SpaceResult, ...] = ()
+    """The same sets in the feature spaces of other extractors."""
 
     weighed: bool = False
     """Whether every class of the real images counts alike, however many it has."""
@@ -166,10 +183,14 @@ class Evaluation:
     format: int = FORMAT
 
     @property
-    def best(self) -> SetResult:
-        """The set with the smallest FID; the first one where there is no FID."""
-        known = [s for s in self.sets if s.fid is not None]
-        return min(known, key=lambda s: s.fid.value if s.fid else 0.0, default=self.sets[0])
+    def spaces(self) -> tuple[SpaceResult, ...]:
+        """The main feature space, and the further ones."""
+        return (self, *self.further)
+
+    def best_by_space(self) -> tuple[SetResult, ...]:
+        """The numbers of the best set in every one of ``spaces``."""
+        place = self.sets.index(self.best)
+        return tuple(space.sets[place] for space in self.spaces)
 
     @property
     def scores(self) -> Scores:
@@ -183,29 +204,38 @@ class Evaluation:
         eval/power_0.1/guidance_1/fid, eval/inception/50000_images/guidance_1/fid.
         """
         numbers: dict[str, float] = {}
-        for found in self.sets:
-            parts = () if self.made_by == "training" else self._differences(found, config)
+        for space in self.spaces:
+            numbers |= self._metrics_in(space, config)
+        return numbers
+
+    def _metrics_in(self, space: SpaceResult, config: EvalConfig) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        for found in space.sets:
+            known = self.made_by == "training"
+            parts = () if known else self._differences(space, found, config)
             numbers |= {
                 metric_name(name, found.omega, *parts): value
                 for name, value in found.scores.items()
             }
-            floor = self.floor.scores if self.floor else {}
+            floor = space.floor.scores if space.floor else {}
             numbers |= {
                 metric_name(f"floor_{name}", None, *parts): value
                 for name, value in floor.items()
                 if not name.startswith(("macro", "worst"))
             }
-            for row in self.held_out_copies:
+            for row in space.held_out_copies:
                 if row.copies is not None:
                     name = metric_name(f"held_out_copies_{row.group or 'all'}", None, *parts)
                     numbers[name] = row.copies
         return numbers
 
-    def _differences(self, found: SetResult, config: EvalConfig) -> tuple[str, ...]:
+    def _differences(
+        self, space: SpaceResult, found: SetResult, config: EvalConfig
+    ) -> tuple[str, ...]:
         """What sets a set of the command apart from the run's own evaluations."""
         parts = [] if self.weights == "ema" else [self.weights]
-        if self.extractor != config.extractor:
-            parts.append(self.extractor)
+        if space.extractor != config.extractor:
+            parts.append(space.extractor)
         if self.resize != config.resize:
             parts.append(self.resize)
         if found.num_images != config.num_images:

@@ -4,11 +4,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.cautions import cautions, chance
 from cbdm_scale.evaluation.report.claims import copying, much_copied
 from cbdm_scale.evaluation.report.formatting import KID_SCALE, scaled, with_interval
-from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.evaluation.results import Evaluation, SetResult, SpaceResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import CLASS_MEASURES, ClassScore
 
@@ -48,6 +49,7 @@ def table(evaluation: Evaluation) -> list[str]:
             f"at omega {as_text(best.omega)}, the smallest FID:",
             *_aligned(list(GROUP_HEADS), groups),
         ]
+    lines += _spaces(evaluation)
     held_out = [row.copies for row in evaluation.held_out_copies if row.group is None]
     if held_out and held_out[0] is not None:
         lines.append(f"copies among real images that were not trained on: {held_out[0]:.1%}")
@@ -64,6 +66,26 @@ def table(evaluation: Evaluation) -> list[str]:
     if best.prd_note:
         lines.append(f"F_8: {best.prd_note}")
     return lines
+
+
+def _spaces(evaluation: Evaluation) -> list[str]:
+    """FID of the best set in every feature space, a line a space; nothing of one alone."""
+    if not evaluation.further:
+        return []
+    heads = "features", "FID all [95 %]", *GROUPS, REAL, "smallest at omega"
+    rows = []
+    for space, found in zip(evaluation.spaces, evaluation.best_by_space(), strict=True):
+        by_group = {row.group: row.fid for row in found.table.pooled}
+        fids = found.fid, *(by_group.get(g) for g in GROUPS), space.floor and space.floor.fid
+        numbers = [_interval(fid or None, "{:.2f}") for fid in fids]
+        rows.append([space.extractor, *numbers, as_text(space.best.omega)])
+    omega = as_text(evaluation.best.omega)
+    return [
+        "",
+        f"FID in each feature space, at omega {omega}:",
+        *_aligned(list(heads), rows),
+        "",
+    ]
 
 
 def _distances(found: SetResult | ClassScore, fld: str = "") -> list[str]:
@@ -164,8 +186,13 @@ def per_class(evaluation: Evaluation) -> str:
         name = None if label is None else evaluation.class_names[label]
         return {"name": name, **asdict(row)}
 
-    sets = [
-        {"omega": found.omega, "classes": [plain(row) for row in found.table.classes]}
-        for found in evaluation.sets
-    ]
-    return json.dumps({"id": evaluation.id, "sets": sets}, indent=1, allow_nan=False)
+    def sets(space: SpaceResult) -> list[dict[str, Any]]:
+        return [
+            {"omega": found.omega, "classes": [plain(row) for row in found.table.classes]}
+            for found in space.sets
+        ]
+
+    known: dict[str, Any] = {"id": evaluation.id, "sets": sets(evaluation)}
+    if evaluation.further:
+        known["further"] = {space.extractor: sets(space) for space in evaluation.further}
+    return json.dumps(known, indent=1, allow_nan=False)

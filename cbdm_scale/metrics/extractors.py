@@ -10,7 +10,7 @@ from pathlib import Path
 from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.metrics.classifier import class_places, missing_classifier
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
-from cbdm_scale.metrics.options import ExtractorOptions, Resize
+from cbdm_scale.metrics.options import ExtractorWeights, Resize
 from cbdm_scale.storage.checks import check_value
 from cbdm_scale.storage.folder import Storage
 
@@ -65,11 +65,11 @@ def find_extractor(
     raise ValueError(f"eval.extractor {name!r} is not known. Choose from: {known}.")
 
 
-def recipe_of(options: ExtractorOptions, root: str, manifest: Manifest) -> Recipe:
-    """The extractor that ``options`` name, for a data set below ``root``."""
+def recipe_of(name: str, options: ExtractorWeights, root: str, manifest: Manifest) -> Recipe:
+    """Extractor ``name`` with the weights of ``options``, for a data set below ``root``."""
     folder = Storage(dataset_folder(root, manifest.name))
     return find_extractor(
-        options.extractor,
+        name,
         folder.url,
         folder.read_path,
         class_names=manifest.class_names,

@@ -83,7 +83,7 @@ class _ClassifierExtractor:
         expected = (self.net.image_channels, size, size)
         if tuple(x.shape[1:]) != expected:
             raise ValueError(
-                f"eval.extractor classifier was trained on images {expected}, not on "
+                f"extractor classifier was trained on images {expected}, not on "
                 f"{tuple(x.shape[1:])}. Use the classifier.safetensors of this data set."
             )
         weights = self.net.logits.weight

@@ -17,12 +17,8 @@ BestBy = Literal["fid", "fid_few"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractorOptions:
-    """Whose features are compared."""
-
-    extractor: Annotated[str, Place(lasts=False, after="classifier:")] = "classifier"
-    """Network whose features FID compares: classifier (stored beside the shards),
-    classifier:PATH, inception (as in the literature), dinov2, or none."""
+class ExtractorWeights:
+    """The files of extractors that others have published, and how these see images."""
 
     extractor_weights: File = ""
     """Weights of inception or dinov2. Empty: CBDM_SCALE_INCEPTION or CBDM_SCALE_DINOV2, or a
@@ -34,6 +30,15 @@ class ExtractorOptions:
     resize: Resize = "bilinear"
     """Rule that makes images as large as the network wants: bilinear (pytorch-fid, the paper),
     tf1 (torch-fidelity), bicubic (clean-fid)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorOptions(ExtractorWeights):
+    """Whose features are compared."""
+
+    extractor: Annotated[str, Place(lasts=False, after="classifier:")] = "classifier"
+    """Network whose features FID compares: classifier (stored beside the shards),
+    classifier:PATH, inception (as in the literature), dinov2, or none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ def check_extractor(config: Config, manifest: Manifest) -> None:
     """ValueError at the start, not at the first evaluation hours later."""
     if config.eval.extractor == "none":
         return
-    recipe_of(config.eval, config.data.root, manifest).load("cpu")
+    recipe_of(config.eval.extractor, config.eval, config.data.root, manifest).load("cpu")
 
 
 def extractor_problem(config: Config, manifest: Manifest) -> str:

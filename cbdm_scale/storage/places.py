@@ -24,7 +24,7 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """In the type of an option: a path, a URL, or a word with a path in it."""
+    """In the type of an option: a path, a URL, a word with a path in it, or several."""
 
     lasts: bool
     """Whether other nodes or later commands look there too."""
@@ -85,7 +85,9 @@ def _absolute_in(options: Options, prefix: str, lost: dict[str, str]) -> Options
         if is_dataclass(value):
             changed[field.name] = _absolute_in(value, f"{name}.", lost)
         for mark in getattr(kind, "__metadata__", ()):
-            if isinstance(mark, Place) and value:
+            if isinstance(mark, Place) and isinstance(value, tuple):
+                changed[field.name] = tuple(_absolute(name, v, mark, lost) for v in value)
+            elif isinstance(mark, Place) and value:
                 changed[field.name] = _absolute(name, value, mark, lost)
     moved = {name: new for name, new in changed.items() if new != getattr(options, name)}
     return replace(options, **moved) if moved else options  # type: ignore[type-var]

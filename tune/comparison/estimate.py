@@ -88,7 +88,11 @@ def call_s(config: Config, manifest: Manifest, device: torch.device) -> float:
 def gigabytes(plan: Plan) -> float:
     """Of the images and features of all sets."""
     config = plan.configs[plan.protocol.control]
-    features = recipe_of(config.eval, config.data.root, plan.manifest).load("cpu").dim
+    features = (
+        recipe_of(config.eval.extractor, config.eval, config.data.root, plan.manifest)
+        .load("cpu")
+        .dim
+    )
     spec = network_spec(config, plan.manifest)
     image = spec.channels * spec.image_size**2 + 4 * features + 16
     phase, rows = plan.phase, plan.protocol

@@ -114,7 +114,7 @@ class Judging:
 
 def _recipe(config: Config) -> Recipe:
     manifest = read_manifest(config.data.root, config.dataset)
-    return recipe_of(config.eval, config.data.root, manifest)
+    return recipe_of(config.eval.extractor, config.eval, config.data.root, manifest)
 
 
 def _features(config: Config, split: str) -> FeatureSet:

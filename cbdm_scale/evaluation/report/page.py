@@ -11,6 +11,7 @@ from cbdm_scale.evaluation.report.formatting import class_name
 from cbdm_scale.evaluation.report.images import ReportImages, data_url
 from cbdm_scale.evaluation.report.missing import missing_words
 from cbdm_scale.evaluation.report.rendering import render_page
+from cbdm_scale.evaluation.report.spaces import space_rows
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.per_class import ClassScore
 
@@ -57,6 +58,7 @@ def write_report(
         headline=headline(evaluation),
         claims=claims,
         missing=missing_words(evaluation),
+        space_rows=space_rows(evaluation),
         images=images,
         data_url=data_url,
         copies=_copies,
