@@ -99,7 +99,7 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
     if run.exists(RunDir.CONFIG):
         try:
             before = flatten(run.read_json(RunDir.CONFIG)["decided"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{run.path('config.json')} is no recognition run's ({error!r}). Choose "
                 "another --name."

@@ -80,9 +80,9 @@ def fork_run(
 
 def _values(run: Storage, params: dict[str, float]) -> dict[str, float]:
     """What a run has for these options."""
-    from cbdm_scale.storage.json import flatten
+    from cbdm_scale.config.schema import from_dict
 
-    found = flatten(run.read_json(RunDir.CONFIG))
+    found = from_dict(run.read_json(RunDir.CONFIG)).flat()
     return {option: found[option] for option in params}
 
 

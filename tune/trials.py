@@ -96,12 +96,9 @@ class TrialStore:
         self.trials: dict[str, Trial] = {}
         for name in self.folder.list() if folder.exists(FOLDER) else []:
             try:
-                trial = _from_json(self.folder.read_json(name))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"{self.folder.path(name)} is damaged ({error}). Remove it: the trial is "
-                    "made again."
-                ) from error
+                trial: Trial = self.folder.read_json(name, Trial)
+            except ValueError as error:
+                raise ValueError(f"{error} Remove it: the trial is made again.") from error
             if name != f"{trial.id}.json":
                 raise ValueError(
                     f"{self.folder.path(name)} is of the trial {trial.id!r}. Give it the name "
@@ -132,9 +129,3 @@ class TrialStore:
     def of_kind(self, *kinds: Kind) -> list[Trial]:
         """The trials of these kinds, in the order of their ids."""
         return [t for _, t in sorted(self.trials.items()) if t.kind in kinds]
-
-
-def _from_json(content: dict[str, Any]) -> Trial:
-    rungs = tuple(Rung(**rung) for rung in content.pop("rungs"))
-    exploits = tuple(content.pop("exploits", ()))
-    return Trial(**content, rungs=rungs, exploits=exploits)

@@ -22,7 +22,7 @@ from cbdm_scale.models.options import (
 )
 from cbdm_scale.sampling.options import SamplerConfig, check_trained
 from cbdm_scale.storage.checks import check_fields, check_name
-from cbdm_scale.storage.json import flatten, with_values
+from cbdm_scale.storage.json import flatten, structure, with_values
 from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import TrainConfig, per_rank
@@ -231,5 +231,5 @@ def from_dict(tree: Any) -> Config:
     """
     if not isinstance(tree, dict):
         raise ValueError(f"a configuration is an object of JSON, got {type(tree).__name__}")
-    usual = _usual(tree.get("backbone", "unet"))
+    usual = _usual(structure(str, tree.get("backbone", "unet"), "backbone"))
     return with_values(usual, {k: v for k, v in tree.items() if k not in ("image", "classes")})

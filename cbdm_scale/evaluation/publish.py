@@ -8,6 +8,7 @@
 import math
 import shlex
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cbdm_scale.cli.command import prog_of
@@ -36,6 +37,15 @@ REPORT_LIST = "report.json"
 MLFLOW = "mlflow.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Report:
+    """The content of report.json."""
+
+    against: str
+    """RUN/ID of the evaluation that the report compares with; "" for none."""
+    files: tuple[str, ...]
+
+
 def write_report_files(
     home: Storage, inputs: Inputs, evaluation: Evaluation, against: Evaluation | None
 ) -> None:
@@ -48,13 +58,13 @@ def write_report_files(
         names = [file.relative_to(scratch).as_posix() for file in files]
         for name, file in zip(names, files, strict=True):
             home.write_bytes(name, file.read_bytes())
-    home.write_json(REPORT_LIST, {"against": _name(against), "files": names})
+    home.write_json(REPORT_LIST, asdict(_Report(against=_name(against), files=tuple(names))))
 
 
 def has_report(home: Storage, against: Evaluation | None) -> bool:
     """Whether the report there compares with this evaluation."""
     return home.exists(REPORT_LIST) and (
-        home.read_json(REPORT_LIST)["against"] == _name(against)
+        home.read_json(REPORT_LIST, _Report).against == _name(against)
     )
 
 
@@ -69,11 +79,11 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
     """
     pretrained = inputs.pretrained
     run_id = run_id_of(Storage(pretrained.folder)) if pretrained.folder else ""
-    report = home.read_json(REPORT_LIST)
-    known = {"run_id": run_id, "against": report["against"]}
+    report: _Report = home.read_json(REPORT_LIST, _Report)
+    known = {"run_id": run_id, "against": report.against}
     if not run_id or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known):
         return ""
-    names = [METRICS, *report["files"], *([CLASSES] if home.exists(CLASSES) else [])]
+    names = [METRICS, *report.files, *([CLASSES] if home.exists(CLASSES) else [])]
     files = {name: home.read_bytes(name) for name in names}
     files["per_class.json"] = summary.per_class(evaluation).encode()
     reason = log_results(

@@ -130,7 +130,7 @@ def read_evaluations(folder: Storage) -> tuple[list[Stored], list[str]]:
         try:
             evaluation = read_evaluation(home)
             about = home.read_json(ABOUT) if home.exists(ABOUT) else {}
-            made = float(about.get("made", 0))
+            made: float = structure(float, about.get("made", 0), f"{home.path(ABOUT)}: made")
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue

@@ -182,7 +182,7 @@ def _is_whole(home: Path) -> bool:
         about = json.loads((home / "about.json").read_text())
         sizes = about["bytes"].items()
         return all((home / file).stat().st_size == size for file, size in sizes)
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

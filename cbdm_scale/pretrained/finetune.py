@@ -61,6 +61,23 @@ class InitFrom:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Initial:
+    """What a run's folder says of what it started from."""
+
+    url: str
+    typed: str
+    report: list[str]
+    """The lines that said what was mapped."""
+    fingerprint: str
+    weights: str
+    """The sha256 of the trained network's file."""
+    num_seen: int | None
+    config: dict[str, Any]
+    sha256: str = ""
+    """Of the weights as they were mapped."""
+
+
 def load_init_from(typed: str, storage: str, name: str) -> InitFrom:
     """What --init-from names, for a run in this storage, of this name ("": of any)."""
     url = typed if typed.startswith(MLFLOW) else Storage(typed).url
@@ -101,19 +118,18 @@ def _started_runs(runs: Storage, name: str, typed: str) -> list[InitFrom]:
         if not home.exists(RunDir.INITIAL_ABOUT):
             continue
         try:
-            about = home.read_json(RunDir.INITIAL_ABOUT)
-            config = from_dict(home.read_json(RunDir.CONFIG))
-            trained, num_seen = from_dict(about["config"]), about["num_seen"]
-        except (ValueError, KeyError, TypeError):
+            about: _Initial = home.read_json(RunDir.INITIAL_ABOUT, _Initial)
+            config, trained = from_dict(home.read_json(RunDir.CONFIG)), from_dict(about.config)
+        except ValueError:
             continue  # damaged: whoever opens that run is told
-        if name or typed == about["typed"]:
+        if name or typed == about.typed:
             one = InitFrom(
                 url=config.init_from,
-                typed=about["typed"],
+                typed=about.typed,
                 sha256=config.init_sha256,
                 config=trained,
-                fingerprint=about["fingerprint"],
-                num_seen=num_seen,
+                fingerprint=about.fingerprint,
+                num_seen=about.num_seen,
                 pretrained=None,
             )
             found.append(one)
@@ -235,16 +251,16 @@ def write_initial_weights(
         raise ValueError(f"init_from ({init.url}): {error}") from error
     lines = describe(made, init, how)
     if write:
-        about = {
-            "url": init.url,
-            "typed": init.typed,
-            "report": lines,
-            "fingerprint": init.fingerprint,
-            "weights": init.sha256,
-            "num_seen": init.num_seen,
-            "config": json.loads(json.dumps(asdict(init.config))),
-        }
-        save_initial(run, made.tensors, about)
+        about = _Initial(
+            url=init.url,
+            typed=init.typed,
+            report=lines,
+            fingerprint=init.fingerprint,
+            weights=init.sha256,
+            num_seen=init.num_seen,
+            config=json.loads(json.dumps(asdict(init.config))),
+        )
+        save_initial(run, made.tensors, asdict(about))
     return lines
 
 

@@ -19,7 +19,7 @@ from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip, shorten
 from cbdm_scale.training.options import check_source
 from cbdm_scale.training.snapshots import file_of, select_weights
-from cbdm_scale.training.state import num_seen_of, read_checkpoint
+from cbdm_scale.training.state import progress_of, read_checkpoint
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
 MLFLOW = "models:/", "runs:/"
@@ -111,7 +111,7 @@ def _of_run(
     notes: list[str],
     weights: str,
 ) -> PretrainedNetwork:
-    num_seen = num_seen_of(about, folder.path(name))
+    num_seen = progress_of(about, folder.path(name)).num_seen
     found = read_network(
         f"run ({folder.url})",
         folder.read_bytes(RunDir.CONFIG),

@@ -32,6 +32,7 @@ from cbdm_scale.recognition.fit import class_weights, count_confusion, fit
 from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import structure
 from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import RunError
@@ -107,8 +108,8 @@ def _all_seeds(
     for seed in task.seeds:
         known, name = None, f"seed-{seed}.json"
         if world.rank == 0 and run.exists(name):
-            known = run.read_json(name)["confusion"]
-            log(f"seed {seed}: there already")
+            known = _known(run, name, log)
+            log(f"seed {seed}: there already" if known else f"seed {seed}: trained again")
         known = world.gather(known)[0]
         table = (
             _one_seed(task, seed, world, tracker, stop, log)
@@ -129,6 +130,19 @@ def _all_seeds(
         tracker.scalars(task.num_images * len(tables), numbers)
     world.gather(0)  # nobody leaves before it is written
     return {"how": "finished"} | result
+
+
+def _known(run: Storage, name: str, log: Log) -> list[list[int]] | None:
+    """The confusion matrix (K, K) that a seed left; None, with a line, where it is damaged."""
+    try:
+        about = run.read_json(name)
+        found: list[list[int]] = structure(list[list[int]], about.get("confusion"), "confusion")
+        if len({len(found), *map(len, found)}) > 1:
+            raise ValueError("confusion is no square")
+    except ValueError as error:
+        log(f"{run.path(name)} is damaged: {error}")
+        return None
+    return found
 
 
 def _one_seed(

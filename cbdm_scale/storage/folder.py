@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cbdm_scale.storage.disk import naming_the_disk
-from cbdm_scale.storage.json import parse_json
+from cbdm_scale.storage.json import parse_json, structure
 from cbdm_scale.storage.remote import open_url, refuse_password, split_scheme
 
 
@@ -116,9 +116,16 @@ class Storage:
         """A whole file, as UTF-8."""
         return self.read_bytes(name).decode()
 
-    def read_json(self, name: str) -> Any:
-        """ValueError, with the file's name, if it is no JSON."""
-        return parse_json(self.read_bytes(name), self.path(name))
+    def read_json(self, name: str, kind: Any = dict[str, Any]) -> Any:
+        """A file of JSON as a value of a type (``structure``).
+
+        ValueError, with the file's name, if it is no JSON, or not of this type.
+        """
+        found = parse_json(self.read_bytes(name), self.path(name))
+        try:
+            return structure(kind, found, "")
+        except ValueError as error:
+            raise ValueError(f"{self.path(name)} is damaged: {error}.") from None
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file so that readers see the old one or the new one, never a part."""

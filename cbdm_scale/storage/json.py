@@ -54,8 +54,11 @@ def structure(kind: Any, value: Any, name: str) -> Any:
         each = [args[0]] * len(value) if args[-1] is Ellipsis else args
         if len(each) == len(value):
             return tuple(structure(k, v, name) for k, v in zip(each, value, strict=True))
-    if origin is dict and isinstance(value, dict):
-        return {key: structure(args[1], item, f"{name}.{key}") for key, item in value.items()}
+    if origin is list and isinstance(value, list):
+        return [structure(args[0], item, name) for item in value]
+    if origin in (dict, Mapping) and isinstance(value, dict):
+        inside = {key: f"{name}.{key}" if name else key for key in value}
+        return {key: structure(args[1], item, inside[key]) for key, item in value.items()}
     if origin is Literal and value in args:
         return value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -19,7 +19,6 @@ from types import FrameType
 import psutil
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.json import structure
 
 LEASE = "lease.json"
 BEAT_S = 3.0
@@ -170,7 +169,7 @@ class _Beat:
 def holder_of(folder: Storage) -> Holder | None:
     """Who holds a folder; None if nobody does, or nobody can tell."""
     try:
-        found: Holder = structure(Holder, folder.read_json(LEASE), "")
+        found: Holder = folder.read_json(LEASE, Holder)
     except (FileNotFoundError, ValueError):
         return None
     return found

@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from io import FileIO
 from typing import Any
 
@@ -54,17 +55,23 @@ def _parse(data: bytes) -> list[Record]:
     return records
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What MLflow has: all records up to one, and the last step of what is logged once."""
+
+    seq: int = 0
+    marks: dict[str, int] = field(default_factory=dict)
+
+
 class Spool:
     """Written by the training thread, read by the sender's; both may call ``sync``."""
 
     def __init__(self, folder: Storage) -> None:
         self.folder = folder
-        marker: dict[str, Any] = (
-            folder.read_json("sent.json") if folder.exists("sent.json") else {}
-        )
-        self.sent = int(marker.get("seq", 0))
+        sent = folder.read_json("sent.json", _Sent) if folder.exists("sent.json") else _Sent()
+        self.sent: int = sent.seq
         self.last = self.sent
-        self._sent_marks: dict[str, int] = marker.get("marks", {})
+        self._sent_marks: dict[str, int] = sent.marks
         self._marks: dict[str, int] = dict(self._sent_marks)
         self._segments: list[str] = []
         self._recover()
@@ -214,7 +221,7 @@ class Spool:
         for record in records:
             self._raise_marks(self._sent_marks, record)
         self.sent = records[-1]["seq"]
-        self.folder.write_json("sent.json", {"seq": self.sent, "marks": self._sent_marks})
+        self.folder.write_json("sent.json", asdict(_Sent(self.sent, self._sent_marks)))
         for record in records:
             if "file" in record:
                 self.folder.remove(record["file"])

@@ -35,7 +35,7 @@ def keep_averages(run: Storage, averages: tuple[PowerEMA, ...], num_seen: int) -
 def _read(run: Storage, num_seen: int) -> dict[str, Tensor]:
     file, about = RunDir.averages(num_seen)
     data = run.read_bytes(file)
-    if hashlib.sha256(data).hexdigest() != run.read_json(about)["sha256"]:
+    if hashlib.sha256(data).hexdigest() != run.read_json(about).get("sha256"):
         raise ValueError(
             f"{run.path(file)} is damaged: its sha256 is not the one in the .json beside it. "
             "Remove both; the average is found from the others."

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.json import parse_json
+from cbdm_scale.storage.json import parse_json, structure
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip
 from cbdm_scale.training.ema import EMA
@@ -136,6 +136,9 @@ def read_checkpoint(
         listing = about["files"]
         if about["format_version"] > FORMAT_VERSION:
             raise ValueError(f"format version {about['format_version']} is newer than ours")
+        needed = {RunDir.MODEL, RunDir.EMA, RunDir.OPTIMIZER}
+        if lacking := needed - listing.keys():
+            raise ValueError(f"state.json names no {min(lacking)}")
         files = {}
         if outside := [file for file in listing if "/" in file or "\\" in file]:
             raise ValueError(
@@ -153,13 +156,15 @@ def read_checkpoint(
     return about, files
 
 
-def num_seen_of(about: dict[str, Any], where: str) -> int:
-    """Images shown before a checkpoint, by its state.json; ValueError if that is no number."""
-    progress = about.get("progress")
-    num_seen = progress.get("num_seen") if isinstance(progress, dict) else None
-    if isinstance(num_seen, bool) or not isinstance(num_seen, int) or num_seen < 0:
-        raise ValueError(f"checkpoint {where} is damaged: state.json says no number of images")
-    return num_seen
+def progress_of(about: dict[str, Any], where: str) -> Progress:
+    """The counters of a checkpoint, by its state.json; ValueError if they are none."""
+    try:
+        found: Progress = structure(Progress, about.get("progress"), "progress")
+    except ValueError as error:
+        raise ValueError(f"checkpoint {where} is damaged: in state.json {error}") from None
+    if found.num_seen < 0:
+        raise ValueError(f"checkpoint {where} is damaged: in state.json num_seen is below 0")
+    return found
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
@@ -188,7 +193,7 @@ def _load_weights(net: nn.Module, tensors: dict[str, Tensor], name: str) -> None
     net.load_state_dict(tensors)
 
 
-def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name: str) -> None:
+def _restore(state: State, progress: Progress, files: dict[str, bytes], name: str) -> None:
     _load_weights(state.net, load(files[RunDir.MODEL]), name)
     _load_weights(state.ema.net, load(files[RunDir.EMA]), name)
     tensors = load(files[RunDir.OPTIMIZER])
@@ -207,7 +212,7 @@ def _restore(state: State, about: dict[str, Any], files: dict[str, bytes], name:
                 "--name."
             )
         unpack(state.posthoc, load(files[RunDir.POSTHOC]))
-    state.progress = Progress(**about["progress"])
+    state.progress = progress
 
 
 def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
@@ -220,10 +225,11 @@ def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
     for name in reversed(RunDir(folder).checkpoints()):
         try:
             about, files = read_checkpoint(folder, name)
+            progress = progress_of(about, folder.path(name))
         except ValueError as error:
             damaged.append(str(error))
             continue
-        _restore(state, about, files, folder.path(name))
+        _restore(state, progress, files, folder.path(name))
         return name, damaged
     return None, damaged
 
@@ -249,7 +255,7 @@ def load_initial(folder: Storage, *nets: nn.Module) -> str:
         raise ValueError(
             f"{folder.path(RunDir.INITIAL)}, what the run started from, cannot be read: {error}"
         ) from error
-    if hashlib.sha256(data).hexdigest() != about["sha256"]:
+    if hashlib.sha256(data).hexdigest() != about.get("sha256"):
         raise ValueError(
             f"{folder.path(RunDir.INITIAL)} is damaged: its sha256 is not the one in "
             f"{RunDir.INITIAL_ABOUT}. Remove both, and give the same command again."
@@ -257,7 +263,7 @@ def load_initial(folder: Storage, *nets: nn.Module) -> str:
     tensors = load(data)
     for net in nets:
         _load_weights(net, net.state_dict() | tensors, RunDir.INITIAL)
-    return str(about["url"])
+    return str(about.get("url"))
 
 
 def drop_old_checkpoints(folder: Storage, keep: int, needed: Collection[int]) -> None:

@@ -3,7 +3,7 @@
 A set's scores stand beside it, sets/<network>/<set>-scores.json, and are computed once.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 
 import torch
@@ -20,6 +20,14 @@ from tune.comparison.choice import Chooser, Point
 from tune.comparison.protocol import digest
 from tune.comparison.scores import VERSION, Judge, Scores, judges, references
 from tune.comparison.sets import HALVES, Features, read_set, set_key, set_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """The scores of a set that were computed before."""
+
+    key: str
+    halves: tuple[Scores, ...]
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,13 @@ class Judging:
         file = f"{self.set_name(config, images, omega, guide)}-scores.json"
         key = digest(VERSION, self.fingerprint)
         if folder.exists(file):
-            known = folder.read_json(file)
-            if known["key"] == key:
-                return tuple(known["halves"])
+            known: _Known = folder.read_json(file, _Known)
+            if known.key == key:
+                return known.halves
         made = self.read(config, images, omega, guide)
         both = enumerate(self.judges())
         halves = [judge.scores(made.half(number)) for number, judge in both]
-        folder.write_json(file, {"key": key, "halves": halves})
+        folder.write_json(file, asdict(_Known(key=key, halves=tuple(halves))))
         return tuple(halves)
 
     def chooser(

@@ -8,7 +8,7 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -166,24 +166,32 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
     )
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """A step of a row's networks, in steps of the control."""
+
+    row: str
+    cost: float
+
+
 def find_costs(plan: Plan) -> dict[str, float]:
     """Row -> cost of a step: the protocol's, or measured once and then kept."""
     given = {row: plan.protocol.rows[row].cost for row in plan.networks}
     control = plan.protocol.control
     given[control] = 1.0
     keys = {row: config.run_name for row, config in plan.networks.items()}
-    known = plan.folder.read_json(COSTS) if plan.folder.exists(COSTS) else {}
+    there = plan.folder.exists(COSTS)
+    known: dict[str, _Cost] = plan.folder.read_json(COSTS, dict[str, _Cost]) if there else {}
     missing = [row for row, cost in given.items() if cost is None and keys[row] not in known]
     if missing:
         print(f"measuring the cost of a step of {', '.join(missing)}", flush=True)
         timed = {row: plan.networks[row] for row in (control, *missing)}
         device = open_device(plan.on_gpu)
         found = ratios(measure(timed, plan.manifest, device), control)
-        known |= {keys[row]: {"row": row, "cost": round(found[row], 3)} for row in missing}
-        plan.folder.write_json(COSTS, known)
+        known |= {keys[row]: _Cost(row, round(found[row], 3)) for row in missing}
+        plan.folder.write_json(COSTS, {key: asdict(cost) for key, cost in known.items()})
     costs = {
-        row: float(known[keys[row]]["cost"] if cost is None else cost)
-        for row, cost in given.items()
+        row: known[keys[row]].cost if cost is None else cost for row, cost in given.items()
     }
     return {row: costs[plan.protocol.network(row)] for row in plan.configs}
 
