@@ -171,6 +171,7 @@ def test_what_does_not_go_together_is_refused_before_any_image_is_made(
     copy.write_bytes(Path(second.partition(":")[2]).read_bytes())
     colour = network(tmp_path, 1, channels=3)
     nowhere = ("--extractor-weights", str(tmp_path / "none.pth"))
+    other = ("--extractor-weights", str(copy))
     for words, message in (
         ((second, second), rf"extractor names {second} twice. Name each once"),
         ((second, f"classifier:{copy}"), rf"extractor: {second} and classifier:{copy} are the"),
@@ -180,6 +181,8 @@ def test_what_does_not_go_together_is_refused_before_any_image_is_made(
             (second, "inception", *nowhere),
             r"extractor_weights .*none.pth.* --extractor-weights",
         ),
+        ((second, "inception", *other), "To use this file all the same, give --allow-weights"),
+        ((second, "dinov2", *other, "--allow-weights"), "Give --extractor-weights one of the"),
         (("inception", "dinov2", *nowhere), "one file, and inception and dinov2 need one each"),
         ((second, colour), r"classifier was trained on images \(3, 8, 8\), not on \(1, 8, 8\)"),
     ):

@@ -19,7 +19,7 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.evaluation.compute import extract_features
 from cbdm_scale.generation.plan import SetPlan, plan_set, select_classes
 from cbdm_scale.metrics.classifier import load_classifier
-from cbdm_scale.metrics.extractors import find_extractor, recipe_of
+from cbdm_scale.metrics.extractors import find_extractor, options_without_eval, recipe_of
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
@@ -180,7 +180,8 @@ def find_inputs(options: BalanceOptions, pretrained: PretrainedNetwork) -> Input
     classifiers = _find_classifiers(options, real, root)
     recipe: Recipe = classifiers[0]
     if options.extractor:
-        recipe = recipe_of(options.extractor, options, root, real)
+        with options_without_eval():
+            recipe = recipe_of(options.extractor, options, root, real)
     return Inputs(options, pretrained, guide, real, root, plan, need, classifiers, recipe)
 
 

@@ -17,6 +17,7 @@ from cbdm_scale.evaluation.results import Evaluation, SpaceResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
 from cbdm_scale.generation.generate import make_missing
 from cbdm_scale.metrics.extract import FeatureSet, extract
+from cbdm_scale.metrics.extractors import options_without_eval
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images
 
@@ -27,7 +28,8 @@ def compute(inputs: Inputs) -> Evaluation:
     real, made = inputs.split("eval"), inputs.sets[0].images
     for recipe in inputs.recipes:
         # A file that does not fit is said here, before any image is made.
-        recipe.load("cpu")(torch.from_numpy(real.read([0])))
+        with options_without_eval():
+            recipe.load("cpu")(torch.from_numpy(real.read([0])))
     _make_sets(inputs)
     labels = [torch.from_numpy(side.labels) for side in (real, made)]
     weigh = needs_weights(labels[0], labels[1], inputs.real.num_classes)

@@ -11,7 +11,7 @@ from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION
 from cbdm_scale.generation.plan import plan_set
 from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
-from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.metrics.extractors import options_without_eval, recipe_of
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images, renumbered
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
@@ -124,10 +124,8 @@ def _find_recipes(options: EvaluateOptions, root: str, real: Manifest) -> tuple[
     names: dict[str, str] = {}
     found = []
     for name in options.extractor:
-        try:
+        with options_without_eval():
             recipe = recipe_of(name, options, root, real)
-        except ValueError as error:  # who trains says eval. before these options
-            raise ValueError(str(error).replace("eval.extractor", "extractor")) from error
         if known := names.get(recipe.fingerprint):
             raise ValueError(
                 f"extractor: {known} and {name} are the same network. Name one of them."

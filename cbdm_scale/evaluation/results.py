@@ -211,8 +211,7 @@ class Evaluation(SpaceResult):
     def _metrics_in(self, space: SpaceResult, config: EvalConfig) -> dict[str, float]:
         numbers: dict[str, float] = {}
         for found in space.sets:
-            known = self.made_by == "training"
-            parts = () if known else self._differences(space, found, config)
+            parts = self._differences(space, found, config)
             numbers |= {
                 metric_name(name, found.omega, *parts): value
                 for name, value in found.scores.items()
@@ -233,6 +232,8 @@ class Evaluation(SpaceResult):
         self, space: SpaceResult, found: SetResult, config: EvalConfig
     ) -> tuple[str, ...]:
         """What sets a set of the command apart from the run's own evaluations."""
+        if self.made_by == "training":
+            return ()
         parts = [] if self.weights == "ema" else [self.weights]
         if space.extractor != config.extractor:
             parts.append(space.extractor)

@@ -4,7 +4,9 @@ features.py says what an extractor and its recipe are; classifier.py, inception.
 are three of them.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cbdm_scale.data.manifest import Manifest, dataset_folder
@@ -77,3 +79,14 @@ def recipe_of(name: str, options: ExtractorWeights, root: str, manifest: Manifes
         allow_weights=options.allow_weights,
         resize=options.resize,
     )
+
+
+@contextmanager
+def options_without_eval() -> Iterator[None]:
+    """Errors here name options of a run, such as --eval.extractor-weights: as other commands
+    have them, --extractor-weights."""
+    try:
+        yield
+    except ValueError as error:
+        said = re.sub(r"(?<![\w/])eval\.(?=extractor|allow|resize)", "", str(error))
+        raise ValueError(said) from error
