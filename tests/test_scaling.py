@@ -174,21 +174,12 @@ def test_the_model_gives_back_the_step_that_its_share_was_read_from(hidden, redu
 # The measurement itself, once through.
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    from data_prep.prepare import prepare_digits
-
-    root = tmp_path_factory.mktemp("scaling")
-    prepare_digits(str(root / "shards"))
-    return root
-
-
-def test_only_rank_0_talks_to_storage_tracker_and_console(shards):
-    """On a start and on a restart, of a thousand workers as of ten."""
-    for workers, ranks in ((10, range(10)), (1000, (0, 1, 500, 999))):
+def test_only_rank_0_talks_to_storage_tracker_and_console(digits_root, tmp_path):
+    """On a start and on a restart, of a thousand workers as of four."""
+    for workers, ranks in ((4, range(4)), (1000, (0, 1, 999))):
         for steps in (reporters.STEPS, reporters.STEPS + reporters.SAVE_STEPS):
             found = reporters.simulate(
-                str(shards / "shards"), str(shards / f"runs-{workers}"), workers, ranks, steps
+                digits_root, str(tmp_path / f"runs-{workers}"), workers, ranks, steps
             )
             for rank in ranks:
                 talk = found[rank] - Counter({"Ray reports": found[rank]["Ray reports"]})
@@ -196,11 +187,9 @@ def test_only_rank_0_talks_to_storage_tracker_and_console(shards):
             assert found[0]["tracker"] > 0 and found[0]["writes"] > 0
 
 
-def test_what_rank_0_says_does_not_grow_with_the_workers(shards):
+def test_what_rank_0_says_does_not_grow_with_the_workers(digits_root, tmp_path):
     counts = [
-        reporters.simulate(
-            str(shards / "shards"), str(shards / f"flat-{n}"), n, [0], reporters.STEPS
-        )[0]
+        reporters.simulate(digits_root, str(tmp_path / f"of-{n}"), n, [0], reporters.STEPS)[0]
         for n in (2, 1000)
     ]
     for kind in ("reads", "writes", "tracker", "Ray reports"):
