@@ -126,18 +126,32 @@ def run_here(words: list[str]) -> int:
         ray.shutdown()
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def end_of_what_a_test_started() -> Iterator[None]:
+    """What a failed test left would keep the cluster's CPUs, and all tests after it waiting."""
+    yield
+    while STARTED:
+        with STARTED.pop() as left:
+            left.kill()
+
+
 def start(
     words: list[str], log: Path, *, start_new_session: bool = False
 ) -> subprocess.Popen[bytes]:
     """A command whose lines go to ``log``, in a process group of its own or in ours."""
     with log.open("wb") as out:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words,
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             start_new_session=start_new_session,
         )
+    STARTED.append(process)
+    return process
 
 
 def worker_pids(log: Path) -> list[int]:
