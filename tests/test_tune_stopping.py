@@ -91,7 +91,7 @@ def base(tmp_path: Path) -> Config:
         *("--dataset", "shapes", "--data.root", str(tmp_path / "shards")),
         *("--cluster.storage", str(tmp_path / "trials"), "--cluster.workers", "0"),
         *("--preset", "small", "--model.channels", "16", "--model.dropout", "0.1"),
-        *("--eval.extractor", "none", "--train.sample-every", "0"),
+        *("--train.batch-size", "16", "--eval.extractor", "none", "--train.sample-every", "0"),
         *("--track.uri", make_database(tmp_path)),
     ]
     return resolve(parse(words).config)
