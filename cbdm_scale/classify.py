@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale import __version__
-from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
+from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import canonical_name
@@ -24,6 +24,7 @@ from cbdm_scale.storage.json import describe_differences, flatten, with_values
 from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.places import absolute_places
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import prog_of
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.recognition.sets import Sets

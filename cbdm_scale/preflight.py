@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.config.run_options import RUN_PARTS, RUN_SHORT, RunOptions, parse_run, resolve
 from cbdm_scale.data.manifest import dataset_folder
+from cbdm_scale.storage.wording import prog_of
 
 COMMAND = Command(
     name="preflight",
@@ -33,8 +34,10 @@ def main(argv: Sequence[str]) -> int:
     folder = Storage(dataset_folder(config.data.root, config.dataset))
     if config.dataset == "digits_lt" and not folder.exists("dataset.json"):
         raise ValueError(
-            f"data.root ({config.data.root}) has no digits_lt yet, which cbdm train would make "
-            f"there. Make it with cbdm prepare digits-lt --out {shlex.quote(config.data.root)}."
+            f"data.root ({config.data.root}) has no digits_lt yet, which the train command "
+            f"would make "
+            f"there. Make it with {prog_of('prepare')} digits-lt --out "
+            f"{shlex.quote(config.data.root)}."
         )
     manifest = prepare_data(config)
     check_extractor(config, manifest)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cbdm_scale.cli.command import Command, Typed, main_of, prog_of
+from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.data.strength import Strength
@@ -19,6 +19,7 @@ from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import Folder, absolute_places
+from cbdm_scale.storage.wording import prog_of
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.generation.plan import SetPlan

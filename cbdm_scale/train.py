@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cli.command import Command, main_of, prog_of
+from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.config.presets import PUBLISHED, PublishedSet
 from cbdm_scale.config.run_options import (
@@ -21,6 +21,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import prog_of
 
 if TYPE_CHECKING:
     from cbdm_scale.pretrained.finetune import InitFrom

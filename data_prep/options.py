@@ -1,4 +1,4 @@
-"""The options of python -m data_prep: of a data set that is written, verified or described."""
+"""The options of cbdm prepare, verify and describe."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.cli.command import prog_of
 from cbdm_scale.cluster import Log, to_stdout
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import PUBLISHED, Manifest, parse_manifest, read_manifest
-from cbdm_scale.storage.wording import shorten
+from cbdm_scale.storage.wording import prog_of, shorten
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
 from data_prep.source import Source

@@ -16,7 +16,7 @@ from cbdm_scale.data.parted import PartedIndex
 
 COLUMNS = "labels", "shard_of", "offsets", "lengths", "crc32"
 SIZES = {"train": 428, "eval": 1797}
-REMAKE = "make the data set again with python -m data_prep digits-lt"
+REMAKE = "make the data set again with .*prepare digits-lt"
 
 
 def small_parts(patch):

@@ -62,7 +62,7 @@ def test_a_file_says_which_logit_is_whose():
     assert class_places(named, ("07", "cat", "dog"), "it") == [2, 0, 1]
     assert class_places(plain, ("07", "cat", "dog"), "it") == [0, 1, 2], "nobody knows better"
     for names, words in [
-        (("7", "cat", "bird"), "it lacks bird and has dog besides. .* data_prep"),
+        (("7", "cat", "bird"), "it lacks bird and has dog besides. .* prepare"),
         (("7", "cat"), "it has dog besides"),
         (("7", "cat", "bird", "dog", "fish"), "it lacks bird, fish. Label fidelity would be"),
     ]:
@@ -174,7 +174,7 @@ def test_images_that_cannot_be_learnt_from_are_refused(images, labels, message):
     ],
 )
 def test_files_that_are_no_classifier_are_named_with_the_way_out(data, message):
-    with pytest.raises(ValueError, match=f"the classifier {message}.*python -m data_prep"):
+    with pytest.raises(ValueError, match=f"the classifier {message}.*prepare"):
         load_classifier(data)
 
 

@@ -99,7 +99,7 @@ def test_a_missing_classifier_says_how_to_make_it(tmp_path):
 def test_a_damaged_classifier_is_named_with_its_path(folder):
     file = folder / "classifier.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"{file} is damaged.*python -m data_prep"):
+    with pytest.raises(ValueError, match=rf"{file} is damaged.*prepare"):
         load_extractor("classifier", str(folder))
 
 

@@ -15,7 +15,7 @@ from shard_tools import edit_index, make_digits
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 
-REMAKE = r"python -m data_prep digits-lt --out .* --force-overwrite"
+REMAKE = r"prepare digits-lt --out .* --force-overwrite"
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,6 @@ def test_a_data_set_without_a_readable_image_says_so(root, num_streams):
     images = open_images(root, num_streams=num_streams)
     for shard in range(N // SHARD):
         shard_path(root, shard).unlink()
-    with pytest.raises(ValueError, match="no readable image is left .*data_prep") as caught:
+    with pytest.raises(ValueError, match="no readable image is left .*prepare") as caught:
         load(images, 1)
     assert f"data.root ({root})" in str(caught.value)

@@ -13,7 +13,7 @@ from shard_tools import edit_index, make_digits
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import dataset_folder, parse_manifest, read_manifest
 
-REMAKE = r"python -m data_prep digits-lt --out .* --force-overwrite"
+REMAKE = r"prepare digits-lt --out .* --force-overwrite"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_names_take_dash_and_underscore():
 @pytest.mark.parametrize("name", ["imagenet-lt", "cifar10_lt", "cub200"])
 def test_missing_data_set_names_its_command(root, name):
     dashed = name.replace("_", "-")
-    with pytest.raises(ValueError, match=rf"data_prep {dashed} --source DIR .*--out {root}"):
+    with pytest.raises(ValueError, match=rf"prepare {dashed} --source DIR .*--out {root}"):
         read_manifest(str(root), name)
 
 

@@ -84,7 +84,7 @@ def test_what_shards_parquet_says_is_checked_at_the_start(
         return columns
 
     rewrite_shards(parted_root, change)
-    with pytest.raises(ValueError, match=f"{message}.*Make it again: python -m data_prep"):
+    with pytest.raises(ValueError, match=f"{message}.*Make it again: .*prepare"):
         read_manifest(str(parted_root), "digits_lt")
 
 

@@ -1,7 +1,10 @@
 """What a command prints to be typed next is one that a shell reads as it is meant."""
 
+import ast
+import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ from cbdm_scale.data.options import DataConfig
 from cbdm_scale.storage.folder import Storage
 from tune.results import train_command
 
+ROOT = Path(__file__).parents[1]
 PLACE = "/my photos (2024)/what?'s"
 BEST = SimpleNamespace(best=SimpleNamespace(omega=1.6))
 
@@ -59,3 +63,26 @@ def test_after_an_evaluation_the_best_set_is_made_of_the_same_network():
     given = evaluate.EvaluateOptions(run="r", samples="a.npz")
     line = evaluate.following(given, BEST, {"run": "r", "samples": "a.npz", "seed": 3})
     assert line.endswith("evaluate --run r --seed 3")
+
+
+MODULE_FORM = re.compile(r"python (?:-m (?:cbdm_scale\.|data_prep|tune)|tune/)")
+SAID = {"docs/usage.md": "Each is also a module", "README.md": "each command is also a module"}
+
+
+def test_what_is_printed_and_documented_names_commands_by_one_form():
+    """cbdm NAME; ``prog_of`` alone knows the other, and one sentence of README and usage.md."""
+    for part in ("cbdm_scale", "data_prep", "tune"):
+        for file in (ROOT / part).rglob("*.py"):
+            tree = ast.parse(file.read_text())
+            body = tree.body[1:] if ast.get_docstring(tree) else tree.body
+            nodes = [node for top in body for node in ast.walk(top)]
+            texts = [n.value for n in nodes if isinstance(n, ast.Constant)]
+            found = [t for t in texts if isinstance(t, str) and MODULE_FORM.search(t)]
+            assert not found, f"{file}: {found}"
+    for file in [*(ROOT / "cbdm_scale").rglob("*.j2"), *(ROOT / "docs").glob("*.ipynb")]:
+        assert not MODULE_FORM.search(file.read_text()), file
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "tune/README.md"]:
+        paragraphs = page.read_text().split("\n\n")
+        name = page.relative_to(ROOT).as_posix()
+        found = [p for p in paragraphs if MODULE_FORM.search(p)]
+        assert [p for p in found if SAID.get(name, "\n") not in p] == [], name

@@ -124,8 +124,8 @@ def failure(capsys, *words):
             ["--dataset", "mnist"],
             ["dataset (mnist) is none of", "folder --source DIR"],
         ),
-        (["--dataset", "imagenet_lt"], ["python -m data_prep imagenet-lt --source"]),
-        (["--dataset", "imagenet-lt"], ["python -m data_prep imagenet-lt --source"]),
+        (["--dataset", "imagenet_lt"], ["prepare imagenet-lt --source"]),
+        (["--dataset", "imagenet-lt"], ["prepare imagenet-lt --source"]),
         (["--process", "vp"], ["process must be ddpm or edm, got 'vp'"]),
         (
             ["--process", "edm", "--sample.name", "dpm"],
@@ -175,7 +175,7 @@ def test_what_cannot_be_parsed_names_the_option(capsys, words, part):
 def test_a_data_set_that_is_not_there_names_its_command(capsys, tmp_path):
     error = failure(capsys, "--dataset", "cifar10-lt", "--data.root", str(tmp_path))
     assert f"data.root ({tmp_path})" in error
-    assert f"python -m data_prep cifar10-lt --source DIR --out {tmp_path}" in error
+    assert f"prepare cifar10-lt --source DIR --out {tmp_path}" in error
 
 
 @pytest.fixture(scope="module")
@@ -293,5 +293,5 @@ def test_preflight_makes_no_data(tmp_path, capsys):
 
     assert preflight(["--data.root", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert f"data.root ({tmp_path}) has no digits_lt yet" in said and "cbdm prepare" in said
+    assert f"data.root ({tmp_path}) has no digits_lt yet" in said and "prepare digits-lt" in said
     assert not any(tmp_path.iterdir())

@@ -5,12 +5,12 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
-from cbdm_scale.cli.command import prog_of
 from cbdm_scale.config.preset_file import PresetFile, may_hold, preset_text
 from cbdm_scale.config.presets import find_preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.strength import parse_strength
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.tracking import log_results, ui_command
 from tune.analysis import Comparison, Finalist, compare, finalists, statement
 from tune.objective import best_strength

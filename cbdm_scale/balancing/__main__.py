@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cbdm_scale.balancing.options import BalanceOptions
-from cbdm_scale.cli.command import Command, main_of, prog_of
+from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.pretrained.options import GUIDE, config_of
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
-from cbdm_scale.storage.wording import shorten
+from cbdm_scale.storage.wording import prog_of, shorten
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.balancing.inputs import Inputs

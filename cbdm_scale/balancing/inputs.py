@@ -25,6 +25,7 @@ from cbdm_scale.metrics.sources import Images, SplitImages, Subset
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.recognition.mixed_images import not_in_training
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import prog_of
 
 VERSION = 1
 """Of the rules that decide which images are taken."""
@@ -199,8 +200,9 @@ def _find_classifiers(
             )
         except ValueError as error:
             raise ValueError(
-                f"classifiers: {error} Or train one on the real images with `python -m "
-                "cbdm_scale.classify`, and give its classifier.safetensors with --classifiers."
+                f"classifiers: {error} Or train one on the real images with "
+                f"{prog_of('classify')}, and give its classifier.safetensors with "
+                "--classifiers."
             ) from error
         assert isinstance(recipe, ClassifierRecipe)
         net = load_classifier(recipe.data, recipe.path)

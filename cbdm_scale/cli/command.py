@@ -28,7 +28,7 @@ from cbdm_scale.cli.signals import exit_status, interrupt, on_signal
 from cbdm_scale.storage.checks import as_typed, bounds_in_words, field_types
 from cbdm_scale.storage.json import in_words
 from cbdm_scale.storage.remote import refuse_typed_passwords
-from cbdm_scale.storage.wording import LONGEST, clip
+from cbdm_scale.storage.wording import LONGEST, clip, prog_of
 
 Typed = Mapping[str, Any]
 """Dotted name of an option -> the value that was typed."""
@@ -74,11 +74,6 @@ class Option:
     def bounds(self) -> str:
         """Of its numbers, in words."""
         return bounds_in_words(field_types(self.owner)[self.field])
-
-
-def prog_of(name: str) -> str:
-    """How a command is started: by ``cbdm`` where that is installed."""
-    return f"{'cbdm' if shutil.which('cbdm') else 'python -m cbdm_scale'} {name}"
 
 
 def options_of(parts: Sequence[Any]) -> dict[str, Option]:

@@ -22,6 +22,7 @@ from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.plan import Plan, slots
 from cbdm_scale.data.processes import batches_of_processes, leave_with_parent
 from cbdm_scale.data.shards import BadSample, ShardReader
+from cbdm_scale.storage.wording import prog_of
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class PlannedImages:
                 continue
         raise ValueError(
             f"data.root ({self.reader.root}): no readable image is left in the stream of image "
-            f"{sample_id}. Verify the shards, or make them again with python -m data_prep."
+            f"{sample_id}. Verify the shards, or make them again with {prog_of('prepare')}."
         )
 
 

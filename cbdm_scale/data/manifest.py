@@ -30,7 +30,7 @@ from cbdm_scale.data.index_files import (
 from cbdm_scale.storage.checks import NAME
 from cbdm_scale.storage.json import parse_json
 from cbdm_scale.storage.remote import Store, StoreError, open_url
-from cbdm_scale.storage.wording import clip, shorten
+from cbdm_scale.storage.wording import clip, prog_of, shorten
 
 FORMAT_VERSION = 1
 PUBLISHED = (
@@ -166,12 +166,12 @@ def prep_command(root: str, name: str) -> str:
     """The command that makes a data set: a published one, or one of the user's own."""
     if canonical_name(name) not in PUBLISHED:
         words = f"--name {shlex.quote(name)} --out {shlex.quote(root)}"
-        return f"python -m data_prep folder --source DIR {words}"
+        return f"{prog_of('prepare')} folder --source DIR {words}"
     dashed = canonical_name(name).replace("_", "-")
     source = "" if dashed == "digits-lt" else " --source DIR"
     if dashed == "imagenet-lt":
         source += " --train-list ImageNet_LT_train.txt"
-    return f"python -m data_prep {dashed}{source} --out {shlex.quote(root)}"
+    return f"{prog_of('prepare')} {dashed}{source} --out {shlex.quote(root)}"
 
 
 def open_folder(root: str, name: str) -> tuple[Store, str]:

@@ -26,7 +26,7 @@ class DataRoot:
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     root: Folder = "~/cbdm_scale/shards"
-    """Folder or URL that holds the data sets made by `python -m data_prep`."""
+    """Folder or URL that holds the data sets made by `cbdm prepare`."""
 
     flip: bool = True
     """Flip images horizontally, each with probability 1/2."""

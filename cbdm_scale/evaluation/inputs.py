@@ -17,7 +17,7 @@ from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images,
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.storage.wording import shorten
+from cbdm_scale.storage.wording import prog_of, shorten
 
 EVALUATIONS = "~/cbdm_scale/evaluation"
 
@@ -104,7 +104,7 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
         raise ValueError(
             f"data set {real.name} in {root} has no eval split to compare with, only "
             f"{shorten(list(real.counts))}. Prepare it again with --eval-source, real images: "
-            "python -m data_prep."
+            f"{prog_of('prepare')}."
         )
     if pretrained.spec.num_classes != real.num_classes:
         raise ValueError(

@@ -11,7 +11,6 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cbdm_scale.cli.command import prog_of
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning_of
@@ -30,6 +29,7 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.tracking import log_results, run_id_of
 
 REPORT = "report.html"

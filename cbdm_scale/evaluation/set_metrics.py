@@ -256,7 +256,7 @@ def _memorisation(
 # ----------------------------------------------------------------------------
 # During training, from sums by class group.
 
-NOT_IN_TRAINING = "not computed during training; python -m cbdm_scale.evaluate computes it"
+NOT_IN_TRAINING = "not computed during training; cbdm evaluate computes it"
 
 
 def group_result(

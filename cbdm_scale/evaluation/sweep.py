@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from cbdm_scale.cli.command import prog_of
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.inputs import EVALUATIONS
 from cbdm_scale.evaluation.options import EvaluateOptions
@@ -19,7 +18,7 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.storage.wording import shorten
+from cbdm_scale.storage.wording import prog_of, shorten
 from cbdm_scale.training.options import POWER
 
 Evaluate = Callable[[EvaluateOptions, PretrainedNetwork], Evaluation]

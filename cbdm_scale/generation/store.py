@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import prog_of
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def open_set(url: str, num_images: int = 0) -> SetImages:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{url}: its set.json is damaged or of another version ({error!r}). Make "
-            "the set again with python -m cbdm_scale.sample."
+            f"the set again with {prog_of('sample')}."
         ) from error
     store = ChunkStore(folder, plan)
     chunks = plan.chunks(num_images) if num_images else store.finished()

@@ -1,7 +1,7 @@
 """A classifier whose penultimate layer stands in for Inception where there is none.
 
 ``data_prep`` trains a small one on the balanced real images and stores it beside the shards;
-``python -m cbdm_scale.classify`` stores a ResNet-32. A file says which of them it holds, and
+``cbdm classify`` stores a ResNet-32. A file says which of them it holds, and
 the names of its classes in the order of its logits.
 Shapes: N = batch, C = channels, H = height, W = width, K = classes.
 """
@@ -18,17 +18,14 @@ from torch import Tensor, nn
 
 from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.models.resnet import ResNet32
-from cbdm_scale.storage.wording import shorten
+from cbdm_scale.storage.wording import prog_of, shorten
 
 NUM_FEATURES = 64
 LARGEST_SIDE = 32  # larger images are averaged down to this
 METADATA = "cbdm_scale.classifier"  # one key only: safetensors writes several in any order
 VERSION = 1
 RESNET = "resnet32"
-AGAIN = (
-    "Write it again with `python -m data_prep DATASET` (a ResNet-32: `python -m "
-    "cbdm_scale.classify`)."
-)
+AGAIN = "Write it again with `cbdm prepare DATASET` (a ResNet-32: `cbdm classify`)."
 
 
 def _conv(num_in: int, num_out: int, stride: int) -> nn.Sequential:
@@ -127,7 +124,7 @@ def class_places(data: bytes, class_names: Sequence[str], name: str) -> list[int
     """
     _, config = _read(data, name)
     own, num_classes = config["class_names"], config["num_classes"]
-    way_out = "Use the classifier that `python -m data_prep` makes of this data set."
+    way_out = f"Use the classifier that `{prog_of('prepare')}` makes of this data set."
     if not own:
         if num_classes != len(class_names):
             raise ValueError(

@@ -51,7 +51,7 @@ class EvalConfig(ExtractorOptions):
     recall_images: NonNegativeInt = 0
     """Images of either side of which improved precision and recall are measured as well, over
     all classes and by group, and which are searched for copies; 0: none. The paper's 50,000
-    belong to python -m cbdm_scale.evaluate, not to every look on the way."""
+    belong to `cbdm evaluate`, not to every look on the way."""
 
     guidance: Strengths = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end. Each is a number, or

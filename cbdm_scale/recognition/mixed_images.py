@@ -18,6 +18,7 @@ from cbdm_scale.data.plan import Plan
 from cbdm_scale.diffusion import rng
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.recognition.options import parse_per_class
+from cbdm_scale.storage.wording import prog_of
 
 Rows = NDArray[np.int64]
 READ_AT_ONCE = 256
@@ -38,7 +39,7 @@ def select_added(labels: Rows, real_counts: Sequence[int], per_class: str) -> Ro
         if len(part) < need:
             raise ValueError(
                 f"add_per_class ({per_class}) needs {need} generated images of class {c}, the "
-                f"sets hold {len(part)}. Make more with python -m cbdm_scale.sample "
+                f"sets hold {len(part)}. Make more with {prog_of('sample')} "
                 f"--num-images {max(needs) * len(needs)}, or give a smaller number."
             )
     return np.sort(np.concatenate(parts))
@@ -55,7 +56,7 @@ def check_added(
         raise ValueError(
             f"add ({where}): {len(wrong)} of {len(labels)} images have {meaning}, the data set "
             f"has classes 0..{num_classes - 1}. Give a set made for it, with labels: "
-            "python -m cbdm_scale.sample --run RUN --format npz."
+            f"{prog_of('sample')} --run RUN --format npz."
         )
     found = images.read([0]).shape[1:]
     if found != shape:

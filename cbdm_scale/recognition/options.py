@@ -65,7 +65,7 @@ class FitConfig:
 @dataclass(frozen=True, kw_only=True)
 class RealData:
     root: Folder = "~/cbdm_scale/shards"
-    """Folder or URL that holds the data sets made by `python -m data_prep`."""
+    """Folder or URL that holds the data sets made by `cbdm prepare`."""
 
     flip: bool = True
     """Mirror training images, each with probability 1/2; the digits' default is not to."""
@@ -80,7 +80,7 @@ class ClassifyOptions:
     """Whose real training images are learnt, and whose test images are recognised."""
 
     add: tuple[str, ...] = ()
-    """Generated images besides: a set of `python -m cbdm_scale.sample`, an .npz, a folder with
+    """Generated images besides: a set of `cbdm sample`, an .npz, a folder with
     a folder a class, or DATASET:SPLIT for shards. Table 4: 50,000."""
 
     add_per_class: str = "all"

@@ -19,6 +19,7 @@ from cbdm_scale.recognition.mixed_images import (
     select_added,
 )
 from cbdm_scale.storage.remote import split_scheme
+from cbdm_scale.storage.wording import prog_of
 
 FORMS = "images-*.npz", "png-*"
 
@@ -105,7 +106,7 @@ def find_test(root: str, manifest: Manifest) -> tuple[Images, str]:
     if "eval" not in manifest.counts:
         raise ValueError(
             f"dataset ({manifest.name}) has neither a test nor an eval split. Prepare it again "
-            "with --eval-source, images that are no training images: python -m data_prep."
+            f"with --eval-source, images that are no training images: {prog_of('prepare')}."
         )
     images = SplitImages(root, manifest.name, "eval")
     rows = not_in_training(SplitImages(root, manifest.name, "train"), images)
@@ -113,7 +114,7 @@ def find_test(root: str, manifest: Manifest) -> tuple[Images, str]:
         raise ValueError(
             f"dataset ({manifest.name}) has no test split, and every image of its eval "
             "split is a training image. Prepare it again with --eval-source, images that are "
-            "no training images: python -m data_prep."
+            f"no training images: {prog_of('prepare')}."
         )
     return Subset(images, tuple(rows)), (
         f"{len(rows):,} images of eval ({manifest.name} has no test split; "

@@ -1,8 +1,9 @@
-"""The words of errors: short, however many names or how long a text somebody gives.
+"""The words of errors: short, however many names or how long a text somebody gives; commands.
 
 An error names the option and the value first and the way out last, so both ends are kept.
 """
 
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,3 +25,8 @@ def shorten(
     """The first ``most`` names, of ``each`` characters at most, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return between.join(clip(name, each) for name in names[:most]) + more
+
+
+def prog_of(name: str) -> str:
+    """How a command is started: by ``cbdm``, or by its module where that is not installed."""
+    return f"{'cbdm' if shutil.which('cbdm') else 'python -m cbdm_scale'} {name}"

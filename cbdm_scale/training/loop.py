@@ -13,6 +13,7 @@ from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion import rng
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
+from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
 from cbdm_scale.training.graph import graphed
@@ -230,7 +231,7 @@ class Feed:
             raise RunError(
                 f"{sum(progress.substitutions)} damaged images were replaced, more than "
                 f"data.max_bad allows ({allowed:.0f}). Most are of the classes {most}. "
-                "Make the shards again with python -m data_prep, or raise --data.max-bad."
+                f"Make the shards again with {prog_of('prepare')}, or raise --data.max-bad."
             )
 
 

@@ -1,4 +1,4 @@
-"""python -m data_prep describe ROOT[/NAME]: images per class as a table and as a picture.
+"""cbdm describe ROOT[/NAME]: images per class as a table and as a picture.
 
 K = number of classes.
 """

@@ -1,6 +1,7 @@
 """The data sets below a root, or the one that a path or URL names."""
 
 from cbdm_scale.storage.remote import open_url, split_scheme
+from cbdm_scale.storage.wording import prog_of
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test"}
 """Files and folders one of which says that a folder is, or was to be, a data set."""
@@ -21,7 +22,7 @@ def find_sets(where: str) -> tuple[str, list[str]]:
     if not sets:
         raise ValueError(
             f"{where} holds no data set, that is, no folder with a dataset.json. Give the "
-            "folder that was the --out of python -m data_prep, or one in it."
+            f"folder that was the --out of {prog_of('prepare')}, or one in it."
         )
     return where, sets
 

@@ -1,4 +1,4 @@
-"""python -m data_prep verify ROOT[/NAME]: every byte of a data set against its dataset.json.
+"""cbdm verify ROOT[/NAME]: every byte of a data set against its dataset.json.
 
 Prints all that is wrong, not the first of it; the exit status is 1 if anything is.
 K = number of classes.

@@ -16,6 +16,7 @@ from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import prog_of
 from tune.comparison.choice import Chooser, Point
 from tune.comparison.protocol import digest
 from tune.comparison.scores import VERSION, Judge, Scores, judges, references
@@ -50,7 +51,7 @@ class Judging:
         if "eval" not in manifest.counts:
             raise ValueError(
                 f"data set {manifest.name} has no eval split, and a comparison needs other "
-                "real images. Prepare it again with --eval-source: python -m data_prep."
+                f"real images. Prepare it again with --eval-source: {prog_of('prepare')}."
             )
         judging = cls(config, _recipe(config).fingerprint, manifest.fingerprint)
         for split in ("eval", "train"):

@@ -12,7 +12,7 @@ from tune.comparison.protocol import PhaseName
 @dataclass(frozen=True, kw_only=True)
 class CompareData:
     root: Folder = "~/cbdm_scale/shards"
-    """Folder or URL that holds the data sets made by `python -m data_prep`. With {seed} in it
+    """Folder or URL that holds the data sets made by `cbdm prepare`. With {seed} in it
     every seed has its own, such as another draw of the tail."""
 
 
