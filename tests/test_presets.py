@@ -37,7 +37,7 @@ PAPER = [
 ]
 PLAIN = (
     *("ddpm", "ada", "diffaug", "rs", "sqrt_rs", "cfg", "tcfg", "vit", "edm"),
-    "tuned_ddpm",
+    *("tuned_ddpm", "small"),
 )
 """Rows whose objective has no class-balancing term; of DDPM's process in batches of 64."""
 TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
@@ -229,7 +229,8 @@ def test_names_take_dashes_and_underscores():
 def test_a_data_set_of_ones_own_gets_a_network_that_fits_its_images(row, size):
     config = preset_for("mine", row, size)
     assert (config.dataset, config.preset) == ("mine", row)
-    assert config.loss.name == ("ddpm" if row == "ddpm" else "cbdm")
+    assert config.loss.name == ("cbdm" if row == "cbdm" else "ddpm")
+    assert config.data.resample_power == (0.5 if row == "small" else 1)
     with torch.device("meta"):
         build(NetworkSpec(model=config.model, channels=3, image_size=size, num_classes=7))
     levels = len(config.model.multipliers)

@@ -1,5 +1,6 @@
 """A search in the driver: what it hands out, what it keeps, how it goes on, what it refuses."""
 
+import hashlib
 import json
 import threading
 from dataclasses import replace
@@ -11,6 +12,7 @@ from tracking_tools import make_database
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.train import parse
 from tune.analysis import choose_finalists, finalists
@@ -79,6 +81,15 @@ def test_the_first_trial_is_the_control_with_the_rows_own_values(tmp_path):
     assert first.params == {"loss.tau": 0, "loss.p_uncond": 0.1, "loss.label_power": 1.0}
     config = search.template.config(first.id, first.kind, first.params, 0)
     assert config.loss.name == "ddpm", "which costs one prediction a step"
+
+
+def test_a_trial_with_tau_is_cbdm_whatever_the_preset_is(tmp_path):
+    search, _ = make_search(tmp_path)
+    loss = replace(search.base.loss, name="ddpm")
+    template = replace(search.template, base=replace(search.base, loss=loss))
+    assert template.config("a", "search", {"loss.tau": 0.3}, 0).loss.name == "cbdm"
+    assert template.config("b", "control", {"loss.tau": 0}, 0).loss.name == "ddpm"
+    assert template.config("c", "search", {"loss.p_uncond": 0.2}, 0).loss.name == "ddpm"
 
 
 def test_all_trials_are_judged_on_the_same_noise_whatever_their_seed(tmp_path):
@@ -246,7 +257,12 @@ def test_taking_over_weights_makes_a_run_of_its_own_from_a_copy(tmp_path):
     home = Storage(search.template.base.cluster.storage)
     donor, params = home.child("s-t001"), {"loss.tau": 1.0}
     donor.write_json("config.json", {"loss": {"tau": 1.0}})
-    donor.write_json("checkpoints/000000000480/state.json", {"format_version": 1, "files": {}})
+    files = {}
+    for file in RunDir.MODEL, RunDir.EMA, RunDir.OPTIMIZER:
+        donor.write_bytes(f"checkpoints/000000000480/{file}", b"")
+        files[file] = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    state = {"format_version": 1, "files": files}
+    donor.write_json("checkpoints/000000000480/state.json", state)
     pointer = Pointer("t001", "s-t001", 480)
     assert fork_run(search.template, "t001", params, pointer) == "s-t001", "its own goes on"
     other = fork_run(search.template, "t002", {"loss.tau": 0.8}, pointer)

@@ -17,7 +17,7 @@ from cbdm_scale.data.strength import as_key
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import Scores
-from tune.space import as_options, mlflow_key
+from tune.space import TAU, as_options, mlflow_key
 from tune.trials import Kind, Trial
 
 WATCH_EVERY_S = 0.25
@@ -53,13 +53,14 @@ class TrialTemplate:
     def config(
         self, trial_id: str, kind: Kind, params: Mapping[str, float], seed: int, run: str = ""
     ) -> Config:
-        """The run of a trial. With tau 0 it is DDPM, which costs one prediction a step.
+        """The run of a trial. With tau 0 it is DDPM, which costs one prediction a step, with
+        any other it is CBDM.
 
         A repetition races with nobody: it is evaluated at its end only.
         """
         options = as_options(self.base, params)
-        if params.get("loss.tau") == 0:
-            options["loss.name"] = "ddpm"
+        if TAU in params:
+            options["loss.name"] = "cbdm" if params[TAU] else "ddpm"
         config = with_options(self.base, options)
         if kind == "final":
             config = replace(config, train=replace(config.train, eval_at=()))
