@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cbdm_scale.storage.wording import shorten
-
 
 def class_probs(counts: Tensor, power: float) -> Tensor:
     """Probabilities proportional to ``counts ** power``, shape (K,), float64.
@@ -24,7 +22,8 @@ def class_probs(counts: Tensor, power: float) -> Tensor:
     empty = (counts <= 0).nonzero().flatten().tolist()
     if empty:
         raise ValueError(
-            f"every class needs at least one image; these have none: {shorten(empty)}"
+            f"every class needs at least one image; {len(empty)} have none, the first of them "
+            f"class {empty[0]}"
         )
     probs = counts.double() ** power
     return probs / probs.sum()
