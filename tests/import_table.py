@@ -109,7 +109,6 @@ MAY_IMPORT = {
     },
     # Floor 6.
     "evaluation": {
-        "cli",
         "cluster",
         "config",
         "data",
