@@ -165,7 +165,7 @@ def test_an_evaluation_says_who_guided(run, random_classifier, capsys):  # noqa:
     [
         (
             ("--guide", "36"),
-            r"guide \(36\): .* is no finished checkpoint.*There are 0+24, 0+48",
+            r"guide \(36\): .* is no finished checkpoint.*There are 0+48, 0+24",
         ),
         (("--guide", "48"), r"guide \(48\) does not fit the network: it is the network itself"),
         (

@@ -14,6 +14,7 @@ from test_data_prep_imagenet import make_imagenet
 
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import PUBLISHED, prep_command, read_manifest
+from cbdm_scale.storage.wording import prog_of
 from data_prep.__main__ import PREPARE, main
 from data_prep.options import READER_OPTIONS, Options
 from data_prep.readers import DATASETS, read_source
@@ -81,9 +82,8 @@ def test_a_wrong_resolution_is_told_by_every_reader_of_files(tmp_path, name, res
 
 @pytest.mark.parametrize("name", sorted({dataset for dataset, _ in PRESETS}))
 def test_the_command_that_training_prints_has_all_that_is_needed(name):
-    words = prep_command("ROOT", name).split()
-    assert words[:3] == ["python", "-m", "data_prep"]
-    arguments = PREPARE.read(words[3:])
+    words = prep_command("ROOT", name).removeprefix(prog_of("prepare")).split()
+    arguments = PREPARE.read(words)
     entry = DATASETS[arguments.pop("dataset")]
     assert {option for option in READER_OPTIONS if arguments.get(option)} == set(entry.needs)
 
