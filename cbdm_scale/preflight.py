@@ -35,8 +35,7 @@ def main(argv: Sequence[str]) -> int:
     if config.dataset == "digits_lt" and not folder.exists("dataset.json"):
         raise ValueError(
             f"data.root ({config.data.root}) has no digits_lt yet, which the train command "
-            f"would make "
-            f"there. Make it with {prog_of('prepare')} digits-lt --out "
+            f"would make there. Make it with {prog_of('prepare')} digits-lt --out "
             f"{shlex.quote(config.data.root)}."
         )
     manifest = prepare_data(config)

@@ -74,9 +74,10 @@ def commands_of(page: Path) -> list[tuple[str, list[str]]]:
             found.append((words[2], words[3:]))
         elif words[:1] == ["cbdm"] and len(words) > 1:
             found.append((f"cbdm {words[1]}", words[2:]))
-        elif ["--", "cbdm"] in ([a, b] for a, b in zip(words, words[1:], strict=False)):
-            at = words.index("--") + 2
-            found.append((f"cbdm {words[at]}", words[at + 1 :]))
+        elif words[:3] == ["ray", "job", "submit"] and "--" in words:
+            job = words[words.index("--") + 1 :]
+            is_module = job[:2] == ["python", "-m"]
+            found.append((job[2], job[3:]) if is_module else ("tune.search_tau", job[2:]))
         elif words[:2] == ["python", "tune/search_tau.py"]:
             found.append(("tune.search_tau", words[2:]))
     return found

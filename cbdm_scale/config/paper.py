@@ -107,7 +107,7 @@ def small(dataset: str) -> Config:
     """For a laptop's CPU: a U-Net of 0.6 M parameters at 32 px, an hour on two cores.
 
     DDPM with SQRT-RS: of what was compared the best for the rare classes of a small set at no
-    cost to the others (docs/results.md, "Photographs of 16 pixels"). Rate, batch, average, no
+    cost to the others (docs/results.md, "Photographs"). Rate, batch, average, no
     dropout and the strength are of the same runs.
     """
     return Config(
