@@ -9,7 +9,7 @@ SHARDS ?= shards
 
 BENCHES := bench-step bench-ray bench-data bench-scale bench-sample bench-eval bench-scaling \
 	bench-search bench-checkpoint bench-gpu
-.PHONY: setup demo test check test-slow test-kills test-cluster test-all $(BENCHES) clean
+.PHONY: setup demo test test-ray test-without-ray check test-slow test-kills test-cluster test-all $(BENCHES) clean
 
 setup: $(READY)
 
@@ -22,9 +22,18 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -m cbdm_scale.train --dataset digits_lt --data.root $(SHARDS) --cluster.storage $(RUNS)
 
-# Two processes: one for the tests that start Ray and share a cluster, one for the others.
+# One process for the tests that share a Ray cluster, which wait a lot, and two for the others.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(MAKE) --jobs 2 test-ray test-without-ray
+
+# What is compiled is kept, whatever the environment says: all processes would compile it again.
+test-ray test-without-ray: export PYTHONDONTWRITEBYTECODE =
+
+test-ray: $(READY)
+	$(BIN)/python -m pytest --ray only
+
+test-without-ray: $(READY)
+	$(BIN)/python -m pytest --ray without -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .

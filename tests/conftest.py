@@ -2,13 +2,10 @@
 
 import os
 import signal
-from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from data_prep.options import Options
 from data_prep.prepare import prepare
@@ -27,6 +24,7 @@ os.environ |= SECRETS | {
     "RAY_AUTH_MODE": "token",
     "RAY_ADDRESS": "local",  # until the shared cluster runs
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_worker_niceness": "0",  # Ray's 15 gives them what the tests beside them leave
 }
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
     os.environ.pop(name, None)
@@ -70,31 +68,25 @@ def digits_root(tmp_path_factory):
     return str(root)
 
 
-class _FilesAndRay(LoadScopeScheduling):
-    """What pytest-xdist hands out: a file, or all files that start Ray and share a cluster.
-
-    Those take longest, so they come first. (xdist_group would say the same, but pytest-xdist
-    3.8 does not hear it under pytest 9.2, whose items have ids of another kind.)
-    """
-
-    def _split_scope(self, nodeid):
-        file = nodeid.partition("::")[0]
-        return "ray" if _starts_ray(file) else file
+def pytest_addoption(parser):
+    """For ``make test``, which runs both kinds side by side, each in processes of its own."""
+    told = "run only the tests that share a Ray cluster, or only the others"
+    parser.addoption("--ray", choices=("only", "without"), help=told)
 
 
-@cache
-def _starts_ray(file):
-    return "mark.ray" in Path(__file__).with_name(Path(file).name).read_text()
+def pytest_ignore_collect(collection_path, config):
+    """Where Ray's tests run alone, files without any are not even imported."""
+    if config.getoption("--ray") == "only" and collection_path.suffix == ".py":
+        return "mark.ray" not in collection_path.read_text() or None
+    return None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    return _FilesAndRay(config, log)
-
-
-def pytest_collection_modifyitems(items):
-    """Ray's files first, in every process alike; otherwise as the files come."""
-    items.sort(key=lambda item: not _starts_ray(item.path.name))
+def pytest_collection_modifyitems(config, items):
+    kind = config.getoption("--ray")
+    if kind:
+        other = {i for i in items if (i.get_closest_marker("ray") is None) == (kind == "only")}
+        config.hook.pytest_deselected(items=list(other))
+        items[:] = [item for item in items if item not in other]
 
 
 pytest_plugins = [
