@@ -25,7 +25,6 @@ from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.coral import PROJECTION_WIDTH
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
@@ -124,7 +123,7 @@ def our_steps(
     """The step of the train loop under each loss, on one network and its moments."""
     net = new_net(args.channels, max(config.max_guidance for config in losses.values()))
     if any(config.coral for config in losses.values()):
-        add_projection(net, PROJECTION_WIDTH)
+        net.add_projection(PROJECTION_WIDTH)
     if args.channels_last:
         net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, HALFLIFE)

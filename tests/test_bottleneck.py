@@ -9,7 +9,6 @@ from torch import nn
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import backbone_config
 from cbdm_scale.models.spec import NetworkSpec
@@ -59,7 +58,7 @@ def test_the_middle_block_of_a_transformer_is_half_way(backbone, depth, middle):
 def test_the_projection_is_linear_on_the_mean_and_leaves_the_other_weights(backbone):
     net = tiny(backbone)
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    add_projection(net, 6)
+    net.add_projection(6)
     added = net.state_dict()
     assert added.keys() - before.keys() == {"projection.weight", "projection.bias"}
     assert all(torch.equal(added[name], t) for name, t in before.items())
@@ -71,7 +70,7 @@ def test_the_projection_is_linear_on_the_mean_and_leaves_the_other_weights(backb
 
 def test_features_are_a_part_of_the_compiled_graph():
     net = shaken(tiny("vit")).eval()
-    add_projection(net, 6)
+    net.add_projection(6)
     x, t, y = batch()
     whole = torch.compile(net, backend="eager", dynamic=False, fullgraph=True)
     found, expected = whole(x, t, y, features=True), net(x, t, y, features=True)

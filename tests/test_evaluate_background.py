@@ -122,7 +122,7 @@ def test_a_checkpoint_of_the_papers_code_needs_the_name_of_its_data_set(
     words = ["--run", path, "--dataset", "digits-lt", "--data.root", digits_root]
     assert main([*words, *QUICK]) == 1
     error = capsys.readouterr().err
-    assert f"dataset digits_lt has 10 classes, the network {net.num_classes}" in error
+    assert f"dataset digits_lt has 10 classes, the network {len(net.label.weight) - 1}" in error
 
 
 # ----------------------------------------------------------------------------

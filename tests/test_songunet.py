@@ -153,9 +153,9 @@ def test_fourier_frequencies_have_the_law_of_a_normal_of_16():
 
 def test_fourier_features_hear_steps_as_shares_of_t_and_other_levels_as_they_are():
     net = net_of(NCSN)
-    features = net.features(torch.tensor([0, 250]))
+    features = net.step(torch.tensor([0, 250]))
     assert features.shape == (2, 32)
-    torch.testing.assert_close(net.features(torch.tensor([0.0, 0.25])), features)
+    torch.testing.assert_close(net.step(torch.tensor([0.0, 0.25])), features)
     turns = 2 * math.pi * 0.25 * net.frequencies
     torch.testing.assert_close(features[1], torch.cat([turns.cos(), turns.sin()]))
 
@@ -163,7 +163,7 @@ def test_fourier_features_hear_steps_as_shares_of_t_and_other_levels_as_they_are
 def test_label_and_level_are_added_before_the_perceptron():
     net = shaken(net_of(SMALL))
     t, y = torch.tensor([3, 700]), torch.tensor([1, 4])
-    emb = net.features(t) + net.label.weight[y]
+    emb = net.step(t) + net.label.weight[y]
     hidden = F.silu(F.linear(emb, net.time_1.weight, net.time_1.bias))
     expected = F.silu(F.linear(hidden, net.time_2.weight, net.time_2.bias))
     torch.testing.assert_close(net.embed(t, y, None), expected)

@@ -35,7 +35,6 @@ from cbdm_scale.losses.draws import Drawer, Packed
 from cbdm_scale.losses.objective import Objective
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.losses.term import Branch, Draws, Values, mean_sq
-from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build as build_net
 from cbdm_scale.models.options import backbone_config
 from cbdm_scale.models.spec import NetworkSpec
@@ -209,7 +208,7 @@ def test_ddp_finds_no_unused_parameter(backbone, objective):
         )
     )
     if config.coral:
-        add_projection(net, 8)
+        net.add_projection(8)
     net = net.to(memory_format=torch.channels_last)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

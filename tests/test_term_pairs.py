@@ -13,7 +13,6 @@ from objective_tools import COUNTS, CPU, FURTHER, PROCESSES, K
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import FURTHER as OPTIONS
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import backbone_config
 from cbdm_scale.models.spec import NetworkSpec
@@ -39,7 +38,7 @@ def network():
     net = build(
         NetworkSpec(model=config, channels=1, image_size=8, num_classes=K, omega_max=1.0)
     )
-    add_projection(net, 8)
+    net.add_projection(8)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)

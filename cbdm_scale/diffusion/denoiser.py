@@ -15,7 +15,7 @@ class Net(Protocol):
     augment  (N, 9) or None  augmentation parameters
 
     The backbones, where an objective asks with ``features=True``, give a tuple with their
-    features second (`models.bottleneck`); no other caller has to know.
+    features second (`models.backbone`); no other caller has to know.
     """
 
     def __call__(

@@ -11,7 +11,7 @@ from cbdm_scale.losses.contrast import supervised
 from cbdm_scale.losses.term import OWN, Branch, Draws, Predicted, Term, Values
 
 PROJECTION_WIDTH = 128
-"""Numbers of the projection, a layer of the network in training (`models.bottleneck`)."""
+"""Numbers of the projection, a layer of the network in training (`models.backbone`)."""
 TIME_SCALE = 0.3
 """Of the weight exp((1 - t / T) / TIME_SCALE): from 28 without noise down to 1."""
 
@@ -35,7 +35,7 @@ class Coral(Term):
 
     def values(self, predicted: Predicted) -> Values:
         """Their mean over all N images is the loss, times the share whose label was kept."""
-        assert predicted.projected, "the network lacks models.bottleneck.add_projection"
+        assert predicted.projected, "the network lacks models.backbone.add_projection"
         draws, z = predicted.draws, predicted.projected[OWN]
         kept = ~draws.dropped
         apart, has_positive = supervised(z, predicted.y, kept, self.temperature)

@@ -1,7 +1,6 @@
 """Networks from what they are: every backbone is a denoiser.Net."""
 
-from torch import nn
-
+from cbdm_scale.models.backbone import Backbone
 from cbdm_scale.models.dit import DiT
 from cbdm_scale.models.options import DiTConfig, SongConfig, UNetConfig, ViTConfig
 from cbdm_scale.models.songunet import SongUNet
@@ -10,7 +9,7 @@ from cbdm_scale.models.unet import UNet
 from cbdm_scale.models.vit import ViT
 
 
-def build(spec: NetworkSpec) -> nn.Module:
+def build(spec: NetworkSpec) -> Backbone:
     """The network with fresh weights, from torch's global generator."""
     match spec.model:
         case UNetConfig() as config:

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.bottleneck import with_features
+from cbdm_scale.models.backbone import Backbone
 from cbdm_scale.models.embeddings import (
-    add_conditioning,
     extra_embeddings,
     init_xavier,
     label_embedding,
@@ -116,7 +115,7 @@ def _zeros(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-class DiT(nn.Module):
+class DiT(Backbone):
     """Predicts the noise eps in x_t: a ``denoiser.Net``.
 
     ``out_channels`` is C unless given: the published networks predict a variance too, and have
@@ -128,7 +127,7 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig, spec: NetworkSpec, out_channels: int | None = None):
         super().__init__()
         depth, width, heads = config.shape
-        self.config, self.num_classes = config, spec.num_classes
+        self.config = config
         self.patches = patch_layer(spec.channels, width, config.patch)
         table = position_table(spec.image_size // config.patch, width)
         self.register_buffer("positions", table, persistent=False)
@@ -141,34 +140,21 @@ class DiT(nn.Module):
         with torch.no_grad():
             self.label.weight[: spec.num_classes].mul_(0.02)
         self.feature_width = width
-        self.projection: nn.Linear | None = None
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
         self.tail_norm = LayerNorm(width)
         self.tail_modulation = _zeros(nn.Linear(width, 2 * width))
         self.tail = _zeros(nn.Linear(width, config.patch**2 * (out_channels or spec.channels)))
         self.augment, self.omega = extra_embeddings(spec, FREQUENCIES, width)
 
-    def embed(
-        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
-    ) -> Tensor:
-        """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
-        with torch.autocast(level.device.type, enabled=False):
-            waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
-            waves = waves.to(self.time_1.weight.dtype)
-            step = self.time_2(F.silu(self.time_1(waves)))
-            return F.silu(add_conditioning(self, step, y, augment, omega))
+    def step(self, level: Tensor) -> Tensor:
+        """Levels (N,) -> (N, D)."""
+        waves = sinusoid(level, FREQUENCIES, self.config.step_shift)
+        hidden = F.silu(self.time_1(waves.to(self.time_1.weight.dtype)))
+        out: Tensor = self.time_2(hidden)
+        return out
 
-    def forward(
-        self,
-        x: Tensor,
-        level: Tensor,
-        y: Tensor,
-        omega: Tensor | None = None,
-        augment: Tensor | None = None,
-        features: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
-        emb = self.embed(level, y, augment, omega)  # (N, D)
+    def predict(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise in x (N, C, H, W) with emb (N, D); features (N, D, L) of the middle block."""
         h = self.patches(x).flatten(2).transpose(1, 2) + self.positions  # (N, L, D)
         for i, block in enumerate(self.blocks):
             h = block(h, emb)
@@ -178,5 +164,4 @@ class DiT(nn.Module):
             h, emb = h.float(), emb.float()
             shift, scale = self.tail_modulation(emb).chunk(2, 1)
             pieces = self.tail(modulate(self.tail_norm(h), shift, scale))  # (N, L, P P C)
-        out = join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)  # (N, C, H, W)
-        return with_features(self, out, middle) if features else out
+        return join_patches(pieces, self.config.patch, x.shape[2]), middle

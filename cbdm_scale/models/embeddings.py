@@ -4,7 +4,7 @@ Shapes: N = batch, K = classes, T = steps, D = width of an embedding.
 """
 
 import math
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -107,14 +107,6 @@ class OmegaEmbedding(nn.Module):
         return out
 
 
-class Conditioned(Protocol):
-    """A network with the layers that are added to the embedding of the step."""
-
-    label: nn.Embedding
-    augment: nn.Linear | None
-    omega: OmegaEmbedding | None
-
-
 def extra_embeddings(
     spec: NetworkSpec, channels: int, width: int
 ) -> tuple[nn.Linear | None, OmegaEmbedding | None]:
@@ -128,27 +120,6 @@ def extra_embeddings(
     if augment is not None:
         nn.init.zeros_(augment.weight)
     return augment, OmegaEmbedding(channels, width) if spec.omega_max > 0 else None
-
-
-def add_conditioning(
-    net: Conditioned, step: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None
-) -> Tensor:
-    """The embedding of the step (N, D) with those of y (N,), augment (N, 9), omega (N,) added.
-
-    A layer without input gets zeros: they add nothing, but keep it in DDP's graph. ValueError
-    if there is input without a layer for it.
-    """
-    emb: Tensor = step + net.label(y)
-    if augment is not None and net.augment is None:
-        raise ValueError("this network has no augment layer. Try --data.augment ada.")
-    if omega is not None and net.omega is None:
-        raise ValueError(OmegaEmbedding.MISSING)
-    if net.augment is not None:
-        numbers = emb.new_zeros(len(emb), NUM_AUGMENT) if augment is None else augment
-        emb = emb + net.augment(numbers.to(emb.dtype))
-    if net.omega is not None:
-        emb = emb + net.omega(emb.new_zeros(len(emb)) if omega is None else omega)
-    return emb
 
 
 def set_trainable(

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.bottleneck import with_features
+from cbdm_scale.models.backbone import Backbone
 from cbdm_scale.models.embeddings import (
-    add_conditioning,
     extra_embeddings,
     init_xavier,
     label_embedding,
@@ -131,7 +130,7 @@ class Block(nn.Module):
 # The network.
 
 
-class SongUNet(nn.Module):
+class SongUNet(Backbone):
     """Predicts the noise eps in x_t, or EDM's F: a ``denoiser.Net``.
 
     Levels given as floating-point numbers are EDM's c_noise; whole ones are steps out of
@@ -142,7 +141,7 @@ class SongUNet(nn.Module):
 
     def __init__(self, config: SongConfig, spec: NetworkSpec):
         super().__init__()
-        self.config, self.num_classes, self.num_steps = config, spec.num_classes, spec.num_steps
+        self.config, self.num_steps = config, spec.num_steps
         noise, width = config.noise_channels, 4 * config.channels
         self.register_buffer("frequencies", frequencies(noise // 2), persistent=False)
         self.label = label_embedding(spec.num_classes, noise)
@@ -169,7 +168,6 @@ class SongUNet(nn.Module):
                 skips.append(now)
 
         self.feature_width = now
-        self.projection: nn.Linear | None = None
         self.middle = nn.ModuleList(
             [Block(now, now, config, resample, attention=attends) for attends in (True, False)]
         )
@@ -189,35 +187,23 @@ class SongUNet(nn.Module):
         self.tail = conv(now, spec.channels, 3, gain=NEAR_ZERO)
         self.augment, self.omega = extra_embeddings(spec, noise, noise)
 
-    def features(self, level: Tensor) -> Tensor:
-        """The level in sines and cosines: (N,) -> (N, noise_channels) float32."""
+    def step(self, level: Tensor) -> Tensor:
+        """The level in sines and cosines: (N,) -> (N, noise_channels)."""
         if self.config.embedding == "positional":
-            return sinusoid(level, self.config.noise_channels)
-        turns = level.float() if level.is_floating_point() else level / self.num_steps
-        angle = torch.outer(2 * math.pi * turns, self.frequencies.float())
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
+            waves = sinusoid(level, self.config.noise_channels)
+        else:
+            turns = level.float() if level.is_floating_point() else level / self.num_steps
+            angle = torch.outer(2 * math.pi * turns, self.frequencies.float())
+            waves = torch.cat([angle.cos(), angle.sin()], dim=1)
+        return waves.to(self.time_1.weight.dtype)
 
-    def embed(
-        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
-    ) -> Tensor:
-        """All conditions, summed before the perceptron: (N, D), in float32 under autocast."""
-        with torch.autocast(level.device.type, enabled=False):
-            emb = self.features(level).to(self.time_1.weight.dtype)
-            emb = add_conditioning(self, emb, y, augment, omega)
-            return F.silu(self.time_2(F.silu(self.time_1(emb))))
+    def mix(self, emb: Tensor) -> Tensor:
+        """The perceptron, behind the sum: (N, noise_channels) -> (N, D)."""
+        out: Tensor = self.time_2(F.silu(self.time_1(emb)))
+        return out
 
-    def forward(
-        self,
-        x: Tensor,
-        level: Tensor,
-        y: Tensor,
-        omega: Tensor | None = None,
-        augment: Tensor | None = None,
-        features: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """The prediction for x (N, C, H, W) at levels (N,) for labels y (N,)."""
-        emb = self.embed(level, y, augment, omega)  # (N, D)
-
+    def predict(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction for x (N, C, H, W) with emb (N, D); features of the bottleneck."""
         h, image, again = self.head(x), x, iter(self.again)
         skips = [h]
         for block in self.down:
@@ -233,5 +219,4 @@ class SongUNet(nn.Module):
         # The loss compares predictions that differ little: no rounding to bf16 at the end.
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = self.tail(self.tail_norm(h))
-        out = out.to(x.dtype)  # (N, C, H, W)
-        return with_features(self, out, bottleneck) if features else out
+        return out, bottleneck

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.bottleneck import with_features
+from cbdm_scale.models.backbone import Backbone
 from cbdm_scale.models.embeddings import (
     TimeEmbedding,
-    add_conditioning,
     extra_embeddings,
     init_xavier,
     label_embedding,
@@ -119,7 +118,7 @@ class UpLevel(nn.Module):
 # The network.
 
 
-class UNet(nn.Module):
+class UNet(Backbone):
     """Predicts the noise eps in x_t: a ``denoiser.Net``.
 
     The spec's ``num_steps`` is the number of rows of the table of steps; levels given as
@@ -128,7 +127,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, spec: NetworkSpec):
         super().__init__()
-        self.config, self.num_classes = config, spec.num_classes
+        self.config = config
         base, width = config.channels, 4 * config.channels
         self.time = TimeEmbedding(base, width, spec.num_steps)
         self.label = label_embedding(spec.num_classes, width)
@@ -152,7 +151,6 @@ class UNet(nn.Module):
             )
 
         self.feature_width = now
-        self.projection: nn.Linear | None = None
         self.middle = nn.ModuleList([block(now, now, True), block(now, now, False)])
 
         for i, multiplier in reversed(list(enumerate(config.multipliers))):
@@ -167,25 +165,13 @@ class UNet(nn.Module):
         self.tail = conv(now, spec.channels, 3, gain=NEAR_ZERO)
         self.augment, self.omega = extra_embeddings(spec, base, width)
 
-    def embed(
-        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
-    ) -> Tensor:
-        """The sum of all embeddings, through a SiLU: (N, D), in float32 under autocast too."""
-        with torch.autocast(level.device.type, enabled=False):
-            return F.silu(add_conditioning(self, self.time(level), y, augment, omega))
+    def step(self, level: Tensor) -> Tensor:
+        """Steps (N,) -> (N, D)."""
+        out: Tensor = self.time(level)
+        return out
 
-    def forward(
-        self,
-        x: Tensor,
-        level: Tensor,
-        y: Tensor,
-        omega: Tensor | None = None,
-        augment: Tensor | None = None,
-        features: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Noise predicted in x (N, C, H, W) at steps level (N,) for labels y (N,)."""
-        emb = self.embed(level, y, augment, omega)  # (N, D)
-
+    def predict(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise in x (N, C, H, W) with emb (N, D); features of the bottleneck."""
         skips = [self.head(x)]
         for down in self.down:
             skips += down(skips[-1], emb)
@@ -198,5 +184,4 @@ class UNet(nn.Module):
         # The loss compares predictions that differ little: no rounding to bf16 at the end.
         with torch.autocast(x.device.type, enabled=False):
             out: Tensor = self.tail(self.tail_norm(h))
-        out = out.to(x.dtype)  # (N, C, H, W)
-        return with_features(self, out, bottleneck) if features else out
+        return out, bottleneck

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbdm_scale.models.bottleneck import with_features
+from cbdm_scale.models.backbone import Backbone
 from cbdm_scale.models.dit import Attention, join_patches, patch_layer
 from cbdm_scale.models.embeddings import (
-    add_conditioning,
     extra_embeddings,
     init_xavier,
     label_embedding,
@@ -47,7 +46,7 @@ class Block(nn.Module):
         return out
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Predicts the noise eps in x_t: a ``denoiser.Net``.
 
     The embedding has four numbers for each
@@ -56,7 +55,7 @@ class ViT(nn.Module):
 
     def __init__(self, config: ViTConfig, spec: NetworkSpec):
         super().__init__()
-        self.config, self.num_classes = config, spec.num_classes
+        self.config = config
         width, num_tokens = config.width, 1 + (spec.image_size // config.patch) ** 2
         emb_width = 4 * num_tokens
         self.patches = patch_layer(spec.channels, width, config.patch)
@@ -66,31 +65,18 @@ class ViT(nn.Module):
         self.time_2 = init_xavier(nn.Linear(emb_width, emb_width))
         self.label = label_embedding(spec.num_classes, emb_width)
         self.feature_width = width
-        self.projection: nn.Linear | None = None
         self.blocks = nn.ModuleList(Block(config, num_tokens) for _ in range(config.depth))
         self.tail = init_xavier(nn.Linear(width, spec.channels * config.patch**2))
         self.augment, self.omega = extra_embeddings(spec, width, emb_width)
 
-    def embed(
-        self, level: Tensor, y: Tensor, augment: Tensor | None, omega: Tensor | None = None
-    ) -> Tensor:
-        """The sum of all embeddings, through a SiLU: (N, 4 (1 + L)), in float32 always."""
-        with torch.autocast(level.device.type, enabled=False):
-            waves = sinusoid(level, self.config.width).to(self.time_1.weight.dtype)
-            step = self.time_2(F.gelu(self.time_1(waves)))
-            return F.silu(add_conditioning(self, step, y, augment, omega))
+    def step(self, level: Tensor) -> Tensor:
+        """Levels (N,) -> (N, 4 (1 + L))."""
+        waves = sinusoid(level, self.config.width).to(self.time_1.weight.dtype)
+        out: Tensor = self.time_2(F.gelu(self.time_1(waves)))
+        return out
 
-    def forward(
-        self,
-        x: Tensor,
-        level: Tensor,
-        y: Tensor,
-        omega: Tensor | None = None,
-        augment: Tensor | None = None,
-        features: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Noise predicted in x (N, C, H, W) at levels (N,) for labels y (N,)."""
-        emb = self.embed(level, y, augment, omega)  # (N, 4 (1 + L))
+    def predict(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise in x (N, C, H, W), emb (N, 4 (1 + L)); the middle features (N, D, L)."""
         tokens = self.patches(x).flatten(2).transpose(1, 2)  # (N, L, D)
         first = self.first.to(tokens.dtype).expand(x.shape[0], 1, -1)
         h = torch.cat([first, tokens], dim=1) + self.positions  # (N, 1 + L, D)
@@ -100,5 +86,4 @@ class ViT(nn.Module):
                 middle = h[:, 1:].transpose(1, 2)  # (N, D, L)
         with torch.autocast(x.device.type, enabled=False):
             pieces = self.tail(h[:, 1:].to(self.tail.weight.dtype))  # (N, L, P P C)
-        out = join_patches(pieces, self.config.patch, x.shape[2]).to(x.dtype)
-        return with_features(self, out, middle) if features else out
+        return join_patches(pieces, self.config.patch, x.shape[2]), middle

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.models.bottleneck import PROJECTION
+from cbdm_scale.models.backbone import PROJECTION
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.storage.folder import Storage

@@ -44,7 +44,6 @@ from cbdm_scale.evaluation.pace import images_to_make
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.coral import PROJECTION_WIDTH
-from cbdm_scale.models.bottleneck import add_projection
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.pretrained.network import network_spec
@@ -305,7 +304,7 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
     torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
     net = build(network_spec(config, manifest))
     if config.loss.coral:
-        add_projection(net, PROJECTION_WIDTH)
+        net.add_projection(PROJECTION_WIDTH)
     net = net.to(device)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
