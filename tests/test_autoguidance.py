@@ -20,7 +20,7 @@ from cbdm_scale.pretrained.guide import _misfit
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.generate import Sampler
-from cbdm_scale.sampling.guidance import GuidanceInterval, at_level, autoguided, guide
+from cbdm_scale.sampling.guidance import GuidanceInterval, at_level, guide
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.snapshots import keep_averages
@@ -39,13 +39,13 @@ def weak(x, level, y, omega=None, augment=None):
 
 def test_it_moves_away_from_the_worse_networks_prediction_for_the_same_label():
     augment = torch.arange(27.0).view(3, 9)
-    found = autoguided(net, weak, 1.6, 7)(X, LEVEL, Y, augment=augment)
+    found = guide(net, 1.6, 7, weak=weak)(X, LEVEL, Y, augment=augment)
     e, e_weak = (one(X, LEVEL, Y, None, augment) for one in (net, weak))
     torch.testing.assert_close(found, e + 1.6 * (e - e_weak))
     omega = torch.tensor([0.0, 0.5, 2.0])
-    by_image = autoguided(net, weak, omega, 7)(X, LEVEL, Y, augment=augment)
+    by_image = guide(net, omega, 7, weak=weak)(X, LEVEL, Y, augment=augment)
     torch.testing.assert_close(by_image, e + omega.view(-1, 1, 1, 1) * (e - e_weak))
-    assert autoguided(net, weak, 0.0, 7) is net
+    assert guide(net, 0.0, 7, weak=weak) is net
 
 
 def test_the_worse_network_is_asked_inside_the_interval_only():
@@ -55,17 +55,17 @@ def test_the_worse_network_is_asked_inside_the_interval_only():
         asked.extend(level.tolist())
         return weak(x, level, y)
 
-    guided = autoguided(net, counting, 1.0, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
+    guided = guide(net, 1.0, 7, GuidanceInterval(STEPS, low=0.1, high=0.5), weak=counting)
     for level in (0, 1, 5, 6):
         at_level(guided, torch.tensor([level]))(X, torch.full_like(LEVEL, level), Y)
     assert asked == [1] * 3 + [5] * 3
     inside = torch.tensor([True, True, False]).view(-1, 1, 1, 1)
-    expected = torch.where(inside, autoguided(net, weak, 1.0, 7)(X, LEVEL, Y), net(X, LEVEL, Y))
+    expected = torch.where(inside, guide(net, 1.0, 7, weak=weak)(X, LEVEL, Y), net(X, LEVEL, Y))
     torch.testing.assert_close(guided(X, LEVEL, Y), expected)
 
 
 def test_it_takes_the_place_of_the_mode():
-    expected = autoguided(net, weak, 0.8, 7)(X, LEVEL, Y)
+    expected = guide(net, 0.8, 7, weak=weak)(X, LEVEL, Y)
     for mode in ("cfg", "tcfg"):
         assert torch.equal(guide(net, 0.8, 7, mode=mode, weak=weak)(X, LEVEL, Y), expected)
 

@@ -58,11 +58,11 @@ def files(folder):
 
 def test_any_number_of_workers_gives_the_same_bytes(images, tmp_path):
     runs = [run_here, workers(2), workers(7)]
-    sets = [
+    for i, run in enumerate(runs):
         extract(images, TinyRecipe(), tmp_path / str(i), run, chunk_size=4)
-        for i, run in enumerate(runs)
-    ]
-    assert files(sets[0].folder) == files(sets[1].folder) == files(sets[2].folder)
+    key = feature_key(images, TinyRecipe())
+    one, two, seven = (files(tmp_path / str(i) / key) for i in range(3))
+    assert one == two == seven
 
 
 def test_a_second_run_computes_nothing(images, tmp_path):
@@ -121,12 +121,13 @@ def test_an_interrupted_extraction_goes_on(images, tmp_path):
 
 @pytest.mark.parametrize("file", ["pool.npy", "about.json", "labels.npy"])
 def test_a_damaged_cache_is_made_again(file, images, tmp_path):
-    found = extract(images, TinyRecipe(), tmp_path / "kept")
-    damaged = found.folder / file
+    extract(images, TinyRecipe(), tmp_path / "kept")
+    home = tmp_path / "kept" / feature_key(images, TinyRecipe())
+    damaged = home / file
     damaged.write_bytes(damaged.read_bytes()[:-20])
     again = extract(images, TinyRecipe(), tmp_path / "kept")
     torch.testing.assert_close(again.pool, pool(images))
-    assert json.loads((again.folder / "about.json").read_text())["count"] == 23
+    assert json.loads((home / "about.json").read_text())["count"] == 23
 
 
 def test_a_piece_is_computed_from_its_chunk_alone(images):
@@ -145,8 +146,10 @@ def by_pool(images, folder, workers):
         config=PoolConfig(workers=workers, cpus_per_worker=0.5, device="cpu"),
         log=lambda s: None,
     )
-    here = extract(images, recipe, folder / "here", chunk_size=5)
-    return files(here.folder), files(extract(images, recipe, folder, run, chunk_size=5).folder)
+    extract(images, recipe, folder / "here", chunk_size=5)
+    extract(images, recipe, folder, run, chunk_size=5)
+    key = feature_key(images, recipe)
+    return files(folder / "here" / key), files(folder / key)
 
 
 def test_a_pool_without_workers_gives_the_same_bytes(images, tmp_path):
@@ -203,9 +206,10 @@ def test_jobs_for_gpus_are_larger_and_change_no_bit_on_a_cpu(tmp_path):
         jobs.append(list(chunks))
         return run_here(work, chunks)
 
-    small = extract(images, TinyRecipe(), tmp_path / "cpu", run)
-    large = extract(images, TinyRecipe(), tmp_path / "gpu", run, on_gpus=lambda: True)
+    extract(images, TinyRecipe(), tmp_path / "cpu", run)
+    extract(images, TinyRecipe(), tmp_path / "gpu", run, on_gpus=lambda: True)
     assert jobs == [[(0, 64), (64, 128), (128, 150)], [(0, 150)]]
-    assert files(small.folder) == files(large.folder)
+    key = feature_key(images, TinyRecipe())
+    assert files(tmp_path / "cpu" / key) == files(tmp_path / "gpu" / key)
     extract(images, TinyRecipe(), tmp_path / "gpu", run, on_gpus=lambda: asked.append(1))
     assert not asked, "what is there already starts no cluster"

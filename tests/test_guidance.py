@@ -12,7 +12,6 @@ from cbdm_scale.sampling.guidance import (
     GuidanceInterval,
     Guided,
     at_level,
-    classifier_free,
     guide,
     trained,
 )
@@ -33,22 +32,22 @@ NULL = torch.full_like(Y, 7)
 
 
 def test_no_guidance_is_the_network_itself():
-    assert classifier_free(net, omega=0.0, null_label=7) is net
+    assert guide(net, omega=0.0, null_label=7) is net
 
 
 def test_guidance_is_the_papers_combination_of_two_predictions():
-    guided = classifier_free(net, omega=1.6, null_label=7)
+    guided = guide(net, omega=1.6, null_label=7)
     expected = (1 + 1.6) * net(X, LEVEL, Y) - 1.6 * net(X, LEVEL, NULL)
     torch.testing.assert_close(guided(X, LEVEL, Y), expected)
 
 
 def test_guidance_of_an_unlabelled_image_changes_nothing():
-    guided = classifier_free(net, omega=1.6, null_label=7)
+    guided = guide(net, omega=1.6, null_label=7)
     torch.testing.assert_close(guided(X, LEVEL, NULL), net(X, LEVEL, NULL))
 
 
 def test_omega_and_augment_reach_both_predictions():
-    guided = classifier_free(net, omega=0.5, null_label=7)
+    guided = guide(net, omega=0.5, null_label=7)
     omega, augment = torch.tensor([0.1, 0.2, 0.3]), torch.arange(27.0).view(3, 9)
     e, e_null = net(X, LEVEL, Y, omega, augment), net(X, LEVEL, NULL, omega, augment)
     torch.testing.assert_close(guided(X, LEVEL, Y, omega, augment), 1.5 * e - 0.5 * e_null)
@@ -63,13 +62,13 @@ def test_guidance_costs_one_call():
         calls.append(len(x))
         return x
 
-    classifier_free(counting, omega=1.0, null_label=7)(X, LEVEL, Y)
+    guide(counting, omega=1.0, null_label=7)(X, LEVEL, Y)
     assert calls == [6]
 
 
 def test_outside_the_interval_guidance_is_off_and_the_edges_are_inside():
-    guided = classifier_free(net, 1.6, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
-    always = classifier_free(net, 1.6, 7)
+    guided = guide(net, 1.6, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
+    always = guide(net, 1.6, 7)
     out, plain, full = guided(X, LEVEL, Y), net(X, LEVEL, Y), always(X, LEVEL, Y)
     assert torch.equal(out[:2], full[:2])  # levels 1 and 5 of 10
     assert torch.equal(out[2], plain[2]) and not torch.equal(out[2], full[2])  # level 9
@@ -82,7 +81,7 @@ def test_outside_the_interval_half_of_the_work_is_saved():
         calls.append(len(x))
         return x
 
-    guided = classifier_free(counting, 1.0, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
+    guided = guide(counting, 1.0, 7, GuidanceInterval(STEPS, low=0.1, high=0.5))
     for level in (0, 1, 5, 6):
         at_level(guided, torch.tensor([level]))(X, torch.full_like(LEVEL, level), Y)
     assert calls == [3, 6, 6, 3]
@@ -106,7 +105,7 @@ def test_the_samplers_save_it_and_the_interval_is_what_it_is_for_each_image(edm)
             return self
 
     solve = _solver(config, process, draw=None)
-    guided = classifier_free(counting, 1.6, 7, interval)
+    guided = guide(counting, 1.6, 7, interval)
     found, saved = solve(guided, X, Y), list(calls)
     calls.clear()
     expected = solve(Looking(counting, 1.6, 7, interval), X, Y)
@@ -116,13 +115,13 @@ def test_the_samplers_save_it_and_the_interval_is_what_it_is_for_each_image(edm)
 
 def test_an_interval_of_all_levels_is_guidance_to_the_bit():
     whole, none = GuidanceInterval(STEPS), GuidanceInterval(STEPS, low=0.95, high=0.99)
-    always = classifier_free(net, 1.6, 7)
-    assert torch.equal(classifier_free(net, 1.6, 7, whole)(X, LEVEL, Y), always(X, LEVEL, Y))
-    assert torch.equal(classifier_free(net, 1.6, 7, none)(X, LEVEL, Y), net(X, LEVEL, Y))
+    always = guide(net, 1.6, 7)
+    assert torch.equal(guide(net, 1.6, 7, whole)(X, LEVEL, Y), always(X, LEVEL, Y))
+    assert torch.equal(guide(net, 1.6, 7, none)(X, LEVEL, Y), net(X, LEVEL, Y))
 
 
 def test_omega_and_augment_reach_both_predictions_inside_the_interval():
-    guided = classifier_free(net, 0.5, 7, GuidanceInterval(STEPS, low=0.2, high=1.0))
+    guided = guide(net, 0.5, 7, GuidanceInterval(STEPS, low=0.2, high=1.0))
     omega, augment = torch.tensor([0.1, 0.2, 0.3]), torch.arange(27.0).view(3, 9)
     e, e_null = net(X, LEVEL, Y, omega, augment), net(X, LEVEL, NULL, omega, augment)
     expected = torch.cat([e[:1], (1.5 * e - 0.5 * e_null)[1:]])
@@ -175,7 +174,7 @@ def test_a_trained_network_is_told_the_strength_and_asked_once():
 
 
 def test_strength_zero_of_a_trained_network_is_the_network_itself():
-    assert trained(net, 0.0, 7) is net
+    assert guide(net, 0.0, 7, mode="tcfg") is net
 
 
 def test_a_trained_network_without_a_label_is_not_guided():
@@ -194,7 +193,7 @@ def test_outside_the_interval_a_trained_network_is_told_zero():
 
 def test_the_mode_chooses_and_two_predictions_are_the_default():
     everywhere = GuidanceInterval(STEPS)
-    two, one = classifier_free(net, 0.8, 7), trained(net, 0.8, 7)
+    two, one = guide(net, 0.8, 7), trained(net, 0.8, 7)
     assert torch.equal(guide(net, 0.8, 7, everywhere)(X, LEVEL, Y), two(X, LEVEL, Y))
     assert torch.equal(guide(net, 0.8, 7, everywhere, "tcfg")(X, LEVEL, Y), one(X, LEVEL, Y))
 
@@ -219,7 +218,7 @@ def test_an_interval_counts_in_shares_of_training_whatever_the_level_is():
     assert GuidanceInterval(edm, 0.1, 0.5).holds(level).tolist() == inside
     assert GuidanceInterval(STEPS, 0.1, 0.5).holds((10 * quantiles).long()).tolist() == inside
     x, y = torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 2, 3])
-    guided = classifier_free(net, 0.7, 7, GuidanceInterval(edm, 0.1, 0.5))(x, level, y)
-    whole = classifier_free(net, 0.7, 7)(x, level, y)
+    guided = guide(net, 0.7, 7, GuidanceInterval(edm, 0.1, 0.5))(x, level, y)
+    whole = guide(net, 0.7, 7)(x, level, y)
     expected = torch.where(torch.tensor(inside).view(-1, 1, 1, 1), whole, net(x, level, y))
     torch.testing.assert_close(guided, expected)

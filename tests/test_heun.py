@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cbdm_scale.diffusion.edm import scaling
-from cbdm_scale.sampling.guidance import classifier_free
+from cbdm_scale.sampling.guidance import guide
 from cbdm_scale.sampling.heun import churn_gamma, denoise, heun, noise_levels
 from cbdm_scale.sampling.options import HeunConfig
 
@@ -148,7 +148,7 @@ def test_guidance_of_the_raw_output_is_guidance_of_the_denoiser():
         y = torch.tensor([label])
         return denoise(by_label, NOISE, 1.3, y, 0.5)
 
-    guided = denoise(classifier_free(by_label, 0.7, 1), NOISE, 1.3, torch.tensor([0]), 0.5)
+    guided = denoise(guide(by_label, 0.7, 1), NOISE, 1.3, torch.tensor([0]), 0.5)
     torch.testing.assert_close(guided, 1.7 * at(0) - 0.7 * at(1))
 
 

@@ -1,11 +1,10 @@
 """All numbers of a set from features, on random ones."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from feature_tools import normal
-from torch import Tensor
 
 from cbdm_scale.evaluation import set_metrics as module
 from cbdm_scale.evaluation.examples import shown_classes
@@ -17,6 +16,7 @@ from cbdm_scale.evaluation.floors import (
     stand_ins,
 )
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
+from cbdm_scale.metrics.extract import FeatureSet
 from cbdm_scale.metrics.fid import FrechetTo, fid
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
 from cbdm_scale.metrics.kid import kid
@@ -35,17 +35,10 @@ def measure(real, fake, train, counts, reference=None, seed=0, **options):
     return compute_metrics(refer, fake, counts, **about, **options)
 
 
-@dataclass(frozen=True)
-class Some:
-    pool: Tensor
-    labels: Tensor
-    hashes: Tensor
-    logits: Tensor | None = None
-    imagenet: Tensor | None = None
-
-
 def some(seed, n, **more):
-    return Some(normal(seed, n, 4), torch.arange(n) % 3, torch.arange(n) + 1000 * seed, **more)
+    return FeatureSet(
+        normal(seed, n, 4), torch.arange(n) % 3, torch.arange(n) + 1000 * seed, **more
+    )
 
 
 REAL, TRAIN = some(1, 240), some(2, 90)
@@ -95,7 +88,7 @@ def test_precision_and_recall_are_of_equal_numbers_of_images():
 
 
 def test_what_too_few_images_do_not_give_says_why_and_leaves_the_rest():
-    few = Some(FAKE.pool[:5], FAKE.labels[:5], FAKE.hashes[:5], FAKE.logits[:5])
+    few = FeatureSet(FAKE.pool[:5], FAKE.labels[:5], FAKE.hashes[:5], FAKE.logits[:5])
     found = measure(REAL, few, TRAIN, COUNTS)
     assert names(found) == {
         *("fid", "precision", "recall", "density", "coverage"),

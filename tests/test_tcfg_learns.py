@@ -11,7 +11,7 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.embeddings import OmegaEmbedding
-from cbdm_scale.sampling.guidance import classifier_free, trained
+from cbdm_scale.sampling.guidance import guide, trained
 
 K, T = 4, 1000
 COUNTS = torch.tensor([60, 25, 10, 5])
@@ -83,7 +83,7 @@ def test_one_call_learns_what_two_calls_give():
         with torch.no_grad():
             plain = net(x_t, draws.t, y)
             one = trained(net, omega, K)(x_t, draws.t, y)
-            two = classifier_free(net, omega, K)(x_t, draws.t, y)
+            two = guide(net, omega, K)(x_t, draws.t, y)
         if not omega:
             assert torch.equal(one, two) and torch.equal(one, plain)
         left += (one - two).square().mean().item()

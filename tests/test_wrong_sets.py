@@ -9,7 +9,6 @@ import pytest
 import torch
 from report_tools import example
 from sklearn.datasets import load_digits
-from test_set_metrics import Some
 
 from cbdm_scale.evaluation.cautions import cautions
 from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floor
@@ -17,6 +16,7 @@ from cbdm_scale.evaluation.report.claims import headline
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.evaluation.set_metrics import compute_metrics
 from cbdm_scale.evaluation.summary import table
+from cbdm_scale.metrics.extract import FeatureSet
 
 COUNTS = [100, 70, 40, 30, 20, 12, 8, 5, 3, 3]
 NUM_FAKE = 300
@@ -28,7 +28,7 @@ def digits():
     means = torch.stack([x[y == c].mean(0) for c in range(10)])
 
     def some(pool, labels, hashes):
-        return Some(pool, labels, hashes, -torch.cdist(pool, means))
+        return FeatureSet(pool, labels, hashes, -torch.cdist(pool, means))
 
     real = some(x[:1000], y[:1000], torch.arange(1000))
     rows = [1000 + (y[1000:] == c).nonzero().flatten()[:n] for c, n in enumerate(COUNTS)]

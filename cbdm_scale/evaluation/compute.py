@@ -102,7 +102,7 @@ def _numbers_in_space(inputs: Inputs, name: str, recipe: Recipe, weigh: bool) ->
             floor=floor,
         )
 
-    num_bytes = sum(side.num_bytes for side in (real, train, *fakes) if side)
+    num_bytes = sum(side.pool.nbytes for side in (real, train, *fakes) if side)
     where = roomy_devices(num_bytes, use_gpu=options.cluster.device != "cpu")
     return first_that_fits(numbers, where)
 

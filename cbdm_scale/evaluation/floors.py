@@ -7,7 +7,7 @@ Shapes: N = real images, R = some of them, K = classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,16 +22,6 @@ HELD_OUT = 10_000
 """Real images, at most, that memorisation is compared with."""
 REAL = "real images"
 """The set of the floor: where its images are."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Features of some of the real images."""
-
-    pool: Tensor
-    labels: Tensor
-    logits: Tensor | None
-    imagenet: Tensor | None = None
 
 
 def make_reference(
@@ -82,14 +72,10 @@ def real_floor(
 ) -> SetResult:
     """Every number, without interval, of real images in the place of ``num_fake`` others."""
     chosen = stand_ins(real.labels.cpu(), num_fake, seed)
-    rest = real.pool[~chosen].to(device), real.labels[~chosen]
+    rest = real.at(~chosen)
     return compute_metrics(
-        Reference(*rest, counts, weigh=weigh, seed=seed),
-        _Part(
-            real.pool[chosen],
-            real.labels[chosen],
-            None if real.logits is None else real.logits[chosen],
-        ),
+        Reference(rest.pool.to(device), rest.labels, counts, weigh=weigh, seed=seed),
+        replace(real, imagenet=None).at(chosen),
         counts,
         omega=0.0,
         guidance_mode="cfg",

@@ -5,7 +5,7 @@ Shapes: N = real images, M = generated images, T = training images, D = features
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.examples import class_examples
 from cbdm_scale.evaluation.results import Missing, SetResult
+from cbdm_scale.metrics.extract import FeatureSet
 from cbdm_scale.metrics.features import label_hits
 from cbdm_scale.metrics.groups import GroupScores, fid_by_group
 from cbdm_scale.metrics.inception_score import inception_score_of_logits
@@ -46,30 +47,6 @@ NO_CLASSIFIER = "the extractor does not know the classes of the data set; the cl
 T = TypeVar("T")
 
 
-class Generated(Protocol):
-    """Features of generated images, such as a ``FeatureSet``."""
-
-    @property
-    def pool(self) -> Tensor:
-        """(M, D)"""
-        ...
-
-    @property
-    def labels(self) -> Tensor:
-        """(M,), -1 for none"""
-        ...
-
-    @property
-    def logits(self) -> Tensor | None:
-        """(M, K) of the data set's classifier"""
-        ...
-
-    @property
-    def imagenet(self) -> Tensor | None:
-        """(M, 1008) of Inception"""
-        ...
-
-
 @dataclass
 class _Gaps:
     """Collects the numbers that are not there."""
@@ -96,7 +73,7 @@ class _Gaps:
 
 def compute_metrics(
     reference: Reference,
-    fake: Generated,
+    fake: FeatureSet,
     counts: Sequence[int],
     *,
     omega: Strength,
@@ -220,7 +197,7 @@ def _kid(reference: Reference, fake: LabelledFeatures, seed: int, intervals: boo
 
 
 def _fidelity(
-    fake: Generated, num_classes: int, seed: int
+    fake: FeatureSet, num_classes: int, seed: int
 ) -> tuple[Tensor, Interval, tuple[int, ...]]:
     """Whether the classifier sees each label, (M,), the share, and how many images it takes for
     each class (K,); ValueError without it."""
@@ -233,7 +210,7 @@ def _fidelity(
     return hits, fidelity_interval(hits, fake.labels, seed=seed), tuple(shown.tolist())
 
 
-def _inception_score(fake: Generated) -> Interval:
+def _inception_score(fake: FeatureSet) -> Interval:
     if fake.imagenet is None:
         raise ValueError(
             "the extractor has no ImageNet classes. Try --extractor inception with the state "
@@ -244,7 +221,7 @@ def _inception_score(fake: Generated) -> Interval:
 
 
 def _memorisation(
-    fake: Generated, reference: Reference, counts: Sequence[int], y: Tensor
+    fake: FeatureSet, reference: Reference, counts: Sequence[int], y: Tensor
 ) -> Memorisation:
     """y: features of the generated images, on the device that computes."""
     train = reference.train

@@ -54,7 +54,6 @@ class _DinoExtractor:
     device: torch.device
     rule: Resize
     fingerprint: str
-    name: str = "dinov2"
 
     @property
     def dim(self) -> int:

@@ -101,43 +101,23 @@ def run_here(work: Work, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Piece
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Extracted features, mapped into memory."""
+    """Features of N images; ``extract`` gives them mapped into memory."""
 
-    folder: Path
+    pool: Tensor
+    """(N, D) float32"""
+    labels: Tensor
+    """(N,) int64, -1 for none"""
+    hashes: Tensor
+    """(N,) int64, equal for equal pixels"""
+    logits: Tensor | None = None
+    """(N, K) scores of the data set's classes"""
+    imagenet: Tensor | None = None
+    """(N, 1008) scores for the Inception Score"""
 
-    def _read(self, name: str) -> Tensor:
-        # Copy on write: torch wants memory that it may write to.
-        return torch.from_numpy(np.load(self.folder / f"{name}.npy", mmap_mode="c"))
-
-    @property
-    def pool(self) -> Tensor:
-        """(N, D) float32"""
-        return self._read("pool")
-
-    @property
-    def num_bytes(self) -> int:
-        """Of ``pool`` in memory."""
-        return self.pool.nbytes
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64"""
-        return self._read("labels")
-
-    @property
-    def hashes(self) -> Tensor:
-        """(N,) int64, equal for equal pixels"""
-        return self._read("hashes")
-
-    @property
-    def logits(self) -> Tensor | None:
-        """(N, K) scores of the data set's classes"""
-        return self._read("logits") if (self.folder / "logits.npy").exists() else None
-
-    @property
-    def imagenet(self) -> Tensor | None:
-        """(N, 1008) scores for the Inception Score"""
-        return self._read("imagenet") if (self.folder / "imagenet.npy").exists() else None
+    def at(self, rows: Tensor) -> "FeatureSet":
+        """Those of some images: numbers (n,), or (N,) bool."""
+        kept = {name: part[rows] for name, part in vars(self).items() if part is not None}
+        return FeatureSet(**kept)
 
 
 def feature_key(images: Images, recipe: Recipe) -> str:
@@ -173,7 +153,9 @@ def extract(
                 shutil.rmtree(home, ignore_errors=True)
                 size = chunk_size or (GPU_CHUNK_SIZE if on_gpus() else CHUNK_SIZE)
                 _compute(images, recipe, home, run, size, reached)
-    return FeatureSet(home)
+    # Copy on write: torch wants memory that it may write to.
+    mapped = {f.stem: np.load(f, mmap_mode="c") for f in home.glob("*.npy")}
+    return FeatureSet(**{name: torch.from_numpy(part) for name, part in mapped.items()})
 
 
 def _is_whole(home: Path) -> bool:

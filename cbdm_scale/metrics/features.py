@@ -36,11 +36,6 @@ class Extractor(Protocol):
     """Images (N, C, H, W), uint8 or in [-1, 1] -> Features, always in float32."""
 
     @property
-    def name(self) -> str:
-        """classifier, inception or dinov2."""
-        ...
-
-    @property
     def dim(self) -> int:
         """D"""
         ...
@@ -72,7 +67,6 @@ class _ClassifierExtractor:
 
     net: Classifier
     fingerprint: str
-    name: str = "classifier"
     dim: int = NUM_FEATURES
     places: tuple[int, ...] = ()
     """(K,) logit of each class of the data set; () where they are in its order."""

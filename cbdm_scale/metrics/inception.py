@@ -69,7 +69,6 @@ class _InceptionExtractor:
     device: torch.device
     rule: Resize
     fingerprint: str
-    name: str = "inception"
     dim: int = DIM
 
     @torch.no_grad()

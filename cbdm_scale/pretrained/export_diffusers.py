@@ -22,7 +22,7 @@ from cbdm_scale.pretrained.diffusers_folder import OURS, WEIGHTS
 from cbdm_scale.pretrained.diffusers_unet import UNET, config_to_unet, to_theirs, unet_pairs
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.pretrained.transfer import ADDED
-from cbdm_scale.sampling.guidance import classifier_free
+from cbdm_scale.sampling.guidance import guide
 from cbdm_scale.sampling.steps import predict_x0
 
 TOLERANCE = 1e-5
@@ -147,7 +147,7 @@ def check_diffusers(pretrained: PretrainedNetwork, folder: Path) -> str:
     noise = torch.randn(4, *pretrained.spec.image_shape, generator=generator)  # (N, C, H, W)
     y = torch.arange(4) % pretrained.spec.num_classes
     none, schedule = pretrained.spec.num_classes, LinearSchedule(pretrained.config.diffusion)
-    guided, t = classifier_free(net, OMEGA, none), schedule.num_steps // 2
+    guided, t = guide(net, OMEGA, none), schedule.num_steps // 2
     ab = float(schedule.alpha_bar[t])
     ab_prev = float(schedule.alpha_bar[t - 1]) if t else 1.0
     with torch.no_grad():

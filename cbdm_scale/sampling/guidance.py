@@ -41,7 +41,23 @@ class GuidanceInterval:
 
 @dataclass(frozen=True)
 class Guided:
-    """What ``classifier_free`` and ``autoguided`` make of a network: a ``denoiser.Net``."""
+    """A network that is pushed away from a weaker prediction: a ``denoiser.Net``.
+
+    Classifier-free guidance (Ho & Salimans, 2022): away from the unconditional prediction,
+
+        (1 + omega) e - omega e_null
+
+    by one forward of twice the batch. Autoguidance (Karras et al., 2024, Section 3): away from
+    that of a worse network of the same process, which is smaller, of less training or of a
+    shorter average,
+
+        e + omega (e - e_weak)
+
+    both with the label: what the worse network lacks is added, not what the label adds, so the
+    images of a class keep their variety. Papers that write w = 1 for no guidance use
+    w = 1 + omega. Images whose level lies outside the interval are not guided; samplers, whose
+    images share a level, save the second prediction there (``at_level``).
+    """
 
     net: Net
     strength: Omega
@@ -101,52 +117,6 @@ def _times(strength: Omega, push: Tensor) -> Tensor:
     return strength * push
 
 
-def _is_none(strength: Omega) -> bool:
-    """Whether nothing is guided; strengths by image are not looked at, which would sync."""
-    return not isinstance(strength, Tensor) and not strength
-
-
-def classifier_free(
-    net: Net, omega: Omega, null_label: int, interval: GuidanceInterval | None = None
-) -> Net:
-    """Push the prediction away from the unconditional one (Ho & Salimans, 2022).
-
-        (1 + omega) e - omega e_null
-
-    omega = 0 is plain conditional sampling, and the network itself. Papers that write w = 1
-    for that case use w = 1 + omega. Costs one forward of twice the batch. Images whose level
-    lies outside the interval (None: all levels) are not guided; samplers, whose images share a
-    level, save the second half there (``at_level``).
-    """
-    return net if _is_none(omega) else Guided(net, omega, null_label, _narrow(interval))
-
-
-def autoguided(
-    net: Net,
-    weak: Net,
-    omega: Omega,
-    null_label: int,
-    interval: GuidanceInterval | None = None,
-) -> Net:
-    """Push the prediction away from that of a worse network (Karras et al., 2024, Section 3).
-
-        e + omega (e - e_weak)
-
-    Both with the label: what the worse network lacks is added, not what the label adds, so the
-    images of a class keep their variety. ``weak`` is a smaller network, one of less training or
-    of a shorter average, of the same process. omega = 0 is the network itself; the paper's w is
-    1 + omega. Outside the interval ``weak`` is not asked by the samplers.
-    """
-    if _is_none(omega):
-        return net
-    return Guided(net, omega, null_label, _narrow(interval), weak)
-
-
-def _narrow(interval: GuidanceInterval | None) -> GuidanceInterval | None:
-    """None where it holds at all levels."""
-    return None if interval is None or interval.is_everything else interval
-
-
 def at_level(net: Net, level: Tensor) -> Net:
     """What a sampler calls at a level, (1,) on the CPU, that is all its images'."""
     return net.at_level(level) if isinstance(net, Guided) else net
@@ -159,8 +129,8 @@ def trained(
 
         net(x, level, y, omega)
 
-    One prediction a step, where ``classifier_free`` needs two. omega = 0 is the network itself.
-    Outside the interval, and without a label, it is given 0: no guidance, as there.
+    One prediction a step, where ``Guided`` needs two. Outside the interval, and without a
+    label, it is given 0: no guidance, as there.
     """
     strength = omega
 
@@ -173,11 +143,11 @@ def trained(
     ) -> Tensor:
         assert omega is None, "a guided network is not given a strength again"
         acts = y != null_label  # (N,)
-        if interval is not None and not interval.is_everything:
+        if interval is not None:
             acts = acts & interval.holds(level)
         return net(x, level, y, strength * acts.to(x.dtype), augment)
 
-    return net if _is_none(strength) else guided
+    return guided
 
 
 def guide(
@@ -188,14 +158,15 @@ def guide(
     mode: GuidanceMode = "cfg",
     weak: Net | None = None,
 ) -> Net:
-    """The network guided with strength omega, by two predictions (cfg) or one (tcfg).
+    """The network guided with strength omega: by two predictions (cfg), or by one (tcfg).
 
-    ``weak``: by this worse network instead, whatever the mode.
+    omega = 0 is the network itself: plain conditional sampling. ``weak``: by this worse network
+    instead, whatever the mode. interval: levels that are guided; None: all.
     """
-    if weak is not None:
-        return autoguided(net, weak, omega, null_label, interval)
-    match mode:
-        case "cfg":
-            return classifier_free(net, omega, null_label, interval)
-        case "tcfg":
-            return trained(net, omega, null_label, interval)
+    if not isinstance(omega, Tensor) and not omega:  # by image they are not looked at: a sync
+        return net
+    if interval is not None and interval.is_everything:
+        interval = None
+    if mode == "tcfg" and weak is None:
+        return trained(net, omega, null_label, interval)
+    return Guided(net, omega, null_label, interval, weak)
