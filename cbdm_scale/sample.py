@@ -22,7 +22,6 @@ from cbdm_scale.storage.places import Folder, absolute_places
 from cbdm_scale.storage.wording import prog_of
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
-    from cbdm_scale.generation.plan import SetPlan
     from cbdm_scale.generation.store import ChunkStore
     from cbdm_scale.pretrained.network import PretrainedNetwork
 
@@ -91,42 +90,6 @@ def usual(config: Config | None, guided: bool = False) -> SampleOptions:
     )
 
 
-def make_plan(
-    options: SampleOptions,
-    pretrained: "PretrainedNetwork",
-    real: Manifest | None,
-    omega: Strength,
-    guide: "PretrainedNetwork | None" = None,
-) -> "SetPlan":
-    """Everything that decides the images; ValueError if options do not fit the network."""
-    from cbdm_scale.generation.plan import plan_set
-
-    return plan_set(
-        pretrained.spec,
-        pretrained.config.noise,
-        checkpoint=pretrained.checkpoint,
-        weights_sha256=pretrained.weights_sha256,
-        counts=real.counts["train"] if real else None,
-        groups=real.groups if real else (),
-        omega=omega,
-        labels=options.labels,
-        classes=options.classes,
-        class_names=class_names_of(pretrained, real),
-        seed=options.seed,
-        chunk_size=options.chunk_size,
-        on_gpu=options.cluster.on_gpu,
-        precision=options.precision,
-        sample=options.sample,
-        guidance_mode=options.guidance_mode,
-        guide=guide,
-    )
-
-
-def class_names_of(pretrained: "PretrainedNetwork", real: Manifest | None) -> tuple[str, ...]:
-    """Names (K,) of the network's classes; () where nothing says them."""
-    return pretrained.class_names or (real.class_names if real else ())
-
-
 def train_command(pretrained: "PretrainedNetwork", dataset: str, root: str) -> str:
     """What trains on generated images as the network was trained on real ones."""
     words = [*prog_of("train").split(), "--dataset", dataset, "--data.root", root]
@@ -150,7 +113,7 @@ def give_out(
     from cbdm_scale.generation import export
 
     chunks = store.plan.chunks(options.num_images)
-    class_names = class_names_of(pretrained, real)
+    class_names = pretrained.names_with(real)
     name = {
         "png": f"png-{options.num_images}",
         "npz": f"images-{options.num_images}.npz",
@@ -192,7 +155,9 @@ def make_set(
     from cbdm_scale.pretrained.network import find_training_data
 
     real, root = find_training_data(pretrained, options.data.root)
-    plan = make_plan(options, pretrained, real, omega, guide)
+    plan = options.plan(
+        *(pretrained, real, omega, guide), labels=options.labels, classes=options.classes
+    )
     out = Storage(options.out or pretrained.samples, "out")
     out.check_writable()
     store = ChunkStore(out.child(plan.name), plan)

@@ -101,6 +101,7 @@ MAY_IMPORT = {
         "config",
         "data",
         "diffusion",
+        "generation",
         "models",
         "sampling",
         "storage",

@@ -92,7 +92,7 @@ def test_numbers_and_report_reach_the_runs_mlflow_and_wait_while_it_is_away(
     client = make_client(uri)
     files = {file.path for file in client.list_artifacts(run_id, f"evaluation/{found.id}")}
     names = {path.rpartition("/")[2] for path in files}
-    assert {"metrics.json", "report.html", "per_class.json"} <= names
+    assert {"metrics.json", "report.html", "classes.csv"} <= names
 
 
 def test_what_training_has_logged_is_not_logged_twice(evaluated_copy, random_classifier):

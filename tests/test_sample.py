@@ -25,7 +25,7 @@ from cbdm_scale.generation.generate import make_chunk
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sample import COMMAND, SampleOptions, main, make_plan, parse
+from cbdm_scale.sample import COMMAND, SampleOptions, main, parse
 from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.storage.folder import Storage
 
@@ -79,7 +79,7 @@ def test_another_chunk_size_makes_the_same_images_to_1e_4(run):
     made = []
     for size in (8, 30, 7):
         options = SampleOptions(run=run, chunk_size=size, sample=pretrained.config.sample)
-        plan = make_plan(options, pretrained, real, 1.0)
+        plan = options.plan(pretrained, real, 1.0)
         net, config = network(run)
         schedule, cpu = LinearSchedule(config.diffusion), torch.device("cpu")
         parts = [make_chunk(plan, net, schedule, chunk, cpu) for chunk in plan.chunks(30)]

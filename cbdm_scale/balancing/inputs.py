@@ -17,7 +17,7 @@ from cbdm_scale.balancing.need import chosen_classes, lacking
 from cbdm_scale.balancing.options import BalanceOptions
 from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.evaluation.compute import extract_features
-from cbdm_scale.generation.plan import SetPlan, plan_set, select_classes
+from cbdm_scale.generation.plan import SetPlan, select_classes
 from cbdm_scale.metrics.classifier import load_classifier
 from cbdm_scale.metrics.extractors import find_extractor, options_without_eval, recipe_of
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
@@ -161,23 +161,7 @@ def find_inputs(options: BalanceOptions, pretrained: PretrainedNetwork) -> Input
             f"{max(real.counts['train']):,}. Give a larger --to, or other --classes."
         )
     guide = options.load_guide(pretrained)
-    plan = plan_set(
-        pretrained.spec,
-        config.noise,
-        checkpoint=pretrained.checkpoint,
-        weights_sha256=pretrained.weights_sha256,
-        counts=real.counts["train"],
-        groups=real.groups,
-        omega=options.guidance[0],
-        seed=options.seed,
-        chunk_size=options.chunk_size,
-        on_gpu=options.cluster.on_gpu,
-        precision=options.precision,
-        sample=options.sample,
-        class_names=real.class_names,
-        guidance_mode=options.guidance_mode,
-        guide=guide,
-    )
+    plan = options.plan(pretrained, real, options.guidance[0], guide)
     classifiers = _find_classifiers(options, real, root)
     recipe: Recipe = classifiers[0]
     if options.extractor:

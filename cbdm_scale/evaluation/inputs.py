@@ -9,7 +9,6 @@ from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION
-from cbdm_scale.generation.plan import plan_set
 from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
 from cbdm_scale.metrics.extractors import options_without_eval, recipe_of
 from cbdm_scale.metrics.features import Recipe
@@ -161,23 +160,7 @@ def _planned(
     """A set for each guidance strength, class by class in turn (Section 4.1)."""
     specs = []
     for omega in options.omegas:
-        plan = plan_set(
-            pretrained.spec,
-            pretrained.config.noise,
-            checkpoint=pretrained.checkpoint,
-            weights_sha256=pretrained.weights_sha256,
-            counts=real.counts["train"],
-            groups=real.groups,
-            omega=omega,
-            seed=options.seed,
-            chunk_size=options.chunk_size,
-            on_gpu=options.cluster.on_gpu,
-            precision=options.precision,
-            sample=options.sample,
-            class_names=pretrained.class_names or real.class_names,
-            guidance_mode=options.guidance_mode,
-            guide=guide,
-        )
+        plan = options.plan(pretrained, real, omega, guide)
         _check_shape(plan.shape, real, options.run)
         store = ChunkStore(Storage(pretrained.samples, "").child(plan.name), plan)
         images = SetImages(store, plan.chunks(options.num_images))

@@ -12,11 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cbdm_scale.data.strength import as_text
-from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning_of
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.pictures import report_images
 from cbdm_scale.evaluation.records import (
     CLASSES,
     METRICS,
@@ -50,6 +48,7 @@ def write_report_files(
     home: Storage, inputs: Inputs, evaluation: Evaluation, against: Evaluation | None
 ) -> None:
     """The page, its pictures, and last the list of them."""
+    from cbdm_scale.evaluation.report.images import report_images
     from cbdm_scale.evaluation.report.page import write_report
 
     pictures = report_images(inputs, evaluation)
@@ -85,7 +84,6 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
         return ""
     names = [METRICS, *report.files, *([CLASSES] if home.exists(CLASSES) else [])]
     files = {name: home.read_bytes(name) for name in names}
-    files["per_class.json"] = summary.per_class(evaluation).encode()
     reason = log_results(
         Storage(pretrained.folder),
         inputs.options.track.uri or pretrained.config.track.uri,

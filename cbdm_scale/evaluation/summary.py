@@ -1,15 +1,11 @@
-"""What an evaluation says at its end: the table on the console, and the numbers for MLflow."""
-
-import json
-from dataclasses import asdict
-from typing import Any
+"""What an evaluation says at its end: the table on the console."""
 
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.cautions import cautions, chance
 from cbdm_scale.evaluation.report.claims import copying, much_copied
 from cbdm_scale.evaluation.report.formatting import KID_SCALE, scaled, with_interval
-from cbdm_scale.evaluation.results import Evaluation, SetResult, SpaceResult
+from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import CLASS_MEASURES, ClassScore
 
@@ -172,27 +168,3 @@ def _aligned(heads: list[str], rows: list[list[str]]) -> list[str]:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in [heads, *rows]
     ]
-
-
-# ----------------------------------------------------------------------------
-# For MLflow.
-
-
-def per_class(evaluation: Evaluation) -> str:
-    """KID, FID and fidelity of every class and strength, as JSON."""
-
-    def plain(row: ClassScore) -> dict[str, Any]:
-        label = row.label
-        name = None if label is None else evaluation.class_names[label]
-        return {"name": name, **asdict(row)}
-
-    def sets(space: SpaceResult) -> list[dict[str, Any]]:
-        return [
-            {"omega": found.omega, "classes": [plain(row) for row in found.table.classes]}
-            for found in space.sets
-        ]
-
-    known: dict[str, Any] = {"id": evaluation.id, "sets": sets(evaluation)}
-    if evaluation.further:
-        known["further"] = {space.extractor: sets(space) for space in evaluation.further}
-    return json.dumps(known, indent=1, allow_nan=False)

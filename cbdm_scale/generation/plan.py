@@ -10,7 +10,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,31 +42,6 @@ class GuideNetwork:
     """For people, with the weights: 000000024000-ema."""
     weights_sha256: str
     network: NetworkSpec
-
-    @classmethod
-    def of(cls, guide: "Weights") -> "GuideNetwork":
-        """What a set remembers of it."""
-        about = guide.checkpoint, guide.weights_sha256, guide.spec
-        return cls(checkpoint=about[0], weights_sha256=about[1], network=about[2])
-
-
-class Weights(Protocol):
-    """A trained network to be such a guide; pretrained.network.PretrainedNetwork is one."""
-
-    @property
-    def checkpoint(self) -> str:
-        """A short name."""
-        ...
-
-    @property
-    def weights_sha256(self) -> str:
-        """Of its safetensors file."""
-        ...
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Its layers."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +179,7 @@ def plan_set(
     classes: Sequence[Name] = (),
     class_names: Sequence[str] = (),
     guidance_mode: GuidanceMode = "cfg",
-    guide: Weights | None = None,
+    guide: GuideNetwork | None = None,
 ) -> SetPlan:
     """The plan of a set, checked: ValueError if options do not fit the network.
 
@@ -233,7 +208,7 @@ def plan_set(
         precision=precision,
         guidance_mode=guidance_mode,
         strengths=strengths,
-        guide=GuideNetwork.of(guide) if guide else None,
+        guide=guide,
         class_names=tuple(class_names),
     )
 

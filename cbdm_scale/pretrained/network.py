@@ -98,6 +98,10 @@ class PretrainedNetwork:
         """The run's name, or else the checkpoint's."""
         return self.folder.rpartition("/")[2] or self.checkpoint
 
+    def names_with(self, real: Manifest | None) -> tuple[str, ...]:
+        """Names (K,) of its classes, its own or of the data set; () where nothing says them."""
+        return self.class_names or (real.class_names if real else ())
+
     @property
     def weights(self) -> bytes:
         """The weights as a safetensors file, made anew at each call."""

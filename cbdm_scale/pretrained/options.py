@@ -3,13 +3,14 @@
 Nothing here imports torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.options import DataRoot
-from cbdm_scale.data.strength import Strengths, parse_strengths
+from cbdm_scale.data.strength import Strength, Strengths, parse_strengths
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.storage.checks import PositiveInt, check_fields
 from cbdm_scale.storage.folder import Storage
@@ -18,6 +19,8 @@ from cbdm_scale.tracking.options import TrackUri
 from cbdm_scale.training.options import check_source
 
 if TYPE_CHECKING:
+    from cbdm_scale.data.manifest import Manifest
+    from cbdm_scale.generation.plan import SetPlan
     from cbdm_scale.pretrained.network import PretrainedNetwork
 
 
@@ -118,6 +121,48 @@ class GenerationOptions(NetworkOptions):
 
         return load_guide(
             *(pretrained, self.guide, self.guide_weights or "ema"), tracking_uri=self.track.uri
+        )
+
+    def plan(
+        self,
+        pretrained: "PretrainedNetwork",
+        real: "Manifest | None",
+        omega: Strength,
+        guide: "PretrainedNetwork | None" = None,
+        *,
+        labels: str = "cyclic",
+        classes: Sequence[str] = (),
+    ) -> "SetPlan":
+        """What decides a set at one strength; ValueError if options do not fit the network.
+
+        real: the training set, None where it is not to be had. labels, classes: as the sample
+        command takes them.
+        """
+        from cbdm_scale.generation.plan import GuideNetwork, plan_set
+
+        return plan_set(
+            pretrained.spec,
+            pretrained.config.noise,
+            checkpoint=pretrained.checkpoint,
+            weights_sha256=pretrained.weights_sha256,
+            counts=real.counts["train"] if real else None,
+            groups=real.groups if real else (),
+            omega=omega,
+            seed=self.seed,
+            chunk_size=self.chunk_size,
+            on_gpu=self.cluster.on_gpu,
+            precision=self.precision,
+            sample=self.sample,
+            labels=labels,
+            classes=classes,
+            class_names=pretrained.names_with(real),
+            guidance_mode=self.guidance_mode,
+            guide=guide
+            and GuideNetwork(
+                checkpoint=guide.checkpoint,
+                weights_sha256=guide.weights_sha256,
+                network=guide.spec,
+            ),
         )
 
 

@@ -5,12 +5,16 @@ Shapes: k = classes shown, n = images of each, C = channels (1 or 3), H = height
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from cbdm_scale.evaluation.inputs import Inputs
+from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.metrics.sources import Images
 from cbdm_scale.sampling.grid import class_grid, png_bytes, with_words
 
 SMALL = 64
@@ -35,28 +39,6 @@ class ReportImages:
     nearest: Tensor | None = None
     """(k, n, C, H, W) uint8, the training image nearest to each of ``made``, of any class;
     None where training images are not at hand."""
-
-    def __post_init__(self) -> None:
-        k = len(self.classes)
-        sides = {"real": self.real, "made": self.made}
-        sides |= {} if self.nearest is None else {"nearest": self.nearest}
-        for name, images in sides.items():
-            good = images.ndim == 5 and len(images) == k and images.shape[2] in (1, 3)
-            if not good or images.dtype != torch.uint8:
-                raise ValueError(
-                    f"ReportImages.{name} must be ({k}, n, 1 or 3, H, W) uint8 for {k} "
-                    f"classes, got {tuple(images.shape)} {images.dtype}"
-                )
-            if images.shape[2:] != self.real.shape[2:]:
-                raise ValueError(
-                    f"ReportImages.{name} holds images {tuple(images.shape[2:])} and real "
-                    f"{tuple(self.real.shape[2:])}: they must be alike"
-                )
-        if self.nearest is not None and self.nearest.shape[:2] != self.made.shape[:2]:
-            raise ValueError(
-                f"ReportImages.nearest holds one image for each of made, got "
-                f"{tuple(self.nearest.shape[:2])} for {tuple(self.made.shape[:2])}"
-            )
 
     @property
     def pixelated(self) -> bool:
@@ -84,6 +66,29 @@ class ReportImages:
             named = with_words(grid, [*self.rows(place)])
             files[f"class_{label:04d}.png"] = png_bytes(named)
         return files
+
+
+def report_images(inputs: Inputs, evaluation: Evaluation) -> ReportImages:
+    """Of the set with the smallest FID: the pixels of its ``examples``."""
+    best = evaluation.best
+    examples, made = best.examples, inputs.sets[evaluation.sets.index(best)].images
+    shape = (inputs.real.channels, inputs.real.image_size, inputs.real.image_size)
+    near = [e.nearest for e in examples]
+    return ReportImages(
+        tuple(e.label for e in examples),
+        _pick(inputs.split("eval"), [e.real for e in examples], shape),
+        _pick(made, [e.generated for e in examples], shape),
+        _pick(inputs.split("train"), near, shape) if near and all(near) else None,
+    )
+
+
+def _pick(images: Images, rows: Sequence[Sequence[int]], shape: tuple[int, int, int]) -> Tensor:
+    """The images of rows (k, n): (k, n, C, H, W) uint8."""
+    numbers = [number for row in rows for number in row]
+    size = (len(rows), len(rows[0]) if rows else 0, *shape)
+    if not numbers:
+        return torch.zeros(size, dtype=torch.uint8)
+    return torch.from_numpy(images.read(numbers)).view(size)
 
 
 def data_url(image: Tensor) -> str:
