@@ -7,23 +7,18 @@ code: images that are sorted by class must be shuffled before, ours are class-cy
 Shapes: N = images, K = classes of the classifier.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class InceptionScore:
-    """Mean and spread over the splits."""
-
-    mean: float
-    std: float
-    """Population standard deviation over the splits (divided by their number)."""
+from cbdm_scale.metrics.intervals import Interval
 
 
-def inception_score(probs: Tensor, num_splits: int = 10) -> InceptionScore:
-    """Score of class probabilities (N, K); split i holds images [i N / S, (i + 1) N / S)."""
+def inception_score(probs: Tensor, num_splits: int = 10) -> Interval:
+    """Score of class probabilities (N, K); split i holds images [i N / S, (i + 1) N / S).
+
+    low and high: the mean over the splits plus and minus their standard deviation (divided by
+    their number).
+    """
     if probs.ndim != 2 or not 1 <= num_splits <= len(probs):
         raise ValueError(
             f"the Inception Score needs probabilities (N, K) of at least {num_splits} images "
@@ -39,9 +34,10 @@ def inception_score(probs: Tensor, num_splits: int = 10) -> InceptionScore:
         kl = (torch.xlogy(p, p) - torch.xlogy(p, mean)).sum(1)
         scores.append(kl.mean().exp())
     found = torch.stack(scores)
-    return InceptionScore(float(found.mean()), float(found.std(correction=0)))
+    mean, std = float(found.mean()), float(found.std(correction=0))
+    return Interval(mean, mean - std, mean + std)
 
 
-def inception_score_of_logits(logits: Tensor, num_splits: int = 10) -> InceptionScore:
+def inception_score_of_logits(logits: Tensor) -> Interval:
     """The same from unnormalised log probabilities (N, K)."""
-    return inception_score(logits.double().softmax(1), num_splits)
+    return inception_score(logits.double().softmax(1))

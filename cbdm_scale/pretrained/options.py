@@ -140,6 +140,13 @@ class GenerationOptions(NetworkOptions):
         """
         from cbdm_scale.generation.plan import GuideNetwork, plan_set
 
+        weak = None
+        if guide:
+            weak = GuideNetwork(
+                checkpoint=guide.checkpoint,
+                weights_sha256=guide.weights_sha256,
+                network=guide.spec,
+            )
         return plan_set(
             pretrained.spec,
             pretrained.config.noise,
@@ -157,12 +164,7 @@ class GenerationOptions(NetworkOptions):
             classes=classes,
             class_names=pretrained.names_with(real),
             guidance_mode=self.guidance_mode,
-            guide=guide
-            and GuideNetwork(
-                checkpoint=guide.checkpoint,
-                weights_sha256=guide.weights_sha256,
-                network=guide.spec,
-            ),
+            guide=weak,
         )
 
 
