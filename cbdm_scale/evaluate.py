@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.pretrained.options import GUIDE, config_of
+from cbdm_scale.pretrained.options import GUIDE, config_of, run_defaults
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
 
@@ -54,18 +54,17 @@ def usual(config: Config | None, samples: str, guided: bool = False) -> Evaluate
     if not config:
         return EvaluateOptions()
     known = config.eval.extractor != "none"
+    own = run_defaults(config, guided)
+    if not samples:
+        own["guidance"] = config.eval.guidance
     return EvaluateOptions(
+        **own,
         samples=samples,
         num_images=0 if samples else config.eval.num_images,
-        guidance=config.eval.guidance[: 1 if samples else None],
-        guidance_mode="cfg" if guided else config.eval.guidance_mode,
         extractor=(config.eval.extractor,) if known else EvaluateOptions.extractor,
         extractor_weights=config.eval.extractor_weights,
         allow_weights=config.eval.allow_weights,
         resize=config.eval.resize,
-        seed=config.seed,
-        chunk_size=config.eval.chunk_size,
-        sample=config.sample,
     )
 
 

@@ -14,7 +14,7 @@ from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.data.strength import Strength
-from cbdm_scale.pretrained.options import GUIDE, GenerationOptions, config_of
+from cbdm_scale.pretrained.options import GUIDE, GenerationOptions, config_of, run_defaults
 from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
@@ -80,14 +80,7 @@ def usual(config: Config | None, guided: bool = False) -> SampleOptions:
     """The defaults for the network of a run; guided: by another network."""
     if not config:
         return SampleOptions()
-    return SampleOptions(
-        num_images=config.eval.num_images,
-        guidance=config.eval.guidance[:1],
-        guidance_mode="cfg" if guided else config.eval.guidance_mode,
-        seed=config.seed,
-        chunk_size=config.eval.chunk_size,
-        sample=config.sample,
-    )
+    return SampleOptions(num_images=config.eval.num_images, **run_defaults(config, guided))
 
 
 def train_command(pretrained: "PretrainedNetwork", dataset: str, root: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cbdm_scale.balancing.options import BalanceOptions
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.config.schema import Config
-from cbdm_scale.pretrained.options import GUIDE, config_of
+from cbdm_scale.pretrained.options import GUIDE, config_of, run_defaults
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
 from cbdm_scale.storage.wording import prog_of, shorten
@@ -58,15 +58,7 @@ def parse(argv: Sequence[str]) -> tuple[BalanceOptions, "PretrainedNetwork"]:
 
 def usual(config: Config | None, guided: bool = False) -> BalanceOptions:
     """The defaults for the network of a run; guided: by another network."""
-    if not config:
-        return BalanceOptions()
-    return BalanceOptions(
-        guidance=config.eval.guidance[:1],
-        guidance_mode="cfg" if guided else config.eval.guidance_mode,
-        seed=config.seed,
-        chunk_size=config.eval.chunk_size,
-        sample=config.sample,
-    )
+    return BalanceOptions(**run_defaults(config, guided)) if config else BalanceOptions()
 
 
 def say_need(inputs: "Inputs") -> None:

@@ -15,16 +15,15 @@ import torch
 from cbdm_scale.balancing.filters import Looks
 from cbdm_scale.balancing.need import chosen_classes, lacking
 from cbdm_scale.balancing.options import BalanceOptions
-from cbdm_scale.data.manifest import Manifest, dataset_folder
+from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.compute import extract_features
 from cbdm_scale.generation.plan import SetPlan, select_classes
 from cbdm_scale.metrics.classifier import load_classifier
-from cbdm_scale.metrics.extractors import find_extractor, options_without_eval, recipe_of
+from cbdm_scale.metrics.extractors import options_without_eval, recipe_of
 from cbdm_scale.metrics.features import ClassifierRecipe, Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.recognition.mixed_images import not_in_training
-from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import prog_of
 
 VERSION = 1
@@ -174,14 +173,11 @@ def _find_classifiers(
     options: BalanceOptions, real: Manifest, root: str
 ) -> tuple[ClassifierRecipe, ...]:
     """The classifiers that judge labels; ValueError without one, or if one does not fit."""
-    folder = Storage(dataset_folder(root, real.name))
     found = []
     for path in options.classifiers or ("",):
         name = f"classifier:{path}" if path else "classifier"
         try:
-            recipe = find_extractor(
-                name, folder.url, folder.read_path, class_names=real.class_names
-            )
+            recipe = recipe_of(name, options, root, real)
         except ValueError as error:
             raise ValueError(
                 f"classifiers: {error} Or train one on the real images with "

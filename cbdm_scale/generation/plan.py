@@ -123,14 +123,9 @@ class SetPlan:
         """Plain data, as JSON gives it back."""
         parts = {"network": self.network.to_dict(), "sample": self.sample.to_dict()}
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | parts))
-        for later in (
-            "strengths",
-            "quotas",
-            "guide",
-            "class_names",
-        ):  # sets of older versions have none
-            if not plain[later]:
-                del plain[later]
+        for name in ("strengths", "quotas", "guide", "class_names"):  # in the name only if used
+            if not plain[name]:
+                del plain[name]
         if self.guide:
             plain["guide"]["network"] = json.loads(json.dumps(self.guide.network.to_dict()))
         return {"format_version": FORMAT_VERSION, **plain}

@@ -34,8 +34,8 @@ def inception_score(probs: Tensor, num_splits: int = 10) -> Interval:
         kl = (torch.xlogy(p, p) - torch.xlogy(p, mean)).sum(1)
         scores.append(kl.mean().exp())
     found = torch.stack(scores)
-    mean, std = float(found.mean()), float(found.std(correction=0))
-    return Interval(mean, mean - std, mean + std)
+    value, std = float(found.mean()), float(found.std(correction=0))
+    return Interval(value, value - std, value + std)
 
 
 def inception_score_of_logits(logits: Tensor) -> Interval:

@@ -5,7 +5,7 @@ Nothing here imports torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.config.schema import Config, from_dict
@@ -166,6 +166,17 @@ class GenerationOptions(NetworkOptions):
             guidance_mode=self.guidance_mode,
             guide=weak,
         )
+
+
+def run_defaults(config: Config, guided: bool) -> dict[str, Any]:
+    """How a run makes its own images, as ``GenerationOptions``; guided: by another network."""
+    return {
+        "guidance": config.eval.guidance[:1],
+        "guidance_mode": "cfg" if guided else config.eval.guidance_mode,
+        "seed": config.seed,
+        "chunk_size": config.eval.chunk_size,
+        "sample": config.sample,
+    }
 
 
 def config_of(run: str) -> Config | None:
