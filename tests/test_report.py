@@ -6,9 +6,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import vl_convert
 from report_tools import around, example, pictures
 
 from cbdm_scale.evaluation.report import page as page_module
+from cbdm_scale.evaluation.report import rendering
 from cbdm_scale.evaluation.report.formatting import interval
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.evaluation.results import Missing
@@ -120,6 +122,15 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone(strange):
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'"
     ]
+
+
+def test_the_library_of_the_charts_is_bundled_once_a_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path))
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda: "vega")
+    first = rendering._script()
+    monkeypatch.delattr("vl_convert.javascript_bundle")
+    assert rendering._script() == first and first.startswith("vega\n")
+    assert [file.name for file in tmp_path.iterdir()] == [f"vega-{vl_convert.__version__}.js"]
 
 
 def test_every_chart_of_the_page_has_its_specification_and_tooltips(strange):

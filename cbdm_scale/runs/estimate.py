@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import nn
@@ -97,6 +98,7 @@ def _measure(config: Config, image: ImageSpec, device: torch.device) -> tuple[fl
     return ratio * forward_s, ratio * both_s
 
 
+@cache
 def _flops(spec: NetworkSpec) -> int:
     """Of products and convolutions, forward and backward, an image; counted, not run."""
     with shapes_only(), FlopCounterMode(display=False) as counted:

@@ -116,8 +116,9 @@ class Picture:
         spec = alt.concat(*charts, columns=self.columns).resolve_scale(
             color="independent", shape="independent"
         )
+        found = spec.to_dict(validate=False)  # the panels are valid: page_spec looks
         return vl_convert.vegalite_to_png(
-            spec.to_dict() | {"config": THEME | {"background": "white"}}, scale=2
+            found | {"config": THEME | {"background": "white"}}, scale=2
         )
 
 

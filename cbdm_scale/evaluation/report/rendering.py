@@ -7,6 +7,7 @@ other script runs, whatever a name from a stranger may hold, and nothing is fetc
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.report import formatting
 from cbdm_scale.evaluation.report.charts import PALETTE, Picture
+from cbdm_scale.storage.folder import Storage
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -55,10 +58,12 @@ def render_page(
     )
 
 
+@cache
 def environment(folder: Path) -> Environment:
     """The templates of a folder and those here, with the functions of ``formatting``.
 
-    HTML templates escape what they are given; a name that is not given is an error.
+    HTML templates escape what they are given; a name that is not given is an error. What is
+    compiled of them is kept for the next page of this process.
     """
     found = Environment(
         loader=FileSystemLoader([folder, TEMPLATES]),
@@ -74,8 +79,15 @@ def environment(folder: Path) -> Environment:
 
 
 def _script() -> str:
-    """Vega, Vega-Lite and Vega-Embed as vl-convert ships them, and what draws our charts."""
+    """Vega, Vega-Lite and Vega-Embed as vl-convert ships them, and what draws our charts.
+
+    Bundling them takes seconds of a processor, so this machine keeps what came of it.
+    """
     import vl_convert
 
-    library = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return f"{library}\n{(TEMPLATES / 'charts.js').read_text('utf-8')}"
+    version = vl_convert.__version__  # type: ignore[attr-defined]
+    kept, name = Storage(str(cache_folder())), f"vega-{version}.js"
+    if not kept.exists(name):
+        library = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+        kept.write_bytes(name, library.encode())
+    return f"{kept.read_text(name)}\n{(TEMPLATES / 'charts.js').read_text('utf-8')}"
