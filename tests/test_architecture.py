@@ -14,10 +14,16 @@ HERE = Path(__file__).parent.parent
 
 
 @cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a file's syntax tree, read once."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Dotted names imported anywhere in the file, lazy imports included."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -149,7 +155,7 @@ def test_argv_is_read_in_one_place():
     readers = [
         short(path)
         for path in PACKAGE + PREP + TUNE
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and node.attr == "argv"
     ]
     assert readers == ["cbdm_scale/cli/command.py"]
