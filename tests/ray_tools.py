@@ -1,6 +1,7 @@
 """The train command as a user types it, for the tests that start Ray: launch, watch, kill."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,13 +40,17 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the digits' shards, and one Ray cluster of this machine for all tests."""
+def work(tmp_path_factory: pytest.TempPathFactory, random_classifier: str) -> Iterator[Path]:
+    """A folder with the digits' shards, and one Ray cluster of this machine for all tests.
+
+    Their feature classifier has learnt nothing: no test here asks how good an image is.
+    """
     from data_prep.options import Options
     from data_prep.prepare import prepare
 
     folder = tmp_path_factory.mktemp("ray")
-    prepare("digits-lt", Options(out=str(folder / "shards"), workers=0))
+    prepare("digits-lt", Options(out=str(folder / "shards"), classifier=False, workers=0))
+    shutil.copy(random_classifier.removeprefix("classifier:"), folder / "shards" / "digits_lt")
     with keep_cluster(gpus=0) as (address, session):
         (folder / "session").symlink_to(session)
         (folder / "address").write_text(address)

@@ -15,9 +15,13 @@ from ray_tools import run, start, wait_for
 connect = import_module("cbdm_scale.cluster.connect")  # the package has a function of the name
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 ASK = """
-import os
+import os, sys
 import ray
 from cbdm_scale.cluster.connect import join
+
+module = sys.modules["cbdm_scale.cluster.connect"]
+start = module.init_on_loopback
+module.init_on_loopback = lambda **more: start(**more | {"include_dashboard": False})
 
 @ray.remote(num_cpus=0)
 def told():

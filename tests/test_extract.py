@@ -158,8 +158,12 @@ def test_a_pool_without_workers_gives_the_same_bytes(images, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_rays_workers_give_the_same_bytes(work, images, tmp_path):
+    """The default suite holds it in two parts: here the bytes by any number of workers and by
+    the pool in one process, in test_pool.py that Ray's workers do every job of the pool once.
+    """
     import ray
 
     try:
