@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Bench, Cost, arguments, mean, table
-from cbdm_scale.cluster import Log, ReportCheckpoint
+from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.options import Log, ReportCheckpoint
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config, from_dict
@@ -168,7 +170,6 @@ def take_turns(bench: Bench, groups: dict[str, Group]) -> None:
 
 
 def run_both(args: argparse.Namespace, folder: Path, bench: Bench) -> None:
-    from cbdm_scale import cluster
     from cbdm_scale.storage.folder import Storage
     from data_prep.prepare import prepare_digits
 
@@ -180,7 +181,7 @@ def run_both(args: argparse.Namespace, folder: Path, bench: Bench) -> None:
         Storage(config.cluster.storage).child(config.run_name).make_folder()
 
     os.environ.setdefault("RAY_ADDRESS", "local")  # not a cluster that others use
-    cluster.connect(ray_config.cluster)
+    connect(ray_config.cluster)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--local-addr", "127.0.0.1", "--nproc-per-node", str(WORKERS)]
     command += ["-m", "benchmarks.ray_overhead", "--rank-in", str(folder)]
@@ -195,7 +196,7 @@ def run_both(args: argparse.Namespace, folder: Path, bench: Bench) -> None:
         main_of_ranks = partial(rank_main, config=ray_config, folder=str(folder), launcher=RAY)
         run = Storage(ray_config.cluster.storage).child(ray_config.run_name)
         on_worker = partial(run_in_world, main_of_ranks, ray_config.cluster.timeout_s)
-        outcome = cluster.launch(on_worker, ray_config.cluster, run)
+        outcome = launch(on_worker, ray_config.cluster, run)
         if "error" in outcome or torchrun.wait(PATIENCE_S):
             raise SystemExit(outcome.get("error", "the loop under torchrun failed"))
     finally:

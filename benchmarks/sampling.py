@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save
 
 from benchmarks.timing import Bench, Cost, Variant, arguments, table, timed
-from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.config.presets import preset
 from cbdm_scale.generation.generate import ChunkMaker
 from cbdm_scale.generation.plan import Chunk, SetPlan

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cbdm_scale import __version__
 from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.cli.signals import exit_status
+from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.launch import launch
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
@@ -25,6 +27,8 @@ from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.places import absolute_places
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import prog_of
+from cbdm_scale.tracking.log_evaluation import run_id_of
+from cbdm_scale.tracking.runs import default_tracking_uri, end_run_after, start_run, ui_command
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.recognition.sets import Sets
@@ -118,7 +122,6 @@ def open_run_dir(options: ClassifyOptions, decided: dict[str, Any]) -> Storage:
 
 def start(options: ClassifyOptions, typed: Typed) -> int:
     """Check, launch, and say how it went. The exit status."""
-    from cbdm_scale import cluster, tracking
     from cbdm_scale.recognition.sets import find_sets
 
     root = options.data.root
@@ -129,9 +132,9 @@ def start(options: ClassifyOptions, typed: Typed) -> int:
     sets = find_sets(root, options.dataset, options.add, options.add_per_class)
     if "cluster.workers" not in typed:
         options = with_workers(options, sets)
-    cluster.connect(options.cluster)
+    connect(options.cluster)
     run = open_run_dir(options, identity(options, sets))
-    uri = options.track.uri or tracking.default_tracking_uri(Storage(options.cluster.storage))
+    uri = options.track.uri or default_tracking_uri(Storage(options.cluster.storage))
     with lease(run, f"run {run.url.rpartition('/')[2]} is being trained"):
         outcome = _train(options, sets, run, uri)
     say_outcome(options, typed, outcome, run, uri, f"{sets.learnt}; tested on {sets.tested}")
@@ -140,7 +143,6 @@ def start(options: ClassifyOptions, typed: Typed) -> int:
 
 def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> dict[str, Any]:
     """Start the run in MLflow and on the workers, and follow it to its end."""
-    from cbdm_scale import cluster, tracking
     from cbdm_scale.recognition.worker import Task, train_and_test
     from cbdm_scale.training.distributed import run_in_world
 
@@ -162,7 +164,7 @@ def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> di
         data=data,
         seeds=options.seeds,
     )
-    run_id = tracking.start_run(
+    run_id = start_run(
         uri,
         options.track.experiment,
         run,
@@ -183,9 +185,7 @@ def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> di
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(train_and_test, task=task, tracking_uri=uri, run_id=run_id)
     on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
-    return tracking.end_run_after(
-        uri, run_id, lambda: cluster.launch(on_worker, options.cluster, run)
-    )
+    return end_run_after(uri, run_id, lambda: launch(on_worker, options.cluster, run))
 
 
 def say_outcome(
@@ -197,8 +197,6 @@ def say_outcome(
     words: str,
 ) -> None:
     """Last and short: where the run is, its numbers, the next command."""
-    from cbdm_scale import tracking
-
     print(f"\nrun        {run.url} ({outcome['how']})")
     if outcome["how"] == "stopped":
         print("next       the same command goes on; the seed that was interrupted begins again")
@@ -215,7 +213,7 @@ def say_outcome(
         never = "/".join(map(str, outcome["classes_never_predicted"]))
         print(f"note       no image was taken for {never} of the classes: their precision is 0")
     print(f"classifier {run.path('classifier.safetensors')}")
-    print(f"charts     {tracking.ui_command(uri, tracking.run_id_of(run))}")
+    print(f"charts     {ui_command(uri, run_id_of(run))}")
     if outcome["unsent"]:
         print(f"waiting    {outcome['unsent']} records for MLflow. {outcome['why']}")
         print("           The same command sends them.")

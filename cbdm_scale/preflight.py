@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from cbdm_scale.cli.command import Command, main_of
+from cbdm_scale.cluster.connect import connect
 from cbdm_scale.config.run_options import RUN_PARTS, RUN_SHORT, RunOptions, parse_run, resolve
 from cbdm_scale.data.manifest import dataset_folder
 from cbdm_scale.storage.wording import prog_of
+from cbdm_scale.tracking.runs import default_tracking_uri
 
 COMMAND = Command(
     name="preflight",
@@ -26,7 +28,6 @@ def main(argv: Sequence[str]) -> int:
     """Ask every node, and print what they answer. The exit status."""
     typed = COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()])
     config = resolve(parse_run(typed).config)
-    from cbdm_scale import cluster, tracking
     from cbdm_scale.runs.launch import check_extractor, prepare_data
     from cbdm_scale.runs.node_checks import look_at_nodes
     from cbdm_scale.storage.folder import Storage
@@ -40,10 +41,10 @@ def main(argv: Sequence[str]) -> int:
         )
     manifest = prepare_data(config)
     check_extractor(config, manifest)
-    cluster.connect(config.cluster)
+    connect(config.cluster)
     storage = Storage(config.cluster.storage)
     storage.check_writable()
-    uri = config.track.uri or tracking.default_tracking_uri(storage)
+    uri = config.track.uri or default_tracking_uri(storage)
     print(look_at_nodes(config, manifest, uri))
     return 0
 

@@ -22,6 +22,8 @@ from cbdm_scale.data.manifest import Manifest, dataset_folder
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import prog_of
+from cbdm_scale.tracking.log_evaluation import run_id_of
+from cbdm_scale.tracking.runs import ui_command
 
 if TYPE_CHECKING:
     from cbdm_scale.pretrained.finetune import InitFrom
@@ -113,8 +115,6 @@ def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> No
 
 def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
     """Last and short: where the run is, its numbers, the next command."""
-    from cbdm_scale import tracking
-
     run, uri = Storage(config.cluster.storage).child(config.run_name), outcome["uri"]
     progress = outcome["progress"]
     print(f"\nrun      {run.url} ({outcome['how']} at {progress['num_seen']:,} images)")
@@ -140,7 +140,7 @@ def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
         print(line)
     if config.train.sample_every:
         print(f"samples  {run.path(RunDir.grid(progress['num_seen']))}")
-    print(f"charts   {tracking.ui_command(uri, tracking.run_id_of(run))}")
+    print(f"charts   {ui_command(uri, run_id_of(run))}")
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow. {outcome['why']}")
         print("         The same command sends them.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.cluster import Log, to_stdout
+from cbdm_scale.cluster.options import Log, to_stdout
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import PUBLISHED, Manifest, parse_manifest, read_manifest
 from cbdm_scale.storage.wording import prog_of, shorten

@@ -22,7 +22,7 @@ from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.options import TrainConfig
 

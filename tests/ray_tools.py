@@ -22,7 +22,8 @@ FILES = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
 KEEP_CLUSTER = """
 import sys
 from functools import partial
-from cbdm_scale.cluster import ClusterConfig, connect
+from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.options import ClusterConfig
 module = sys.modules["cbdm_scale.cluster.connect"]
 module.init_on_loopback = partial(module.init_on_loopback, num_gpus=int(sys.argv[1]))
 connect(ClusterConfig(workers=1))

@@ -9,7 +9,7 @@ import torch
 from record_tools import training_record, write_training_record
 from sampling_tools import make_run
 
-from cbdm_scale.cluster import Finished
+from cbdm_scale.cluster.background import Finished
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
@@ -18,7 +18,7 @@ from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import OneProcess
 
 SEEN = 480, 960, 1440, 1920

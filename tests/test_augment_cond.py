@@ -27,7 +27,7 @@ from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.runs.launch import describe, open_run_dir
 from cbdm_scale.runs.worker import Run
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.gradients import backward
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ray_tools import command, final_files, logged_steps, run, start, wait_for
 
-from cbdm_scale.cluster import BackgroundWorker
+from cbdm_scale.cluster.background import BackgroundWorker
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -19,8 +19,8 @@ from cbdm_scale.evaluation.report.claims import headline
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import log_results
 from cbdm_scale.tracking.client import make_client
+from cbdm_scale.tracking.log_evaluation import log_results
 from cbdm_scale.train import main
 from data_prep.source import Source, Split
 from data_prep.writing.shards import write_dataset

@@ -11,7 +11,7 @@ from cbdm_scale.runs import checkpoints as checkpoints_module
 from cbdm_scale.runs.checkpoints import CheckpointManager, Writer
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cbdm_scale.cluster import ClusterConfig
 from cbdm_scale.cluster.connect import check_resources
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.config.schema import Config
 from cbdm_scale.training.options import TrainConfig
 

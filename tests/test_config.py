@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.config.presets import PRESETS, preset
 from cbdm_scale.config.schema import RUNTIME_OPTIONS, Config, from_dict, is_runtime
 from cbdm_scale.data.options import DataConfig

@@ -14,7 +14,8 @@ from ray_tools import wait_for
 from shard_tools import contents, make_digits
 from source_tools import watched
 
-from cbdm_scale.cluster import ClusterConfig, connect
+from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.data.manifest import read_manifest
 from data_prep.checking.verify import verify
 from data_prep.readers.digits import read_digits_lt

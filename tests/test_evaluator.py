@@ -24,7 +24,7 @@ from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.grid import grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import BLOCK, DistributedWorld, OneProcess, sum_in_order
 
 RANKS = 3

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from cbdm_scale.cluster import ClusterConfig, Log, RankMain
 from cbdm_scale.cluster.connect import join
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain
 from cbdm_scale.storage.folder import Storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]

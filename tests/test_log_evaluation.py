@@ -1,7 +1,7 @@
 """Why results did not reach MLflow is said, and nothing is made up for them."""
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import log_results, run_id_of
+from cbdm_scale.tracking.log_evaluation import log_results, run_id_of
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path):

@@ -13,7 +13,7 @@ from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.runs.launch import described_tags, open_run_dir
 from cbdm_scale.runs.logged import logged, meaning
 from cbdm_scale.runs.worker import Run
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import OneProcess
 from cbdm_scale.training.state import Progress
 

@@ -9,9 +9,9 @@ from tracking_tools import make_database
 
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import start_run
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.models import register
+from cbdm_scale.tracking.runs import start_run
 
 
 @pytest.fixture

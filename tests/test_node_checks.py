@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from ray_tools import command, run_here
 
-from cbdm_scale.cluster import Problem
+from cbdm_scale.cluster.preflight import Problem
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.devices import gpu_names

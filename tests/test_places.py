@@ -12,7 +12,7 @@ from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.storage.checks import field_types
 from cbdm_scale.storage.places import JOB_COPY, Place, absolute_places, absolute_uri
-from cbdm_scale.tracking import default_tracking_uri
+from cbdm_scale.tracking.runs import default_tracking_uri
 from data_prep.__main__ import PREPARE
 from tune import search_tau
 

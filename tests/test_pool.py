@@ -14,8 +14,8 @@ from ray_tools import run as run_command
 from ray_tools import start, wait_for
 from sampling_tools import make_run, only_set
 
-from cbdm_scale.cluster import PoolConfig, run_jobs
-from cbdm_scale.cluster.pool import place
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.cluster.pool import place, run_jobs
 
 
 def squares(device):
@@ -41,7 +41,9 @@ def test_jobs_are_done_here_without_ray_on_the_threads_that_were_asked_for():
 
 
 LITTLE_WORK = """
-from cbdm_scale.cluster import PoolConfig, in_cluster, run_jobs
+from cbdm_scale.cluster.connect import in_cluster
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.cluster.pool import run_jobs
 from test_pool import squares
 said = []
 done = run_jobs(squares, range(5), PoolConfig(device="cpu"), said.append)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cbdm_scale.cluster import ClusterConfig, PreemptionMonitor
-from cbdm_scale.cluster.preemption import Drain, drain
+from cbdm_scale.cluster.options import ClusterConfig
+from cbdm_scale.cluster.preemption import Drain, PreemptionMonitor, drain
 
 
 def ask(

@@ -12,7 +12,7 @@ from conftest import SECRETS
 from ray_tools import PASSWORD
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import MlflowTracker
+from cbdm_scale.tracking.tracker import MlflowTracker
 
 COMMANDS = {
     "cbdm_scale.train": (

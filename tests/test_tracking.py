@@ -11,17 +11,10 @@ import pytest
 from tracking_tools import begin, history, make_checkpoint, make_database, make_png
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import (
-    MlflowTracker,
-    NoTracker,
-    Tracker,
-    default_tracking_uri,
-    end_run,
-    end_run_after,
-    ui_command,
-)
 from cbdm_scale.tracking.client import make_client
+from cbdm_scale.tracking.runs import default_tracking_uri, end_run, end_run_after, ui_command
 from cbdm_scale.tracking.sender import Sender
+from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
 ROOT = Path(__file__).parents[1]
 DEAD = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -217,7 +210,7 @@ def test_a_refused_record_does_not_stop_the_others(
 KILLED = """
 import sys, time
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import MlflowTracker
+from cbdm_scale.tracking.tracker import MlflowTracker
 tracker = MlflowTracker(Storage(sys.argv[1]), sys.argv[2], sys.argv[3])
 for step in range(100_000):
     tracker.scalars(step, {"loss": step / 7, "norm": float(step)})

@@ -16,9 +16,9 @@ from mlflow_server import Server
 from tracking_tools import begin, history, make_checkpoint, make_database, make_png
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import MlflowTracker
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.models import register
+from cbdm_scale.tracking.tracker import MlflowTracker
 
 
 @pytest.fixture(scope="module")

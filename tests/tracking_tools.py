@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import start_run
 from cbdm_scale.tracking.client import make_client
+from cbdm_scale.tracking.runs import start_run
 
 
 @cache

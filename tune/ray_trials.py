@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from cbdm_scale.cluster import ClusterConfig, wants_gpus
+from cbdm_scale.cluster.options import ClusterConfig, wants_gpus
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import ObjectiveName, Scores, best_values, scalar

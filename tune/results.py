@@ -11,7 +11,8 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.strength import parse_strength
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import prog_of
-from cbdm_scale.tracking import log_results, ui_command
+from cbdm_scale.tracking.log_evaluation import log_results
+from cbdm_scale.tracking.runs import ui_command
 from tune.analysis import Comparison, Finalist, compare, finalists, statement
 from tune.objective import best_strength
 from tune.page import make_page

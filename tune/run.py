@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from cbdm_scale.cluster import connect
+from cbdm_scale.cluster.connect import connect
 from cbdm_scale.config.schema import Config
 from cbdm_scale.runs.launch import check_extractor, prepare_data
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
-from cbdm_scale.tracking import default_tracking_uri, end_run, start_run
+from cbdm_scale.tracking.runs import default_tracking_uri, end_run, start_run
 from tune.analysis import choose_finalists
 from tune.identity import identity, open_search_dir, search_name
 from tune.options import SearchConfig, all_rungs

@@ -12,7 +12,8 @@ from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import end_run, run_id_of, start_run, tag_run
+from cbdm_scale.tracking.log_evaluation import run_id_of
+from cbdm_scale.tracking.runs import end_run, start_run, tag_run
 from tune.objective import Scores, best_strength
 from tune.options import SearchConfig
 from tune.sampler import next_values, random_values

@@ -23,7 +23,7 @@ from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.runs import worker as product
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking import NoTracker
+from cbdm_scale.tracking.tracker import NoTracker
 from cbdm_scale.training.distributed import OneProcess
 
 READS = "read_bytes", "list", "exists", "size"

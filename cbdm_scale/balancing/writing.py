@@ -20,7 +20,7 @@ from cbdm_scale.balancing import provenance
 from cbdm_scale.balancing.inputs import Inputs
 from cbdm_scale.balancing.page import write_page
 from cbdm_scale.balancing.rounds import Found
-from cbdm_scale.cluster import to_stdout
+from cbdm_scale.cluster.options import to_stdout
 from cbdm_scale.data.class_names import class_folders
 from cbdm_scale.data.manifest import Manifest, dataset_folder, parse_manifest
 from cbdm_scale.generation.export import (

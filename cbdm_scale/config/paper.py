@@ -7,7 +7,7 @@ fifth of the ablations' 100 of DDIM (Table 6), at the same FID (docs/evaluation.
 
 import math
 
-from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.options import AugmentName, DataConfig
 from cbdm_scale.losses.options import LossConfig

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cbdm_scale.cluster import PoolConfig, on_gpus, run_jobs
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.cluster.pool import on_gpus, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.strength import as_text

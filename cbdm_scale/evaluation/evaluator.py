@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.cluster import Log, to_stdout
+from cbdm_scale.cluster.options import Log, to_stdout
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8

@@ -28,7 +28,7 @@ from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import prog_of
-from cbdm_scale.tracking import log_results, run_id_of
+from cbdm_scale.tracking.log_evaluation import log_results, run_id_of
 
 REPORT = "report.html"
 REPORT_LIST = "report.json"

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from cbdm_scale.cluster import BackgroundWorker, Finished, Log
+from cbdm_scale.cluster.background import BackgroundWorker, Finished
+from cbdm_scale.cluster.options import Log
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.evaluation.cautions import noise_warning
@@ -31,7 +32,7 @@ from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking import Tracker
+from cbdm_scale.tracking.tracker import Tracker
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.loop import is_eval_due
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from cbdm_scale.cluster import PoolConfig, run_jobs
+from cbdm_scale.cluster.options import PoolConfig
+from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process

@@ -10,7 +10,7 @@ FILE.pt                           a checkpoint of the paper's own code
 from dataclasses import replace
 from typing import Any
 
-from cbdm_scale.cluster import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.pretrained.diffusers_folder import is_diffusers
 from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
 from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
@@ -150,7 +150,8 @@ def _open_exported(folder: Storage, run: str, file: str, weights: str) -> Pretra
 
 
 def _open_mlflow(run: str, weights: str, tracking_uri: str) -> PretrainedNetwork:
-    from cbdm_scale.tracking import default_tracking_uri, fetch_model
+    from cbdm_scale.tracking.models import fetch_model
+    from cbdm_scale.tracking.runs import default_tracking_uri
 
     if weights != "ema":
         raise ValueError(

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbdm_scale.cluster import Log, ReportCheckpoint, StopFile, to_stdout
+from cbdm_scale.cluster.options import Log, ReportCheckpoint, to_stdout
 from cbdm_scale.cluster.progress import ProgressLine, clock
+from cbdm_scale.cluster.stop import StopFile
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.loader import load_batches
 from cbdm_scale.data.options import DataConfig
@@ -33,7 +34,7 @@ from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import structure
-from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import RunError
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from cbdm_scale.cluster import ReportCheckpoint
+from cbdm_scale.cluster.options import ReportCheckpoint
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking import Tracker
+from cbdm_scale.tracking.tracker import Tracker
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.state import (
     State,

@@ -15,6 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cbdm_scale import __version__
+from cbdm_scale.cluster.connect import alive_nodes, connect, max_resources
+from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.options import wants_gpus
 from cbdm_scale.config.presets import PublishedSet
 from cbdm_scale.config.run_options import resolve
 from cbdm_scale.config.schema import Config, from_dict, identity_options
@@ -36,7 +39,7 @@ from cbdm_scale.storage.json import describe_differences, flatten
 from cbdm_scale.storage.lease import lease, wait_until_free
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip
-from cbdm_scale.tracking import NOTE
+from cbdm_scale.tracking.runs import NOTE, default_tracking_uri, end_run_after, start_run
 from cbdm_scale.training.options import per_rank
 
 START_S = 600.0
@@ -211,7 +214,6 @@ def launch_run(
     tags: more of them for the run in MLflow. init_from: what training starts from;
     options that are not among the ``chosen`` ones then follow from its data.
     """
-    from cbdm_scale import cluster, tracking
     from cbdm_scale.runs.node_checks import look_at_nodes
 
     config = resolve(config)
@@ -228,10 +230,10 @@ def launch_run(
     storage = Storage(config.cluster.storage)
     run, doing = storage.child(config.run_name), f"run {config.run_name} is being trained"
     wait_until_free(run, doing)
-    cluster.connect(config.cluster)
-    uri = config.track.uri or tracking.default_tracking_uri(storage)
-    on_gpus = cluster.wants_gpus(config.cluster, cluster.max_resources())
-    if on_gpus or len(cluster.alive_nodes()) > 1:
+    connect(config.cluster)
+    uri = config.track.uri or default_tracking_uri(storage)
+    on_gpus = wants_gpus(config.cluster, max_resources())
+    if on_gpus or len(alive_nodes()) > 1:
         print(look_at_nodes(config, manifest, uri), flush=True)
     open_run_dir(config, manifest)
     about = {
@@ -256,11 +258,10 @@ def _train(
     on_gpus: bool,
 ) -> dict[str, Any]:
     """Start the run in MLflow and on the workers, and follow it to its end."""
-    from cbdm_scale import cluster, tracking
     from cbdm_scale.runs.worker import run_rank
     from cbdm_scale.training.distributed import run_in_world
 
-    run_id = tracking.start_run(
+    run_id = start_run(
         uri,
         config.track.experiment,
         run,
@@ -278,7 +279,7 @@ def _train(
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
     patience = replace(config.cluster, timeout_s=patience_s(config, on_gpus))
     on_worker = partial(run_in_world, rank_main, patience.timeout_s)
-    return tracking.end_run_after(uri, run_id, lambda: cluster.launch(on_worker, patience, run))
+    return end_run_after(uri, run_id, lambda: launch(on_worker, patience, run))
 
 
 def patience_s(config: Config, on_gpus: bool) -> float:

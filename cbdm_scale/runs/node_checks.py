@@ -8,34 +8,19 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 
-from cbdm_scale import __version__, cluster, tracking
-from cbdm_scale.cluster import Problem
+from cbdm_scale import __version__
+from cbdm_scale.cluster.options import wants_gpus
+from cbdm_scale.cluster.preflight import Nodes, Problem, ThisProcess
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.devices import gpu_names
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import shorten
-
-
-class Nodes(Protocol):
-    """The nodes as ``cluster.Nodes`` asks them."""
-
-    names: list[str]
-    num_gpus: list[int]
-
-    def ask(self, questions: Sequence[Callable[[], Any]]) -> list[Any]:
-        """The answer of every node to its question, or a ``Problem``."""
-        ...
-
-    def ask_gpus(self, question: Callable[[], Any]) -> list[Any]:
-        """The same from where GPUs are seen; None for a node without, or with none free."""
-        ...
+from cbdm_scale.tracking.client import check_server, database_file
 
 
 def versions() -> dict[str, str]:
@@ -58,7 +43,7 @@ def meet(folder: Storage, place: str, driver: str, mine: str) -> None:
     folder.write_bytes(f"{place}/{mine}", mine.encode())
 
 
-def _check_versions(nodes: Nodes) -> list[str]:
+def _check_versions(nodes: Nodes | ThisProcess) -> list[str]:
     here = versions()
     problems = []
     answers = nodes.ask([versions] * len(nodes.names))
@@ -81,7 +66,7 @@ def _check_versions(nodes: Nodes) -> list[str]:
     return problems
 
 
-def _check_data(nodes: Nodes, root: str, manifest: Manifest) -> list[str]:
+def _check_data(nodes: Nodes | ThisProcess, root: str, manifest: Manifest) -> list[str]:
     problems = []
     question = partial(_fingerprint, root, manifest.name)
     answers = nodes.ask([question] * len(nodes.names))
@@ -99,7 +84,7 @@ def _check_data(nodes: Nodes, root: str, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
+def _check_shared(nodes: Nodes | ThisProcess, option: str, folder: Storage) -> list[str]:
     """Whether the driver and the nodes see each other's files in a folder."""
     place, problems = f".preflight-{uuid.uuid4().hex[:8]}", []
     way_out = f"Mount one folder, such as NFS, on all nodes, or give --{option} a URL."
@@ -120,7 +105,7 @@ def _check_shared(nodes: Nodes, option: str, folder: Storage) -> list[str]:
     return problems
 
 
-def _check_gpus(nodes: Nodes) -> tuple[list[str], list[str]]:
+def _check_gpus(nodes: Nodes | ThisProcess) -> tuple[list[str], list[str]]:
     """Problems, and the nodes' names with their GPUs."""
     problems, named = [], []
     answers = nodes.ask_gpus(gpu_names)
@@ -139,8 +124,8 @@ def _check_gpus(nodes: Nodes) -> tuple[list[str], list[str]]:
     return problems, named
 
 
-def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
-    question = partial(tracking.check_server, uri)
+def _check_tracker(nodes: Nodes | ThisProcess, uri: str) -> list[str]:
+    question = partial(check_server, uri)
     answers = nodes.ask([question] * len(nodes.names))
     return [
         f"node {name} does not reach MLflow: {there.reason} Start Ray there with the same "
@@ -150,7 +135,9 @@ def _check_tracker(nodes: Nodes, uri: str) -> list[str]:
     ]
 
 
-def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> list[str]:
+def check_nodes(
+    nodes: Nodes | ThisProcess, config: Config, manifest: Manifest, uri: str
+) -> list[str]:
     """The nodes' names, with their GPUs where workers get some.
 
     ValueError names the first nodes that are not ready, what they lack, and the way out.
@@ -158,12 +145,12 @@ def check_nodes(nodes: Nodes, config: Config, manifest: Manifest, uri: str) -> l
     named = nodes.names
     problems = _check_versions(nodes)
     if not problems:  # who cannot run the code cannot answer the rest
-        if cluster.wants_gpus(config.cluster, {"GPU": sum(nodes.num_gpus)}):
+        if wants_gpus(config.cluster, {"GPU": sum(nodes.num_gpus)}):
             problems, named = _check_gpus(nodes)
         storage = Storage(config.cluster.storage)
         problems += _check_data(nodes, config.data.root, manifest)
         problems += _check_shared(nodes, "cluster.storage", storage)
-        database = tracking.database_file(uri)
+        database = database_file(uri)
         if database is None:
             problems += _check_tracker(nodes, uri)
         elif not database.startswith(storage.path("")):
@@ -179,7 +166,7 @@ def look_at_nodes(config: Config, manifest: Manifest, uri: str) -> str:
     """A line that says which nodes are ready; ValueError if any is not."""
     began = time.monotonic()
     alone, patience_s = not config.cluster.workers, config.cluster.timeout_s
-    nodes = cluster.ThisProcess() if alone else cluster.Nodes(patience_s)
+    nodes = ThisProcess() if alone else Nodes(patience_s)
     try:
         named = check_nodes(nodes, config, manifest, uri)
     finally:

@@ -16,16 +16,12 @@ from typing import Any
 import torch
 
 from cbdm_scale import __version__
-from cbdm_scale.cluster import (
-    BackgroundWorker,
-    Log,
-    PreemptionMonitor,
-    ReportCheckpoint,
-    StopFile,
-    in_cluster,
-    to_stdout,
-)
+from cbdm_scale.cluster.background import BackgroundWorker
+from cbdm_scale.cluster.connect import in_cluster
+from cbdm_scale.cluster.options import Log, ReportCheckpoint, to_stdout
+from cbdm_scale.cluster.preemption import PreemptionMonitor
 from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar, ProgressLine
+from cbdm_scale.cluster.stop import StopFile
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.augment import augmentation
 from cbdm_scale.data.cache import open_cache
@@ -52,7 +48,7 @@ from cbdm_scale.runs.logged import FOLLOWS, logged
 from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError, RunError

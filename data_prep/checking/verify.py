@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cbdm_scale.cluster import Log, to_stdout
+from cbdm_scale.cluster.options import Log, to_stdout
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import SMALLEST_TELLING_SHARD, mixing_warning, part_name

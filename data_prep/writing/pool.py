@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from cbdm_scale.cluster import Log, PoolConfig, run_jobs
-from cbdm_scale.cluster.pool import WORTH_RAY_S
+from cbdm_scale.cluster.options import Log, PoolConfig
+from cbdm_scale.cluster.pool import WORTH_RAY_S, run_jobs
 from data_prep.writing.target import Target
 
 Item = TypeVar("Item")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbdm_scale.cluster import Log
+from cbdm_scale.cluster.options import Log
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import TableWriter

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cbdm_scale.cluster import Log
+from cbdm_scale.cluster.options import Log
 from cbdm_scale.data.manifest import parse_manifest
 from cbdm_scale.storage.disk import naming_the_disk
 from data_prep.writing.shards import RECORDS
