@@ -28,7 +28,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.training.distributed import OneProcess, World
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
 from cbdm_scale.training.options import TrainConfig
@@ -131,7 +131,7 @@ def our_steps(
     how = {"precision": args.precision, "channels_last": args.channels_last}
 
     def make(config: LossConfig) -> Callable[[], None]:
-        gradient = gradient_step(net, config, OneProcess(), args.batch_size, **how)
+        gradient = gradient_step(net, config, World(), args.batch_size, **how)
 
         def step() -> None:
             batch = gradient()

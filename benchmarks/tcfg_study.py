@@ -41,7 +41,7 @@ from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 
 OMEGAS = 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0
 SHARES = 0.0205, 0.1005, 0.2505, 0.5005, 0.7505, 0.9505
@@ -129,7 +129,7 @@ def scores_of(
     )
     folder = Storage(args.storage).child(f"study/{network.name}-{mode}")
     process = build_process(config.noise)
-    evaluator = Evaluator(config, data_of(network, args), process, OneProcess(), folder)
+    evaluator = Evaluator(config, data_of(network, args), process, World(), folder)
     net, found = network.build(), {}
     for omega in omegas:
         found |= evaluator.evaluate(net, network.num_seen or 0, (omega,)).scores

@@ -22,7 +22,7 @@ from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.tracker import NoTracker
+from cbdm_scale.tracking.tracker import Tracker
 from cbdm_scale.training.distributed import DistributedWorld
 from cbdm_scale.training.options import TrainConfig
 
@@ -82,7 +82,7 @@ def tiny_config(
     return replace(config, cluster=replace(config.cluster, storage=storage, workers=1))
 
 
-class LossFile(NoTracker):
+class LossFile(Tracker):
     """Appends the loss of every step to <run>/losses.txt, and dies where it is told to."""
 
     def __init__(self, run: Storage, kill_at: int):

@@ -18,13 +18,13 @@ from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.tracker import NoTracker
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.distributed import World
 
 SEEN = 480, 960, 1440, 1920
 
 
-class Book(NoTracker):
+class Book(Tracker):
     """Keeps what it is told, in order."""
 
     def __init__(self):
@@ -107,7 +107,7 @@ def make_scheduler(run, helper=None, patience=0, **options):
     config = config_of(run, **options)
     config = replace(config, train=replace(config.train, patience=patience))
     manifest = read_manifest(config.data.root, config.dataset)
-    world, book, said = OneProcess(), Book(), []
+    world, book, said = World(), Book(), []
     evaluator = Evaluator(config, manifest, LinearSchedule(config.diffusion), world, run)
     found = EvaluationScheduler(config, evaluator, world, run, book, said.append, helper)
     return found, book, said

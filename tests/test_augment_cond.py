@@ -27,8 +27,8 @@ from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.runs.launch import describe, open_run_dir
 from cbdm_scale.runs.worker import Run
-from cbdm_scale.tracking.tracker import NoTracker
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import backward
 
 SMALL = UNetConfig(channels=16, multipliers=(1, 2), num_blocks=1, groups=8, dropout=0.0)
@@ -114,7 +114,7 @@ def test_every_micro_batch_brings_its_own_numbers():
 
     batch = replace(make_batch(torch.arange(8)), augment=torch.randn(8, 9))
     parts = on_device(batch, inputs.draw, micro_batch=3)
-    list(backward(TinyNet(), loss, parts, OneProcess(), precision="fp32"))
+    list(backward(TinyNet(), loss, parts, World(), precision="fp32"))
     assert [len(part) for part in told] == [3, 3, 2]
     assert all(torch.equal(part, batch.augment[i::3]) for i, part in enumerate(told))
 
@@ -149,7 +149,7 @@ def test_a_run_with_ada_learns_from_the_numbers_and_samples_without(digits_root,
     assert extra == 9 * 4 * config.model.channels
 
     folder = open_run_dir(config, manifest)
-    run = Run(config, OneProcess(), folder, NoTracker(), lambda path, at: None, lambda _: None)
+    run = Run(config, World(), folder, Tracker(), lambda path, at: None, lambda _: None)
     assert run.go()["how"] == "finished"
     weights = folder.local_path("checkpoints/000000000048")  # 4 steps of 12 images
     assert load_file(weights / "model.safetensors")["augment.weight"].any(0).all()

@@ -17,7 +17,7 @@ from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import run_rank
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 
 
 def middle_of(net):
@@ -88,7 +88,7 @@ def run_of(root, storage, steps):
     terms = LossConfig(coral=0.5, ccua_contrast=1.0, dispersive=0.25)
     config = type(config)(**{**vars(config), "loss": terms})
     folder = open_run_dir(config, read_manifest(root, config.dataset))
-    how = run_rank(OneProcess(), print, print, config=config, tracking_uri="", run_id="")
+    how = run_rank(World(), print, print, config=config, tracking_uri="", run_id="")
     assert how["how"] == "finished"
     return config, folder
 

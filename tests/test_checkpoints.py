@@ -11,8 +11,8 @@ from cbdm_scale.runs import checkpoints as checkpoints_module
 from cbdm_scale.runs.checkpoints import CheckpointManager, Writer
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.tracker import NoTracker
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.state import (
     Progress,
@@ -23,7 +23,7 @@ from cbdm_scale.training.state import (
 )
 
 
-class Book(NoTracker):
+class Book(Tracker):
     def __init__(self, events: list[str]):
         self.events = events
 
@@ -70,7 +70,7 @@ def make_manager(folder: Storage, keep: int = 3) -> tuple[CheckpointManager, lis
     events: list[str] = []
     checkpoints = CheckpointManager(
         folder,
-        OneProcess(),
+        World(),
         Book(events),
         lambda path, metrics: events.append(f"told {metrics['images']:.0f}"),
         {"seed": 0},

@@ -11,7 +11,7 @@ from training_tools import BATCH, K, make_batch, make_inputs, on_device
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import backward
 from cbdm_scale.training.step import compiled
 
@@ -35,7 +35,7 @@ def gradient(net, call, precision):
     inputs, batch = make_inputs(), make_batch(torch.arange(BATCH))
     parts = on_device(batch, inputs.draw, micro_batch=4)
     net.zero_grad()
-    list(backward(call, inputs.loss, parts, OneProcess(), precision=precision))
+    list(backward(call, inputs.loss, parts, World(), precision=precision))
     return {name: p.grad.clone() for name, p in net.named_parameters()}
 
 

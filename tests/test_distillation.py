@@ -26,7 +26,7 @@ from cbdm_scale.losses.distillation import UNGUIDED_SHARE
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.resume import load_teacher
 from cbdm_scale.training.state import save_initial
 
@@ -166,7 +166,7 @@ def test_a_teacher_is_what_the_run_started_from_frozen_and_without_dropout(tmp_p
     run, there = Storage(str(tmp_path)), shaken(tiny("unet"))
     save_initial(run, there.state_dict(), {"url": "elsewhere"})
     net = shaken(tiny("unet", omega_max=2.0)).train()
-    found = load_teacher(run, net, OneProcess())
+    found = load_teacher(run, net, World())
     assert not found.training and not any(p.requires_grad for p in found.parameters())
     assert not any(module.training for module in found.modules())
     assert net.training and all(p.requires_grad for p in net.parameters())
@@ -175,4 +175,4 @@ def test_a_teacher_is_what_the_run_started_from_frozen_and_without_dropout(tmp_p
         assert torch.equal(found(x, t, y), there.eval()(x, t, y))
     (tmp_path / "init.safetensors").unlink()
     with pytest.raises(ValueError, match="init.safetensors, what the run started from, cannot"):
-        load_teacher(run, net, OneProcess())
+        load_teacher(run, net, World())

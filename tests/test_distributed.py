@@ -8,7 +8,7 @@ import torch.distributed as dist
 from gloo_tools import FORKSERVER
 from training_tools import TinyNet
 
-from cbdm_scale.training.distributed import DistributedWorld, OneProcess
+from cbdm_scale.training.distributed import DistributedWorld, World
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def check_one_rank(world):
 
 
 def test_one_process_is_a_world_of_one_rank():
-    check_one_rank(OneProcess())
+    check_one_rank(World())
 
 
 def test_a_group_of_one_rank_is_the_same_world(alone):

@@ -24,8 +24,8 @@ from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.sampling.grid import grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.tracker import NoTracker
-from cbdm_scale.training.distributed import BLOCK, DistributedWorld, OneProcess, sum_in_order
+from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.distributed import BLOCK, DistributedWorld, World, sum_in_order
 
 RANKS = 3
 
@@ -54,7 +54,7 @@ def test_three_ranks_sum_to_the_bits_of_one_process(tmp_path: Path, monkeypatch)
     for process in ranks:
         process.join(100)
         assert process.exitcode == 0
-    expected = sum_in_order(OneProcess(), a + b + c).numpy().tobytes()
+    expected = sum_in_order(World(), a + b + c).numpy().tobytes()
     assert all((tmp_path / f"{r}.bin").read_bytes() == expected for r in range(RANKS))
 
 
@@ -118,7 +118,7 @@ def test_recall_by_group_is_of_the_stored_images_of_these_classes(tmp_path, digi
     )
     process, run = build_process(config.noise), Storage(str(tmp_path))
     config = replace(config, eval=evals)
-    references = Evaluator(config, manifest, process, OneProcess(), run).references
+    references = Evaluator(config, manifest, process, World(), run).references
     real, fake = references.real(), references.empty(60)
     fake.stored = real.stored[torch.randperm(60)] + real.stored.std() * torch.randn(60, 64)
     found = references.manifold(fake)
@@ -149,7 +149,7 @@ def test_a_grid_of_many_classes_makes_the_images_that_it_shows(digits_root, tmp_
     )
     config = tiny_config(digits_root, str(tmp_path), "run", steps=1, dropout=0.0)
     process, run = build_process(config.noise), Storage(str(tmp_path))
-    evaluator, made = Evaluator(config, manifest, process, OneProcess(), run), []
+    evaluator, made = Evaluator(config, manifest, process, World(), run), []
     evaluator.on_chunk = made.append
     png = evaluator.grid(tiny_net)
     assert sum(made) == 30 * 10
@@ -158,7 +158,7 @@ def test_a_grid_of_many_classes_makes_the_images_that_it_shows(digits_root, tmp_
     assert png == grid_png(images, labels, grid_order(counts), manifest.class_names, counts)
 
 
-class Grids(NoTracker):
+class Grids(Tracker):
     def __init__(self):
         self.at = []
 
@@ -173,13 +173,13 @@ def test_a_grid_at_every_interval_one_at_the_end_and_none_for_0(
     config = tiny_config(digits_root, str(tmp_path), "run", steps=4, dropout=0.0)
     config = replace(config, train=replace(config.train, sample_every=every))
     folder = open_run_dir(config, read_manifest(digits_root, config.dataset))
-    world, grids = OneProcess(), Grids()
+    world, grids = World(), Grids()
     Run(config, world, folder, grids, lambda path, seen: None, lambda text: None).go()
     assert grids.at == at
     assert folder.child("samples").list() == [f"{seen:012d}.png" for seen in at]
 
 
-class Second(OneProcess):
+class Second(World):
     """Rank 1 of two, which hears from rank 0 what it is told to."""
 
     rank, size, heard = 1, 2, "what rank 0 found"
@@ -202,7 +202,7 @@ def test_only_rank_0_takes_the_roots_of_matrices(monkeypatch):
     monkeypatch.setattr(Evaluator, "references", references, raising=False)
     config = replace(Config(), eval=EvalConfig(extractor="none"))
     manifest = SimpleNamespace(counts={"train": [9, 5, 1]}, groups=scores.groups)
-    for world in (OneProcess(), Second()):
+    for world in (World(), Second()):
         evaluator = Evaluator(config, manifest, None, world, None)
         if world.rank == 0:
             with pytest.raises(ValueError, match="at least 2 images"):

@@ -21,7 +21,7 @@ from cbdm_scale.recognition.fit import (
     learning_rate,
 )
 from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import RunError
 
 CONFIG = FitConfig(batch_size=16, log_every=160, lr=0.05)
@@ -73,14 +73,14 @@ def test_it_learns_says_so_and_is_the_same_again():
         net = net_of()
         hooks = QUIET | {"report": lambda *numbers: reports.append(numbers)}
         batches = batches_of(stripes(64))
-        assert fit(net, batches, CONFIG, 480, OneProcess(), **hooks)
+        assert fit(net, batches, CONFIG, 480, World(), **hooks)
         batches.close()
         nets.append(net)
     assert [images for images, _ in reports] == [160, 320, 480] * 2
     assert reports[:3] == reports[3:] and reports[2][1] < reports[0][1]
     for a, b in zip(*(net.state_dict().values() for net in nets), strict=True):
         assert torch.equal(a, b)
-    table = count_confusion(nets[0], stripes(50, seed=1), 2, OneProcess())
+    table = count_confusion(nets[0], stripes(50, seed=1), 2, World())
     assert table.sum() == 50 and table.sum(dim=1).tolist() == [25, 25]
     assert table.trace() > 45
 
@@ -101,16 +101,16 @@ def test_a_class_of_no_weight_is_not_learnt():
     net = net_of()
     batches = batches_of(stripes(64))
     only_first = torch.tensor([1.0, 0.0])
-    assert fit(net, batches, CONFIG, 480, OneProcess(), **QUIET, weights=only_first)
+    assert fit(net, batches, CONFIG, 480, World(), **QUIET, weights=only_first)
     batches.close()
-    table = count_confusion(net, stripes(50, seed=1), 2, OneProcess())
+    table = count_confusion(net, stripes(50, seed=1), 2, World())
     assert table[:, 0].tolist() == [25, 25]
 
 
 def test_told_to_stop_it_stops():
     batches = batches_of(stripes(8))
     hooks = QUIET | {"stop": lambda: True}
-    assert not fit(net_of(), batches, CONFIG, 160, OneProcess(), **hooks)
+    assert not fit(net_of(), batches, CONFIG, 160, World(), **hooks)
     batches.close()
 
 
@@ -120,18 +120,18 @@ def test_images_that_cannot_be_read_are_the_error():
         yield
 
     with pytest.raises(RunError, match="reading the images failed. OSError: the disk is gone"):
-        fit(net_of(), broken(), CONFIG, 160, OneProcess(), **QUIET)
+        fit(net_of(), broken(), CONFIG, 160, World(), **QUIET)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_way_out():
     config = replace(CONFIG, lr=1e30, warmup=0.0)
     batches = batches_of(stripes(64))
     with pytest.raises(RunError, match="not finite after 160 images. Try a lower --train.lr"):
-        fit(net_of(), batches, config, 320, OneProcess(), **QUIET)
+        fit(net_of(), batches, config, 320, World(), **QUIET)
     batches.close()
 
 
-class SecondRankSaw(OneProcess):
+class SecondRankSaw(World):
     """The first of two ranks; the other's values are three times as large."""
 
     size = 2
@@ -158,7 +158,7 @@ def test_a_rank_tests_only_its_own_share():
             self.numbers += numbers
             return self.images.read(numbers)
 
-    class Second(OneProcess):
+    class Second(World):
         rank, size = 1, 2
 
     asked = Asked(stripes(9))
@@ -169,5 +169,5 @@ def test_a_rank_tests_only_its_own_share():
 def test_testing_leaves_the_running_moments_alone():
     net = net_of().train()
     before = [buffer.clone() for buffer in net.buffers()]
-    count_confusion(net, stripes(8), 2, OneProcess())
+    count_confusion(net, stripes(8), 2, World())
     assert all(torch.equal(a, b) for a, b in zip(before, net.buffers(), strict=True))

@@ -41,7 +41,7 @@ from cbdm_scale.recognition.fit import count_confusion, fit
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.sampling.graphed import GraphedNet
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.distributed import DistributedWorld, OneProcess
+from cbdm_scale.training.distributed import DistributedWorld, World
 from cbdm_scale.training.state import load_newest, save_checkpoint
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
@@ -231,7 +231,7 @@ def test_a_classifier_is_fitted_and_counts_its_confusion(context):
 
     torch.manual_seed(0)
     there = ResNet32(image_channels=3, image_size=32, num_classes=10).to(context.device)
-    world, config = OneProcess(str(context.device)), FitConfig(batch_size=32, log_every=64)
+    world, config = World(str(context.device)), FitConfig(batch_size=32, log_every=64)
     assert fit(there, source(), config, 128, world, lambda n, loss: None, lambda: False)
     assert count_confusion(there, Black(), 10, world).sum() == 300
 

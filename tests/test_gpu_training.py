@@ -26,7 +26,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError
 from cbdm_scale.training.graph import WARM_UP
@@ -103,7 +103,7 @@ def run(state, objective, *, steps=STEPS, callbacks=None, **options):
     inputs = make_inputs(batches, objective=objective, teacher=teacher)
     inputs.draw.process.to("cuda")
     usual = make_callbacks(report=lambda state, numbers: reports.append(numbers))
-    train(state, inputs, config, OneProcess("cuda"), callbacks or usual)
+    train(state, inputs, config, World("cuda"), callbacks or usual)
     return reports
 
 
@@ -185,7 +185,7 @@ def test_dropout_follows_the_step_in_a_recorded_step_too():
             CONFIG, total_images=STEPS * BATCH, lr=1e-30, graph="on", log_every=BATCH
         )
         report = make_callbacks(report=lambda s, n, r=reports: r.append(n["loss/total"]))
-        train(state, replace(same, batches=again()), config, OneProcess("cuda"), report)
+        train(state, replace(same, batches=again()), config, World("cuda"), report)
         losses[dropout] = reports[WARM_UP:]
     assert len(set(losses[0.0])) == 1
     assert len(set(losses[0.5])) == len(losses[0.5])

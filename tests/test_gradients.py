@@ -5,7 +5,7 @@ import torch
 from training_tools import BATCH, TinyNet, fresh_state, make_batch, make_inputs, on_device
 
 from cbdm_scale.losses.term import mean_sq
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import ClippedAdam, NonFiniteGuard, RunError, backward
 
 
@@ -14,7 +14,7 @@ def gradients(net, *, loss=None, micro_batch=0, precision="fp32"):
     inputs = make_inputs(loss=loss)
     batch = make_batch(torch.arange(BATCH))
     parts = on_device(batch, inputs.draw, micro_batch=micro_batch)
-    return list(backward(net, inputs.loss, parts, OneProcess(), precision=precision))
+    return list(backward(net, inputs.loss, parts, World(), precision=precision))
 
 
 def fill(net, seed, scale=1.0):

@@ -22,7 +22,7 @@ from training_tools import (
 )
 
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.graph import WARM_UP, GraphedStep, graphed
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
@@ -37,7 +37,7 @@ def steps_of(wrap, *, objective, ramp=0.0, sizes=(BATCH,) * STEPS, micro_batch=0
     state, inputs = fresh_state(), make_inputs(objective=objective)
     state.ema.ramp, state.ema.varies = ramp, ramp > 0
     state.posthoc = start_averages(state.net, wanted=True)
-    step = TrainStep(state, state.net, inputs.loss, CONFIG, OneProcess())
+    step = TrainStep(state, state.net, inputs.loss, CONFIG, World())
     take, first, norms = wrap(step), 0, []
     for size in sizes:
         batch = make_batch(torch.arange(first, first + size))
@@ -129,7 +129,7 @@ def test_too_little_memory_for_a_graph_is_no_reason_to_go_on():
         )
 
 
-class Gpus(OneProcess):
+class Gpus(World):
     """So many of them, in name."""
 
     def __init__(self, size):
@@ -139,7 +139,7 @@ class Gpus(OneProcess):
 @pytest.mark.parametrize("choice", ["auto", "off"])
 def test_a_cpu_takes_steps_as_they_are_without_a_word(choice):
     config = replace(CONFIG, graph=choice)
-    assert graphed("step", config, OneProcess(), pytest.fail) == "step"
+    assert graphed("step", config, World(), pytest.fail) == "step"
 
 
 def test_several_gpus_are_told_why_there_is_no_graph():
@@ -155,6 +155,6 @@ def test_a_graph_that_is_asked_for_and_cannot_be_is_an_error():
         ValueError, match=r"train.graph \(on\).* on cpu.*Try --train.graph auto"
     ):
         inputs = make_inputs(make_batches())
-        train(fresh_state(), inputs, config, OneProcess(), make_callbacks())
+        train(fresh_state(), inputs, config, World(), make_callbacks())
     with pytest.raises(ValueError, match=r"train.graph \(on\).* 2 GPUs"):
         graphed("step", config, Gpus(2), pytest.fail)

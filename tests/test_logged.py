@@ -13,8 +13,8 @@ from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.runs.launch import described_tags, open_run_dir
 from cbdm_scale.runs.logged import logged, meaning
 from cbdm_scale.runs.worker import Run
-from cbdm_scale.tracking.tracker import NoTracker
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.state import Progress
 
 METER = {"loss/total": 1.2, "loss/dm": 1.0, "lr": 1e-3, "paused_s": 0.0}
@@ -34,7 +34,7 @@ def test_counters_have_a_chart_once_they_count_and_by_group():
     assert counts.items() <= found.items() and "substitutions/many" not in found
 
 
-class Names(NoTracker):
+class Names(Tracker):
     def __init__(self):
         self.found = set()
 
@@ -58,7 +58,7 @@ def test_every_metric_of_a_run_is_explained_in_its_note(digits_root, tmp_path):
     )
     manifest = read_manifest(digits_root, config.dataset)
     folder, names = open_run_dir(config, manifest), Names()
-    Run(config, OneProcess(), folder, names, lambda path, seen: None, lambda text: None).go()
+    Run(config, World(), folder, names, lambda path, seen: None, lambda text: None).go()
     assert {"loss/g", "eval/guidance_1/fid_few", "eval/guidance_1/recall"} < names.found
     by_command = example(3).metrics(config.eval)
     tags = described_tags(config, manifest, "the reference is long")

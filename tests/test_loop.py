@@ -18,7 +18,7 @@ from training_tools import (
 )
 
 from cbdm_scale.data.loader import Substitution
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.gradients import DeviceMemoryError, RunError
 from cbdm_scale.training.loop import is_due, train
 from cbdm_scale.training.options import per_rank
@@ -31,7 +31,7 @@ class Threads:
 
     def __init__(self, rank, board, barrier):
         self.rank, self.size, self.board, self.barrier = rank, len(board), board, barrier
-        self.wrap, self.no_sync = lambda net: net, OneProcess().no_sync
+        self.wrap, self.no_sync = lambda net: net, World().no_sync
 
     def gather(self, value):
         self.board[self.rank] = value
@@ -63,7 +63,7 @@ def on_two_ranks(work):
 
 def run(state, config=CONFIG, inputs=None, **callbacks):
     inputs = inputs or make_inputs(make_batches(state.progress.num_seen))
-    return train(state, inputs, config, OneProcess(), make_callbacks(**callbacks))
+    return train(state, inputs, config, World(), make_callbacks(**callbacks))
 
 
 def test_a_run_shows_the_images_it_was_asked_for_and_learns():
@@ -251,7 +251,7 @@ def test_the_ranks_are_asked_about_the_next_step_while_one_is_computed():
     """On a GPU, that is: it has been queued. Nobody asks about a step that will not be."""
     happened, own = [], make_inputs()
 
-    class Asked(OneProcess):
+    class Asked(World):
         def begin_sum(self, values):
             happened.append("ask")
             return lambda: happened.append("hear") or values

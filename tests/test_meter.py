@@ -3,11 +3,11 @@ import time
 import pytest
 import torch
 
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.meter import Meter, sums_of
 
 
-class TwoAlike(OneProcess):
+class TwoAlike(World):
     """A world in which another rank always says the same."""
 
     size = 2
@@ -22,7 +22,7 @@ def terms(*values):
     return sums_of({"total": total, "dm": total / 2}), len(values)
 
 
-@pytest.mark.parametrize("world", [OneProcess(), TwoAlike()])
+@pytest.mark.parametrize("world", [World(), TwoAlike()])
 def test_losses_are_means_over_images_and_ranks(world):
     meter = Meter(world)
     meter.add(*terms(1.0, 2.0, 3.0))
@@ -32,7 +32,7 @@ def test_losses_are_means_over_images_and_ranks(world):
 
 
 def test_a_reading_begins_anew():
-    meter = Meter(OneProcess())
+    meter = Meter(World())
     meter.add(*terms(100.0))
     meter.read()
     meter.add(*terms(1.0))
@@ -40,7 +40,7 @@ def test_a_reading_begins_anew():
 
 
 def test_speed_counts_the_images_of_all_ranks():
-    one, two = Meter(OneProcess()), Meter(TwoAlike())
+    one, two = Meter(World()), Meter(TwoAlike())
     for meter in (one, two):
         meter.start -= 1000  # as if begun then
         meter.add(*terms(*range(10)))
@@ -49,7 +49,7 @@ def test_speed_counts_the_images_of_all_ranks():
 
 
 def test_waiting_is_a_share_of_the_time_that_was_training():
-    meter = Meter(OneProcess())
+    meter = Meter(World())
     with meter.waiting():
         time.sleep(0.02)
     with meter.paused():
@@ -66,7 +66,7 @@ def test_waiting_is_a_share_of_the_time_that_was_training():
 
 
 def test_memory_is_the_mean_over_ranks_in_gib():
-    for world in (OneProcess(), TwoAlike()):
+    for world in (World(), TwoAlike()):
         meter = Meter(world)
         meter.add(*terms(1.0))
         assert 0.05 < meter.read()["memory_gib"] < 64

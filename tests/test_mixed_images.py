@@ -65,9 +65,9 @@ def test_a_batch_holds_the_pixels_and_labels_of_its_images():
 
 def test_a_loader_process_sends_whole_pixels():
     images = both()
-    packed = Augmented(images, SamplePlan([23], 3), 3, True).pack(torch.arange(6))
-    assert packed.x.dtype == torch.uint8
-    assert torch.equal(sent(packed).unpack().x0, load(1)[0].x0)
+    batch = Augmented(images, SamplePlan([23], 3), 3, True)[torch.arange(6)]
+    assert batch.x.dtype == torch.uint8
+    assert torch.equal(sent(batch).x0, load(1)[0].x0)
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -14,7 +14,7 @@ from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.pace import Pace, images_to_make
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_long_work_of_rank_0_is_shown(digits_root, tmp_path, monkeypatch):
     monkeypatch.setitem(ProgressBar.__init__.__kwdefaults__, "every_s", 0.0)
     config = tiny_config(digits_root, str(tmp_path), "run", steps=1, dropout=0.0)
     manifest, said = read_manifest(digits_root, config.dataset), []
-    process, world, run = build_process(config.noise), OneProcess(), Storage(str(tmp_path))
+    process, world, run = build_process(config.noise), World(), Storage(str(tmp_path))
     evaluator = Evaluator(config, manifest, process, world, run, log=said.append)
     evaluator.grid(lambda x, level, y, omega=None, augment=None: x)
     assert "100/100 images of the grid" in said[-1] and "left" in said[-1]

@@ -21,7 +21,7 @@ from cbdm_scale.recognition.fit import FitConfig
 from cbdm_scale.recognition.mixed_images import MixedImages
 from cbdm_scale.recognition.sets import find_added, find_sets, find_test, open_added
 from cbdm_scale.recognition.worker import Task, train_and_test
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from data_prep.readers.digits import read_digits_lt
 from data_prep.writing.shards import write_dataset
 
@@ -147,7 +147,7 @@ def task_in(folder, **changes):
 def run(task):
     said = []
     outcome = train_and_test(
-        OneProcess(), lambda *_: None, said.append, task=task, tracking_uri="", run_id=""
+        World(), lambda *_: None, said.append, task=task, tracking_uri="", run_id=""
     )
     return outcome, said
 

@@ -16,7 +16,7 @@ from training_tools import (
 )
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.resume import resume
@@ -65,7 +65,7 @@ def go_on(state, steps):
     """Train until so many steps are done, with every weight of a step."""
     config = replace(CONFIG, total_images=steps * BATCH, warmup_images=0)
     inputs = make_inputs(make_batches(state.progress.num_seen))
-    train(state, inputs, config, OneProcess(), make_callbacks())
+    train(state, inputs, config, World(), make_callbacks())
 
 
 def empty():

@@ -17,7 +17,7 @@ from cbdm_scale.models.unet import UNet
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import run_rank
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 
 
 def test_a_run_that_only_loses_ends_says_so_and_has_ended_when_it_is_typed_again(
@@ -35,7 +35,7 @@ def test_a_run_that_only_loses_ends_says_so_and_has_ended_when_it_is_typed_again
     )
     manifest = read_manifest(digits_root, config.dataset)
     folder, said = open_run_dir(config, manifest), []
-    evaluator = Evaluator(config, manifest, build_process(config.noise), OneProcess(), folder)
+    evaluator = Evaluator(config, manifest, build_process(config.noise), World(), folder)
     for num_seen, fid in ((24, 1e-9), (48, 2e-9), (72, 3e-9)):
         scores = {"1.0": {"fid": fid, "fid_few": fid}}
         write_training_record(folder, num_seen, scores, evaluator.key)
@@ -43,7 +43,7 @@ def test_a_run_that_only_loses_ends_says_so_and_has_ended_when_it_is_typed_again
     def go(config):
         said.clear()
         given = {"config": config, "tracking_uri": "", "run_id": ""}
-        return run_rank(OneProcess(), lambda *_: None, said.append, **given)
+        return run_rank(World(), lambda *_: None, said.append, **given)
 
     first = go(config)
     assert (first["how"], first["progress"]["num_seen"]) == ("finished", 60)
@@ -74,7 +74,7 @@ def test_a_gpu_that_is_too_small_ends_a_run_in_words_without_a_checkpoint(
 
     hook = register_module_forward_pre_hook(too_large)
     try:
-        how = run_rank(OneProcess(), print, print, config=config, tracking_uri="", run_id="")
+        how = run_rank(World(), print, print, config=config, tracking_uri="", run_id="")
     finally:
         hook.remove()
     assert "12 images at once" in how["error"] and "--train.micro-batch 6," in how["error"]

@@ -22,7 +22,7 @@ from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def expected(net, config, omega, mode="cfg"):
     config = replace(config, eval=asked)
     manifest = read_manifest(config.data.root, "digits_lt")
     schedule = LinearSchedule(config.diffusion)
-    evaluator = Evaluator(config, manifest, schedule, OneProcess(), Storage("unused"))
+    evaluator = Evaluator(config, manifest, schedule, World(), Storage("unused"))
     made = [x for _, _, x in evaluator.generate(net, torch.arange(30), omega, 0, 1)]
     return torch.cat(made).permute(0, 2, 3, 1).numpy()
 
@@ -123,7 +123,7 @@ def test_training_looks_at_the_network_in_the_mode_of_the_run(run):
     config = replace(config, eval=replace(config.eval, extractor="none"))
     manifest = read_manifest(config.data.root, "digits_lt")
     schedule = LinearSchedule(config.diffusion)
-    evaluator = Evaluator(config, manifest, schedule, OneProcess(), Storage(run))
+    evaluator = Evaluator(config, manifest, schedule, World(), Storage(run))
     loaded = evaluator.load(48)
     for name, tensor in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name

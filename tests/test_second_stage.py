@@ -22,7 +22,7 @@ from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import main
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.state import save_initial
 
@@ -197,7 +197,7 @@ def test_its_teacher_is_there_when_the_first_run_is_gone(words, run, digits_root
     again, _, there, lines = prepared(words)
     assert again == config and there == folder and "does not exist" in "\n".join(lines)
     state = build_state(config, manifest, torch.device("cpu"))
-    found = open_teacher(config, folder, state.net, OneProcess())
+    found = open_teacher(config, folder, state.net, World())
     for name, tensor in found.state_dict().items():
         assert name not in average or torch.equal(tensor, average[name]), name
 

@@ -16,7 +16,7 @@ from training_tools import (
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.state import (
@@ -37,7 +37,7 @@ def go_on(state, steps):
     """Train some steps further."""
     images = state.progress.num_seen
     config = replace(CONFIG, total_images=images + steps * BATCH)
-    train(state, make_inputs(make_batches(images)), config, OneProcess(), make_callbacks())
+    train(state, make_inputs(make_batches(images)), config, World(), make_callbacks())
     return state
 
 
@@ -242,5 +242,5 @@ def test_the_loop_asks_for_averages_at_every_multiple():
     callbacks = make_callbacks(
         keep_averages=lambda state: asked.append(state.progress.num_seen)
     )
-    train(with_averages(), make_inputs(), config, OneProcess(), callbacks)
+    train(with_averages(), make_inputs(), config, World(), callbacks)
     assert asked == [2 * BATCH, 4 * BATCH, 6 * BATCH]

@@ -14,7 +14,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.runs import default_tracking_uri, end_run, end_run_after, ui_command
 from cbdm_scale.tracking.sender import Sender
-from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
 
 ROOT = Path(__file__).parents[1]
 DEAD = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -251,7 +251,7 @@ def test_kill_9_and_starting_over_logs_no_metric_twice(uri: str, run: Storage) -
 
 
 def test_no_tracker_is_a_tracker() -> None:
-    tracker: Tracker = NoTracker()
+    tracker = Tracker()
     tracker.scalars(1, {"loss": 1.0})
     tracker.image(1, "samples", b"")
     tracker.model(1, "checkpoint", ["newest"])

@@ -15,7 +15,7 @@ from training_tools import (
 from wait_tools import DeviceReads
 
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import start_averages
 
@@ -39,7 +39,7 @@ def lines_that_wait(objective=None, careless=lambda terms: None, **options):
     usual = {"total_images": STEPS * BATCH, "log_every": 1000 * BATCH}
     config = replace(CONFIG, **{**usual, **options})
     with reads.counted():
-        train(state, replace(inputs, loss=loss), config, OneProcess(), make_callbacks())
+        train(state, replace(inputs, loss=loss), config, World(), make_callbacks())
     assert reads.steps == STEPS
     return reads.found
 

@@ -27,7 +27,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, structure, with_values
 from cbdm_scale.storage.remote import StoreError, retry
 from cbdm_scale.storage.wording import LONGEST, clip, shorten
-from cbdm_scale.training.distributed import OneProcess, gather_errors
+from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import NonFiniteGuard, RunError
 from tune.comparison.protocol import Method, Phase, Protocol
 from tune.identity import open_search_dir
@@ -98,7 +98,7 @@ def refused_by_a_store(tmp_path):
 
 
 def on_all_ranks(tmp_path):
-    raise RunError(gather_errors(OneProcess(), f"train.lr is too high. {LONG}. Try less."))
+    raise RunError(gather_errors(World(), f"train.lr is too high. {LONG}. Try less."))
 
 
 @pytest.mark.parametrize(

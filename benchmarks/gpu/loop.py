@@ -18,7 +18,7 @@ from cbdm_scale.diffusion.options import NoiseConfig, ProcessName
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.training import graph
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.loop import Callbacks, TrainInputs, train
 from cbdm_scale.training.options import TrainConfig
@@ -164,6 +164,6 @@ def run_loop(
     numbers: list[dict[str, float]] = []
     hooks = callbacks(stop=clock, report=lambda state, found: numbers.append(found))
     with clock.stack:
-        train(state, inputs, config, OneProcess(str(context.device)), hooks)
+        train(state, inputs, config, World(str(context.device)), hooks)
         clock.stop()
     return Run(state, clock.seconds(), clock.wall, clock.cpu, numbers)

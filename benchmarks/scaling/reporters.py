@@ -23,15 +23,15 @@ from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.runs import worker as product
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.tracker import NoTracker
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.distributed import World
 
 READS = "read_bytes", "list", "exists", "size"
 WRITES = "write_bytes", "write_all", "put_file", "remove", "move"
 STEPS, SAVE_STEPS = 4, 2
 
 
-class Claimed(OneProcess):
+class Claimed(World):
     """Rank ``rank`` of a world that claims to have ``size``; the others say what it says."""
 
     def __init__(self, rank: int, size: int):
@@ -42,7 +42,7 @@ class Claimed(OneProcess):
         return [value] * self.size
 
 
-class CountingTracker(NoTracker):
+class CountingTracker(Tracker):
     """In the place of MLflow's."""
 
     def __init__(self, counts: Counter[str], *about: object):

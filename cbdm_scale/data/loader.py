@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,12 @@ class Batch:
     augment: Tensor | None = None  # (n, 9) float32, what ADA did
     mirrored: Tensor | None = None  # (n,) bool, which of x are to be mirrored; None: none
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Small tensors go to another process as arrays, along in the message: a tensor costs a
+        file and its pages at both ends."""
+        small = [None if t is None else t.numpy() for t in (self.y, self.sample_ids, self.mirrored)]
+        return _received, (self.x, *small, self.keys, self.substitutions, self.augment)
+
     @property
     def x0(self) -> Tensor:
         """(n, C, H, W) float32 in [-1, 1], which DiffAug's colours may leave."""
@@ -58,38 +64,22 @@ def to_x0(x: Tensor, mirrored: Tensor | None) -> Tensor:
     return to_model_range(x) if x.dtype == torch.uint8 else x
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A batch as it comes from a loader process: as few bytes and tensors as there can be.
-
-    A tensor costs a file and its pages at both ends, small arrays go along in the message.
-    """
-
-    x: Tensor  # (n, C, H, W) uint8; float32 where an augmentation has made it so
-    y: NDArray[np.int64]
-    sample_ids: NDArray[np.int64]
-    keys: tuple[str, ...]
-    substitutions: tuple[Substitution, ...]
-    augment: Tensor | None = None
-    mirrored: NDArray[np.bool_] | None = None
-
-    def unpack(self) -> Batch:
-        """The batch, its arrays as tensors."""
-        y, sample_ids = torch.from_numpy(self.y), torch.from_numpy(self.sample_ids)
-        mirrored = None if self.mirrored is None else torch.from_numpy(self.mirrored)
-        return Batch(
-            self.x, y, sample_ids, self.keys, self.substitutions, self.augment, mirrored
-        )
+def _received(
+    x: Tensor,
+    y: NDArray[np.int64],
+    sample_ids: NDArray[np.int64],
+    mirrored: NDArray[np.bool_] | None,
+    *rest: Any,
+) -> Batch:
+    """What another process sent."""
+    chosen = None if mirrored is None else torch.from_numpy(mirrored)
+    return Batch(x, torch.from_numpy(y), torch.from_numpy(sample_ids), *rest, mirrored=chosen)
 
 
 class BatchSource(Protocol):
     """Gives the batch of any images of a plan, by their numbers since the run began (n,)."""
 
     def __getitem__(self, sample_ids: Tensor) -> Batch: ...
-
-    def pack(self, sample_ids: Tensor) -> Packed:
-        """The same for a loader process."""
-        ...
 
 
 def shards_at_once(plan: Plan) -> int:
@@ -105,9 +95,6 @@ class PlannedImages:
         reader.check_cache(shards_at_once(plan))
 
     def __getitem__(self, sample_ids: Tensor) -> Batch:
-        return self.pack(sample_ids).unpack()
-
-    def pack(self, sample_ids: Tensor) -> Packed:
         """Read images (n,). A damaged one gives its slot to the next readable of its stream."""
         index, rows, substitutions = self.reader.index, self.plan.rows(sample_ids.numpy()), []
         self.reader.want(rows)
@@ -118,13 +105,13 @@ class PlannedImages:
             substitutions.append(Substitution(sample_id, label, str(error)))
             rows[place], pixels[place] = self._stand_in(sample_id)
         x, augment, mirrored = torch.from_numpy(pixels), None, None
-        y, keys = index.labels[rows].astype(np.int64), index.keys(rows)
+        y = torch.from_numpy(index.labels[rows].astype(np.int64))
         if not self.augmentation.is_mirror_alone:
-            x, augment = self.augmentation(to_model_range(x), sample_ids, torch.from_numpy(y))
+            x, augment = self.augmentation(to_model_range(x), sample_ids, y)
         elif self.augmentation.flip:
-            mirrored = self.augmentation.mirrored(sample_ids).numpy()
-        found = tuple(substitutions)
-        return Packed(x, y, sample_ids.numpy(), keys, found, augment, mirrored)
+            mirrored = self.augmentation.mirrored(sample_ids)
+        keys, found = index.keys(rows), tuple(substitutions)
+        return Batch(x, y, sample_ids, keys, found, augment, mirrored)
 
     def _soon(self, sample_ids: Tensor) -> NDArray[np.int64]:
         """Rows, one a stream, of half a shard later: what comes next from a far store."""
@@ -145,16 +132,6 @@ class PlannedImages:
             f"data.root ({self.reader.root}): no readable image is left in the stream of image "
             f"{sample_id}. Verify the shards, or make them again with {prog_of('prepare')}."
         )
-
-
-@dataclass(frozen=True)
-class PackedImages:
-    """The same for loader processes."""
-
-    dataset: BatchSource
-
-    def __getitem__(self, sample_ids: Tensor) -> Packed:
-        return self.dataset.pack(sample_ids)
 
 
 def load_batches(
@@ -178,8 +155,8 @@ def load_batches(
         server = torch.multiprocessing.get_context("forkserver")
         # torch is imported once, not per process
         server.set_forkserver_preload(["cbdm_scale.data.own_session", __name__])
-        loader: torch.utils.data.DataLoader[Packed] = torch.utils.data.DataLoader(
-            PackedImages(dataset),  # type: ignore[arg-type]
+        loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
+            dataset,  # type: ignore[arg-type]
             batch_size=None,
             sampler=steps(),
             num_workers=config.num_workers,
@@ -187,8 +164,7 @@ def load_batches(
             multiprocessing_context=server,
             worker_init_fn=leave_with_parent,
         )
-        for packed in batches_of_processes(loader, config.timeout_s):
-            yield packed.unpack()
+        yield from batches_of_processes(loader, config.timeout_s)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
         ahead = (thread.submit(dataset.__getitem__, sample_ids) for sample_ids in steps())

@@ -47,7 +47,7 @@ from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess, World
+from cbdm_scale.training.distributed import World
 
 
 class Evaluator:
@@ -266,7 +266,7 @@ def evaluate_alone(
     manifest = read_manifest(config.data.root, config.dataset)
     if config.train.deterministic:
         make_deterministic(device)
-    world = OneProcess(str(device))
+    world = World(str(device))
     evaluator = Evaluator(
         config, manifest, build_process(config.noise, device), world, run, num_shares
     )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbdm_scale.data.loader import Batch, Packed
+from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.plan import Plan
 from cbdm_scale.diffusion import rng
 from cbdm_scale.metrics.sources import Images
@@ -116,9 +116,6 @@ class Augmented:
     flip: bool
 
     def __getitem__(self, sample_ids: Tensor) -> Batch:
-        return self.pack(sample_ids).unpack()
-
-    def pack(self, sample_ids: Tensor) -> Packed:
         """Images of these numbers (n,) since the run began."""
         rows = self.plan.rows(sample_ids.numpy())
         pixels = self.images.read(rows.tolist())
@@ -132,8 +129,8 @@ class Augmented:
         if self.flip:
             chosen = mirrored.numpy()
             pixels[chosen] = pixels[chosen, ..., ::-1]
-        x, y = torch.from_numpy(pixels), self.images.labels[rows]
-        return Packed(x, y, sample_ids.numpy(), tuple(map(str, rows)), ())
+        x, y = torch.from_numpy(pixels), torch.from_numpy(self.images.labels[rows])
+        return Batch(x, y, sample_ids, tuple(map(str, rows)), ())
 
 
 def not_in_training(train: Images, test: Images) -> list[int]:

@@ -34,7 +34,7 @@ from cbdm_scale.recognition.mixed_images import Augmented, MixedImages
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import structure
-from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import RunError
 
@@ -77,7 +77,7 @@ def train_and_test(
     """
     run = Storage(task.folder)
     first = world.rank == 0
-    tracker: Tracker = NoTracker()
+    tracker = Tracker()
     if first and run_id:
         tracker = MlflowTracker(run, tracking_uri, run_id, log)
     stop = StopFile(run) if first else None

@@ -48,7 +48,7 @@ from cbdm_scale.runs.logged import FOLLOWS, logged
 from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.tracker import MlflowTracker, NoTracker, Tracker
+from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError, RunError
@@ -78,7 +78,7 @@ def run_rank(
     What the user can mend comes back as {"error": text} on every rank, and is not retried.
     """
     run = Storage(config.cluster.storage).child(config.run_name)
-    tracker: Tracker = NoTracker()
+    tracker = Tracker()
     if world.rank == 0 and run_id:
         tracker = MlflowTracker(run, tracking_uri, run_id, say)
     try:

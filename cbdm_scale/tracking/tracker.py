@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
@@ -19,44 +18,36 @@ LAST_PAUSE_S = 0.3  # between two attempts once ``close`` waits for them
 log = logging.getLogger(__name__)
 
 
-class Tracker(Protocol):
-    """Receives numbers; the methods here do nothing. ``step``: images that all ranks saw."""
+class Tracker:
+    """Receives numbers and keeps none: of the other ranks, and of a run without MLflow.
 
-    why: str
+    ``step``: images that all ranks saw.
+    """
+
+    why = ""
     """Why records wait; "" while none do."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log metrics by name."""
-        return None
 
     def image(self, step: int, name: str, png: bytes) -> None:
         """Log a PNG; those of one name are one series."""
-        return None
 
     def model(self, step: int, checkpoint: str, aliases: Sequence[str]) -> None:
         """Register the checkpoint folder at this URL and point the aliases at it."""
-        return None
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        return None
 
     def flush(self) -> None:
         """Make all of the above durable: call it before a checkpoint is published."""
-        return None
 
     def close(self, timeout_s: float) -> int:
         """Send what is left for at most this long; the number of records still unsent."""
         return 0
 
 
-class NoTracker(Tracker):
-    """Keeps nothing: of the other ranks, and of a run without MLflow."""
-
-    why = ""
-
-
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Logs to one MLflow run through the spool in the run folder.
 
     No method but ``close`` waits for the tracking server: while it is away records gather in
@@ -73,7 +64,6 @@ class MlflowTracker:
         """``say`` gets a line where the server does not answer; None: a warning in the log."""
         import_mlflow()  # here and not in the thread, which would share the import lock
         self._uri, self._say = tracking_uri, say or log.warning
-        self.why = ""
         self.spool = Spool(run.child(RunDir.TRACKING))
         self._sender = Sender(run, tracking_uri, run_id)
         self._poll_s = POLL_LOCAL_S if run.is_local else POLL_REMOTE_S

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,37 +21,38 @@ BLOCK = 1 << 20
 """Numbers that all ranks send to each other at once in ``sum_in_order``."""
 
 
-class World(Protocol):
-    """The ranks of a run, as one of them sees them."""
+class World:
+    """The ranks of a run, as one of them sees them: this process alone, unless a subclass says
+    otherwise."""
 
-    rank: int
-    size: int
-    device: torch.device
+    rank, size = 0, 1
+
+    def __init__(self, device: str | torch.device = "cpu"):
+        self.device = torch.device(device)
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """The network whose backward averages gradients over all ranks."""
-        ...
+        return net
 
     @contextmanager
     def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
         """While ``on``, backward only accumulates: the gradients are averaged later."""
-        ...
+        yield
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a CPU tensor over all ranks."""
-        ...
+        return self.begin_sum(values)()
 
     def begin_sum(self, values: Tensor) -> Callable[[], Tensor]:
         """Begin the same; what comes back waits for it, and gives it."""
-        ...
+        return lambda: values
 
     def gather(self, value: Any) -> list[Any]:
         """A small plain value of every rank, in rank order."""
-        ...
+        return [value]
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Fill the tensors of every rank with what rank 0's hold."""
-        ...
 
     @contextmanager
     def monitored_barrier(self) -> Iterator[None]:
@@ -61,45 +62,6 @@ class World(Protocol):
         time-out of a single reduction. If the work fails on a rank, the others raise a
         ValueError without words there: theirs is the message.
         """
-        ...
-
-
-class OneProcess:
-    """The world of a laptop, a notebook and the tests."""
-
-    rank, size = 0, 1
-
-    def __init__(self, device: str | torch.device = "cpu"):
-        self.device = torch.device(device)
-
-    def wrap(self, net: nn.Module) -> nn.Module:
-        """The network itself."""
-        return net
-
-    @contextmanager
-    def no_sync(self, net: nn.Module, on: bool) -> Iterator[None]:
-        """Nothing to leave out."""
-        yield
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The values themselves."""
-        return values
-
-    def begin_sum(self, values: Tensor) -> Callable[[], Tensor]:
-        """They are there."""
-        return lambda: values
-
-    def gather(self, value: Any) -> list[Any]:
-        """The one value."""
-        return [value]
-
-    def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """They hold it already."""
-        pass
-
-    @contextmanager
-    def monitored_barrier(self) -> Iterator[None]:
-        """Nobody to wait for."""
         yield
 
 
@@ -107,12 +69,12 @@ PULSE_S = 0.5
 """Seconds between two signs of life while some ranks still work."""
 
 
-class DistributedWorld:
+class DistributedWorld(World):
     """One rank of an initialised torch.distributed group."""
 
     def __init__(self, device: torch.device, timeout_s: float = 60):
+        super().__init__(device)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.device = device
         # Small values go by gloo, so that no GPU has to wait for them.
         self._cpu: Any = (
             dist.group.WORLD
@@ -140,12 +102,8 @@ class DistributedWorld:
         else:
             yield
 
-    def sum(self, values: Tensor) -> Tensor:
-        """By gloo, also where the gradients go by NCCL."""
-        return self.begin_sum(values)()
-
     def begin_sum(self, values: Tensor) -> Callable[[], Tensor]:
-        """By a thread of gloo."""
+        """By a thread of gloo, also where the gradients go by NCCL."""
         total = values.clone()
         work = dist.all_reduce(total, group=self._cpu, async_op=True)
 
@@ -231,5 +189,5 @@ def run_in_world(
 ) -> dict[str, Any]:
     """``rank_main(world, report_checkpoint, log)``, on a rank of a group where there is one."""
     grouped = dist.is_initialized()
-    world = DistributedWorld(device, timeout_s) if grouped else OneProcess(device)
+    world = DistributedWorld(device, timeout_s) if grouped else World(device)
     return rank_main(world, report_checkpoint, log)

@@ -16,7 +16,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.runs.worker import build_state, make_inputs
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import Callbacks, train
 
 ROUNDS, FEWEST, MOST_S = 30, 5, 60.0
@@ -64,7 +64,7 @@ def ratios(found: list[Seconds], control: str) -> dict[str, float]:
 def stepper(config: Config, manifest: Manifest, device: torch.device) -> Callable[[], None]:
     """Takes ``STEPS`` steps of a fresh network at each call; ends when the device has."""
     config = replace(config, train=replace(config.train, graph="off"))
-    world, process = OneProcess(device), build_process(config.noise, device)
+    world, process = World(device), build_process(config.noise, device)
     state = build_state(config, manifest, device)
     inputs = make_inputs(config, manifest, process, world, 0)
 

@@ -20,7 +20,7 @@ from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import run_rank
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 
 KEEP_ALL = 1_000_000
 REPORTS = 4
@@ -73,7 +73,7 @@ def train_network(
     )
     open_run_dir(config, manifest)
     outcome = run_rank(
-        OneProcess(device),
+        World(device),
         lambda path, metrics: None,
         log,
         config=config,

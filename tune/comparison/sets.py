@@ -25,7 +25,7 @@ from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import flatten
-from cbdm_scale.training.distributed import OneProcess
+from cbdm_scale.training.distributed import World
 from tune.comparison.networks import open_network
 from tune.comparison.protocol import digest
 
@@ -95,7 +95,7 @@ class SetMaker:
         options = replace(config.eval, seed=config.seed, num_images=num_images)
         process = build_process(config.noise, device)
         self.evaluator = Evaluator(
-            replace(config, eval=options), manifest, process, OneProcess(device), folder
+            replace(config, eval=options), manifest, process, World(device), folder
         )
         assert self.evaluator.extractor is not None, "a protocol names one"
         self.extractor = self.evaluator.extractor
