@@ -8,7 +8,6 @@ import shutil
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 from cbdm_scale.cluster.options import Log, to_stdout
@@ -123,12 +122,7 @@ class ProgressBar:
         threading.Thread(target=self._break_silence, daemon=True, name="progress").start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self.screen.close()
 

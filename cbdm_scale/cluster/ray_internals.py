@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,6 +181,8 @@ def preemption_info() -> "PreemptionInfo | None":
     too much for every step. Relies on the context of ``ray.train.v2._internal`` (2.60 and
     newer). Without it no notice is heard, and a node that goes is met as one that died.
     """
+    if "ray.train" not in sys.modules:  # under torchrun, say
+        return None
     context = _train_context()
     try:
         return context().preemption_context.preemption_info if context else None

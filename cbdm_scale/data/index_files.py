@@ -11,7 +11,6 @@ for a few rows, so it is a folder of parts, and shards.parquet says what a start
 """
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cbdm_scale.storage.wording import shorten
@@ -51,12 +50,7 @@ class TableWriter:
     def __enter__(self) -> "TableWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._writer is None and error is None:
             self._open(self.folder / "index.parquet")  # no shards: a table without rows
         if self._writer is not None:

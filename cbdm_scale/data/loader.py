@@ -49,7 +49,9 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         """Small tensors go to another process as arrays, along in the message: a tensor costs a
         file and its pages at both ends."""
-        small = [None if t is None else t.numpy() for t in (self.y, self.sample_ids, self.mirrored)]
+        small = [
+            None if t is None else t.numpy() for t in (self.y, self.sample_ids, self.mirrored)
+        ]
         return _received, (self.x, *small, self.keys, self.substitutions, self.augment)
 
     @property

@@ -29,13 +29,14 @@ Shapes: N = samples, K = classes that have images, P = ``PERIOD``, Q = images of
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cbdm_scale.data.exposure import Part
+from cbdm_scale.data.index import Index
 from cbdm_scale.data.plan import MIX_ROWS, Plan, Rows, SamplePlan, by_epoch
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs
@@ -48,21 +49,7 @@ JITTER = 0.5
 CHUNK = 1 << 18
 
 
-class LabelIndex(Protocol):
-    """What resampling needs of an index, which pickles as a path."""
-
-    num_samples: int
-
-    @property
-    def shard_sizes(self) -> Rows:
-        """Samples of every shard, (number of shards,)."""
-
-    @property
-    def labels(self) -> Any:
-        """Labels by row: ``labels[rows]`` is (n,) int64."""
-
-
-def make_plan(index: LabelIndex, seed: int, parts: Sequence[Part]) -> Plan:
+def make_plan(index: Index, seed: int, parts: Sequence[Part]) -> Plan:
     """The plan of a run: every sample once an epoch, or resampled by class, or each in turn."""
     if len(parts) > 1:
         return ChangingPlan(index, seed, parts)
@@ -116,7 +103,7 @@ class ResampledPlan:
 
     def __init__(
         self,
-        index: LabelIndex,
+        index: Index,
         seed: int,
         power: float,
         balanced_fraction: float,
@@ -273,7 +260,7 @@ class ChangingPlan:
 
     num_streams = 1
 
-    def __init__(self, index: LabelIndex, seed: int, parts: Sequence[Part]):
+    def __init__(self, index: Index, seed: int, parts: Sequence[Part]):
         self._recipe = (index, seed, tuple(parts))
         self.num_samples = index.num_samples
         check_resampling(self.num_samples, parts)
@@ -308,7 +295,7 @@ class ChangingPlan:
         return self.plans[part].successors(sample_id - int(self.starts[part]))
 
 
-def _shown_plainly(index: LabelIndex, plan: Plan, images: int) -> Shown:
+def _shown_plainly(index: Index, plan: Plan, images: int) -> Shown:
     """What has come when ``images`` of a plan have that shows every sample once an epoch."""
     n = index.num_samples
     epoch, rest = divmod(images, n)

@@ -8,13 +8,13 @@ allocated.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from cbdm_scale.config.presets import PublishedSet
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.data.manifest import Manifest, read_manifest
@@ -33,26 +33,17 @@ LARGEST = {"channels": 1 << 10, "size": 1 << 14, "num_classes": 1 << 24}
 """Of what a file says of its images; more is taken for damage."""
 
 
-class ImageSpec(Protocol):
-    """What a network must know of its images; data.manifest.Manifest is one."""
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What a network must know of its images."""
 
-    @property
-    def channels(self) -> int:
-        """C."""
-        ...
-
-    @property
-    def image_size(self) -> int:
-        """Height and width in pixels."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        ...
+    channels: int
+    image_size: int
+    """Height and width in pixels."""
+    num_classes: int
 
 
-def network_spec(config: Config, image: ImageSpec) -> NetworkSpec:
+def network_spec(config: Config, image: ImageSpec | Manifest | PublishedSet) -> NetworkSpec:
     """The network of a run on such images."""
     return NetworkSpec(
         model=config.model,
@@ -114,13 +105,6 @@ class PretrainedNetwork:
         return net.to(device).eval().requires_grad_(False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Image:
-    channels: int
-    image_size: int
-    num_classes: int
-
-
 def read_network(
     where: str, config_json: bytes, weights: bytes, *, url: str, checkpoint: str
 ) -> PretrainedNetwork:
@@ -145,7 +129,7 @@ def read_network(
             f"({clip(repr(error))}). Use the version that trained it."
         ) from error
     size = sizes.pop("size")
-    spec = network_spec(config, _Image(image_size=size, **sizes))
+    spec = network_spec(config, ImageSpec(image_size=size, **sizes))
     try:
         loaded = load(weights)
     except SafetensorError as error:

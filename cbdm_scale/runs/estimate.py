@@ -9,13 +9,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbdm_scale.cluster.progress import duration
+from cbdm_scale.config.presets import PublishedSet
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.devices import open_device
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.pretrained.network import ImageSpec, network_spec
+from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.torch_internals import shapes_only
 from cbdm_scale.training.options import per_rank
 
@@ -54,7 +56,7 @@ def short_run_warnings(config: Config) -> list[str]:
     return found
 
 
-def estimate_time(config: Config, image: ImageSpec) -> dict[str, str]:
+def estimate_time(config: Config, image: Manifest | PublishedSet) -> dict[str, str]:
     """Speed of a worker on this machine, measured in seconds, and what follows from it."""
     device = open_device(config.cluster.device != "cpu" and torch.cuda.is_available())
     threads = torch.get_num_threads()
@@ -82,7 +84,9 @@ def estimate_time(config: Config, image: ImageSpec) -> dict[str, str]:
     return lines
 
 
-def _measure(config: Config, image: ImageSpec, device: torch.device) -> tuple[float, float]:
+def _measure(
+    config: Config, image: Manifest | PublishedSet, device: torch.device
+) -> tuple[float, float]:
     """Seconds an image of the network's forward pass, and of forward and backward.
 
     On a CPU a large network is not run but counted, by the speed of a small one like it.
