@@ -9,6 +9,7 @@ import numpy as np
 from cbdm_scale.cluster.options import Log, to_stdout
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import PUBLISHED, Manifest, parse_manifest, read_manifest
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import prog_of, shorten
 from data_prep.options import Options
 from data_prep.readers import name_of, read_source
@@ -17,7 +18,6 @@ from data_prep.writing.encode import Encoding
 from data_prep.writing.fit import CLASSIFIER, fit_classifier
 from data_prep.writing.shards import RECORDS, write_dataset
 from data_prep.writing.staging import put_in_place, staging
-from data_prep.writing.target import Target
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", CLASSIFIER}
 OURS |= {"train", "eval", "val", "test"}
@@ -43,7 +43,7 @@ def prepare(
     source = read_source(dataset, options)
     for note in source.notes:
         log(f"note: {note}")
-    target = Target(f"{root}/{source.name}")
+    target = Storage(f"{root}/{source.name}", "out")
     if is_remote:
         manifest = _finished(target, source, options)
         written = manifest is None
@@ -56,18 +56,18 @@ def prepare(
         with staging(folder, wait=only_if_missing, log=log) as hidden:
             if only_if_missing and (folder / "dataset.json").exists():
                 manifest = read_manifest(root, source.name)
-                lacking = options.classifier and target.size(CLASSIFIER) is None
+                lacking = options.classifier and not target.exists(CLASSIFIER)
                 if lacking and _evaluates(manifest, source):
                     fit_classifier(source, target, log)
                 return manifest
             manifest = _write(source, str(hidden), root, options, log)
             written = put_in_place(hidden, folder, options.force_overwrite)
-    if options.classifier and target.size(CLASSIFIER) is None:
+    if options.classifier and not target.exists(CLASSIFIER):
         fit_classifier(source, target, log)
     source.done()
     _log_outcome(manifest, target.url, written, log)
     if not only_if_missing:
-        has_classifier = target.size(CLASSIFIER) is not None
+        has_classifier = target.exists(CLASSIFIER)
         log(f"next: {train_command(manifest, root, has_classifier=has_classifier)}")
     return manifest
 
@@ -136,8 +136,15 @@ def _write(source: Source, out: str, root: str, options: Options, log: Log) -> M
         encoding=Encoding(format=options.format, quality=options.quality),
         workers=options.workers,
         bad_list=root,
-        reads=options.source,
+        reads=_local_source(options),
     )
+
+
+def _local_source(options: Options) -> Path | None:
+    """Where --source is on this machine; None for a URL, and for readers without one."""
+    if not options.source or "://" in options.source:
+        return None
+    return Path(options.source).expanduser().resolve()
 
 
 def _check_root(root: Path, options: Options) -> None:
@@ -153,7 +160,7 @@ def _check_folder(folder: Path, options: Options) -> None:
     """Refuse early what would be refused after the work."""
     if not folder.exists():
         return
-    source = Path(options.source).expanduser().resolve() if options.source else None
+    source = _local_source(options)
     inside = source is not None and source.is_relative_to(folder.resolve())
     names = {f.name for f in folder.iterdir()} if folder.is_dir() else {"a file"}
     _check_names(str(folder), names | ({"--source"} if inside else set()), options)
@@ -188,9 +195,9 @@ def _check_names(where: str, names: set[str], options: Options) -> None:
         )
 
 
-def _finished(target: Target, source: Source, options: Options) -> Manifest | None:
+def _finished(target: Storage, source: Source, options: Options) -> Manifest | None:
     """The manifest of the same data set if a store has it; clears what may be replaced."""
-    names = target.names()
+    names = target.files()
     if not names or (f"{RECORDS}/" in names[0] and "dataset.json" not in names):
         return None  # nothing, or an attempt that may be continued
     _check_names(target.url, {name.split("/")[0] for name in names}, options)
@@ -198,7 +205,7 @@ def _finished(target: Target, source: Source, options: Options) -> Manifest | No
         where = f"--out ({options.out}): {target.url} is there"
         encoding = Encoding(format=options.format, quality=options.quality)
         try:
-            old = parse_manifest(target.read("dataset.json"))
+            old = parse_manifest(target.read_bytes("dataset.json"))
         except ValueError as error:
             raise ValueError(f"{where} and its dataset.json {error}. {WAY_OUT}") from None
         if old.source == source.made + encoding.words:

@@ -91,7 +91,8 @@ class LossFile(Tracker):
     def scalars(self, images: int, values: Mapping[str, float]) -> None:
         if "loss/total" in values:
             line = f"{images} {values['loss/total']!r}\n"
-            self.run.append("losses.txt", line.encode())
+            with self.run.open_append("losses.txt") as file:
+                file.write(line.encode())
         if images == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -5,9 +5,9 @@ import pytest
 from source_tools import watched
 
 from cbdm_scale.metrics.classifier import class_places
+from cbdm_scale.storage.folder import Storage
 from data_prep.writing import fit
 from data_prep.writing.fit import choose_rows, fit_classifier
-from data_prep.writing.target import Target
 
 
 def test_up_to_the_limit_all_images_serve_in_their_order():
@@ -34,7 +34,7 @@ def test_bad_images_are_left_out_and_a_subset_is_told(tmp_path, monkeypatch):
     bad = int(choose_rows(source.splits["eval"].labels, 100)[7])
     source, images = watched(bad=(bad,))
     said = []
-    fit_classifier(source, Target(str(tmp_path)), said.append)
+    fit_classifier(source, Storage(str(tmp_path)), said.append)
     assert said[0].startswith("fitting the feature classifier on 100 of 1,797 images")
     assert len(images.asked) == 100 and bad in images.asked
     data = (tmp_path / "classifier.safetensors").read_bytes()

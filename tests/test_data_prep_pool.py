@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from cbdm_scale.storage.folder import Storage
 from data_prep.writing.pool import Sees, run
-from data_prep.writing.target import Target
 
 
 @pytest.mark.parametrize("workers", [0, None])
@@ -31,13 +31,11 @@ def test_error_of_a_call_stops_the_others():
     assert taken == [0, 1, 2, 3]
 
 
-def test_node_gets_work_only_if_it_sees_what_is_written_and_read(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_node_gets_work_only_if_it_sees_what_is_written_and_read(tmp_path):
     (tmp_path / "started").touch()
-    here, target = str(tmp_path), Target(str(tmp_path))
-    assert Sees(target, "started")(here)
-    assert Sees(target, "started", "started")(here)
-    assert Sees(target, "started", "s3://bucket/images")(here)
-    assert not Sees(target, "other")(here)
-    assert not Sees(target, "started", "no/such/folder")(here)
-    assert not Sees(target, "started")(str(tmp_path / "nowhere"))
+    target = Storage(str(tmp_path))
+    assert Sees(target, "started")()
+    assert Sees(target, "started", tmp_path / "started")()
+    assert not Sees(target, "other")()
+    assert not Sees(target, "started", tmp_path / "no/such/folder")()
+    assert not Sees(target.child("nowhere"), "started")()

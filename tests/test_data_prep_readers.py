@@ -24,7 +24,7 @@ def complete(name: str, folder: Path) -> Options:
     """Options with which a small data set of this name is read, its files made on the way."""
     options = Options(out=str(folder / "out"), source=str(folder))
     if DATASETS[name].is_own:
-        return own_options(name, folder)
+        return replace(own_options(name, folder), out=options.out)
     match name:
         case "digits-lt":
             return replace(options, source=None)

@@ -119,7 +119,7 @@ def test_index_is_cached_once_per_content(root, tmp_path, monkeypatch):
     before = cached.stat().st_mtime_ns
     open_index(str(root), "digits_lt", "train")
     assert cached.stat().st_mtime_ns == before
-    assert not list((tmp_path / "cache").glob("*.partial"))
+    assert not list((tmp_path / "cache").glob("*.tmp"))
 
 
 @pytest.mark.parametrize("keep", [0, 100, 9000])

@@ -77,12 +77,18 @@ def test_what_was_logged_up_to_the_mark_is_dropped(folder: Storage) -> None:
     assert not any("image" in r for r in records)
 
 
+def tear(folder: Storage, part: bytes) -> None:
+    """What a process leaves that is killed while it writes a line."""
+    with folder.open_append("000000000001.jsonl") as file:
+        file.write(part)
+
+
 def test_a_torn_line_is_cut_and_what_follows_is_whole(tmp_path: Path) -> None:
     folder = Storage(str(tmp_path))
     spool = Spool(folder)
     spool.add_scalars(1, {"loss": 1.0})
     spool.close()
-    folder.append("000000000001.jsonl", b'{"seq":2,"time":1,"step":2,"sca')
+    tear(folder, b'{"seq":2,"time":1,"step":2,"sca')
     after = Spool(folder)
     after.add_scalars(2, {"loss": 2.0})
     assert [r["scalars"]["loss"] for r in drain(after)] == [1.0, 2.0]
@@ -90,7 +96,7 @@ def test_a_torn_line_is_cut_and_what_follows_is_whole(tmp_path: Path) -> None:
 
 def test_a_segment_that_is_one_torn_line_is_no_obstacle(tmp_path: Path) -> None:
     folder = Storage(str(tmp_path))
-    folder.append("000000000001.jsonl", b'{"seq":1,"ti')
+    tear(folder, b'{"seq":1,"ti')
     spool = Spool(folder)
     spool.add_scalars(1, {"loss": 1.0})
     assert [r["scalars"]["loss"] for r in drain(spool)] == [1.0]

@@ -19,6 +19,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(f"memory://{uuid.uuid4().hex}/store")
 
 
+def add(store: Storage, name: str, data: bytes) -> None:
+    with store.open_append(name) as file:
+        store.write_all(file, data)
+
+
 def test_what_is_written_is_read(store: Storage) -> None:
     store.write_bytes("deep/er/x.bin", b"\x00\xff")
     store.write_json("run.json", {"a": [1, None]})
@@ -53,6 +58,16 @@ def test_remove_takes_files_and_folders_and_misses_nothing(store: Storage) -> No
     store.remove("y")
     store.remove("never there")
     assert store.list() == []
+
+
+def test_files_are_those_here_and_below(store: Storage) -> None:
+    assert store.files() == []
+    for name in "b/inner.txt", "a.txt", "b/c/x":
+        store.write_bytes(name, b"1")
+    assert store.files() == ["a.txt", "b/c/x", "b/inner.txt"]
+    assert store.child("b").files() == ["c/x", "inner.txt"]
+    store.remove("")
+    assert store.files() == []
 
 
 def test_a_missing_file_is_a_file_not_found_error(store: Storage) -> None:
@@ -90,7 +105,7 @@ def test_an_unknown_scheme_names_the_option() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_names_the_option_and_the_way_out() -> None:
     with pytest.raises(OSError, match=r"cluster\.storage \(/dev\) is full: .*--cluster\.stor"):
-        Storage("/dev").append("full", b"x")
+        add(Storage("/dev"), "full", b"x")
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -122,8 +137,8 @@ def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_append_adds_and_move_renames(tmp_path: Path) -> None:
     store = Storage(str(tmp_path))
-    store.append("log", b"1\n")
-    store.append("log", b"2\n")
+    add(store, "log", b"1\n")
+    add(store, "log", b"2\n")
     assert store.read_bytes("log") == b"1\n2\n"
     store.write_bytes("draft/x", b"1")
     store.move("draft", "checkpoints/1000")
@@ -144,3 +159,19 @@ def test_ray_sees_the_same_files_through_pyarrow(store: Storage) -> None:
 def test_storage_travels_to_workers(store: Storage) -> None:
     store.list()
     assert sent(store) == store
+
+
+def test_a_relative_folder_is_that_of_the_moment(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        Storage("out").write_bytes("x", name.encode())
+    assert (tmp_path / "a/out/x").read_bytes() == b"a"
+    assert (tmp_path / "b/out/x").read_bytes() == b"b"
+
+
+def test_an_error_names_the_option_that_the_folder_came_by():
+    with pytest.raises(ValueError, match=r"out \(nowhere://x\) cannot be opened.*--out\."):
+        Storage("nowhere://x", "out").exists()
+    with pytest.raises(ValueError, match="out is empty"):
+        Storage("", "out")

@@ -36,7 +36,6 @@ from data_prep.source import Source, Split
 from data_prep.writing import staging as local
 from data_prep.writing.encode import Encoding
 from data_prep.writing.shards import write_dataset
-from data_prep.writing.target import Target
 
 PAGE, TABLE, SUMMARY = "balance.html", "provenance.parquet", "balance.json"
 READ_AT_ONCE = 256
@@ -89,11 +88,11 @@ def data_source(inputs: Inputs, found: Found) -> Iterator[Source]:
 
 def what_is_there(inputs: Inputs, out: str) -> Manifest | None:
     """The same data set, if it is there whole; ValueError if another one is."""
-    options, target = inputs.options, Target(f"{out}/{inputs.name}")
-    if target.size("dataset.json") is None:
+    options, target = inputs.options, Storage(f"{out}/{inputs.name}", "out")
+    if not target.exists("dataset.json"):
         return None
     try:
-        there = parse_manifest(target.read("dataset.json"))
+        there = parse_manifest(target.read_bytes("dataset.json"))
     except ValueError:
         there = None
     if there and there.source == inputs.made:
@@ -131,15 +130,15 @@ def write_all(inputs: Inputs, found: Found, out: str, there: Manifest | None) ->
 def _write_set(inputs: Inputs, found: Found, source: Source, out: str) -> Manifest:
     """OUT/<name>, dataset.json last."""
     if "://" in out:
-        target = Target(f"{out}/{inputs.name}")
-        if target.size("dataset.json") is not None:  # another one, that is to be replaced
+        target = Storage(f"{out}/{inputs.name}", "out")
+        if target.exists("dataset.json"):  # another one, that is to be replaced
             target.remove("dataset.json")  # first: without it the rest counts as unfinished
             target.remove("")
         _write_extras(inputs, found, target)
         return _write(source, target.url, inputs)
     folder = Path(out, inputs.name)
     with local.staging(folder, wait=False, log=to_stdout) as hidden:
-        _write_extras(inputs, found, Target(str(hidden)))
+        _write_extras(inputs, found, Storage(str(hidden), "out"))
         manifest = _write(source, str(hidden), inputs)
         local.put_in_place(hidden, folder, inputs.options.force_overwrite)
     return manifest
@@ -156,14 +155,14 @@ def _write(source: Source, out: str, inputs: Inputs) -> Manifest:
     )
 
 
-def _write_extras(inputs: Inputs, found: Found, target: Target) -> None:
-    target.write(TABLE, provenance.table(inputs, found))
+def _write_extras(inputs: Inputs, found: Found, target: Storage) -> None:
+    target.write_bytes(TABLE, provenance.table(inputs, found))
     summary = provenance.summary(inputs, found)
-    target.write(SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
-    target.write(PAGE, write_page(inputs, found).encode())
+    target.write_bytes(SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    target.write_bytes(PAGE, write_page(inputs, found).encode())
     there = Storage(dataset_folder(inputs.root, inputs.real.name))
     if there.exists(CLASSIFIER):
-        target.write(CLASSIFIER, there.read_bytes(CLASSIFIER))
+        target.write_bytes(CLASSIFIER, there.read_bytes(CLASSIFIER))
 
 
 def _write_folders(source: Source, target: Path) -> None:

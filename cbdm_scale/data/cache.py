@@ -24,6 +24,7 @@ from typing import Any
 
 from cbdm_scale.data.index_files import in_split, parse_shards
 from cbdm_scale.data.options import DataConfig
+from cbdm_scale.storage.disk import sync_folder
 from cbdm_scale.storage.remote import PermanentError, Store, WrongSize
 
 GB = 1_000_000_000
@@ -102,11 +103,7 @@ class CacheFolder:
         os.fsync(descriptor)
         with self._alone():  # so that nobody takes it for an abandoned partial file
             os.replace(self.path / (name + PARTIAL), self.path / name)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def discard(self, name: str, descriptor: int) -> None:

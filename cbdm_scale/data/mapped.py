@@ -1,12 +1,10 @@
 """Arrow files mapped into memory: one copy in the page cache for all processes of a node."""
 
 import mmap
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.storage.disk import naming_the_disk
+from cbdm_scale.storage.disk import naming_the_disk, whole_file
 
 
 def map_batch(path: str | Path) -> Any:
@@ -29,16 +27,10 @@ def write_batch(path: Path, table: Any) -> None:
 
     batch = table.combine_chunks().to_batches()[0]
     batch = pa.RecordBatch.from_arrays(batch.columns, schema=table.schema)
-    with naming_the_disk(str(path.parent), "CBDM_SCALE_CACHE"):
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(handle)
-        try:
-            with (
-                pa.OSFile(partial, "wb") as sink,
-                pa.ipc.new_file(sink, table.schema) as writer,
-            ):
-                writer.write_batch(batch)
-            os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+    with (
+        naming_the_disk(str(path.parent), "CBDM_SCALE_CACHE"),
+        whole_file(path) as draft,
+        pa.OSFile(str(draft), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_batch(batch)

@@ -1,8 +1,11 @@
-"""Disks that are full, over a quota or not writable: which folder it is, and the way out."""
+"""Local files that appear whole; disks that are full, over a quota or not writable."""
 
 import errno
+import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 REASONS = {
     errno.ENOSPC: "is full",
@@ -42,3 +45,30 @@ def naming_the_disk(folder: str, option: str = "") -> Iterator[None]:
             f"{where} {REASONS[error.errno]}: {error}. Free space there and type the same "
             f"command again{choose}.",
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the place of ``path`` at the end, for good.
+
+    Readers see the old one or the new one, never a part; after an error the old one.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield draft
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)

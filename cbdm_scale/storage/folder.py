@@ -15,18 +15,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from cbdm_scale.storage.disk import naming_the_disk
+from cbdm_scale.storage.disk import naming_the_disk, sync_folder, whole_file
 from cbdm_scale.storage.json import parse_json, structure
 from cbdm_scale.storage.remote import open_url, refuse_password, split_scheme
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in this folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _missing_folders(here: Path) -> list[Path]:
@@ -44,17 +35,18 @@ class Storage:
     """What named it, for errors; "" is no option."""
 
     def __post_init__(self) -> None:
-        refuse_password("cluster.storage", self.url)
+        option = self.option or "cluster.storage"
+        refuse_password(option, self.url)
         scheme, rest = split_scheme(self.url)
         if scheme in ("", "file", "local"):
             if not rest:
-                raise ValueError("cluster.storage is empty. Try --cluster.storage ~/cbdm_runs.")
+                raise ValueError(f"{option} is empty. Try --{option} ~/cbdm_runs.")
             url = os.path.abspath(os.path.expanduser(rest))
         else:
             if "?" in rest:
                 raise ValueError(
-                    f"cluster.storage ({self.url}) carries options after '?'. Leave them out "
-                    "and set AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the like instead."
+                    f"{option} ({self.url}) carries options after '?'. Leave them out and "
+                    "set AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the like instead."
                 )
             url = f"{scheme}://{rest.rstrip('/')}"
         object.__setattr__(self, "url", url)
@@ -83,7 +75,7 @@ class Storage:
         return naming_the_disk(self.url, f"--{self.option}" if self.option else "")
 
     def _remote(self, name: str = "") -> tuple[Any, str]:
-        fs, _, root = open_url(self.url, "cluster.storage")
+        fs, _, root = open_url(self.url, self.option or "cluster.storage")
         return fs, f"{root.rstrip('/')}/{name}" if name else root
 
     def pyarrow_filesystem(self) -> tuple[Any, str]:
@@ -137,29 +129,15 @@ class Storage:
                 return
             target = self.local_path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-            try:
-                with open(draft, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(draft, target)
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
-            _sync_folder(target.parent)
+            with whole_file(target) as draft:
+                draft.write_bytes(data)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write plain data, as whole as ``write_bytes``."""
         self.write_bytes(name, (json.dumps(value, indent=2) + "\n").encode())
 
-    def append(self, name: str, data: bytes) -> None:
-        """Add to the end of a local file in one write; survives the end of this process."""
-        with self.open_append(name) as file:
-            self.write_all(file, data)
-
     def write_all(self, file: FileIO, data: bytes) -> None:
-        """Write to a file of ``open_append``; a disk that takes only a part is full."""
+        """Write at once to a file of ``open_append``; a disk that takes only a part is full."""
         with self.naming_the_disk():
             if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -172,7 +150,7 @@ class Storage:
             is_new = not target.exists()
             file = open(target, "ab", buffering=0)  # noqa: SIM115 (the caller closes it)
             if is_new:
-                _sync_folder(target.parent)
+                sync_folder(target.parent)
             return file
 
     def size(self, name: str) -> int:
@@ -189,6 +167,18 @@ class Storage:
             return sum(path.stat().st_size for path in files if path.is_file())
         fs, path = self._remote()
         return int(fs.du(path)) if fs.exists(path) else 0
+
+    def files(self) -> list[str]:
+        """Sorted names of all files here and below; none if the folder is missing."""
+        if self.is_local:
+            root = self.local_path()
+            found = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+            return sorted(map(str, found))
+        fs, path = self._remote()
+        try:
+            return sorted(str(name).removeprefix(path).lstrip("/") for name in fs.find(path))
+        except FileNotFoundError:
+            return []
 
     def list(self) -> list[str]:
         """Sorted names of the files and folders right here; none if the folder is missing."""
@@ -233,7 +223,7 @@ class Storage:
         with self.naming_the_disk():
             new.parent.mkdir(parents=True, exist_ok=True)
             os.rename(old, new)
-            _sync_folder(new.parent)
+            sync_folder(new.parent)
 
     def make_folder(self) -> None:
         """Create this folder with its parents; stores without folders need none."""

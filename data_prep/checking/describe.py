@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 from cbdm_scale.data.groups import GROUPS
 from cbdm_scale.data.manifest import Manifest, open_folder, read_manifest, read_shards
+from cbdm_scale.storage.folder import Storage
 from data_prep.checking.sets import find_sets
 from data_prep.options import DescribeOptions
-from data_prep.writing.target import Target
 
 
 def table(root: str, manifest: Manifest) -> Iterator[str]:
@@ -65,12 +65,12 @@ def picture(root: str, manifest: Manifest, out: str | None) -> str:
     if out is not None:
         draw(root, manifest, Path(out))
         return out
-    target, file = Target(root), f"{manifest.name}.png"
+    target, file = Storage(root, ""), f"{manifest.name}.png"
     with TemporaryDirectory(prefix="data_prep-") as folder:
         path = Path(folder) / file
         draw(root, manifest, path)
         try:
-            target.write(file, path.read_bytes())
+            target.write_bytes(file, path.read_bytes())
         except (OSError, NotImplementedError) as error:  # the latter of stores to read only
             raise ValueError(
                 f"{target.path(file)} cannot be written ({error}). Say with --out where the "

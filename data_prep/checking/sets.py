@@ -1,6 +1,7 @@
 """The data sets below a root, or the one that a path or URL names."""
 
-from cbdm_scale.storage.remote import open_url, split_scheme
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.remote import split_scheme
 from cbdm_scale.storage.wording import prog_of
 
 OURS = {"dataset.json", "index.parquet", "shards.parquet", "train", "eval", "test"}
@@ -29,9 +30,4 @@ def find_sets(where: str) -> tuple[str, list[str]]:
 
 def _entries(url: str) -> set[str]:
     """Names directly in a folder; none where there is no folder."""
-    fs, _, path = open_url(url, "ROOT")
-    try:
-        found = fs.ls(path, detail=False) if fs.isdir(path) else []
-    except FileNotFoundError:
-        return set()
-    return {str(f).rstrip("/").rpartition("/")[2] for f in found}
+    return set(Storage(url, "ROOT").list())

@@ -22,13 +22,13 @@ from cbdm_scale.data.manifest import (
     parse_manifest,
     read_shards,
 )
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.remote import Store, StoreError
 from data_prep.checking.check_shard import Expected, Findings, ShardCheck, num_index_groups
 from data_prep.checking.sets import find_sets
 from data_prep.options import VerifyOptions
 from data_prep.writing.fit import CLASSIFIER
 from data_prep.writing.pool import Sees, run
-from data_prep.writing.target import Target
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Verdict:
 def verify(root: str, name: str, *, workers: int | None = 0, log: Log = to_stdout) -> Verdict:
     """Read a whole data set; what is wrong with it, in the order of its shards."""
     verdict = Verdict(name)
+    root = Storage(root).url  # workers have a folder of their own
     store, folder = open_folder(root, name)
     try:
         text = store.cat_file(f"{folder}/dataset.json")
@@ -65,7 +66,7 @@ def verify(root: str, name: str, *, workers: int | None = 0, log: Log = to_stdou
         num_classes=manifest.num_classes,
     )
     found: dict[str, Findings] = {}
-    sees = Sees(Target(dataset_folder(root, name)), "dataset.json")
+    sees = Sees(Storage(dataset_folder(root, name)), "dataset.json")
     with ProgressBar(len(expected), f"shards of {name}", log) as progress:
         for findings in run(check, expected, workers, progress.log, sees):
             found[findings.file] = findings

@@ -24,6 +24,7 @@ SUBFOLDERS = ("", "celeba", "Anno", "Eval", "Img", "CelebA", "CelebA/Anno", "Cel
               "CelebA/Img")  # fmt: skip
 """Where the parts of CelebA lie: side by side, as torchvision unpacks them, as published."""
 IMAGES = "img_align_celeba"
+IMAGE_FOLDERS = IMAGES, f"{IMAGES}/{IMAGES}"  # the second as some archives unpack
 LINE = re.compile(r"(?:.*[/\\])?([^/\\]+\.\w+)\s+(\d+)")
 
 Rows = list[tuple[str, int]]
@@ -45,7 +46,7 @@ def read_celeba5(name: str, options: Options) -> Source:
         rows = {s: _listed_rows(_find(source, f"celebA_{s}_orig.txt")) for s in SPLITS}
         made = "CelebA-5, the published lists"
         notes = list(_overlaps(rows))
-    folders = [source / sub / images for sub in SUBFOLDERS for images in _image_folders()]
+    folders = [source / sub / images for sub in SUBFOLDERS for images in IMAGE_FOLDERS]
     listings = {s: _listing(rows[s], folders) for s in SPLITS}
     notes.append("eval is the training images: val and test hold too few for a FID")
     return listed_source(
@@ -61,10 +62,6 @@ def read_celeba5(name: str, options: Options) -> Source:
         notes=notes,
         options=options,
     )
-
-
-def _image_folders() -> tuple[str, ...]:
-    return IMAGES, f"{IMAGES}/{IMAGES}"  # the second as some archives unpack
 
 
 def _listing(rows: Rows, folders: list[Path]) -> Listing:

@@ -148,7 +148,7 @@ def list_folder(root: Path, option: str, known: KnownClasses | None = None) -> L
         class_names=class_names,
         listing=Listing(
             names=tuple(path[len(str(root)) :].lstrip("/") for path in paths),
-            paths=tuple(paths),
+            paths=tuple(os.path.join(os.getcwd(), path) for path in paths),
             labels=np.array(labels, np.int64),
         ),
         notes=notes,

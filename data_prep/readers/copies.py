@@ -7,7 +7,6 @@ the store reports, so that an interrupted run goes on with the copies that it ma
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.index import one_at_a_time
+from cbdm_scale.storage.disk import whole_file
 from cbdm_scale.storage.remote import open_url, retry
 
 
@@ -30,7 +30,8 @@ class Copies:
     @classmethod
     def of(cls, urls: Sequence[str]) -> "Copies":
         """Those of URLs or paths; asks the store of each URL for its version."""
-        return cls(tuple(urls), tuple(_version(url) if is_remote(url) else "" for url in urls))
+        places = tuple(url if is_remote(url) else os.path.abspath(url) for url in urls)
+        return cls(places, tuple(_version(url) if is_remote(url) else "" for url in urls))
 
     def path(self, i: int) -> Path:
         """The local file of a tar, fetched if it is not there."""
@@ -41,7 +42,8 @@ class Copies:
         if not copy.exists():
             with one_at_a_time(copy):
                 if not copy.exists():
-                    _fetch(url, copy)
+                    with whole_file(copy) as draft:
+                        _ask(url, lambda fs, path: fs.get_file(path, str(draft)))
         return copy
 
     def fetch_all(self) -> None:
@@ -71,17 +73,6 @@ def is_remote(url: str) -> bool:
 def _version(url: str) -> str:
     found = _ask(url, lambda fs, path: fs.info(path))
     return " ".join(str(found.get(k)) for k in ("size", "ETag", "mtime", "LastModified"))
-
-
-def _fetch(url: str, copy: Path) -> None:
-    handle, partial = tempfile.mkstemp(dir=copy.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        _ask(url, lambda fs, path: fs.get_file(path, partial))
-        os.replace(partial, copy)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _ask(url: str, call: Callable[[Any, str], Any]) -> Any:

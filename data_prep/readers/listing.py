@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import shorten
 from data_prep.options import Options
 from data_prep.readers.images import FILTER, RESOLUTION, Box, ImageFiles
 from data_prep.readers.keys import make_keys
 from data_prep.source import Source, Split
-from data_prep.writing.target import Target
 
 
 @dataclass
@@ -129,9 +129,9 @@ def listed_source(
     )
 
 
-def missing_file(out: str, name: str) -> tuple[Target, str]:
+def missing_file(out: str, name: str) -> tuple[Storage, str]:
     """The folder --out, which may be a URL, and the file's name in it."""
-    return Target(os.path.expanduser(out)), f"{name}.missing.txt"
+    return Storage(out, "out"), f"{name}.missing.txt"
 
 
 def allow_missing(
@@ -151,7 +151,7 @@ def allow_missing(
     if not unique:
         folder.remove(file)
         return allowed
-    folder.write(file, "".join(f"{line}\n" for line in unique).encode())
+    folder.write_bytes(file, "".join(f"{line}\n" for line in unique).encode())
     if len(unique) > allowed:
         raise ValueError(
             f"--source ({options.source}) lacks {len(unique):,} {what}, "

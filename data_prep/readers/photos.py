@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_prep.options import Options
 from data_prep.readers.cifar import read_cifar
 from data_prep.readers.long_tail import IMBALANCE, long_tail_counts, long_tail_rows
-from data_prep.source import Source, Split
+from data_prep.source import Source
 
 LARGEST = 500
 OTHERS = 1_500
@@ -56,12 +56,7 @@ def read_photos16(name: str, options: Options) -> Source:
         source,
         name=name,
         image_size=source.image_size // 2,
-        splits={split: half_size(one) for split, one in splits.items()},
+        splits={s: replace(one, image=_Halved(one.image)) for s, one in splits.items()},
         made=f"{source.made} at half its size, exponential long tail {IMBALANCE} from "
         f"{counts[0]}, seed {options.seed}; eval are other images",
     )
-
-
-def half_size(split: Split) -> Split:
-    """The same images, halved when they are read."""
-    return replace(split, image=_Halved(split.image))

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbdm_scale.diffusion.rng import permutation
+from cbdm_scale.storage.folder import Storage
 from data_prep.source import BadImage, Source
-from data_prep.writing.target import Target
 
 CLASSIFIER = "classifier.safetensors"
 MOST_IMAGES = 50_000
@@ -18,7 +18,7 @@ MOST_BYTES = 2 << 30
 """Of pixels held at once: 50,000 images of 3 x 112 x 112."""
 
 
-def fit_classifier(source: Source, target: Target, log: Callable[[str], None]) -> None:
+def fit_classifier(source: Source, target: Storage, log: Callable[[str], None]) -> None:
     """Fit to the eval images, or to a class-balanced subset of many, and store the weights."""
     from data_prep.writing.classifier import train_classifier
 
@@ -41,7 +41,7 @@ def fit_classifier(source: Source, target: Target, log: Callable[[str], None]) -
         kept.append(row)
     pixels, labels = np.stack(images), split.labels[kept]  # (N, C, H, W), (N,)
     file, _ = train_classifier(pixels, labels, source.class_names, flip=source.mirrors)
-    target.write(CLASSIFIER, file)
+    target.write_bytes(CLASSIFIER, file)
 
 
 def choose_rows(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

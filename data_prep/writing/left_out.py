@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import shorten
 from data_prep.source import Source
-from data_prep.writing.target import Target
 from data_prep.writing.tars import Bad, ShardRecord
 
 
@@ -42,7 +42,7 @@ class LeftOut:
         k = len(self.source.class_names)
         return tuple(np.bincount(train.labels[kept], minlength=k).tolist())
 
-    def judge(self, folder: Target | None, log: Callable[[str], None]) -> None:
+    def judge(self, folder: Storage | None, log: Callable[[str], None]) -> None:
         """Write <name>.bad.txt; ValueError if too many are missing, or a class is lost."""
         source = self.source
         name = f"{source.name}.bad.txt"
@@ -56,7 +56,7 @@ class LeftOut:
                 f"{split}\t{source.class_names[bad.label]}\t{bad.key}\t{bad.reason}\n"
                 for split, bad in sorted(self.bad, key=lambda pair: (pair[0], pair[1].row))
             ]
-            folder.write(name, "".join(lines).encode())
+            folder.write_bytes(name, "".join(lines).encode())
         number = len({(bad.key, bad.reason) for _, bad in self.bad})  # one in two splits is one
         few = f"{number} image{'' if number == 1 else 's'}"
         self._check_classes(where)

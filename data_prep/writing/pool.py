@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from cbdm_scale.cluster.options import Log, PoolConfig
 from cbdm_scale.cluster.pool import WORTH_RAY_S, run_jobs
-from data_prep.writing.target import Target
+from cbdm_scale.storage.folder import Storage
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,14 +48,13 @@ def run(
     if not workers:
         yield from map(call, items)
         return
-    folder = os.getcwd()
     jobs = run_jobs(
-        _InFolder(call, folder),
+        partial(_ready, call),
         items,
         PoolConfig(device="cpu"),
         log,
         at_most=workers,
-        sees=partial(sees, folder) if sees else None,
+        sees=sees,
         leave=True,
         advice=f"Fewer --workers (now {workers}) need less memory; --workers 0 is this process "
         "alone.",
@@ -63,34 +63,20 @@ def run(
         yield result
 
 
-@dataclass(frozen=True)
-class _InFolder(Generic[Item, Result]):
-    """Sets a worker up: paths may be relative to the folder of the command."""
-
-    call: Callable[[Item], Result]
-    folder: str
-
-    def __call__(self, device: Any) -> Callable[[Item], Result]:
-        os.chdir(self.folder)
-        return self.call
+def _ready(call: Callable[[Item], Result], device: Any) -> Callable[[Item], Result]:
+    return call
 
 
 @dataclass(frozen=True)
 class Sees:
     """Whether a node sees the folder that is written to, and the files that are read."""
 
-    target: Target
+    target: Storage
     name: str
     """A file that is in the target since the work began."""
-    reads: str | None = None
-    """A local path; URLs are seen from everywhere."""
+    reads: Path | None = None
+    """An absolute path; None where nothing is read, or from a URL, which all nodes see."""
 
-    def __call__(self, folder: str) -> bool:
-        """Asked in the folder of the command."""
-        try:
-            os.chdir(folder)
-        except OSError:
-            return False
-        is_local = self.reads is not None and "://" not in self.reads
-        there = not is_local or os.path.exists(os.path.expanduser(str(self.reads)))
-        return there and self.target.size(self.name) is not None
+    def __call__(self) -> bool:
+        there = self.reads is None or self.reads.exists()
+        return there and self.target.exists(self.name)

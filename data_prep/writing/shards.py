@@ -19,11 +19,12 @@ from cbdm_scale.data.groups import class_groups
 from cbdm_scale.data.index_files import TableWriter
 from cbdm_scale.data.manifest import FORMAT_VERSION, Manifest
 from cbdm_scale.diffusion.rng import permutation
+from cbdm_scale.storage.folder import Storage
 from data_prep.source import BadImage, Source
+from data_prep.writing.draft import draft
 from data_prep.writing.encode import Encoding
 from data_prep.writing.left_out import LeftOut
 from data_prep.writing.pool import Sees, run
-from data_prep.writing.target import Target
 from data_prep.writing.tars import Shard, ShardMaker, ShardRecord, parse_record
 
 RECORDS = ".records"
@@ -39,17 +40,17 @@ def write_dataset(
     encoding: Encoding | None = None,
     workers: int | None = 0,
     bad_list: str | Path | None = None,
-    reads: str | None = None,
+    reads: Path | None = None,
 ) -> Manifest:
     """Write the shards of every split, the two tables, and dataset.json last.
 
     Goes on with what an earlier attempt of the same source and options left in ``out``, a
     folder or a URL.
     ``bad_list`` is the folder for <name>.bad.txt; without it the reasons are only counted.
-    ``reads`` is a local path that workers on other nodes must see.
+    ``reads`` is a path that workers on other nodes must see.
     """
     encoding = encoding or Encoding()
-    target = Target(str(out))
+    target = Storage(str(out), "out")
     work = f"{RECORDS}/{_fingerprint(source, samples_per_shard, seed, encoding)}"
     shards = _plan_shards(source, samples_per_shard, seed)
     _start_or_continue(target, work, source, log)
@@ -60,10 +61,10 @@ def write_dataset(
         with TableWriter(Path(scratch), len(shards)) as tables:
             for record in _records(maker, shards, left_out):
                 tables.add(record.file, record.rows, record.num_bytes, record.sha256)
-        left_out.judge(Target(str(bad_list)) if bad_list else None, log)
+        left_out.judge(Storage(str(bad_list), "out") if bad_list else None, log)
         digest = hashlib.sha256((Path(scratch) / "shards.parquet").read_bytes()).hexdigest()
         for table in sorted(f for f in Path(scratch).rglob("*") if f.is_file()):
-            with target.draft(table.relative_to(scratch).as_posix(), work) as path:
+            with draft(target, table.relative_to(scratch).as_posix(), work) as path:
                 shutil.copyfile(table, path)
     real = left_out.real_counts
     manifest = Manifest(
@@ -77,12 +78,12 @@ def write_dataset(
         source=source.made + encoding.words,
         real_counts=real,
     )
-    if not target.names(work):
+    if not target.child(work).files():
         raise ValueError(
             f"--out: another command is writing {source.name} to the same place with other "
             "options. Let one of them finish first."
         )
-    target.write("dataset.json", manifest.to_json())
+    target.write_bytes("dataset.json", manifest.to_json())
     target.remove(RECORDS)
     return manifest
 
@@ -115,10 +116,10 @@ def _plan_shards(source: Source, samples_per_shard: int, seed: int) -> list[Shar
     return shards
 
 
-def _start_or_continue(target: Target, work: str, source: Source, log: Log) -> None:
+def _start_or_continue(target: Storage, work: str, source: Source, log: Log) -> None:
     """Make the folder of records, and clear away those of another source or other options."""
-    there = target.names(RECORDS)
-    if there and not all(name.startswith(work + "/") for name in there):
+    there = target.child(RECORDS).files()
+    if there and not all(f"{RECORDS}/{name}".startswith(f"{work}/") for name in there):
         log(
             "note: what an earlier attempt left is of another source or made with other "
             "options: starting over"
@@ -126,14 +127,14 @@ def _start_or_continue(target: Target, work: str, source: Source, log: Log) -> N
         target.remove(RECORDS)
         for split in ("train", "eval", "test", *source.splits):
             target.remove(split)
-    target.write(f"{work}/started", source.made.encode())
+    target.write_bytes(f"{work}/started", source.made.encode())
 
 
 def _make_shards(
     maker: ShardMaker,
     shards: list[Shard],
     workers: int | None,
-    reads: str | None,
+    reads: Path | None,
     log: Log,
 ) -> None:
     for split in maker.source.splits:
@@ -151,10 +152,11 @@ def _make_shards(
 def _is_finished(maker: ShardMaker, shard: Shard) -> bool:
     """Whether the shard is there, and what it left out still cannot be read."""
     try:
-        record = parse_record(maker.target.read(shard.record_name(maker.work)))
-    except (ValueError, KeyError, OSError):  # it is not there, or damaged
+        record = parse_record(maker.target.read_bytes(shard.record_name(maker.work)))
+        size = maker.target.size(shard.file) if record.num_samples else 0
+    except (ValueError, KeyError, OSError):  # one is not there, or damaged
         return False
-    if (maker.target.size(shard.file) or 0) != record.num_bytes:
+    if size != record.num_bytes:
         return False
     image = maker.source.splits[shard.split].image
     for bad in record.bad:
@@ -171,7 +173,7 @@ def _records(
 ) -> Iterator[ShardRecord]:
     """The records of all shards that hold an image; a shard without one is removed."""
     for shard in shards:
-        record = parse_record(maker.target.read(shard.record_name(maker.work)))
+        record = parse_record(maker.target.read_bytes(shard.record_name(maker.work)))
         left_out.add(record)
         if record.num_samples:
             yield record

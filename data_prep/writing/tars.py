@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbdm_scale.data.index_files import index_schema
+from cbdm_scale.storage.folder import Storage
 from data_prep.source import BadImage, Source
+from data_prep.writing.draft import draft
 from data_prep.writing.encode import Encoding
-from data_prep.writing.target import Target
 
 TAR_BLOCK = 512
 
@@ -108,7 +109,7 @@ class ShardMaker:
     """Makes the shards of one source, in any process."""
 
     source: Source
-    target: Target
+    target: Storage
     encoding: Encoding
     work: str
     """The folder of records within the target."""
@@ -118,11 +119,11 @@ class ShardMaker:
 
         Images that the source cannot give are left out. No tar is left where that is all.
         """
-        with self.target.draft(shard.file, self.work) as path:
+        with draft(self.target, shard.file, self.work) as path:
             record = self._write(shard, path)
         if not record.num_samples:
             self.target.remove(shard.file)
-        self.target.write(shard.record_name(self.work), record.to_bytes())
+        self.target.write_bytes(shard.record_name(self.work), record.to_bytes())
         return len(shard.rows)
 
     def _write(self, shard: Shard, path: Path) -> ShardRecord:
