@@ -27,6 +27,8 @@ from cbdm_scale.data.parted import PartedIndex
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import BadSample, ShardReader
+from cbdm_scale.generation.export import real_split
+from cbdm_scale.metrics.sources import SplitImages
 
 # ----------------------------------------------------------------------------
 # On disk.
@@ -103,6 +105,16 @@ def test_an_index_in_parts_is_the_index(parted_made, parted_root, split):
         assert index.shard_name(shard) == whole.shard_name(shard)
 
 
+def test_a_set_with_its_index_in_parts_is_read_as_any_other(parted_made, parted_root):
+    root = str(parted_made / "one")
+    whole, manifest = open_index(root, "digits_lt", "eval"), read_manifest(root, "digits_lt")
+    split = real_split(manifest, str(parted_root), "eval")
+    images = SplitImages(str(parted_root), "digits_lt", "eval")
+    assert images.labels.tolist() == split.labels.tolist() == whole.labels.tolist()
+    assert split.keys == list(whole.keys(np.arange(1797)))
+    assert np.array_equal(images.read([5])[0].transpose(1, 2, 0), split.image(5))
+
+
 def test_rows_that_are_not_there_are_an_error(parted_root):
     index = open_parts(parted_root)
     for row in (-1, 428):
@@ -117,7 +129,7 @@ def test_only_the_parts_that_are_asked_for_are_read(parted_root, tmp_path):
     index.labels[np.array([5, 79, 400])]  # shards 0, 3 and 20
     parted_made = sorted(p.name for p in (tmp_path / "cache").rglob("*.arrow"))
     assert parted_made == ["00000.arrow", "00005.arrow"]
-    assert not list((tmp_path / "cache").rglob("*.partial"))
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
 def test_parts_of_this_node_are_not_fetched_again(parted_root):

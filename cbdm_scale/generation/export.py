@@ -201,7 +201,7 @@ def real_split(real: Manifest, root: str, name: str) -> Split:
     """A split of the real data set as it is."""
     index = open_index(root, real.name, name)
     return Split(
-        labels=np.array(index.labels, dtype=np.int64),
+        labels=index.labels[np.arange(index.num_samples)],
         keys=[index.key(row) for row in range(index.num_samples)],
         image=_RealImages(ShardReader(root, real.name, index)),
     )

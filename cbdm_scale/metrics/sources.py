@@ -62,7 +62,7 @@ class SplitImages:
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,), of the index."""
-        return np.array(self.index.labels)
+        return np.asarray(self.index.labels[np.arange(self.count)])
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """(n, C, H, W); a damaged image raises, named."""
