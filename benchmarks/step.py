@@ -136,7 +136,8 @@ def our_steps(
         def step() -> None:
             batch = gradient()
             update.step(LR)
-            ema.update(net, int(batch.sample_ids[-1]) + 1, args.batch_size)
+            share = 1 - ema.decay(int(batch.sample_ids[-1]) + 1, args.batch_size)
+            ema.running.take(net, share)
 
         return step
 

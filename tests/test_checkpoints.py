@@ -50,7 +50,7 @@ def step(state: State) -> None:
     state.optimizer.step()
     state.progress.num_seen += 48
     state.progress.substitutions[0] += 1
-    state.ema.update(state.net, state.progress.num_seen, 48)
+    state.ema.running.take(state.net, 1 - state.ema.decay(state.progress.num_seen, 48))
 
 
 @pytest.fixture

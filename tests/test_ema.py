@@ -23,7 +23,7 @@ def test_half_is_forgotten_after_a_half_life(batch_size):
     ema = EMA(net, halflife=100)
     shifted(net)
     for step in range(100 // batch_size):
-        ema.update(net, images_seen=(step + 1) * batch_size, batch_size=batch_size)
+        ema.running.take(net, 1 - ema.decay((step + 1) * batch_size, batch_size))
     assert distance(ema, net) == pytest.approx(0.5, rel=1e-5)
 
 

@@ -196,7 +196,7 @@ def keep_two(run: str) -> dict[str, torch.Tensor]:
             for parameter in net.parameters():
                 parameter.mul_(1.1)
         for average in averages:
-            average.update(net, images, 48)
+            average.running.take(net, 1 - average.decay(images, 48))
         keep_averages(Storage(run), averages, images)
     return averages[0].averages
 

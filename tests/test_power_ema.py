@@ -30,7 +30,7 @@ def walk(net: nn.Module, steps: int, every: int, averages, keep):
             for p in net.parameters():
                 p.add_(torch.randn(p.shape, generator=rng) * 0.1)
         for average in averages:
-            average.update(net, step * BATCH, BATCH)
+            average.running.take(net, 1 - average.decay(step * BATCH, BATCH))
         if step % every == 0:
             keep(step * BATCH)
 
@@ -62,7 +62,7 @@ def test_the_running_average_weighs_each_step_by_its_share_of_the_profile():
     values = [3.0, -1.0, 4.0, 1.0, -5.0]
     for step, value in enumerate(values, start=1):
         nn.init.constant_(net.weight, value)
-        average.update(net, step * BATCH, BATCH)
+        average.running.take(net, 1 - average.decay(step * BATCH, BATCH))
     edges = (np.arange(6) / 5) ** (average.gamma + 1)
     assert average.averages["weight"].item() == pytest.approx(
         float(np.diff(edges) @ values), rel=1e-5
@@ -73,7 +73,7 @@ def test_the_first_step_leaves_nothing_of_the_random_start():
     net = nn.Linear(1, 1, bias=False)
     average = PowerEMA(net, 0.05)
     nn.init.constant_(net.weight, 7.0)
-    average.update(net, BATCH, BATCH)
+    average.running.take(net, 1 - average.decay(BATCH, BATCH))
     assert average.averages["weight"].item() == 7.0
 
 

@@ -70,8 +70,8 @@ def test_what_ray_train_tells_a_worker_is_read_as_it_is(
     here = SimpleNamespace(preemption_context=PreemptionContext())
     monkeypatch.setattr(context, "_train_context", here)
     assert not notice.is_due(1)
-    here.preemption_context.preemption_info = info({"b": [2], "a": [1, 0]}, 5.5)
-    assert notice.is_due(0.1) and "node of worker 0 1 2 goes in 5 s" in said[0]
+    here.preemption_context.preemption_info = info({"b": [2], "a": [1, 0]}, 500.3)
+    assert notice.is_due(0.1) and "node of worker 0 1 2 goes in 500 s" in said[0]
 
 
 def test_preemptions_have_a_limit_of_their_own() -> None:

@@ -171,7 +171,8 @@ def test_the_report_says_what_was_mapped_added_and_assumed(tmp_path, weights):
         "left aside: fixed_x_T, net_model, optim, sched, step",
     ):
         assert words in text
-    assert sorted(name for names in read.mapping.values() for name in names) == sorted(
+    mapping = paper_names(read.config, list(read.state_dict))
+    assert sorted(name for names in mapping.values() for name in names) == sorted(
         weights.keys() - {TABLE}
     )
 

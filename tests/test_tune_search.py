@@ -11,6 +11,7 @@ from record_tools import write_training_record
 from tracking_tools import make_database
 
 from cbdm_scale.config.presets import preset
+from cbdm_scale.config.schema import identity_options
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import make_client
@@ -195,7 +196,7 @@ def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
     config = parse(["--config", folder.path("winner.json")]).config
     assert config.loss.tau == found[0].trial.params["loss.tau"]
     assert config.eval.guidance == (1.0,) and config.train.ema_ramp == BASE.train.ema_ramp
-    assert config.identity_options() == winner_identity(search, found[0])
+    assert identity_options(config.flat()) == winner_identity(search, found[0])
     page = folder.read_text("report.html")
     assert page.count("data-chart") >= 6 and "script-src &#39;sha256-" in page
     assert page.count("<script") == 2 and " src=" not in page[: page.index("<script")]
@@ -207,7 +208,7 @@ def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
 def winner_identity(search, best):
     made = winner_preset(search, best, [])
     config = search.template.config("x", "search", made.options | best.trial.params, 0)
-    return config.identity_options()
+    return identity_options(config.flat())
 
 
 def test_a_search_is_known_by_its_options_and_not_by_its_length(tmp_path):

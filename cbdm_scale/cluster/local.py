@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cluster.options import ClusterConfig, PoolConfig, RankMain, wants_gpus
+from cbdm_scale.cluster.options import ClusterConfig, RankMain, WorkerOptions, wants_gpus
 from cbdm_scale.cluster.progress import Screen
 from cbdm_scale.cluster.stop import stop_on_signal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def local_worker(config: ClusterConfig | PoolConfig) -> Iterator["torch.device"]:
+def local_worker(config: WorkerOptions) -> Iterator["torch.device"]:
     """The device, with a worker's number of threads while inside.
 
     ValueError if ``cluster.device`` is gpu and there is none.

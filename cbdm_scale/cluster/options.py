@@ -39,7 +39,24 @@ class StorageOption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterConfig(StorageOption):
+class WorkerOptions:
+    """What a worker is."""
+
+    cpus_per_worker: PositiveFloat = 1
+    """Logical CPUs reserved for each worker; its number of threads (at least one), on which
+    the last bits of a result may depend."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where the network runs; auto is gpu if the cluster has any."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch in a worker."""
+        return max(1, int(self.cpus_per_worker))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig(StorageOption, WorkerOptions):
     """Options --cluster.* of commands that train."""
 
     workers: NonNegativeInt = 2
@@ -52,15 +69,9 @@ class ClusterConfig(StorageOption):
     resize_s: PositiveFloat = 60
     """With min_workers, seconds between two looks for nodes that have room for more workers."""
 
-    cpus_per_worker: PositiveFloat = 1
-    """Logical CPUs reserved for each worker; its number of threads (at least one)."""
-
     gpus_per_worker: Annotated[float, Range(gt=0.5, le=1, hint="Workers share no GPU.")] = 1
     """Share of its GPU that each worker reserves. Below 1, evaluations beside training take
     what is left of one of them; both must fit into its memory."""
-
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where the network runs; auto is gpu if the cluster has any."""
 
     min_nodes: NonNegativeInt = 0
     """Nodes that must have joined before the workers are placed, where they take a while."""
@@ -85,11 +96,6 @@ class ClusterConfig(StorageOption):
             )
 
     @property
-    def threads(self) -> int:
-        """Threads of torch in a worker."""
-        return max(1, int(self.cpus_per_worker))
-
-    @property
     def ranks(self) -> int:
         """Processes that share a batch: the workers, or this one."""
         return max(1, self.workers)
@@ -111,7 +117,7 @@ class ClusterConfig(StorageOption):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolConfig:
+class PoolConfig(WorkerOptions):
     """Options --cluster.* of commands whose jobs are independent of each other."""
 
     workers: Annotated[int, Range(ge=0, hint="Try 0, which is this process alone.")] | None = (
@@ -120,13 +126,6 @@ class PoolConfig:
     """Processes over all nodes, one GPU each where there are any. None: as many as the cluster
     has room for, and this process alone for little work on one machine. 0: this process alone,
     without Ray."""
-
-    cpus_per_worker: PositiveFloat = 1
-    """Logical CPUs reserved for each worker; its number of threads (at least one), on which
-    the last bits of a result may depend."""
-
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where the network runs; auto is gpu if the cluster has any."""
 
     max_failures: int = 10
     """How many workers may die and be replaced."""
@@ -142,13 +141,8 @@ class PoolConfig:
         there = torch.cuda.is_available()
         return self.device == "gpu" or (self.device == "auto" and there)
 
-    @property
-    def threads(self) -> int:
-        """Threads of torch in a worker."""
-        return max(1, int(self.cpus_per_worker))
 
-
-def wants_gpus(config: ClusterConfig | PoolConfig, resources: Mapping[str, float]) -> bool:
+def wants_gpus(config: WorkerOptions, resources: Mapping[str, float]) -> bool:
     """Whether the workers get GPUs in a cluster with these resources.
 
     A cluster with fewer GPUs than workers wants them too: training never takes the CPU instead

@@ -90,16 +90,13 @@ def _small(dataset: str) -> Config:
     return replace(row, model=fitted(row.model, PUBLISHED[dataset].image_size))
 
 
+DIGITS = "cbdm", "ddpm", "tcfg", "cbdm_tcfg", "edm", "cbdm_edm"
+
 PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
     **{(one.args[0], one.args[1]): one for one in (*PAPER, *TUNED)},
     **{("cifar100_lt", one.args[0]): one for one in TABLE_5},
     **{(one.args[0], "small"): partial(_small, one.args[0]) for one in PAPER},
-    ("digits_lt", "cbdm"): partial(digits, "cbdm"),
-    ("digits_lt", "ddpm"): partial(digits, "ddpm"),
-    ("digits_lt", "tcfg"): partial(digits, "tcfg"),
-    ("digits_lt", "cbdm_tcfg"): partial(digits, "cbdm_tcfg"),
-    ("digits_lt", "edm"): partial(digits, "edm"),
-    ("digits_lt", "cbdm_edm"): partial(digits, "cbdm_edm"),
+    **{("digits_lt", name): partial(digits, name) for name in DIGITS},
 }
 
 FURTHER: dict[str, dict[str, Any]] = {

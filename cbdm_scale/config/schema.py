@@ -160,7 +160,7 @@ class Config:
         if self.name:
             return self.name
         usual = _usual(self.backbone).flat()
-        changed = [(k, v) for k, v in self.identity_options().items() if v != usual[k]]
+        changed = [(k, v) for k, v in identity_options(self.flat()).items() if v != usual[k]]
         plain = {k: float(v) if type(v) is int else v for k, v in changed}  # 1 is 1.0
         text = json.dumps(plain, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -192,10 +192,6 @@ class Config:
         """Every option by its dotted name, as plain JSON values."""
         return flatten(json.loads(json.dumps(asdict(self))))
 
-    def identity_options(self) -> dict[str, Any]:
-        """The options that make it this run and no other."""
-        return identity_options(self.flat())
-
 
 def is_runtime(option: str) -> bool:
     """Whether a dotted option is among ``RUNTIME_OPTIONS``, by itself or with its part."""
@@ -205,7 +201,7 @@ def is_runtime(option: str) -> bool:
 
 
 def identity_options(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Of options by their dotted names, those that are not among ``RUNTIME_OPTIONS``.
+    """Of options by their dotted names those that make it this run and no other.
 
     train.total_images is one where data.resample_power or data.balanced_fraction is a schedule,
     whose changes are at shares of it, and where the learning rate falls to its end.

@@ -49,10 +49,10 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         """Small tensors go to another process as arrays, along in the message: a tensor costs a
         file and its pages at both ends."""
-        small = [
-            None if t is None else t.numpy() for t in (self.y, self.sample_ids, self.mirrored)
-        ]
-        return _received, (self.x, *small, self.keys, self.substitutions, self.augment)
+        y, sample_ids = self.y.numpy(), self.sample_ids.numpy()
+        mirrored = None if self.mirrored is None else self.mirrored.numpy()
+        about = self.keys, self.substitutions, self.augment
+        return _received, (self.x, y, sample_ids, *about, mirrored)
 
     @property
     def x0(self) -> Tensor:
@@ -66,16 +66,12 @@ def to_x0(x: Tensor, mirrored: Tensor | None) -> Tensor:
     return to_model_range(x) if x.dtype == torch.uint8 else x
 
 
-def _received(
-    x: Tensor,
-    y: NDArray[np.int64],
-    sample_ids: NDArray[np.int64],
-    mirrored: NDArray[np.bool_] | None,
-    *rest: Any,
-) -> Batch:
-    """What another process sent."""
-    chosen = None if mirrored is None else torch.from_numpy(mirrored)
-    return Batch(x, torch.from_numpy(y), torch.from_numpy(sample_ids), *rest, mirrored=chosen)
+def _received(*fields: Any) -> Batch:
+    """What another process sent, its arrays as tensors."""
+    values: list[Any] = [
+        torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in fields
+    ]
+    return Batch(*values)
 
 
 class BatchSource(Protocol):

@@ -66,11 +66,8 @@ class PaperCheckpoint:
     state_dict: dict[str, Tensor]
     """float32 weights, to be loaded with ``strict=True``."""
 
-    mapping: dict[str, tuple[str, ...]]
-    """Our tensor -> the tensors of the file that it was made of."""
-
     report: tuple[str, ...]
-    """The same in a few lines for people, with what the file does not hold."""
+    """What was read, mapped and assumed, in a few lines for people."""
 
 
 def load_paper_checkpoint(
@@ -120,7 +117,6 @@ def load_paper_checkpoint(
         image_size=x_T.shape[-1] if isinstance(x_T, Tensor) and x_T.ndim == 4 else None,
         step=step if isinstance(step, int) else None,
         state_dict=state,
-        mapping=mapping,
         report=_report(path, section, config, weights, mapping, content),
     )
 

@@ -7,7 +7,6 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.models.cast import cast_weights
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import World
-from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.resume import load_teacher
 from cbdm_scale.training.step import compiled
 
@@ -15,14 +14,11 @@ from cbdm_scale.training.step import compiled
 def open_teacher(config: Config, run: Storage, net: nn.Module, world: World) -> Net | None:
     """The teacher of a run, None of one that is no second stage. Every rank comes here.
 
-    ``net`` is the run's own network, before it is filled.
+    It is in the precision of the step, and compiled where the student is. ``net`` is the run's
+    own network, before it is filled.
     """
     if not config.loss.distils:
         return None
-    return as_called(load_teacher(run, net, world), config.train)
-
-
-def as_called(teacher: nn.Module, config: TrainConfig) -> Net:
-    """The teacher in the precision of the step, and compiled where the student is."""
-    called = cast_weights(teacher) if config.precision == "bf16" else teacher
-    return compiled(called) if config.compile else called
+    teacher, train = load_teacher(run, net, world), config.train
+    called = cast_weights(teacher) if train.precision == "bf16" else teacher
+    return compiled(called) if train.compile else called

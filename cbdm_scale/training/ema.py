@@ -53,7 +53,3 @@ class EMA:
         """Weight of the old average in a step of ``batch_size`` images."""
         halflife = min(self.halflife, self.ramp * images_seen) if self.ramp else self.halflife
         return float(0.5 ** (batch_size / max(halflife, 1e-8)))
-
-    def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
-        """Take in the weights after a step of ``batch_size`` that ends at ``images_seen``."""
-        self.running.take(net, 1 - self.decay(images_seen, batch_size))

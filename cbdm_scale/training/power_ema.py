@@ -70,10 +70,6 @@ class PowerEMA:
         """Weight of the old average in a step that ends at ``images_seen``; 0 in the first."""
         return float(max(0.0, 1 - batch_size / images_seen) ** (self.gamma + 1))
 
-    def update(self, net: nn.Module, images_seen: int, batch_size: int) -> None:
-        """Take in the weights after a step of ``batch_size`` that ends at ``images_seen``."""
-        self.running.take(net, 1 - self.decay(images_seen, batch_size))
-
 
 def start_averages(net: nn.Module, wanted: bool) -> tuple[PowerEMA, ...]:
     """The averages that run beside training, or none."""
