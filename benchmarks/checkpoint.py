@@ -15,12 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import torch
 
-from benchmarks.commands import prepare_data, train_command
-from benchmarks.timing import Bench, Cost, arguments, markdown, median, table, timed
+from benchmarks.commands import prepare_data, speeds, train_command
+from benchmarks.hosts import wait_for
+from benchmarks.timing import Bench, Cost, arguments, markdown, table, timed
 from cbdm_scale.config.presets import preset
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
@@ -79,31 +81,25 @@ def leave(args: argparse.Namespace, number: int) -> dict[str, float]:
     log = Path(args.storage) / f"{name}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + PATIENCE_S
-    while (
-        len(steps := [x for x in log.read_text().splitlines() if "/100,000 images |" in x]) < 4
-    ):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"it did not train: {log.read_text()[-2000:]}")
-        time.sleep(0.2)
-        steps = [line for line in log.read_text().splitlines() if "/100,000 images |" in line]
-    rates = [float(line.split("|")[1].strip().removesuffix("/s")) for line in steps]
+
+    def trains() -> bool:
+        return len(speeds(log.read_text())) >= 4 or process.poll() is not None
+
+    wait_for(trains, PATIENCE_S, f"{log}: it did not train")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     status = process.wait(PATIENCE_S)
     seconds = time.monotonic() - began
+    if status != 128 + signal.SIGTERM:
+        raise RuntimeError(f"it ended with {status}: {log.read_text()[-2000:]}")
     run = Storage(args.storage).child(name)
     [checkpoint] = RunDir(run).checkpoints()
     read_checkpoint(run, checkpoint)
-    if status != 128 + signal.SIGTERM:
-        raise RuntimeError(f"it ended with {status}: {log.read_text()[-2000:]}")
-    return {LEAVE: seconds, STEP: 2 / max(median(rates), 0.5)}
+    return {LEAVE: seconds, STEP: 2 / max(median(speeds(log.read_text())), 0.5)}
 
 
 def main() -> None:
-    parser = arguments(__doc__, repetitions=5)
-    parser.add_argument("--storage", default="", help="a new folder if not given")
-    args = parser.parse_args()
+    args = arguments(__doc__, repetitions=5, storage="")
     args.storage = args.storage or tempfile.mkdtemp()
     state, folder = make_state(), Storage(args.storage).child("alone")
     parameters = sum(p.numel() for p in state.net.parameters())

@@ -1,21 +1,19 @@
 """FID, precision / recall and PRD of 2,048 features: ours against the textbook code.
 
-    python -m benchmarks.evaluation [--images 50000] [--textbook 10000,20000] [--threads 2]
+    python -m benchmarks.evaluation [--images 50000] [--textbook 10000 20000] [--threads 2]
 
-Every case runs in a fresh process, and its peak memory is that of the process. The textbook
-code is what the papers' own does: numpy's covariance and scipy's sqrtm; full matrices of
-torch.cdist in float64, one for each radius and one for each score; scikit-learn's
-MiniBatchKMeans with 10 starts in each of 10 runs. It does not fit into memory at 50,000
-images: its two smaller cases are extrapolated, and printed beside it. CPU seconds are those of
-all threads; on a machine that others use too they are the steadier ones.
+Images are those of a side; PRD has 20 clusters for each of --classes. Every case runs in a
+fresh process, and its peak memory is that of the process. The textbook code is what the papers'
+own does: numpy's covariance and scipy's sqrtm; full matrices of torch.cdist in float64, one for
+each radius and one for each score; scikit-learn's MiniBatchKMeans with 10 starts in each of 10
+runs. It does not fit into memory at 50,000 images: its two smaller cases are extrapolated, and
+printed beside it. CPU seconds are those of all threads; on a machine that others use too they
+are the steadier ones.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,21 +22,26 @@ from torch import Tensor
 from benchmarks.timing import Bench, arguments, in_new_process, markdown, memory_mb, timed
 
 DIM, LATENT = 2048, 128
-PARTS = ("FID", "PRD", "precision / recall")
+FID, PRD, NEIGHBOURS = "FID", "PRD", "precision / recall"
+Score = Callable[[Tensor, Tensor], list[float]]
+"""Of real and generated features (n, DIM)."""
 
 
 @dataclass
 class Case:
-    """Seconds and scores of each part, and the peak memory of the process."""
+    """What each part took and said, and the peak memory of the process."""
 
     code: str
     num_images: int
-    seconds: dict[str, float]
-    cpu: dict[str, float]
+    seconds: dict[str, tuple[float, float]]
+    """On the clock, and of CPU."""
     scores: dict[str, list[float]]
     peak_gb: float
-    start_gb: float
-    """Before the first part: interpreter, libraries and features."""
+
+    def columns(self) -> list[tuple[float, float]]:
+        """Seconds of each part, and of all."""
+        wall, cpu = zip(*self.seconds.values(), strict=True)
+        return [*self.seconds.values(), (sum(wall), sum(cpu))]
 
 
 def features(seed: int, n: int, num_classes: int) -> Tensor:
@@ -55,7 +58,7 @@ def features(seed: int, n: int, num_classes: int) -> Tensor:
     return x
 
 
-def our_parts(num_classes: int) -> dict[str, Callable[[Tensor, Tensor], list[float]]]:
+def our_parts(num_classes: int) -> dict[str, Score]:
     """The product's functions."""
     from cbdm_scale.metrics.fid import fid
     from cbdm_scale.metrics.prd import prd
@@ -69,8 +72,7 @@ def our_parts(num_classes: int) -> dict[str, Callable[[Tensor, Tensor], list[flo
         scores = manifold_scores(real, fake)
         return [scores.precision, scores.recall]
 
-    found = (lambda real, fake: [fid(real, fake)], by_prd, by_neighbours)
-    return dict(zip(PARTS, found, strict=True))
+    return {FID: lambda real, fake: [fid(real, fake)], PRD: by_prd, NEIGHBOURS: by_neighbours}
 
 
 def textbook_fid(real: Tensor, fake: Tensor) -> list[float]:
@@ -113,38 +115,27 @@ def textbook_prd(real: Tensor, fake: Tensor, num_clusters: int) -> list[float]:
     ]
 
 
-def textbook_parts(num_clusters: int) -> dict[str, Callable[[Tensor, Tensor], list[float]]]:
-    found = (textbook_fid, lambda a, b: textbook_prd(a, b, num_clusters), textbook_neighbours)
-    return dict(zip(PARTS, found, strict=True))
+def textbook_parts(num_clusters: int) -> dict[str, Score]:
+    def by_prd(real: Tensor, fake: Tensor) -> list[float]:
+        return textbook_prd(real, fake, num_clusters)
+
+    return {FID: textbook_fid, PRD: by_prd, NEIGHBOURS: textbook_neighbours}
 
 
-def run_case(code: str, n: int, num_classes: int) -> Case:
-    """All parts on n real and n generated images, in this process."""
+def run_case(code: str, n: int, num_classes: int, threads: int) -> dict[str, Any]:
+    """A Case: all parts on n real and n generated images, in this process."""
+    torch.set_num_threads(threads)
     real, fake = features(1, n, num_classes), features(2, n, num_classes)
     fake.mul_(0.97)
     parts = our_parts(num_classes) if code == "ours" else textbook_parts(20 * num_classes)
-    case = Case(code, n, {}, {}, {}, 0, memory_mb("VmRSS") / 1024)
+    case = Case(code, n, {}, {}, 0)
     for name, part in parts.items():
         cost = timed(lambda name=name, part=part: case.scores.update({name: part(real, fake)}))
-        case.seconds[name], case.cpu[name] = cost.wall, cost.cpu
+        case.seconds[name] = cost.wall, cost.cpu
         case.peak_gb = memory_mb("VmHWM") / 1024
         shown = f"{cost.wall:.1f} s, CPU {cost.cpu:.1f} s, peak {case.peak_gb:.2f} GB"
-        print(f"{code} {n:,} {name}: {shown}", file=sys.stderr, flush=True)
-    return case
-
-
-def fresh(code: str, n: int, args: argparse.Namespace) -> Case:
-    """The same in a process of its own."""
-    words = ["--case", f"{code}:{n}", "--threads", args.threads, "--classes", args.classes]
-    env = {"OMP_NUM_THREADS": str(args.threads)}
-    return Case(**in_new_process("benchmarks.evaluation", words, env))
-
-
-def read_raw(path: str) -> list[Case]:
-    """The cases of a run that was broken off."""
-    if not path or not Path(path).exists():
-        return []
-    return [Case(**case) for case in json.loads(Path(path).read_text())["samples"]["cases"]]
+        print(f"{code} {n:,} {name}: {shown}", flush=True)
+    return asdict(case)
 
 
 def extrapolate(small: Case, large: Case, n: int) -> Case:
@@ -152,65 +143,49 @@ def extrapolate(small: Case, large: Case, n: int) -> Case:
     step = (n - large.num_images) / (large.num_images - small.num_images)
     square = (n / large.num_images) ** 2
 
-    def at_n(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-        lines = {name: b[name] + step * max(0.0, b[name] - a[name]) for name in PARTS}
-        return lines | {PARTS[2]: b[PARTS[2]] * square}
+    def at_n(part: str, which: int) -> float:
+        a, b = small.seconds[part][which], large.seconds[part][which]
+        return b * square if part == NEIGHBOURS else b + step * max(0.0, b - a)
 
-    seconds, cpu = at_n(small.seconds, large.seconds), at_n(small.cpu, large.cpu)
+    seconds = {part: (at_n(part, 0), at_n(part, 1)) for part in large.seconds}
     curve = (large.peak_gb - small.peak_gb) / (large.num_images**2 - small.num_images**2)
     peak = large.peak_gb + curve * (n**2 - large.num_images**2)
-    return Case("textbook, extrapolated", n, seconds, cpu, {}, peak, 0.0)
+    return Case("textbook, extrapolated", n, seconds, {}, peak)
 
 
-def table(cases: list[Case], ours: Case) -> str:
+def table(cases: Sequence[Case], ours: Case, theirs: Case) -> str:
     """Markdown: wall (CPU) seconds of each part, their sum, peak memory; ratios to ours."""
     rows = []
     for c in cases:
-        cells = [f"{c.seconds[p]:.1f} ({c.cpu[p]:.1f})" for p in PARTS]
-        cells += [f"{sum(c.seconds.values()):.0f} ({sum(c.cpu.values()):.0f})"]
+        cells = [f"{wall:.1f} ({cpu:.1f})" for wall, cpu in c.columns()]
         rows.append([c.code, f"{c.num_images:,}", *cells, f"{c.peak_gb:.2f}"])
-    theirs = cases[-1]
-    pairs = [(theirs.seconds[p] / ours.seconds[p], theirs.cpu[p] / ours.cpu[p]) for p in PARTS]
-    wall, busy = (
-        sum(getattr(theirs, kind).values()) / sum(getattr(ours, kind).values())
-        for kind in ("seconds", "cpu")
-    )
-    ratios = [f"{a:.1f} ({b:.1f})" for a, b in [*pairs, (wall, busy)]]
+    pairs = zip(theirs.columns(), ours.columns(), strict=True)
+    ratios = [f"{a[0] / b[0]:.1f} ({a[1] / b[1]:.1f})" for a, b in pairs]
     rows.append(["textbook / ours", "", *ratios, f"{theirs.peak_gb / ours.peak_gb:.1f}"])
-    parts = [f"{p} s" for p in PARTS]
+    parts = [f"{part} s" for part in ours.seconds]
     return markdown(["", "images a side", *parts, "sum s", "peak GB"], rows)
 
 
 def main() -> None:
-    parser = arguments(__doc__, repetitions=0)
-    parser.add_argument("--images", type=int, default=50_000, help="a side, for ours")
-    parser.add_argument("--textbook", default="10000,20000", help="a side, two cases")
-    parser.add_argument("--classes", type=int, default=10, help="20 clusters for each")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--case", default="", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.case:
-        code, n = args.case.split(":")
-        print(json.dumps(asdict(run_case(code, int(n), args.classes))))
-        return
-    small, large = (int(n) for n in args.textbook.split(","))
-    wanted = [("ours", n) for n in (small, large, args.images)]
-    wanted += [("textbook", n) for n in (small, large)]
-    known = {(c.code, c.num_images): c for c in read_raw(args.raw)}
-    bench, cases = Bench(args, threads=args.threads, classes=args.classes), []
-    for code, n in wanted:
-        cases.append(known.get((code, n)) or fresh(code, n, args))
-        bench.keep({"cases": [asdict(c) for c in cases]})
-    ours, theirs = cases[:3], cases[3:]
-    cases.append(extrapolate(theirs[0], theirs[1], args.images))
+    args = arguments(
+        __doc__, repetitions=0, images=50_000, textbook=[10_000, 20_000], classes=10, threads=2
+    )
+    small, large = args.textbook
+    bench, found = Bench(args, threads=args.threads, classes=args.classes), {}
+    wanted = {"ours": [small, large, args.images], "textbook": [small, large]}
+    for code, n in [(code, n) for code, sizes in wanted.items() for n in sizes]:
+        given, env = (code, n, args.classes, args.threads), {"OMP_NUM_THREADS": args.threads}
+        found[code, n] = Case(**in_new_process(run_case, *given, env=env))
+        bench.keep({"cases": [asdict(case) for case in found.values()]})
+    theirs = extrapolate(found["textbook", small], found["textbook", large], args.images)
     lines = ["The same numbers, up to the seeds of the clusters:\n"]
-    for a, b in zip(ours, theirs, strict=False):
-        for name in PARTS:
-            pairs = zip(a.scores[name], b.scores[name], strict=True)
+    for n in small, large:
+        for name, scores in found["ours", n].scores.items():
+            pairs = zip(scores, found["textbook", n].scores[name], strict=True)
             shown = ", ".join(f"{x:.5f} / {y:.5f}" for x, y in pairs)
-            lines.append(f"{a.num_images:,} {name}, ours / textbook: {shown}")
-    bench.finish(table(cases, ours[-1]), "\n".join(lines))
+            lines.append(f"{n:,} {name}, ours / textbook: {shown}")
+    cases = [*found.values(), theirs]
+    bench.finish(table(cases, found["ours", args.images], theirs), "\n".join(lines))
 
 
 if __name__ == "__main__":

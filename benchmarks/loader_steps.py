@@ -84,11 +84,7 @@ def steps(folder: Path, num_images: int) -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repetitions=5)
-    parser.add_argument("--photos", type=Path, help="folder of .JPEG files, any depth")
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--images", type=int, default=1024)
-    args = parser.parse_args()
+    args = arguments(__doc__, repetitions=5, photos="", size=64, images=1024)
     torch.set_num_threads(1)
     bench = Bench(args, size=args.size, images=args.images)
     with tempfile.TemporaryDirectory() as folder:

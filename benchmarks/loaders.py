@@ -8,7 +8,7 @@ import io
 import random
 from collections.abc import Iterator
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import ShardReader
+from data_prep.readers.synthetic import paint
 from data_prep.source import Source, Split
 from data_prep.writing.shards import write_dataset
 
@@ -30,11 +31,11 @@ NAME, NUM_CLASSES, NUM_IMAGES, BATCH, SHARD = "bench", 10, 4096, 64, 1024
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def photos(folder: Path, size: int) -> Iterator[np.ndarray]:
+def photos(folder: str, size: int) -> Iterator[np.ndarray]:
     """Square crops of real photos that are at least this large, (S, S, 3) uint8."""
     from PIL import Image
 
-    files, draw = sorted(folder.rglob("*.JPEG")), random.Random(0)
+    files, draw = sorted(Path(folder).rglob("*.JPEG")), random.Random(0)
     for i in count():
         with Image.open(files[i % len(files)]) as image:
             side = min(image.size)
@@ -47,28 +48,18 @@ def photos(folder: Path, size: int) -> Iterator[np.ndarray]:
             yield np.asarray(whole)
 
 
-def procedural(size: int) -> Iterator[np.ndarray]:
-    """Smooth colours with some grain: for whoever has no photos."""
-    draw, slope = np.random.default_rng(0), np.linspace(0, 6, size)
-    while True:
-        waves = [
-            np.sin(np.add.outer(a * slope, b * slope)) for a, b in draw.normal(size=(3, 2))
-        ]
-        image = 127 + 60 * np.stack(waves, -1) + draw.normal(0, 6, (size, size, 3))
-        yield image.clip(0, 255).astype(np.uint8)
-
-
-def write_data(folder: Path, size: int, source: Path | None = None) -> None:
+def write_data(folder: Path, size: int, photo_folder: str = "") -> None:
     """Shards below folder/shards and the very same PNG files below folder/files/<class>/.
 
-    source: a folder of photos; procedural images without.
+    photo_folder: photos to cut the images from; procedural images without.
     """
     from PIL import Image
 
-    images = photos(source, size) if source else procedural(size)
-    pixels = np.stack([next(images) for _ in range(NUM_IMAGES)])
     labels = np.arange(NUM_IMAGES) % NUM_CLASSES
-    (folder / "shards" / NAME).mkdir(parents=True)
+    if photo_folder:
+        pixels = np.stack(list(islice(photos(photo_folder, size), NUM_IMAGES)))
+    else:
+        pixels = np.stack([paint(0, y, i, size) for i, y in enumerate(labels.tolist())])
     made = Source(
         name=NAME,
         class_names=tuple(map(str, range(NUM_CLASSES))),

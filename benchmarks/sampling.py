@@ -1,14 +1,13 @@
 """Guided sampling in images a second: one prediction a step (TCFG) or a guidance interval
 against two predictions, 2 workers against 1.
 
-    python -m benchmarks.sampling [--run RUN] [--repetitions 30] [--images 400] [--raw FILE]
+    python -m benchmarks.sampling [--repetitions 30] [--images 400] [--chunk-size 100]
 
-One call and the interval are compared in this process, one thread, DDIM as the run configures
-it. The workers are Ray actors, one thread each; a repetition starts them, and the speed is that
-from the moment they are all ready to the last image. Medians; images a second of CPU time do
-not depend on who else uses the machine (less so: they share its caches). Without
-``--run`` the network is that of the digits' preset tcfg with fresh weights: the time does not
-depend on them.
+One call and the interval are compared in this process, one thread, DDIM as the preset has it.
+The workers are Ray actors, one thread each; a repetition starts them for --images images, and
+the speed is that from when they are all ready to the last image. Medians; images a second of
+CPU time do not depend on who else uses the machine (less so: they share its caches). The
+network is that of the digits' preset tcfg with fresh weights: the time does not depend on them.
 """
 
 import time
@@ -22,13 +21,11 @@ from safetensors.torch import save
 from benchmarks.timing import Bench, Cost, Variant, arguments, table, timed
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
-from cbdm_scale.config.presets import preset
+from cbdm_scale.config.presets import PUBLISHED, preset
 from cbdm_scale.generation.generate import ChunkMaker
-from cbdm_scale.generation.plan import Chunk, SetPlan
+from cbdm_scale.generation.plan import Chunk, plan_set
 from cbdm_scale.models.build import build
-from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.pretrained.loading import load_pretrained
-from cbdm_scale.sample import SampleOptions, make_plan
+from cbdm_scale.pretrained.network import network_spec
 
 INTERVAL = 0.2, 0.7
 """In units of t / T: half of the steps."""
@@ -36,48 +33,28 @@ ALWAYS, INSIDE, PLAIN = "guided (CFG)", f"guided inside {INTERVAL}", "not guided
 ONE_CALL = "guided, one call (TCFG)"
 
 
-def digits_maker() -> ChunkMaker:
+def digits_maker(chunk_size: int) -> ChunkMaker:
+    """Makes sets with a network that nobody has trained."""
     config = preset("digits_lt", "tcfg")
     torch.manual_seed(0)
-    spec = NetworkSpec(
-        model=config.model,
-        channels=1,
-        image_size=8,
-        num_classes=10,
-        omega_max=config.loss.max_guidance,
-    )
-    plan = SetPlan(
+    spec = network_spec(config, PUBLISHED["digits_lt"])
+    plan = plan_set(
+        *(spec, config.noise),
         checkpoint="fresh",
         weights_sha256="",
-        network=spec,
-        noise=config.noise,
-        sample=config.sample,
+        counts=None,
         omega=config.eval.guidance[0],
         seed=0,
-        labels="cyclic",
-        classes=tuple(range(10)),
-        probs=(),
-        chunk_size=100,
+        chunk_size=chunk_size,
+        on_gpu=False,
         precision="fp32",
+        sample=config.sample,
     )
     return ChunkMaker(plan, save(build(spec).state_dict()))
 
 
-def run_maker(run: str) -> ChunkMaker:
-    pretrained = load_pretrained(run)
-    options = SampleOptions(
-        run=run, sample=pretrained.config.sample, guidance=pretrained.config.eval.guidance[:1]
-    )
-    return ChunkMaker(
-        make_plan(options, pretrained, None, options.guidance[0]), pretrained.weights
-    )
-
-
 def in_process(maker: ChunkMaker) -> dict[str, Variant]:
-    """A chunk: guided at all levels, in one call a step, inside the interval, and not at all.
-
-    A network without the omega-conditioned layer has no one call.
-    """
+    """A chunk: guided at all levels, in one call a step, inside the interval, and unguided."""
     torch.set_num_threads(1)
     low, high = INTERVAL
     inside = replace(maker.plan.sample, guidance_from=low, guidance_to=high)
@@ -87,8 +64,6 @@ def in_process(maker: ChunkMaker) -> dict[str, Variant]:
         INSIDE: replace(maker.plan, sample=inside),
         PLAIN: replace(maker.plan, omega=0.0),
     }
-    if not maker.plan.network.omega_max:
-        del plans[ONE_CALL]
     cpu, chunk = torch.device("cpu"), (0, maker.plan.chunk_size)
     variants: dict[str, Variant] = {}
     for name, plan in plans.items():
@@ -125,15 +100,10 @@ def on_workers(maker: ChunkMaker, images: int, workers: int) -> Cost:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--run", default="", help="a run, as the sample command takes it")
-    parser.add_argument("--worker-repetitions", type=int, default=30, help="0: none")
-    parser.add_argument("--images", type=int, default=400, help="per repetition, on workers")
-    parser.add_argument("--chunk-size", type=int, default=100, help="images made at once")
-    args = parser.parse_args()
-    maker = run_maker(args.run) if args.run else digits_maker()
-    maker = replace(maker, plan=replace(maker.plan, chunk_size=args.chunk_size))
-    sampler, size = maker.plan.sample, maker.plan.chunk_size
+    args = arguments(__doc__, worker_repetitions=30, images=400, chunk_size=100)
+    size = args.chunk_size
+    maker = digits_maker(size)
+    sampler = maker.plan.sample
     bench = Bench(
         args,
         sampler=f"{sampler.name}, {sampler.num_steps} steps, omega {maker.plan.omega:g}",

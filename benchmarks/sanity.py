@@ -12,7 +12,7 @@ the other one. The second table is of real images against real images, by their 
 number makes of few images when nothing is wrong.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import isnan, nan
 
 import numpy as np
@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.timing import Bench, arguments, markdown
-from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import find_extractor
-from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.fid import fid
 from cbdm_scale.metrics.fld import LikelihoodOf
 from cbdm_scale.metrics.kid import kid
@@ -36,30 +34,18 @@ from cbdm_scale.metrics.sources import Images, Subset, open_images
 SIGMA = 1.0
 
 
-@dataclass(frozen=True)
-class Blurred:
-    """Images after a Gaussian blur, quantised again."""
-
-    images: Images
-    sigma: float = SIGMA
-
-    @property
-    def count(self) -> int:
-        return self.images.count
+class Blurred(Subset):
+    """Some images after a Gaussian blur, quantised again."""
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.images.fingerprint}-blurred-{self.sigma:g}"
+        return f"{super().fingerprint}-blurred-{SIGMA:g}"
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return self.images.labels
-
-    def read(self, numbers: range) -> NDArray[np.uint8]:
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         from scipy.ndimage import gaussian_filter
 
-        pixels = self.images.read(numbers).astype(np.float32)
-        return gaussian_filter(pixels, (0, 0, self.sigma, self.sigma)).round().astype(np.uint8)
+        pixels = super().read(numbers).astype(np.float32)
+        return gaussian_filter(pixels, (0, 0, SIGMA, SIGMA)).round().astype(np.uint8)
 
 
 def balanced(images: Images, number: int) -> Subset:
@@ -115,80 +101,53 @@ def versions(test: FeatureSet, blurred: FeatureSet, seed: int = 0) -> dict[str, 
 
 SIZES = 20, 50, 100, 200, 400
 DRAWS = 20
-COLUMNS = (
-    "FID",
-    "KID x 1000",
-    "sliced W",
-    "FLD",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "F_8",
-    "F_1/8",
-)
 
 
-def distances(real: Tensor, other: Tensor, likelihood: LikelihoodOf | None) -> list[float]:
-    """FID, KID, the sliced distance and FLD; nan for the last where it says nothing."""
-    return [
-        fid(real, other),
-        1000 * kid(real, other),
-        sliced_wasserstein(real, other),
-        likelihood(other)[0] if likelihood else nan,
-    ]
-
-
-def by_number(real: Tensor, test: Tensor, likelihood: LikelihoodOf) -> list[list[str]]:
-    """A row a number of real images: mean and standard deviation over draws."""
-    rng = torch.Generator().manual_seed(2)
-    rows = []
-    for n in (n for n in SIZES if n <= len(test) // 2):
-        draws = [test[torch.randperm(len(test), generator=rng)[:n]] for _ in range(DRAWS)]
-        found = torch.tensor([distances(real, x, likelihood) for x in draws])
-        pairs = zip(found.mean(0).tolist(), found.std(0).tolist(), strict=True)
-        rows.append([f"{n:,}", *(f"{mean:.3g} ± {std:.2g}" for mean, std in pairs)])
-    return rows
+def distances(real: Tensor, other: Tensor, likelihood: LikelihoodOf | None) -> dict[str, float]:
+    """By the names of the columns; FLD is nan where it says nothing."""
+    return {
+        "FID": fid(real, other),
+        "KID x 1000": 1000 * kid(real, other),
+        "sliced W": sliced_wasserstein(real, other),
+        "FLD": likelihood(other)[0] if likelihood else nan,
+    }
 
 
 def scores(
     real: Tensor, other: Tensor, num_classes: int, likelihood: LikelihoodOf | None
-) -> list[float]:
-    """What the columns say of (real, other)."""
-    manifold = manifold_scores(real, other)
-    curve = prd(real, other, num_classes)
-    return [
-        *distances(real, other, likelihood),
-        manifold.precision,
-        manifold.recall,
-        manifold.density,
-        manifold.coverage,
-        curve.f8,
-        curve.f_eighth,
-    ]
+) -> dict[str, float]:
+    """Those and the further columns of (real, other)."""
+    manifold, curve = manifold_scores(real, other), prd(real, other, num_classes)
+    names = "precision", "recall", "density", "coverage"
+    shares = {name: getattr(manifold, name) for name in names}
+    areas = {"F_8": curve.f8, "F_1/8": curve.f_eighth}
+    return distances(real, other, likelihood) | shares | areas
 
 
-def features_of(name: str, images: Images, recipe: Recipe, cache: str) -> FeatureSet:
-    with ProgressBar(images.count, f"images of {name}") as progress:
-
-        def reached(done: int, kept: int) -> None:
-            progress.start = kept
-            progress.reach(done)
-
-        found = extract(images, recipe, cache, chunk_size=25, reached=reached)
-    return found
+def by_number(real: Tensor, test: Tensor, likelihood: LikelihoodOf) -> str:
+    """Markdown: a row a number of real images, mean and standard deviation over draws."""
+    rng, rows = torch.Generator().manual_seed(2), []
+    for n in (n for n in SIZES if n <= len(test) // 2):
+        draws = [test[torch.randperm(len(test), generator=rng)[:n]] for _ in range(DRAWS)]
+        named = [distances(real, x, likelihood) for x in draws]
+        found = torch.tensor([list(one.values()) for one in named])
+        pairs = zip(found.mean(0).tolist(), found.std(0).tolist(), strict=True)
+        rows.append([f"{n:,}", *(f"{mean:.3g} ± {std:.2g}" for mean, std in pairs)])
+    return markdown(["images of test", *named[0]], rows)
 
 
 def main() -> None:
-    parser = arguments(__doc__, repetitions=0)
-    parser.add_argument("--train", required=True, metavar="SET")
-    parser.add_argument("--test", default="", metavar="SET")
-    parser.add_argument("--cache", required=True, metavar="DIR")
-    parser.add_argument("--number", type=int, default=5000, help="images a side (5000)")
-    parser.add_argument("--extractor", default="inception")
-    parser.add_argument("--weights", default="", help="their path, as --eval.extractor-weights")
-    parser.add_argument("--resize", default="bilinear")
-    args = parser.parse_args()
+    args = arguments(
+        __doc__,
+        repetitions=0,
+        train=str,
+        test="",
+        cache=str,
+        number=5000,
+        extractor="inception",
+        weights="",
+        resize="bilinear",
+    )
     recipe = find_extractor(args.extractor, "", weights=args.weights, resize=args.resize)
     about = f"{args.extractor} {recipe.fingerprint}, {args.resize}"
     bench = Bench(args, extractor=about, real="train")
@@ -196,9 +155,9 @@ def main() -> None:
     if not args.test:
         sets = {"test": every_other(sets["train"], 1), "train": every_other(sets["train"], 0)}
     sides = {s: balanced(images, args.number) for s, images in sets.items()}
-    test, train = (features_of(s, sides[s], recipe, args.cache) for s in ("test", "train"))
     some = balanced(sides["test"], args.number // 2)
-    blurred = features_of("blurred test", Blurred(some), recipe, args.cache)
+    wanted = sides["test"], sides["train"], Blurred(some.images, some.numbers)
+    test, train, blurred = (extract(one, recipe, args.cache, chunk_size=25) for one in wanted)
     num_classes = len(test.labels.unique())
     order = torch.randperm(len(train.pool), generator=torch.Generator().manual_seed(1))
     first, second = train.pool[order].chunk(2)
@@ -211,12 +170,11 @@ def main() -> None:
     for name, (real, other) in pairs.items():
         explains = None if other is second else likelihood
         found = scores(real, other, num_classes, explains)
-        values = ["" if isnan(value) else f"{value:.3g}" for value in found]
+        values = ["" if isnan(value) else f"{value:.3g}" for value in found.values()]
         rows.append([name, f"{len(real):,}", f"{len(other):,}", *values])
         bench.keep({name: values})
-    heads = ["images of test", *COLUMNS[:4]]
-    fewer = markdown(heads, by_number(train.pool, test.pool, likelihood))
-    bench.finish(markdown(["other side", "real", "other", *COLUMNS], rows), fewer)
+    fewer = by_number(train.pool, test.pool, likelihood)
+    bench.finish(markdown(["other side", "real", "other", *found], rows), fewer)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,15 @@ is measured in a process of its own that has opened a small data set before; its
 is subtracted. Mapped files count where the process has touched them.
 """
 
-import argparse
 import hashlib
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from benchmarks.timing import (
-    Bench,
-    arguments,
-    in_new_process,
-    markdown,
-    median,
-    memory_mb,
-    timed,
-)
+from benchmarks.timing import Bench, arguments, in_new_process, markdown, memory_mb, timed
 from cbdm_scale.data import index_files
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import SIZES_LOOKED_AT, Manifest, read_manifest
@@ -197,21 +187,15 @@ def read_one(index: Index, row: int) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repetitions=0)
-    parser.add_argument("--shards", type=int, nargs="+", default=[10**3, 10**5, 10**6])
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.measure:
-        print(json.dumps(measure(args.measure)))
-        return
+    args = arguments(__doc__, repetitions=0, shards=[10**3, 10**5, 10**6])
     bench, figures = Bench(args), {}
     for num_shards in args.shards:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), num_shards)
-            words, cache = ["--measure", folder], {"CBDM_SCALE_CACHE": f"{folder}/cache"}
-            figures[num_shards] = in_new_process("benchmarks.scale", words, cache)
+            cache = {"CBDM_SCALE_CACHE": f"{folder}/cache"}
+            figures[num_shards] = in_new_process(measure, folder, env=cache)
         bench.keep({f"{num_shards} shards": figures[num_shards]})
-        print(num_shards, figures[num_shards], file=sys.stderr, flush=True)
+        print(num_shards, figures[num_shards], flush=True)
     head = ["shards", *(f"{n:,}" for n in figures)]
     rows = [["samples", *(f"{n * SAMPLES:,}" for n in figures)]]
     rows += [[name, *(f[name] for f in figures.values())] for name in figures[args.shards[0]]]

@@ -19,7 +19,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.commands import run_quietly
-from benchmarks.timing import Bench, Samples, arguments, ratio_of_means, table, timed
+from benchmarks.timing import (
+    Bench,
+    Samples,
+    arguments,
+    in_new_process,
+    ratio_of_means,
+    table,
+    timed,
+)
 from cbdm_scale.cluster.connect import join
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import from_dict
@@ -43,42 +51,27 @@ def search(args: argparse.Namespace, name: str) -> list[tuple[float, str]]:
     return sorted((trial["rungs"][-1]["at"], trial["id"]) for trial in trials)
 
 
+def train(config: str, name: str, storage: str) -> None:
+    """The run of a configuration file, by the train command's own function."""
+    options = {"name": name, "cluster.storage": storage}
+    launch_run(with_options(from_dict(json.loads(Path(config).read_text())), options))
+
+
 def repetition(args: argparse.Namespace, number: int) -> Iterator[tuple[float, float]]:
     """Seconds of each trial but the first, before which there is none, and of its run alone."""
-    name = f"overhead-{number}"
-    trials = search(args, name)
-    runs, module = Path(args.storage, "search", name, "trials"), "benchmarks.search_overhead"
+    search_name = f"overhead-{number}"
+    trials = search(args, search_name)
+    runs = Path(args.storage, "search", search_name, "trials")
     for (before, _), (ended, trial) in pairwise(trials):
-        seconds = ended - before
-        config = str(runs / f"{name}-{trial}" / RunDir.CONFIG)
-        words = [
-            sys.executable,
-            "-m",
-            module,
-            "--alone",
-            config,
-            "--name",
-            f"{name}-{trial}",
-        ]
-        alone = timed(lambda w=words: run_quietly([*w, "--storage", f"{args.storage}/alone"]))
-        print(f"{trial}: {seconds:.1f} s as a trial, {alone.wall:.1f} s alone", flush=True)
-        yield seconds, alone.wall
+        name = f"{search_name}-{trial}"
+        given = str(runs / name / RunDir.CONFIG), name, f"{args.storage}/alone"
+        alone = timed(lambda given=given: in_new_process(train, *given)).wall
+        print(f"{trial}: {ended - before:.1f} s as a trial, {alone:.1f} s alone", flush=True)
+        yield ended - before, alone
 
 
 def main() -> None:
-    parser = arguments(__doc__, repetitions=2)
-    parser.add_argument("--storage", default="", help="a new folder if not given")
-    parser.add_argument("--images", type=int, default=24_000)
-    parser.add_argument("--trials", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--name", default="", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.alone:
-        config = from_dict(json.loads(Path(args.alone).read_text()))
-        options = {"name": args.name, "cluster.storage": args.storage}
-        launch_run(with_options(config, options))
-        return
+    args = arguments(__doc__, repetitions=2, storage="", images=24_000, trials=3, workers=1)
     args.storage = args.storage or tempfile.mkdtemp()
     os.environ["RAY_ADDRESS"] = "local"
     join()

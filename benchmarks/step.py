@@ -23,7 +23,6 @@ from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.coral import PROJECTION_WIDTH
-from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
@@ -31,8 +30,7 @@ from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
-from cbdm_scale.training.options import TrainConfig
-from cbdm_scale.training.transfer import MicroBatch, Transfer
+from cbdm_scale.training.transfer import Transfer
 
 NUM_CLASSES, SIZE = 100, 32
 COUNTS = torch.tensor([int(500 * 0.01 ** (c / 99)) for c in range(NUM_CLASSES)])
@@ -82,14 +80,6 @@ def batches(batch_size: int, size: int = SIZE) -> Callable[[], Batch]:
     return next_batch
 
 
-def micro_batches(
-    batch: Batch, draw: Drawer, device: torch.device, channels_last: bool = True
-) -> list[MicroBatch]:
-    """A batch on its device, as one micro-batch."""
-    transfer = Transfer(draw, device, micro_batch=0, channels_last=channels_last)
-    return transfer.finish(transfer.begin(batch))
-
-
 def gradient_step(
     net: torch.nn.Module,
     config: LossConfig,
@@ -98,13 +88,12 @@ def gradient_step(
     *,
     parts: int = 1,
     precision: str = "fp32",
-    channels_last: bool = True,
 ) -> Callable[[], Batch]:
     """The product's gradient of a batch, which comes back, in so many micro-batches."""
     teacher = copy.deepcopy(net).eval().requires_grad_(False) if config.distils else None
     loss, draw = build_loss(config, LinearSchedule(), COUNTS, 0, batch_size, teacher)
     next_batch, size = batches(batch_size), batch_size // parts
-    transfer = Transfer(draw, world.device, micro_batch=size, channels_last=channels_last)
+    transfer = Transfer(draw, world.device, micro_batch=size, channels_last=True)
 
     def step() -> Batch:
         batch = next_batch()
@@ -124,14 +113,14 @@ def our_steps(
     net = new_net(args.channels, max(config.max_guidance for config in losses.values()))
     if any(config.coral for config in losses.values()):
         net.add_projection(PROJECTION_WIDTH)
-    if args.channels_last:
-        net = net.to(memory_format=torch.channels_last)
+    net = net.to(memory_format=torch.channels_last)
     ema = EMA(net, HALFLIFE)
     update = ClippedAdam(torch.optim.Adam(net.parameters(), lr=LR, fused=True), CLIP)
-    how = {"precision": args.precision, "channels_last": args.channels_last}
 
     def make(config: LossConfig) -> Callable[[], None]:
-        gradient = gradient_step(net, config, World(), args.batch_size, **how)
+        gradient = gradient_step(
+            net, config, World(), args.batch_size, precision=args.precision
+        )
 
         def step() -> None:
             batch = gradient()
@@ -189,26 +178,13 @@ def obvious_step(
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--channels", type=int, default=128, help="of our network; paper: 128")
-    parser.add_argument("--terms", action="store_true", help="DDPM with each further term")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument(
-        "--channels-last",
-        action=argparse.BooleanOptionalAction,
-        default=TrainConfig().channels_last,
-        help="layout of our steps; the default is the product's",
+    precisions = "bf16", "fp32"
+    args = arguments(
+        __doc__, batch_size=8, threads=2, channels=128, terms=False, precision=precisions
     )
-    args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    bench = Bench(
-        args,
-        threads=args.threads,
-        batch_size=args.batch_size,
-        **{"precision of ours": args.precision, "channels_last of ours": args.channels_last},
-    )
+    about = {"threads": args.threads, "batch_size": args.batch_size}
+    bench = Bench(args, **about, **{"precision of ours": args.precision})
     variants = our_steps(args, TERMS if args.terms else OURS)
     if not args.terms:
         variants[OBVIOUS] = obvious_step(args.batch_size)

@@ -9,8 +9,10 @@ For each seed a denoiser of the digits is trained, or that of --base taken, and 
 stage (--init-from, --loss.tcfg). Of both, FID over omega, the first guided by two predictions a
 step, the second by one; and how far one call is from two at the same noisy image: ||one -
 two||^2 as a share of ||two - unguided||^2, over omega and t / T. --printed has one network for
-both, trained by Equations 32 and 33. Started again, it goes on where it was. Prints two
-Markdown tables, of means and half the range over the seeds.
+both, trained by Equations 32 and 33. --images are those of the first network, --num-images
+those generated for each FID, --stage further options of the second stage, --workers those that
+train (0: this process). Started again, it goes on where it was. Prints two Markdown tables, of
+means and half the range over the seeds.
 """
 
 import argparse
@@ -21,12 +23,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
 from benchmarks.commands import train_command
-from benchmarks.curves import Panel, save_png
-from benchmarks.timing import markdown, mean
+from benchmarks.timing import markdown, parse
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.pixels import to_model_range
@@ -34,6 +36,7 @@ from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator
+from cbdm_scale.evaluation.report.charts import Panel, Picture, Row, layers
 from cbdm_scale.evaluation.results import Scores
 from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.pretrained.loading import load_pretrained
@@ -186,7 +189,7 @@ def cells(values: Sequence[Mapping[str, float]]) -> list[str]:
         spread = (
             f" ± {(max(numbers) - min(numbers)) / 2:.{digits}f}" if len(numbers) > 1 else ""
         )
-        found.append(f"{mean(numbers):.{digits}f}{spread}")
+        found.append(f"{fmean(numbers):.{digits}f}{spread}")
     return found
 
 
@@ -194,7 +197,7 @@ def fid_table(scores: Mapping[str, Sequence[Scores]]) -> str:
     """The best mean FID of each way is marked."""
     rows = []
     for name, by_seed in scores.items():
-        fids = {o: mean([one[o]["fid"] for one in by_seed]) for o in by_seed[0]}
+        fids = {o: fmean(one[o]["fid"] for one in by_seed) for o in by_seed[0]}
         for omega in fids:
             fid, *others = cells([one[omega] for one in by_seed])
             best = omega == min(fids, key=lambda o: fids[o])
@@ -205,7 +208,7 @@ def fid_table(scores: Mapping[str, Sequence[Scores]]) -> str:
 def averaged(found: Sequence[Distances]) -> Distances:
     """The means over seeds."""
     return {
-        share: {omega: mean([one[share][omega] for one in found]) for omega in found[0][share]}
+        share: {omega: fmean(one[share][omega] for one in found) for omega in found[0][share]}
         for share in found[0]
     }
 
@@ -221,37 +224,40 @@ def distance_table(found: Distances) -> str:
 
 
 def draw(scores: Mapping[str, Sequence[Scores]], found: Distances, file: Path) -> None:
-    """Mean FID over omega, and distances over t / T."""
-    fids = {
-        name: [(float(o), mean([one[o]["fid"] for one in by_seed])) for o in by_seed[0]]
-        for name, by_seed in scores.items()
-    }
-    shares = {
-        f"omega {omega:g}": [(t, by_omega[omega]) for t, by_omega in found.items()]
-        for omega in next(iter(found.values()))
-    }
-    left = Panel(title="", x="omega", y="FID", series=fids)
-    size = "||one - two||² / ||two - unguided||²"
-    right = Panel(title="", x="t / T", y=size, series=shares, log_y=True)
-    save_png([left, right], 2, file)
+    """Mean FID over omega, and the share of the guidance that is missing over t / T."""
+    fids: list[Row] = [
+        {"series": way, "omega": float(o), "FID": fmean(one[o]["fid"] for one in by_seed)}
+        for way, by_seed in scores.items()
+        for o in by_seed[0]
+    ]
+    missing: list[Row] = [
+        {"series": f"omega {omega:g}", "t / T": share, "missing": left}
+        for share, by_omega in found.items()
+        for omega, left in by_omega.items()
+    ]
+    panels = []
+    for rows in fids, missing:
+        _, x, y = rows[0]
+        lines = layers(rows).mark_line(point=True)
+        panels.append(Panel("", "", lines.encode(x=f"{x}:Q", y=f"{y}:Q", color="series:N")))
+    file.write_bytes(Picture(file.stem, tuple(panels)).png())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    args = parse(
+        __doc__,
+        storage=str,
+        shards="shards",
+        seeds=[0, 1, 2],
+        process=tuple(BASE),
+        images=96_000,
+        num_images=1_000,
+        base="",
+        stage="",
+        printed=False,
+        workers=0,
+        picture="",
     )
-    parser.add_argument("--storage", required=True)
-    parser.add_argument("--shards", default="shards")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--process", choices=list(BASE), default="ddpm")
-    parser.add_argument("--images", type=int, default=96_000, help="of the first network")
-    parser.add_argument("--num-images", type=int, default=1_000, help="generated, for each FID")
-    parser.add_argument("--base", default="", help="a run to start from; {seed} is the seed's")
-    parser.add_argument("--stage", default="", help="further options of the second stage")
-    parser.add_argument("--printed", action="store_true", help="one network, Equations 32, 33")
-    parser.add_argument("--workers", type=int, default=0, help="that train; 0 is this process")
-    parser.add_argument("--picture", type=Path, help="PNG file for both curves")
-    args = parser.parse_args()
     scores: dict[str, list[Scores]] = {name: [] for name in MODES}
     apart: list[Distances] = []
     for seed in args.seeds:
@@ -262,7 +268,7 @@ def main() -> None:
         seeds = args.seeds[: len(apart)]
         print(f"\nseeds {seeds}\n\n{fid_table(scores)}\n\n{distance_table(averaged(apart))}\n")
         if args.picture:
-            draw(scores, averaged(apart), args.picture)
+            draw(scores, averaged(apart), Path(args.picture))
 
 
 if __name__ == "__main__":

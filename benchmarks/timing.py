@@ -15,9 +15,11 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -55,19 +57,14 @@ def timed(work: Callable[[], object]) -> Cost:
 def interleave(
     variants: Mapping[str, Variant],
     repetitions: int,
-    seed: int = 0,
-    *,
-    prepare: Callable[[str], None] = lambda name: None,
-    after: Callable[[dict[str, Samples]], None] = lambda samples: None,
-    log: Callable[[str], None] = lambda line: print(line, flush=True),
-) -> dict[str, Samples]:
-    """Run every variant once a repetition, in shuffled order.
+    prepare: Callable[[str], object] = lambda name: None,
+) -> Iterator[dict[str, Samples]]:
+    """Run every variant once a repetition, in shuffled order: all figures after each of them.
 
-    ``prepare`` is called, untimed, before each turn; ``after`` gets all figures after each
-    repetition, so that a broken run is not lost.
+    ``prepare`` is called, untimed, before each turn.
     """
-    order, samples = random.Random(seed), {name: Samples() for name in variants}
-    for repetition in range(repetitions):
+    order, samples = random.Random(0), {name: Samples() for name in variants}
+    for _ in range(repetitions):
         for name in order.sample(list(variants), len(variants)):
             prepare(name)
             wall, cpu = time.perf_counter(), time.process_time()
@@ -76,10 +73,7 @@ def interleave(
             cost = cost or here
             samples[name].wall.append(cost.wall)
             samples[name].cpu.append(cost.cpu)
-        last = " | ".join(f"{n} {s.wall[-1]:.2f} ({s.cpu[-1]:.2f})" for n, s in samples.items())
-        log(f"{repetition + 1:>3}/{repetitions} wall (CPU) seconds: {last}")
-        after(samples)
-    return samples
+        yield samples
 
 
 # ----------------------------------------------------------------------------
@@ -98,23 +92,6 @@ class Ratio:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def median(values: Sequence[float]) -> float:
-    """The mean of the middle two if their number is even."""
-    return _median(torch.tensor(values).double()).item()
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _median(values: Tensor) -> Tensor:
-    return values.quantile(0.5, dim=-1)
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(dim=-1)
-
-
 def _ratio(
     top: Sequence[float], bottom: Sequence[float], middle: Callable[[Tensor], Tensor]
 ) -> Ratio:
@@ -129,12 +106,12 @@ def _ratio(
 
 def ratio_of_medians(top: Sequence[float], bottom: Sequence[float]) -> Ratio:
     """For wall time. Whole repetitions are drawn with replacement."""
-    return _ratio(top, bottom, _median)
+    return _ratio(top, bottom, lambda values: values.quantile(0.5, dim=-1))
 
 
 def ratio_of_means(top: Sequence[float], bottom: Sequence[float]) -> Ratio:
     """For CPU time, and for work that differs from repetition to repetition."""
-    return _ratio(top, bottom, _mean)
+    return _ratio(top, bottom, lambda values: values.mean(dim=-1))
 
 
 # ----------------------------------------------------------------------------
@@ -164,7 +141,7 @@ def table(
     ratios += [(f"{name} / it", name, True) for name in under]
     kinds = [("wall", median, ratio_of_medians, "items/s", f"wall {unit} (median)")]
     if not any(math.isnan(value) for s in samples.values() for value in s.cpu):
-        kinds += [("cpu", mean, ratio_of_means, "items a CPU second", f"CPU {unit} (mean)")]
+        kinds += [("cpu", fmean, ratio_of_means, "items a CPU second", f"CPU {unit} (mean)")]
     head, rows = [""], [[name] for name in samples]
     for kind, middle, ratio, speed, seconds in kinds:
         head += [speed if items else seconds, *(words for words, _, _ in ratios)]
@@ -200,16 +177,16 @@ class Bench:
     def compare(
         self,
         variants: Mapping[str, Variant],
-        prepare: Callable[[str], None] = lambda name: None,
-        repetitions: int | None = None,
+        prepare: Callable[[str], object] = lambda name: None,
+        repetitions: int = 0,
     ) -> dict[str, Samples]:
-        """``interleave``, and all figures kept."""
-
-        def keep(samples: dict[str, Samples]) -> None:
+        """``interleave``, a line for each repetition, and all figures kept if it breaks."""
+        total, samples = repetitions or self.repetitions, dict[str, Samples]()
+        for done, samples in enumerate(interleave(variants, total, prepare=prepare), 1):
+            last = (f"{n} {s.wall[-1]:.2f} ({s.cpu[-1]:.2f})" for n, s in samples.items())
+            print(f"{done:>3}/{total} wall (CPU) seconds: {' | '.join(last)}", flush=True)
             self.keep({n: {"wall_s": s.wall, "cpu_s": s.cpu} for n, s in samples.items()})
-
-        times = self.repetitions if repetitions is None else repetitions
-        return interleave(variants, times, prepare=prepare, after=keep)
+        return samples
 
     def keep(self, figures: Mapping[str, Any]) -> None:
         """Every single figure, as JSON, so that another statistic can be taken later."""
@@ -227,20 +204,40 @@ class Bench:
         print("", *tables, sep="\n\n")
 
 
-def arguments(doc: str | None, repetitions: int = 30) -> argparse.ArgumentParser:
-    """A parser of the options that all benchmarks have."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser, repetitions)
-    return parser
+def arguments(doc: str | None, repetitions: int = 30, **options: Any) -> argparse.Namespace:
+    """``parse`` with the options that all benchmarks have: turns, and a file for every figure.
+
+    repetitions: the default, 0 for a benchmark that takes no turns.
+    """
+    turns = {"repetitions": repetitions} if repetitions else {}
+    return parse(doc, **turns, raw="", **options)
 
 
-def add_options(parser: argparse.ArgumentParser, repetitions: int) -> None:
-    """repetitions: the default, 0 for a benchmark that takes no turns."""
-    if repetitions:
-        parser.add_argument("--repetitions", type=int, default=repetitions)
-    parser.add_argument("--raw", default="", help="JSON file for every single figure")
+def parse(
+    doc: str | None, words: Sequence[str] | None = None, **options: Any
+) -> argparse.Namespace:
+    """What was typed: an option for each keyword, which ``doc`` explains.
+
+    Its value is the default. A type: it must be given. False: a switch. A list: several of the
+    kind. A tuple: one of these, the first by default. A dict: some of its keys, by default all.
+    """
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
+    for name, value in options.items():
+        how: dict[str, Any] = {"default": value, "type": type(value)}
+        match value:
+            case type():
+                how = {"required": True, "type": value}
+            case False:
+                how = {"action": "store_true"}
+            case list():
+                how |= {"nargs": "+", "type": type(value[0])}
+            case tuple():
+                how |= {"default": value[0], "type": str, "choices": value}
+            case dict():
+                how |= {"default": list(value), "type": str, "choices": value, "nargs": "+"}
+        parser.add_argument("--" + name.replace("_", "-"), **how)
+    return parser.parse_args(words)
 
 
 # ----------------------------------------------------------------------------
@@ -267,10 +264,38 @@ def memory_mb(kind: str) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith(kind))) / 1024
 
 
+def python_words(work: Callable[..., Any], *given: Any) -> list[str]:
+    """A command that calls a function and prints, last, what it returns; both as JSON."""
+    spec = sys.modules[work.__module__].__spec__
+    assert spec
+    name = f"{spec.name}:{work.__name__}"
+    return [sys.executable, "-m", "benchmarks.timing", name, json.dumps(given)]
+
+
 def in_new_process(
-    module: str, words: Sequence[object], env: Mapping[str, str], prefix: Sequence[str] = ()
+    work: Callable[..., Any],
+    *given: Any,
+    env: Mapping[str, object] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Any:
-    """What ``python -m module`` prints as JSON, in a process that has done nothing before."""
-    command = [*prefix, sys.executable, "-m", module, *map(str, words)]
-    found = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ | env)
-    return json.loads(found.stdout)
+    """What a function returns for ``given``, in a process that has done nothing before.
+
+    What it prints is printed. prefix: a command to start Python under.
+    """
+    command = [*prefix, *python_words(work, *given)]
+    whole, last = os.environ | {k: str(v) for k, v in (env or {}).items()}, ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=whole) as process:
+        assert process.stdout
+        for line in process.stdout:
+            print(last, end="", flush=True)
+            last = line
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return json.loads(last)
+
+
+if __name__ == "__main__":
+    module, _, function = sys.argv[1].partition(":")
+    found = getattr(import_module(module), function)(*json.loads(sys.argv[2]))
+    print(json.dumps(found), flush=True)
+    os._exit(0)  # what it has started goes with it
