@@ -1,14 +1,12 @@
 """The measurement: jobs for `ranks.run`, the tables that come out, and the fitted constants."""
 
-import argparse
 from dataclasses import asdict, dataclass
+from statistics import fmean, median
 
+from benchmarks.scaling import model
 from benchmarks.scaling import variants as v
-from benchmarks.scaling.fit import Reduction, fit_link, hidden_share
-from benchmarks.scaling.model import with_overlap
 from benchmarks.scaling.ranks import Job, Measured, run
-from benchmarks.scaling.wire import ring_bytes
-from benchmarks.timing import Bench, Samples, markdown, median, table
+from benchmarks.timing import Bench, Samples, arguments, markdown, table
 
 FEW = [v.LOCAL, v.PRODUCT, v.ALONE, v.ALONE_1, v.SMALL]
 """What the fit needs, for the further numbers of ranks."""
@@ -34,7 +32,7 @@ def wire_table(all_measured: list[Measured]) -> str:
         for name in (v.PRODUCT, v.SMALL, v.MANY, v.BF16):
             if name in m.sent:
                 size = m.gradient_bytes / (2 if name == v.BF16 else 1)
-                sent, bound = max(m.sent[name]), ring_bytes(size, m.ranks)
+                sent, bound = max(m.sent[name]), model.ring_bytes(size, m.ranks)
                 numbers = (m.gradient_bytes / 1e6, sent / 1e6, bound / 1e6)
                 cells = [f"{number:.3f}" for number in numbers]
                 rows.append([m.ranks, name, *cells, f"{sent / bound:.4f}"])
@@ -50,34 +48,34 @@ def time_table(m: Measured) -> str:
 def fit(all_measured: list[Measured]) -> Constants:
     """The constants of one network, from every group of two or more ranks on it."""
     points, shares = [], []
-    for m in all_measured:
-        if m.ranks == 1:
-            continue
+    for m in (m for m in all_measured if m.ranks > 1):
+        seconds = {name: median(wall) for name, wall in m.wall_s.items()}
         for name, buckets in ((v.ALONE, m.buckets), (v.ALONE_1, m.small_buckets)):
-            seconds = median(m.wall_s[name])
-            points.append(Reduction(m.ranks, m.gradient_bytes, len(buckets), seconds))
-        alone, local = median(m.wall_s[v.ALONE]), median(m.wall_s[v.LOCAL])
-        shares.append(hidden_share(local, alone, median(m.wall_s[v.PRODUCT])))
-    bandwidth, latency = fit_link(points)
-    return Constants(bandwidth, latency, min(max(sum(shares) / len(shares), 0), 1))
+            points.append(
+                model.Reduction(m.ranks, m.gradient_bytes, len(buckets), seconds[name])
+            )
+        shares.append(
+            model.hidden_share(seconds[v.LOCAL], seconds[v.ALONE], seconds[v.PRODUCT])
+        )
+    bandwidth, latency = model.fit_link(points)
+    return Constants(bandwidth, latency, min(max(fmean(shares), 0), 1))
 
 
 def check_table(all_measured: list[Measured], constants: Constants) -> str:
     """The model's step beside the measured one: what it was fitted to, and how well."""
     rows = []
-    for m in all_measured:
-        if m.ranks == 1:
-            continue
-        wire = ring_bytes(m.gradient_bytes, m.ranks) / constants.bandwidth
+    for m in (m for m in all_measured if m.ranks > 1):
+        wire = model.ring_bytes(m.gradient_bytes, m.ranks) / constants.bandwidth
         hops = 2 * (m.ranks - 1) * len(m.buckets) * constants.latency
-        model = with_overlap(median(m.wall_s[v.LOCAL]), wire + hops, constants.hidden)
+        expected = model.with_overlap(median(m.wall_s[v.LOCAL]), wire + hops, constants.hidden)
         real = median(m.wall_s[v.PRODUCT])
-        rows.append([m.ranks, f"{real:.3f}", f"{model:.3f}", f"{model / real:.3f}"])
+        rows.append([m.ranks, f"{real:.3f}", f"{expected:.3f}", f"{expected / real:.3f}"])
     return markdown(["ranks", "measured s", "model s", "model / measured"], rows)
 
 
-def measure(args: argparse.Namespace) -> None:
+def main() -> None:
     """All groups of ranks on all loopbacks; the first of two ranks has all variants."""
+    args = arguments(__doc__, ranks=[1, 2, 3], rates=["free"], channels=64, images=2)
     bench = Bench(args, channels=args.channels, **{"images a rank": args.images})
     tables = []
     for rate in args.rates:

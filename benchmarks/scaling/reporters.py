@@ -11,15 +11,15 @@ its cache, and each rank the shards of its own images.
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.timing import markdown, timed
+from benchmarks.commands import train_config
+from benchmarks.timing import markdown, parse, timed
 from cbdm_scale.config.overrides import with_options
-from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import Config
 from cbdm_scale.runs import worker as product
 from cbdm_scale.storage.folder import Storage
@@ -48,14 +48,10 @@ class CountingTracker(Tracker):
     def __init__(self, counts: Counter[str], *about: object):
         self.counts = counts
 
-    def scalars(self, images: int, values: Mapping[str, float]) -> None:
+    def count(self, *given: Any, **named: Any) -> None:
         self.counts["tracker"] += 1
 
-    def image(self, images: int, name: str, png: bytes) -> None:
-        self.counts["tracker"] += 1
-
-    def model(self, images: int, checkpoint: str, aliases: Sequence[str]) -> None:
-        self.counts["tracker"] += 1
+    scalars = image = model = count
 
 
 @contextmanager
@@ -85,26 +81,16 @@ def counted(counts: Counter[str], folder: str) -> Iterator[None]:
 
 def tiny(root: str, storage: str, workers: int, steps: int) -> Config:
     """A run of a few steps, one image a worker in each."""
-    options = {
-        "name": f"of-{workers}",
-        "data.root": root,
-        "data.prefetch_factor": 1,
-        "model.channels": 8,
-        "model.multipliers": [1],
-        "model.num_blocks": 1,
-        "model.attention": [],
-        "model.groups": 4,
-        "train.batch_size": workers,
-        "train.total_images": steps * workers,
-        "train.log_every": workers,
-        "train.save_every": SAVE_STEPS * workers,
-        "train.sample_every": 0,
-        "sample.num_steps": 1,
-        "eval.extractor": "none",
-        "cluster.storage": storage,
-        "cluster.workers": workers,
-    }
-    return with_options(preset("digits_lt", "ddpm"), options)
+    options = f"""
+        --dataset digits_lt --preset ddpm --data.prefetch-factor 1 --model.channels 8
+        --model.num-blocks 1 --model.groups 4
+        --train.batch-size {workers} --train.total-images {steps * workers}
+        --train.log-every {workers} --train.save-every {SAVE_STEPS * workers}
+        --train.sample-every 0 --sample.num-steps 1 --eval.extractor none
+        --cluster.workers {workers}
+    """
+    config = train_config(options, shards=root, storage=storage, name=f"of-{workers}")
+    return with_options(config, {"model.multipliers": [1], "model.attention": []})
 
 
 def simulate(
@@ -176,3 +162,7 @@ def table(workers: Sequence[int]) -> str:
     head = ["workers", "run", "who", *kinds, "lines to the driver", "Ray reports"]
     driver = markdown(["workers", "driver CPU ms a report"], seconds)
     return f"{markdown(head, rows)}\n\n{driver}"
+
+
+def main() -> None:
+    print(table(parse(__doc__, workers=[10, 100, 1000]).workers))

@@ -44,12 +44,6 @@ def buckets_of(net: nn.Module, cap_mib: float = 25) -> list[int]:
     return bucketed([4 * p.numel() for p in reversed(list(net.parameters()))], cap_mib * MIB)
 
 
-def fix_buckets(step: Step) -> None:
-    """DDP orders its buckets after the first backward pass, at the next forward pass."""
-    step()
-    step()
-
-
 def reduce_alone(buckets: list[int]) -> Step:
     """All-reduce buffers of these sizes in bytes, one behind the other as DDP queues them."""
     buffers = [torch.zeros(size // 4) for size in buckets]
@@ -70,14 +64,21 @@ def make_variants(
     that all live side by side.
     """
 
+    def network() -> nn.Module:
+        return new_net(channels).to(memory_format=torch.channels_last)
+
     def wrapped(bucket_mib: float) -> DistributedDataParallel:
-        net = new_net(channels).to(memory_format=torch.channels_last)
         return DistributedDataParallel(
-            net,
+            network(),
             bucket_cap_mb=bucket_mib,
             gradient_as_bucket_view=True,
             forward_sync_buffers=False,
         )
+
+    def in_bf16() -> DistributedDataParallel:
+        net = wrapped(25)
+        net.register_comm_hook(None, bf16_compress_hook)
+        return net
 
     def step(net: nn.Module, *, reduce: bool = True, parts: int = 1) -> Step:
         cbdm = LossConfig(name="cbdm")
@@ -87,23 +88,23 @@ def make_variants(
             with world.no_sync(net, on=not reduce):
                 gradient()
 
+        if reduce:  # DDP orders its buckets after the first backward, at the next forward pass
+            step()
+            step()
         return step
 
-    product = world.wrap(new_net(channels).to(memory_format=torch.channels_last))
-    made = {LOCAL: step(product, reduce=False)}
-    made[MANY_LOCAL] = step(product, reduce=False, parts=4)
-    if not isinstance(product, DistributedDataParallel):  # one rank
-        return {name: made[name] for name in names if name in made}
-    made |= {PRODUCT: step(product), MANY: step(product, parts=4)}
-    fix_buckets(made[PRODUCT])
-    made[ALONE] = reduce_alone(buckets_of(product))
-    if SMALL in names:
-        small = wrapped(1)
-        made[SMALL] = step(small)
-        fix_buckets(made[SMALL])
-        made[ALONE_1] = reduce_alone(buckets_of(small, 1))
-    if BF16 in names:
-        half = wrapped(25)
-        half.register_comm_hook(None, bf16_compress_hook)
-        made[BF16] = step(half)
-    return {name: made[name] for name in names if name in made}
+    product = world.wrap(network())
+    ways: dict[str, Callable[[], Step]] = {
+        LOCAL: lambda: step(product, reduce=False),
+        MANY_LOCAL: lambda: step(product, reduce=False, parts=4),
+    }
+    if isinstance(product, DistributedDataParallel):
+        ways |= {
+            PRODUCT: lambda: step(product),
+            MANY: lambda: step(product, parts=4),
+            SMALL: lambda: step(wrapped(1)),
+            BF16: lambda: step(in_bf16()),
+            ALONE: lambda: reduce_alone(buckets_of(product)),
+            ALONE_1: lambda: reduce_alone(buckets_of(product, 1)),
+        }
+    return {name: ways[name]() for name in names if name in ways}
