@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,20 +31,25 @@ class Rule:
     methods: tuple[str, ...] = ("GET",)
 
 
-@dataclass
-class Proxy:
-    listen: str
-    port: int = 0
-    rules: list[Rule] = field(default_factory=list)
-    seen: list[tuple[str, str]] = field(default_factory=list)
-    """(method, path) of every request."""
-    released: threading.Event = field(default_factory=threading.Event)
-    """Lets what is stalled go on, at the end at the latest."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
+class Proxy(ThreadingHTTPServer):
+    """On an address of its own, in front of the server at ``upstream``."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], upstream: tuple[str, int]):
+        super().__init__(address, Handler)
+        self.upstream = upstream
+        self.rules: list[Rule] = []
+        self.seen: list[tuple[str, str]] = []
+        """(method, path) of every request."""
+        self.released = threading.Event()
+        """Lets what is stalled go on, at the end at the latest."""
+        self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        return f"http://{self.listen}:{self.port}"
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
 
     def fault(self, method: str, path: str) -> str:
         with self.lock:
@@ -63,10 +68,10 @@ class Handler(BaseHTTPRequestHandler):
     """Hands a request on, or spoils the answer."""
 
     protocol_version = "HTTP/1.1"
-    server: "Server"
+    server: Proxy
 
     def handle_one(self) -> None:
-        kind = self.server.proxy.fault(self.command, self.path)
+        kind = self.server.fault(self.command, self.path)
         body = self.body()
         if kind.isdigit():
             self.answer(int(kind), {}, b"", 0)
@@ -110,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[:half])
             if kind in ("cut", "stall"):
                 if kind == "stall":
-                    self.server.proxy.released.wait(60)
+                    self.server.released.wait(60)
                 self.close_connection = True
                 return
             if kind == "slow":
@@ -125,30 +130,20 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], upstream: tuple[str, int], proxy: Proxy):
-        super().__init__(address, Handler)
-        self.upstream, self.proxy = upstream, proxy
-
-
 @contextmanager
 def faulty_proxy(
     host: str, port: int, listen: str = "127.0.0.1", own_port: int = 0
 ) -> Iterator[Proxy]:
     """In front of the server at host:port, on an address of its own."""
-    proxy = Proxy(listen)
-    server = Server((listen, own_port), (host, port), proxy)
-    proxy.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    proxy = Proxy((listen, own_port), (host, port))
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield proxy
     finally:
         proxy.released.set()
-        server.shutdown()
-        server.server_close()
+        proxy.shutdown()
+        proxy.server_close()
         thread.join()
 
 

@@ -11,6 +11,7 @@ networks cannot be there at once; one that a killed process left behind is clear
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -20,7 +21,20 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmarks.timing import in_new_process
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.tracking.client import make_client
+
+ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+S3_PORT, MLFLOW_PORT = 5555, 5000
 NAME = "cbdm"
 NETWORK = "10.77.0"
 PORT = 6379
@@ -98,26 +112,22 @@ class Hosts:
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """A command on a host, its output appended to a file."""
+        whole = {**self.environment, **(environment or {})}
         with log.open("ab") as out:
-            return subprocess.Popen(
-                ["ip", "netns", "exec", namespace(host), *words],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**self.environment, **(environment or {})},
-            )
+            command = [*on(host), *words]
+            return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=whole)
 
     def run(self, host: int, words: Sequence[str], seconds: float = 300) -> str:
         """What a command on a host prints; RuntimeError, with all of it, if it fails."""
-        done = subprocess.run(
-            ["ip", "netns", "exec", namespace(host), *words],
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            timeout=seconds,
-        )
+        command, how = [*on(host), *words], {"capture_output": True, "text": True}
+        done = subprocess.run(command, env=self.environment, timeout=seconds, **how)
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
         return done.stdout
+
+    def ask(self, host: int, work: Callable[..., Any], *given: Any) -> Any:
+        """What a function returns there, in a process of its own."""
+        return in_new_process(work, *given, env=self.environment, prefix=on(host))
 
     def start_ray(
         self, hosts: Sequence[int] | None = None, hidden: Mapping[int, Path] | None = None
@@ -144,7 +154,7 @@ class Hosts:
     def kill(self, host: int) -> list[int]:
         """SIGKILL for every process of a host, as if its plug were pulled; their numbers."""
         found = processes(host)
-        _kill(found)
+        kill_all(found)
         return found
 
     def cut_off(self, host: int) -> None:
@@ -157,6 +167,11 @@ class Hosts:
 
 def namespace(host: int) -> str:
     return f"{NAME}-{host}"
+
+
+def on(host: int) -> list[str]:
+    """The words before a command that is to run on a host."""
+    return ["ip", "netns", "exec", namespace(host)]
 
 
 def processes(host: int) -> list[int]:
@@ -189,7 +204,7 @@ def clear() -> None:
     lines = subprocess.check_output(["ip", "netns", "list"], text=True).splitlines()
     for name in [line.split()[0] for line in lines if line.startswith(f"{NAME}-")]:
         for _ in range(3):  # the first may start others before they die
-            _kill(_processes(name))
+            kill_all(_processes(name))
             time.sleep(0.2)
         _ip(f"netns del {name}")
 
@@ -199,7 +214,8 @@ def _processes(name: str) -> list[int]:
     return [int(word) for word in found.stdout.split()]
 
 
-def _kill(pids: Sequence[int]) -> None:
+def kill_all(pids: Sequence[int]) -> None:
+    """SIGKILL, for those that are still there."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -209,3 +225,71 @@ def _ip(words: str) -> None:
     done = subprocess.run(["ip", *words.split()], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"ip {words}: {done.stderr.strip()}")
+
+
+# ----------------------------------------------------------------------------
+# What is asked there, where the network is not ours: servers, and what a run has left.
+
+
+def weights(hosts: Hosts, run: str, images: int) -> dict[str, str]:
+    """sha256 of the final weights, average and optimiser of a run's folder or URL."""
+    found: dict[str, str] = hosts.ask(0, read_weights, f"{run}/checkpoints/{images:012d}")
+    return found
+
+
+def read_weights(checkpoint: str) -> dict[str, str]:
+    folder, files = Storage(checkpoint), ("model", "ema", "optimizer")
+    contents = {file: folder.read_bytes(f"{file}.safetensors") for file in files}
+    return {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+
+
+def losses(hosts: Hosts, uri: str, run: str) -> list[tuple[int, float]]:
+    """(images, loss) of every step, as MLflow has them."""
+    return [(step, value) for step, value in hosts.ask(0, read_losses, uri, run)]
+
+
+def read_losses(uri: str, run: str) -> list[tuple[int, float]]:
+    run_id = Storage(run).read_text(RunDir.MLFLOW_RUN_ID).strip()
+    history = make_client(uri).get_metric_history(run_id, "loss/total")
+    return [(point.step, point.value) for point in history]
+
+
+def make_bucket(folder: str = "") -> None:
+    """The bucket, with the files of a folder in it as shards."""
+    import boto3
+
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="bucket")
+    for path in Path(folder).rglob("*") if folder else ():
+        if path.is_file():
+            s3.upload_file(str(path), "bucket", f"shards/{path.relative_to(folder)}")
+
+
+def start_s3(hosts: Hosts, folder: Path) -> "subprocess.Popen[bytes]":
+    """An S3 endpoint on the head, from when it answers."""
+    words = ["-m", "moto.server", "-H", hosts.address(0), "-p", str(S3_PORT)]
+    process = hosts.start(0, [sys.executable, *words], folder / "s3.log")
+    wait_for(lambda: answers(hosts, S3_PORT), 90, f"{folder}/s3.log: nothing answers")
+    return process
+
+
+def start_mlflow(hosts: Hosts, folder: Path) -> str:
+    """MLflow's server on the head, from when it answers; its address."""
+    here = hosts.address(0)
+    words = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", here]
+    words += ["--port", str(MLFLOW_PORT), "--artifacts-destination", f"{folder}/artifacts"]
+    words += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    hosts.start(0, words, folder / "mlflow.log", quiet)
+    wait_for(lambda: answers(hosts, MLFLOW_PORT), 90, f"{folder}/mlflow.log: nothing answers")
+    return f"http://{here}:{MLFLOW_PORT}"
+
+
+def answers(hosts: Hosts, port: int) -> bool:
+    """Whether something on the head takes a connection."""
+    ask = f"import socket; socket.create_connection(({hosts.address(0)!r}, {port}), 1)"
+    try:
+        hosts.run(0, [sys.executable, "-c", ask])
+    except RuntimeError:
+        return False
+    return True

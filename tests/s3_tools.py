@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faulty_proxy import faulty_proxy
-from benchmarks.on_hosts import ACCOUNT
+from benchmarks.hosts import ACCOUNT
 
 
 @contextmanager

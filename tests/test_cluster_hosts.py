@@ -11,8 +11,20 @@ from pathlib import Path
 import pytest
 from ray_tools import SMALL
 
-from benchmarks.hosts import Hosts, environment, processes, wait_for, why_not
-from benchmarks.on_hosts import ACCOUNT, BUCKET, S3_PORT, alone, losses, start_servers, weights
+from benchmarks.hosts import (
+    ACCOUNT,
+    S3_PORT,
+    Hosts,
+    environment,
+    losses,
+    make_bucket,
+    processes,
+    start_mlflow,
+    start_s3,
+    wait_for,
+    weights,
+    why_not,
+)
 from cbdm_scale.storage.folder import Storage
 from tune.trials import TrialStore
 
@@ -79,8 +91,9 @@ def test_three_hosts_have_the_losses_of_one(hosts: Hosts, folder: Path) -> None:
 def test_a_bucket_and_a_tracker_on_another_host_change_nothing(
     hosts: Hosts, folder: Path, one_host: dict[str, str]
 ) -> None:
-    uri = start_servers(hosts, folder)
-    hosts.run(0, [sys.executable, "-c", BUCKET, f"{folder}/shards"])
+    start_s3(hosts, folder)
+    uri = start_mlflow(hosts, folder)
+    hosts.ask(0, make_bucket, f"{folder}/shards")
     more = (*EVERY, "--track.uri", uri)
     hosts.run(0, train("remote", 2, IMAGES, "s3://bucket/shards", "s3://bucket/runs", *more))
     assert weights(hosts, "s3://bucket/runs/remote", IMAGES) == one_host
@@ -131,6 +144,12 @@ def test_a_host_that_dies_in_a_search_changes_no_value_of_it(
     assert outcomes(folder, "rough") == outcomes(folder, "calm")
     assert len(outcomes(folder, "rough")) == 3
     hosts.start_ray([victim])
+
+
+def alone(hosts: Hosts, host: int, words: list[str], folder: Path) -> None:
+    """A command on a host that starts a Ray of its own, on loopback."""
+    own = ["env", "RAY_ADDRESS=local", f"TMPDIR={folder}", *words]
+    hosts.run(host, own)
 
 
 def search(folder: Path, name: str) -> list[str]:

@@ -4,10 +4,9 @@ import random
 
 import pytest
 
-from benchmarks.faults.cost import cost
 from benchmarks.faults.inject import moments, recovered
 from benchmarks.faults.observed import SAVE_EVERY, Event, ObservedRun
-from benchmarks.faults.table import table
+from benchmarks.faults.table import cost, table
 from benchmarks.hosts import Hosts
 
 START = [Event(0, "workers"), Event(1, "step", 48), Event(2, "step", 96), Event(3, "step", 144)]
@@ -36,7 +35,7 @@ def test_two_restarts_in_one_fault_are_added_up():
 
 
 def test_recovered_is_a_step_beyond_all_before_by_new_workers(tmp_path):
-    run = ObservedRun(Hosts(1), "run", "", "", 2, 960, tmp_path / "log")
+    run = ObservedRun(Hosts(1), "run", tmp_path, "", 960)
     run.events = [*START, Event(4, "step", 192)]
     assert recovered(run, 3.5, 144, restarts=False)
     assert not recovered(run, 3.5, 144, restarts=True)

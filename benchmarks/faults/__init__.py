@@ -9,7 +9,7 @@ Linux, root and iproute2: the run is spread over hosts with addresses of their o
 
 observed.py    the train command, and what it said when
 backends.py    an object store, a disk and a tracker that fail on request
-kinds.py       what a fault is; processes.py, machines.py and stores.py have them all
+kinds.py       all faults
 inject.py      one run and its faults, each of which proves that it was injected
-cost.py        what a fault cost, and table.py
+table.py       what a fault cost
 """

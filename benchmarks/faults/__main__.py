@@ -1,4 +1,8 @@
-"""python -m benchmarks.faults: parse, run what is missing, print the table."""
+"""python -m benchmarks.faults: run what is missing, print the table.
+
+--repeats of each fault of --only in a run of its own, or one run with --soak faults, a mixture;
+--elastic: of one to --workers workers. What FOLDER of --storage has is not made again.
+"""
 
 import argparse
 import json
@@ -9,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import prepare_data
-from benchmarks.faults.backends import PROXY_PORT, Backend, open_backend, small_disk
+from benchmarks.faults.backends import PROXY_PORT, open_backend, small_disk
 from benchmarks.faults.inject import run_with_faults
-from benchmarks.faults.kinds import Kind, Scene
-from benchmarks.faults.machines import MACHINES
+from benchmarks.faults.kinds import KINDS, Kind
 from benchmarks.faults.observed import BATCH, SAVE_EVERY, ObservedRun
-from benchmarks.faults.processes import PROCESSES
-from benchmarks.faults.stores import STORES
 from benchmarks.faults.table import table
-from benchmarks.hosts import Hosts, environment, why_not
-from benchmarks.on_hosts import ACCOUNT, losses, weights
+from benchmarks.hosts import ACCOUNT, Hosts, environment, losses, weights, why_not
+from benchmarks.timing import parse
 
-KINDS = PROCESSES | MACHINES | STORES
 PER_FAULT = 8 * SAVE_EVERY
 """Images of a run for each of its faults."""
 BAD_STORE = 2
@@ -37,29 +37,19 @@ class Trials:
     hosts: Hosts
     folder: Path
 
-    def run(self, name: str, images: int, backend: Backend) -> ObservedRun:
-        name = f"{name}-{self.args.workers}-{images}"
-        more = f"--cluster.timeout-s {self.args.timeout_s}"
+    def run(self, name: str, images: int, storage: str, tracker: str) -> ObservedRun:
+        options = f"--cluster.timeout-s 20 --cluster.workers {self.args.workers}"
         if self.args.elastic:
-            more += " --cluster.min-workers 1 --cluster.resize-s 5 --model.dropout 0"
-        return ObservedRun(
-            hosts=self.hosts,
-            name=name,
-            storage=backend.storage,
-            tracker=backend.tracker,
-            shards=f"{self.folder}/shards",
-            workers=self.args.workers,
-            images=images,
-            log=self.folder / f"{name}.log",
-            more=more,
-        )
+            options += " --cluster.min-workers 1 --cluster.resize-s 5 --model.dropout 0"
+        name = f"{name}-{self.args.workers}-{images}"
+        return ObservedRun(self.hosts, name, self.folder, storage, images, tracker, options)
 
     def undisturbed(self, images: int) -> ObservedRun:
         """The run that nothing happens to."""
         kind = "elastic" if self.args.elastic else "fixed"
-        with open_backend("folder", self.hosts, self.folder) as backend:
-            run = self.run(f"undisturbed-{kind}", images, backend)
-        if not Path(run.folder, f"checkpoints/{images:012d}/state.json").exists():
+        with open_backend("folder", self.hosts, self.folder) as (storage, tracker):
+            run = self.run(f"undisturbed-{kind}", images, storage, tracker)
+        if not Path(run.url, f"checkpoints/{images:012d}/state.json").exists():
             run.start()
             if run.finish(1800):
                 raise RuntimeError(f"the undisturbed run failed: {run.tail()}")
@@ -68,22 +58,19 @@ class Trials:
     def trial(self, name: str, faults: list[tuple[str, Kind]]) -> dict[str, Any]:
         """What came of one run."""
         kind = faults[0][1].backend
-        long = self.args.length * (BAD_STORE if kind != "folder" else 1)
-        images = round(PER_FAULT * (len(faults) + 1) * long)
+        images = PER_FAULT * (len(faults) + 1) * (BAD_STORE if kind != "folder" else 1)
         alone = self.undisturbed(images)
-        with open_backend(kind, self.hosts, self.folder) as backend:
-            run = self.run(name, images, backend)
-            journal = self.folder / f"{run.name}.jsonl"
+        with open_backend(kind, self.hosts, self.folder) as (storage, tracker):
+            run = self.run(name, images, storage, tracker)
             try:
-                scene = Scene(run, self.hosts, self.folder)
-                records = run_with_faults(scene, faults, self.args.seed, journal)
+                records = run_with_faults(run, faults, self.args.seed)
                 if run.said("the same command sends them"):  # MLflow was away at the end
                     run.start()
                     run.finish(300)
             finally:
                 run.kill()
-            a, b = (weights(self.hosts, r.folder, images) for r in (alone, run))
-            before, after = (losses(self.hosts, r.tracker, r.folder) for r in (alone, run))
+            a, b = (weights(self.hosts, r.url, images) for r in (alone, run))
+            before, after = (losses(self.hosts, r.tracker, r.url) for r in (alone, run))
         pairs = zip(before, after, strict=False)
         return {
             "faults": records,
@@ -107,18 +94,8 @@ def wanted(args: argparse.Namespace) -> dict[str, list[tuple[str, Kind]]]:
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--storage", required=True)
-    parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--repeats", type=int, default=4, help="of each fault, in one run")
-    parser.add_argument("--soak", type=int, default=0, help="faults of a mixture, in one run")
-    parser.add_argument("--length", type=float, default=1, help="of a run, times the usual")
-    parser.add_argument("--elastic", action="store_true", help="1 to --workers workers")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--timeout-s", type=float, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    numbers = {"repeats": 4, "soak": 0, "workers": 2, "seed": 0}
+    args = parse(__doc__, storage=str, only=KINDS, elastic=False, **numbers)
     if problem := why_not():
         sys.exit(f"error: no hosts here: {problem}")
     folder = Path(args.storage).absolute()

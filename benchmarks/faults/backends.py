@@ -6,23 +6,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hosts import Hosts, wait_for
-from benchmarks.on_hosts import S3_PORT, answers, start_mlflow, start_s3
+from benchmarks.hosts import (
+    S3_PORT,
+    Hosts,
+    answers,
+    make_bucket,
+    start_mlflow,
+    start_s3,
+    wait_for,
+)
 
 PROXY_PORT = 5556
 DISK = "disk"
 DISK_BYTES = 48_000_000
 """Some ten checkpoints of the small network."""
-BUCKET = 'import boto3; boto3.client("s3").create_bucket(Bucket="bucket")'
-
-
-@dataclass
-class Backend:
-    storage: str
-    tracker: str
 
 
 @contextmanager
@@ -39,21 +38,21 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_backend(kind: str, hosts: Hosts, folder: Path) -> Iterator[Backend]:
-    """One of them, with the servers that it needs, on the head."""
+def open_backend(kind: str, hosts: Hosts, folder: Path) -> Iterator[tuple[str, str]]:
+    """(storage, tracker) of one of them, with the servers that it needs, on the head."""
     database = f"sqlite:///{folder}/numbers.db"
     if kind == "bucket":
         servers = [start_s3(hosts, folder), start_proxy(hosts, folder)]
-        hosts.run(0, [sys.executable, "-c", BUCKET])
+        hosts.ask(0, make_bucket)
         try:
-            yield Backend("s3://bucket/runs", database)
+            yield "s3://bucket/runs", database
         finally:
             for server in servers:
                 server.kill()
     elif kind == "tracker":
-        yield Backend(str(folder / "runs"), start_mlflow(hosts, folder))
+        yield f"{folder}/runs", start_mlflow(hosts, folder)
     else:
-        yield Backend(str(folder / (DISK if kind == "disk" else "runs")), database)
+        yield f"{folder}/{DISK if kind == 'disk' else 'runs'}", database
 
 
 def start_proxy(hosts: Hosts, folder: Path) -> "subprocess.Popen[bytes]":

@@ -5,12 +5,11 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.cost import cost
-from benchmarks.faults.kinds import Failed, Kind, NotInjected, Scene
-from benchmarks.faults.observed import SAVE_EVERY, Event, ObservedRun
+from benchmarks.faults.kinds import Failed, Kind, NotInjected
+from benchmarks.faults.observed import SAVE_EVERY, ObservedRun
+from benchmarks.faults.table import cost
 
 RECOVERY_S = 420.0
 """Seconds after which a run is said not to have recovered."""
@@ -33,24 +32,21 @@ def recovered(run: ObservedRun, since: float, reached: int, *, restarts: bool) -
     """
     if run.finished and not restarts:
         return True
-    after = [event for event in list(run.events) if event.seconds > since]
-    groups = [event.seconds for event in after if event.kind == "workers"]
+    groups = [event.seconds for event in run.of_kind("workers") if event.seconds > since]
     if restarts and not groups:
         return False
-    begun = groups[-1] if groups else since
-    return any(e.kind == "step" and e.images > reached and e.seconds > begun for e in after)
+    return max(run.since("step", groups[-1] if groups else since), default=0) > reached
 
 
-def strike(scene: Scene, name: str, kind: Kind, chance: random.Random) -> dict[str, Any]:
+def strike(run: ObservedRun, name: str, kind: Kind, chance: random.Random) -> dict[str, Any]:
     """Inject one fault now, wait for the recovery; the record."""
-    run = scene.run
     time.sleep(chance.random())  # any moment of a step, of a checkpoint or between
     since, reached = time.monotonic(), run.reached
     record: dict[str, Any] = {"kind": name, "images": reached, "recovered": False}
-    fault = kind.inject(scene, chance)
+    fault = kind.inject(run, chance)
     try:
         record["proof"] = next(fault)
-        reached = max(e.images for e in run.events if e.kind == "step")
+        reached = run.reached
         lifted = time.monotonic() if not kind.restarts else since
         run.wait_for(
             lambda: recovered(run, lifted, reached, restarts=kind.restarts),
@@ -67,31 +63,20 @@ def strike(scene: Scene, name: str, kind: Kind, chance: random.Random) -> dict[s
         record |= {"recovered": False, "why": str(error)}
     finally:
         fault.close()
-    events: list[Event] = list(run.events)
-    return record | asdict(cost(events, since, time.monotonic()))
+    return record | asdict(cost(list(run.events), since, time.monotonic()))
 
 
 def run_with_faults(
-    scene: Scene, faults: Sequence[tuple[str, Kind]], seed: int, journal: Path
+    run: ObservedRun, faults: Sequence[tuple[str, Kind]], seed: int
 ) -> list[dict[str, Any]]:
-    """All the faults, each recorded in the journal as it is over; what is there is not redone.
-
-    The command is started, and has come to its end when this returns.
-    """
-    run, chance = scene.run, random.Random(seed)
-    when = moments(len(faults), run.images, chance)
-    done = (
-        [json.loads(line) for line in journal.read_text().splitlines()]
-        if journal.exists()
-        else []
-    )
+    """Start the command, strike with all the faults, come to the end; the records."""
+    when = moments(len(faults), run.images, random.Random(seed))
+    done: list[dict[str, Any]] = []
     run.start()
-    for (name, kind), moment in list(zip(faults, when, strict=True))[len(done) :]:
-        run.wait_for(lambda moment=moment: fresh(run, moment), 600, f"at {moment} images")
-        record = strike(scene, name, kind, random.Random(f"{seed}/{len(done)}"))
+    for (name, kind), moment in zip(faults, when, strict=True):
+        run.wait_for(lambda at=moment: run.newest_reached >= at, 600, f"at {moment} images")
+        record = strike(run, name, kind, random.Random(f"{seed}/{len(done)}"))
         done.append(record)
-        with journal.open("a") as file:
-            file.write(json.dumps(record) + "\n")
         print(f"{run.name} {len(done)}/{len(faults)} {json.dumps(record)}", flush=True)
         if run.finished:
             return done
@@ -101,15 +86,3 @@ def run_with_faults(
     if code:
         raise RuntimeError(f"{run.name} ended with {code}: {run.tail()}")
     return done
-
-
-def fresh(run: ObservedRun, moment: int) -> bool:
-    """Whether the workers that run now have come to a number of images."""
-    steps = [e for e in list(run.events) if e.kind == "step"]
-    groups = run.of_kind("workers")
-    return bool(
-        steps
-        and groups
-        and steps[-1].seconds > groups[-1].seconds
-        and steps[-1].images >= moment
-    )

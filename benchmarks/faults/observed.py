@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.commands import train_command
-from benchmarks.hosts import Hosts, namespace
+from benchmarks.hosts import Hosts, on
 
 ROOT = Path(__file__).parents[2]
 BATCH = 48
@@ -44,31 +44,30 @@ class ObservedRun:
 
     hosts: Hosts
     name: str
+    folder: Path
+    """Of its shards and logs, and of the files by which stores and servers are told to fail."""
     storage: str
-    shards: str
-    workers: int
     images: int
-    log: Path
     tracker: str = ""
-    more: str = ""
-    """Further options."""
+    options: str = ""
+    """Further ones of the command."""
     events: list[Event] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
     reader: threading.Thread | None = None
     started: float = 0
 
-    def words(self) -> list[str]:
-        length = f"--cluster.workers {self.workers} --train.total-images {self.images}"
-        options = f"{SMALL} {length} --track.uri {self.tracker} {self.more}"
-        where = {"shards": self.shards, "storage": self.storage}
-        return train_command(options, name=self.name, **where)
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
 
     def start(self) -> None:
         """Type the command; in a session of its own, as a terminal gives it one."""
         self.started = time.monotonic()
+        options = f"{SMALL} --train.total-images {self.images} --track.uri {self.tracker}"
+        where = {"shards": self.folder / "shards", "storage": self.storage}
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace(0), *self.words()],
+            [*on(0), *train_command(f"{options} {self.options}", name=self.name, **where)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -98,7 +97,7 @@ class ObservedRun:
             self.events.append(Event(now, "step", int(found[1].replace(",", ""))))
 
     def of_kind(self, kind: str) -> list[Event]:
-        return [event for event in self.events if event.kind == kind]
+        return [event for event in list(self.events) if event.kind == kind]
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -121,22 +120,25 @@ class ObservedRun:
         return bool(self.ended and self.said("(finished at "))
 
     @property
-    def folder(self) -> str:
+    def url(self) -> str:
         return f"{self.storage}/{self.name}"
 
     def newest_checkpoint(self) -> Path:
         """Of a run in a folder: the newest that is whole."""
-        return max(Path(self.folder, "checkpoints").glob("0*/state.json")).parent
-
-    def checkpoint_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.newest_checkpoint().iterdir())
+        return max(Path(self.url, "checkpoints").glob("0*/state.json")).parent
 
     def said(self, words: str) -> list[str]:
         return [line for line in list(self.lines) if words in line]
 
-    def events_of_start(self) -> list[Event]:
-        """Since the command was typed last."""
-        return [event for event in list(self.events) if event.seconds > self.started]
+    def since(self, kind: str, seconds: float) -> list[int]:
+        """Images of every event of a kind after a moment."""
+        return [event.images for event in self.of_kind(kind) if event.seconds > seconds]
+
+    @property
+    def newest_reached(self) -> int:
+        """Most images that the workers which run now have reported."""
+        groups = self.of_kind("workers")
+        return max(self.since("step", groups[-1].seconds), default=0) if groups else 0
 
     def wait_for(self, what: Callable[[], bool], seconds: float, words: str) -> None:
         """Until it is so; RuntimeError if it is not in time, or if the command ends before."""
