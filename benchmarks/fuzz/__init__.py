@@ -1,7 +1,6 @@
 """Files from strangers: valid examples, damaged or made evil, read by the project's readers.
 
 formats.py    what is read: a valid example of each kind, and the project's own reader
-examples.py   how the examples are made
 mutate.py     seeded damage: bytes, JSON, safetensors, zip, tar, parquet
 attacks.py    what a person with intent would send
 sandbox.py       a child process with limits, which tells what a reader did

@@ -1,6 +1,6 @@
 """python -m benchmarks.fuzz: damage, read, count.
 
-    python -m benchmarks.fuzz [--cases 2000] [--seed 0] [--only KIND ...] [--out FILE.md]
+    python -m benchmarks.fuzz [--cases 2000] [--seed 0] [--only KIND ...]
 
 Every kind of file that the project takes from strangers: a valid example, damaged by seed (half
 of the time with its checksums made right again) or evil by hand, and read by the project's own
@@ -8,7 +8,6 @@ reader in a child process with limits (sandbox.py). Counts what came of it. "raw
 bug: a reader that fails in another way than by saying what is wrong.
 """
 
-import argparse
 import random
 import shutil
 import sys
@@ -25,7 +24,7 @@ from benchmarks.fuzz.attacks import attacks
 from benchmarks.fuzz.formats import FORMATS, Files, example
 from benchmarks.fuzz.mutate import mutate
 from benchmarks.fuzz.sandbox import CANARY, OUTCOMES, Case, Result, run
-from benchmarks.timing import markdown
+from benchmarks.timing import markdown, parse
 
 GOOD = {"read", "refused"}
 BATCH = 500
@@ -71,14 +70,7 @@ def table(counts: dict[str, Counter[str]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--cases", type=int, default=2_000, help="of each kind, and the attacks"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=list(FORMATS), choices=list(FORMATS))
-    parser.add_argument("--out", default="", help="the table as Markdown")
-    args = parser.parse_args()
+    args = parse(__doc__, cases=2_000, seed=0, only=FORMATS)
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     counts: dict[str, Counter[str]] = {}
@@ -98,8 +90,6 @@ def main() -> int:
         print(f"{name}: {dict(counts[name])}", flush=True)
     shutil.rmtree(folder)
     print(table(counts))
-    if args.out:
-        Path(args.out).write_text(f"{table(counts)}\n")
     return int(any(set(count) - GOOD for count in counts.values()))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.fuzz.sandbox import CANARY
 
 Files = dict[str, bytes]
+Attack = Callable[[Files], Files]
 
 
 class Payload:
@@ -29,11 +30,8 @@ class Payload:
 
 
 CODE = Payload(exec, f"x = '{CANARY}'")
-PAYLOADS = (
-    Payload(os.system, f"touch /tmp/{CANARY}"),
-    CODE,
-    Payload(open, f"/tmp/{CANARY}", "w"),
-)
+TOUCH, OPEN = Payload(os.system, f"touch /tmp/{CANARY}"), Payload(open, f"/tmp/{CANARY}", "w")
+PAYLOADS = TOUCH, CODE, OPEN
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -87,12 +85,12 @@ def huge_member() -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
 
 
-def every(ending: str, data: bytes) -> Callable[[Files], Files]:
+def every(ending: str, data: bytes) -> Attack:
     """All files of an ending replaced."""
     return lambda files: {n: data if n.endswith(ending) else d for n, d in files.items()}
 
 
-def set_to(name: str, path: str, value: Any) -> Callable[[Files], Files]:
+def set_to(name: str, path: str, value: Any) -> Attack:
     """A value in a file of JSON, by its dotted path."""
 
     def attack(files: Files) -> Files:
@@ -106,67 +104,58 @@ def set_to(name: str, path: str, value: Any) -> Callable[[Files], Files]:
     return attack
 
 
-def attacks(subject: str, files: Files) -> Iterator[Callable[[Files], Files]]:
+def attacks(subject: str, files: Files) -> Iterator[Attack]:
     """All that are written for a kind of file, and for the endings that its files have."""
-    endings = {f".{name.rpartition('.')[2]}" for name in files}
-    yield from pickles(files)
     for ending, kinds in BY_ENDING.items():
-        if ending in endings:
-            yield from kinds()
-    yield from OWN.get(subject, ())
+        if any(name.endswith(ending) for name in files):
+            for data in kinds():
+                yield every(ending, data)
+    for name, values in OWN.get(subject, {}).items():
+        for path, value in values:
+            yield set_to(name, path, value)
 
 
-def pickles(files: Files) -> Iterator[Callable[[Files], Files]]:
+def pickles() -> Iterator[bytes]:
     for payload in PAYLOADS:
-        plain, packed = pickle.dumps(payload, protocol=2), pickle_zip(payload)
-        for ending in (".pt", ".pth", ".safetensors", "data_batch_1"):
-            if any(name.endswith(ending) for name in files):
-                yield every(ending, plain)
-                yield every(ending, packed)
+        yield pickle.dumps(payload, protocol=2)
+        yield pickle_zip(payload)
 
 
-def texts() -> Iterator[Callable[[Files], Files]]:
-    for text in (
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b"1" * 5_000,
-        b"\xff\xfe{}",
-        b"null",
-        b"[]",
-    ):
-        yield every(".json", text)
+def texts() -> Iterator[bytes]:
+    yield from (b"[" * 100_000, b'{"a":' * 100_000, b"1" * 5_000, b"\xff\xfe{}", b"null", b"[]")
 
 
-def headers() -> Iterator[Callable[[Files], Files]]:
+def headers() -> Iterator[bytes]:
+    yield from pickles()
     for length in (2**63, 2**62, 2**40, 100_000_001):
-        yield every(".safetensors", struct.pack("<Q", length) + b"{}")
+        yield struct.pack("<Q", length) + b"{}"
     tensor = {"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
     head = json.dumps(tensor).encode()
-    yield every(".safetensors", struct.pack("<Q", len(head)) + head)
+    yield struct.pack("<Q", len(head)) + head
 
 
-def images() -> Iterator[Callable[[Files], Files]]:
+def images() -> Iterator[bytes]:
     for size in ((12_000, 12_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)):
-        yield every(".png", png_of(*size))
+        yield png_of(*size)
 
 
-def archives() -> Iterator[Callable[[Files], Files]]:
-    yield every(".tar", huge_member())
+def archives() -> Iterator[bytes]:
+    yield huge_member()
     for name in (f"../{CANARY}/a", f"/{CANARY}/a", "a" * 5000, "", "."):
-        yield every(".tar", evil_tar(name))
+        yield evil_tar(name)
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-        yield every(".tar", evil_tar("a", kind, f"../{CANARY}/secret"))
-    yield every(".tar", evil_tar("a", picture=png_of(12_000, 12_000)))
+        yield evil_tar("a", kind, f"../{CANARY}/secret")
+    yield evil_tar("a", picture=png_of(12_000, 12_000))
 
 
-def arrays() -> Iterator[Callable[[Files], Files]]:
+def arrays() -> Iterator[bytes]:
     for payload in PAYLOADS:
         out = io.BytesIO()
         np.savez(out, arr_0=np.array([payload], dtype=object))
-        yield every(".npz", out.getvalue())
+        yield out.getvalue()
     for shape in ("(1000000000000, 8, 8, 3)", "(-1, 8, 8, 3)", "(6, 8, 8, 3"):
-        yield every(".npz", npz(shape, 0))
-    yield every(".npz", npz("(1500, 1000, 1000, 1)", 1_500))
+        yield npz(shape, 0)
+    yield npz("(1500, 1000, 1000, 1)", 1_500)
 
 
 def npz(shape: str, megabytes: int) -> bytes:
@@ -181,64 +170,64 @@ def npz(shape: str, megabytes: int) -> bytes:
     return out.getvalue()
 
 
-BY_ENDING: dict[str, Callable[[], Iterator[Callable[[Files], Files]]]] = {
+BY_ENDING: dict[str, Callable[[], Iterator[bytes]]] = {
+    ".pt": pickles,
+    ".pth": pickles,
+    "data_batch_1": pickles,
     ".json": texts,
     ".safetensors": headers,
     ".png": images,
     ".tar": archives,
     ".npz": arrays,
 }
-
-
-def network_sizes(name: str) -> list[Callable[[Files], Files]]:
-    """A configuration whose network would fill any memory."""
-    wild = {
-        "model.channels": 1 << 20,
-        "model.num_blocks": 1 << 20,
-        "model.multipliers": [1] * 10_000,
-        "image.num_classes": 1 << 40,
-        "image.channels": 1 << 40,
-        "image.size": 1 << 30,
-        "diffusion.num_steps": 1 << 40,
-        "sample.num_steps": 1 << 40,
-        "eval.chunk_size": 1 << 40,
-    }
-    return [set_to(name, path, value) for path, value in wild.items()]
-
-
-OWN: dict[str, list[Callable[[Files], Files]]] = {
-    "shards": [
-        set_to("shapes/dataset.json", "image_size", 1 << 20),
-        set_to("shapes/dataset.json", "channels", 1 << 30),
-        set_to("shapes/dataset.json", "counts.train", [1 << 60] * 3),
-        set_to("shapes/dataset.json", "name", f"../{CANARY}"),
-    ],
-    "checkpoint": [
-        *network_sizes("config.json"),
-        set_to("config.json", "data.root", f"/{CANARY}"),
-        set_to(
-            "checkpoints/000000000048/state.json",
-            "files",
-            {f"../../../{CANARY}/secret": {"bytes": 1, "sha256": ""}},
-        ),
-    ],
-    "exported": network_sizes("config.json"),
-    "served": network_sizes("config.json"),
-    "diffusers": [
-        set_to("unet/config.json", "block_out_channels", [1 << 30, 1 << 30]),
-        set_to("unet/config.json", "layers_per_block", 1 << 30),
-        set_to("unet/config.json", "num_class_embeds", 1 << 40),
-        set_to("unet/config.json", "sample_size", 1 << 40),
-        set_to("unet/config.json", "_class_name", "os.system"),
-        set_to("scheduler/scheduler_config.json", "num_train_timesteps", 1 << 40),
-    ],
-    "preset": [
-        set_to("winner.json", "options", {"cluster.storage": f"/{CANARY}"}),
-        set_to("winner.json", "options", {"init_from": f"/{CANARY}/x.pt"}),
-        set_to("winner.json", "options", {"model.channels": 1 << 60}),
-        set_to("winner.json", "options", {"eval.guidance": [0.0] * 1_000_000}),
-        set_to("winner.json", "dataset", f"../../{CANARY}"),
-        set_to("winner.json", "preset", "x.json"),
-    ],
-    "search": [set_to("records/t000.json", "id", f"../../{CANARY}")],
+NETWORK: list[tuple[str, Any]] = [
+    ("model.channels", 1 << 20),
+    ("model.num_blocks", 1 << 20),
+    ("model.multipliers", [1] * 10_000),
+    ("image.num_classes", 1 << 40),
+    ("image.channels", 1 << 40),
+    ("image.size", 1 << 30),
+    ("diffusion.num_steps", 1 << 40),
+    ("sample.num_steps", 1 << 40),
+    ("eval.chunk_size", 1 << 40),
+]
+"""Values of a configuration whose network would fill any memory."""
+OUTSIDE = {f"../../../{CANARY}/secret": {"bytes": 1, "sha256": ""}}
+OWN: dict[str, dict[str, list[tuple[str, Any]]]] = {
+    "shards": {
+        "shapes/dataset.json": [
+            ("image_size", 1 << 20),
+            ("channels", 1 << 30),
+            ("counts.train", [1 << 60] * 3),
+            ("name", f"../{CANARY}"),
+        ],
+    },
+    "checkpoint": {
+        "config.json": [*NETWORK, ("data.root", f"/{CANARY}")],
+        "checkpoints/000000000048/state.json": [("files", OUTSIDE)],
+    },
+    "exported": {"config.json": NETWORK},
+    "served": {"config.json": NETWORK},
+    "diffusers": {
+        "unet/config.json": [
+            ("block_out_channels", [1 << 30, 1 << 30]),
+            ("layers_per_block", 1 << 30),
+            ("num_class_embeds", 1 << 40),
+            ("sample_size", 1 << 40),
+            ("_class_name", "os.system"),
+        ],
+        "scheduler/scheduler_config.json": [("num_train_timesteps", 1 << 40)],
+    },
+    "preset": {
+        "winner.json": [
+            ("options", {"cluster.storage": f"/{CANARY}"}),
+            ("options", {"init_from": f"/{CANARY}/x.pt"}),
+            ("options", {"model.channels": 1 << 60}),
+            ("options", {"eval.guidance": [0.0] * 1_000_000}),
+            ("dataset", f"../../{CANARY}"),
+            ("preset", "x.json"),
+        ],
+    },
+    "search": {"records/t000.json": [("id", f"../../{CANARY}")]},
 }
+"""Subject -> file -> values by their paths."""

@@ -68,17 +68,7 @@ def noise(data: bytes, chance: random.Random) -> bytes:
     return chance.randbytes(chance.choice((0, len(data))))
 
 
-BYTES: tuple[Mutation, ...] = (
-    flip,
-    flip,
-    cut,
-    grow,
-    overwrite,
-    overwrite,
-    splice,
-    noise,
-    noise,
-)
+BYTES: tuple[Mutation, ...] = (*[flip] * 2, cut, grow, *[overwrite] * 2, splice, *[noise] * 2)
 
 
 # ----------------------------------------------------------------------------
@@ -122,9 +112,7 @@ def json_text(data: bytes, chance: random.Random) -> bytes:
 def safetensors(data: bytes, chance: random.Random) -> bytes:
     """The header: names, types, shapes and offsets."""
     length = struct.unpack("<Q", data[:8])[0]
-    header = json.dumps(edit(json.loads(data[8 : 8 + length]), chance)).encode(
-        "utf-8", "surrogatepass"
-    )
+    header = json_text(data[8 : 8 + length], chance)
     size = chance.choice((len(header), len(header), len(header), 2**63, len(data)))
     return struct.pack("<Q", size) + header + data[8 + length :]
 
