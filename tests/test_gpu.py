@@ -12,16 +12,17 @@ import math
 import os
 from dataclasses import replace
 
+import gpu_tools
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from gpu_tools import LOSSES, SAMPLERS, awake, combinations, difference, limit
 from torch import nn
 
-from benchmarks.gpu import correctness, older_torch
-from benchmarks.gpu.context import Context, awake, difference, fresh
-from benchmarks.gpu.correctness import LOSSES, SAMPLERS, combinations, limit
+from benchmarks.gpu import older_torch
+from benchmarks.gpu.context import Context, fresh
 from benchmarks.gpu.loop import make_batch, new_state, run_loop
 from benchmarks.step import NUM_CLASSES
 from cbdm_scale.data.groups import class_groups
@@ -84,15 +85,17 @@ def weights(state):
 
 
 def test_random_words_are_the_cpus_and_normals_within_1e_6(context):
-    same, off = correctness.random_differences(context)
+    same, off = gpu_tools.random_differences(context)
+    print(f"normal numbers: {off}")
     assert same and off <= 1e-6
 
 
 @pytest.mark.parametrize("backbone, process, loss", combinations())
 def test_gradients_are_the_cpus(context, backbone, process, loss):
     wide = context if ON_CPU else replace(context, tiny=False)
-    found = correctness.network(wide, backbone, LOSSES[loss])
-    off = correctness.gradient_differences(wide, found, LOSSES[loss], process)
+    found = gpu_tools.network(wide, backbone, LOSSES[loss])
+    off = gpu_tools.gradient_differences(wide, found, LOSSES[loss], process)
+    print(f"{backbone}, {process}, {loss}: {off}")
     assert all(value < limit(backbone, precision) for precision, value in off.items()), off
 
 
@@ -156,7 +159,8 @@ def test_replayed_calls_are_the_networks(context):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_make_the_cpus_images_and_the_same_bytes_again(context, sampler):
-    off = correctness.sampler_differences(context, sampler)
+    off = gpu_tools.sampler_differences(context, sampler)
+    print(f"{sampler}: {off}")
     assert off["most"] <= 1 and off["share"] < 0.01 and off["most, again"] == 0
 
 
@@ -176,7 +180,7 @@ def test_a_deterministic_run_repeats_bit_for_bit(context, deterministic, backbon
     batch = make_batch(16, context.size, augment=backbone == "ddpmpp")
 
     def ends():
-        there = correctness.network(context, backbone, loss).to(context.device)
+        there = gpu_tools.network(context, backbone, loss).to(context.device)
         run = run_loop(context, there, loss, 16, 3, warm_up=0, batch=batch)
         return weights(run.state)
 

@@ -1,1 +1,1 @@
-"""One short run on a GPU: is everything right there, how fast is it, where does the time go?"""
+"""How fast the train loop is on a GPU, and where the time goes."""

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,10 +35,6 @@ TINY_NETWORKS: dict[str, ModelConfig] = {
 }
 
 
-class LostDevice(Exception):
-    """A kernel has failed, and with it whatever this process asks of the device from now on."""
-
-
 @dataclass
 class Context:
     """The run: where it computes, until when, and what it has found."""
@@ -53,10 +49,6 @@ class Context:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
-    seconds_of: dict[str, float] = field(default_factory=dict)
-    """What each part took."""
-    lost: list[str] = field(default_factory=list)
-    """Parts in which the device was lost, as often as it was."""
 
     @property
     def is_cuda(self) -> bool:
@@ -83,42 +75,21 @@ class Context:
         self.bench.figures.setdefault(part, {})[key] = value
         print(f"  {key}: {value}", flush=True)
 
-    def save(self) -> None:
-        """All that is known, into the file."""
-        held = {"failed": self.failed, "skipped": self.skipped, "seconds": self.seconds_of}
-        self.bench.keep(held | {"lost": self.lost, "peak": self.peak_flops})
-
-    def go_on(self, figures: dict[str, Any]) -> None:
-        """From what another process has saved."""
-        self.failed, self.skipped = figures["failed"], figures["skipped"]
-        self.seconds_of, self.lost = figures["seconds"], figures["lost"]
-        self.peak_flops = figures["peak"]
-        self.bench.figures = figures
-
-    def is_done(self, part: str, key: str) -> bool:
-        """Whether a figure is there, or has failed, from before the process began anew."""
-        return key in self.bench.figures.get(part, {}) or f"{part}: {key}" in self.failed
-
     @contextmanager
     def guarded(self, part: str, key: str = "") -> Iterator[None]:
-        """A failure inside is written down, and the rest goes on; LostDevice if it cannot."""
+        """A failure inside is written down, and the rest goes on."""
         try:
             yield
-        except LostDevice:
-            raise
+            if self.is_cuda:
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
         except Exception as error:
             what = f"{part}: {key}" if key else part
             lines = [line.strip() for line in traceback.format_exc().splitlines()]
             where = [line for line in lines if "cbdm_scale/" in line or "benchmarks/" in line]
-            words = f"{type(error).__name__}: {str(error)[:300]}"
-            self.failed[what] = f"{words} | {where[-1] if where else ''}"
-            print(f"  FAILED {what}: {self.failed[what]}", flush=True)
-        if self.is_cuda:
-            try:
-                torch.cuda.synchronize()
-                torch.cuda.empty_cache()
-            except RuntimeError as error:
-                raise LostDevice(str(error)) from error
+            words = f"{type(error).__name__}: {str(error)[:300]} | {where[-1] if where else ''}"
+            self.failed[what] = words
+            print(f"  FAILED {what}: {words}", flush=True)
 
     def turn(self, work: Callable[[], object], times: int = 1) -> Cost:
         """What a call costs, the device's work included: the mean of so many in a row."""
@@ -145,10 +116,10 @@ class Context:
             model=model, channels=3, image_size=self.size, num_classes=NUM_CLASSES
         )
 
-    def net(self, network: str = UNET, *, channels_last: bool = True, **changed: Any) -> Any:
+    def net(self, network: str = UNET) -> nn.Module:
         """A network on the device, of the same weights at every call."""
-        net = fresh(self.spec(network, **changed)).to(self.device)
-        return net.to(memory_format=torch.channels_last) if channels_last else net
+        net = fresh(self.spec(network))
+        return net.to(self.device, memory_format=torch.channels_last)
 
 
 @cache
@@ -162,18 +133,6 @@ def fresh(spec: NetworkSpec) -> nn.Module:
     return deepcopy(_built(spec))
 
 
-def awake(net: nn.Module) -> nn.Module:
-    """Fresh networks predict nearly 0: give the last layers weights that matter."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for p in net.parameters():
-            if p.ndim > 1 and float(p.std()) < 2e-3:
-                nn.init.xavier_uniform_(p, 0.5)
-            elif p.ndim == 1 and float(p.abs().max()) == 0:
-                p.normal_(std=0.02)
-    return net
-
-
 @cache
 def forward_flops(spec: NetworkSpec) -> int:
     """Floating-point operations of one image's prediction, counted without computing it."""
@@ -185,12 +144,6 @@ def forward_flops(spec: NetworkSpec) -> int:
         with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), flops:
             net(x, level, y)
     return flops.get_total_flops()
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """|a - b| / |b|."""
-    a, b = a.detach().double().cpu(), b.detach().double().cpu()
-    return float((a - b).norm() / b.norm().clamp_min(1e-30))
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:

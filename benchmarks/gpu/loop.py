@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.gpu.context import Context
 from benchmarks.step import COUNTS, HALFLIFE, LR, NUM_CLASSES
@@ -115,14 +115,6 @@ class Run:
     """Mean CPU seconds of a step, of all threads of the host."""
     numbers: list[dict[str, float]]
     """Of every report."""
-
-    def gradient(self) -> Tensor:
-        """Of the last step, flat, on the CPU in float64."""
-        named = self.state.net.named_parameters()
-        grads = {name: p.grad for name, p in named}
-        unused = [name for name, grad in grads.items() if grad is None]
-        assert not unused, f"unused parameters: {unused[:3]}"
-        return torch.cat([g.detach().flatten().cpu().double() for g in grads.values()])
 
 
 def run_loop(

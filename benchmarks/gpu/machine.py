@@ -1,8 +1,11 @@
-"""The ceilings of the machine: copies, products, launches."""
+"""The machine's ceilings, and the kernels of a step of the loop on it."""
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.context import Context
+from benchmarks.gpu.loop import EAGER, run_loop
+from cbdm_scale.losses.options import LossConfig
 
 
 def ceilings(context: Context) -> None:
@@ -39,3 +42,20 @@ def copies(context: Context) -> None:
         context.note(
             "machine", f"to the device GB/s, {name}", round(source.nbytes / s / 1e9, 1)
         )
+
+
+def profiled(context: Context) -> None:
+    """Kernels of a few steps of CBDM: how many, how long."""
+    n, steps = (8, 1) if context.tiny else (64, 3)
+    kind = ProfilerActivity.CUDA if context.is_cuda else ProfilerActivity.CPU
+    recording = profile(activities=[kind])
+    run = run_loop(
+        context, context.net(), LossConfig(), n, steps, during=lambda: recording, **EAGER
+    )
+    averages = recording.key_averages()
+    order = "self_device_time_total" if context.is_cuda else "self_cpu_time_total"
+    context.note("profile", "events a step", round(sum(e.count for e in averages) / steps))
+    total = sum(getattr(event, order) for event in averages) / 1e3 / steps
+    context.note("profile", "ms of them a step", round(total, 2))
+    context.note("profile", "busy share, profiled", round(total / 1e3 / run.wall, 3))
+    context.tables.append(averages.table(order, row_limit=25, max_name_column_width=90))

@@ -1,25 +1,17 @@
 """Images a second of the train loop and share of the peak, against the obvious way."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import fmean, median
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.context import (
-    DDPMPP,
-    DIT,
-    UNET,
-    Context,
-    forward_flops,
-    fresh,
-    rounded,
-)
+from benchmarks.gpu.context import DDPMPP, DIT, UNET, Context, forward_flops, fresh, rounded
 from benchmarks.gpu.loop import EAGER, run_loop
 from benchmarks.step import OURS, obvious_step
-from benchmarks.timing import Ratio, markdown, median, ratio_of_medians
+from benchmarks.timing import Ratio, markdown, ratio_of_medians
 
 DDPM, CBDM, QUARTER = OURS
 LARGE = {UNET: 512, DIT: 512, DDPMPP: 128}
@@ -66,11 +58,24 @@ def training(context: Context) -> None:
     if context.tiny:
         few = [Case(UNET, 8, CBDM), Case(UNET, 8, CBDM, OBVIOUS), Case(DIT, 8, DDPM)]
         todo = [*few, Case(DDPMPP, 8, QUARTER)]
+    time_cases(context, todo, 8)
+    context.tables.append(table(context, todo))
+
+
+def compiling(context: Context) -> None:
+    """--train.compile, last: each takes a minute or two to compile."""
+    todo = [(8, DDPM)] if context.tiny else [(64, DDPM), (512, DDPM), (512, CBDM)]
+    for n, loss in todo:
+        torch._dynamo.reset()
+        time_cases(context, [Case(UNET, n, loss, "compiled", {"compile": True})], 100)
+
+
+def time_cases(context: Context, todo: Sequence[Case], seconds: float) -> None:
+    """As many as there is time for: a case takes so many seconds."""
     for case in todo:
-        if not context.is_done("train", str(case)) and context.has(8, str(case)):
+        if context.has(seconds, str(case)):
             with context.guarded("train", str(case)):
                 time_case(context, case)
-    context.tables.append(table(context, todo))
 
 
 def time_case(context: Context, case: Case) -> None:
@@ -78,12 +83,12 @@ def time_case(context: Context, case: Case) -> None:
     flops = 3 * forward_flops(context.spec(case.network)) * case.batch_size
     flops *= OURS[case.loss].predictions
     # About a second and a half at a sixth of the peak.
-    steps = 2 if context.tiny else int(min(30, max(6, 0.25 * context.peak_flops / flops)))
+    fit = int(min(30, max(6, 0.25 * context.peak_flops / flops)))
     if context.is_cuda:
         torch.cuda.reset_peak_memory_stats()
     try:
-        measure = _obvious if case.variant == OBVIOUS else _loop
-        seconds, cpu = measure(context, case, steps)
+        measure = time_obvious if case.variant == OBVIOUS else time_loop
+        seconds, cpu = measure(context, case, 2 if context.tiny else fit)
     except Exception as error:
         small = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
         if not small:
@@ -99,63 +104,48 @@ def time_case(context: Context, case: Case) -> None:
     context.bench.figures.setdefault("train, s", {})[str(case)] = seconds
 
 
-def _loop(context: Context, case: Case, steps: int) -> tuple[list[float], float]:
+def time_loop(context: Context, case: Case, steps: int) -> tuple[list[float], float]:
+    """Seconds of each step, and the mean CPU time of the host's threads."""
     net = context.net(case.network)
     run = run_loop(context, net, OURS[case.loss], case.batch_size, steps, **case.options)
     return run.seconds, run.cpu
 
 
-def _obvious(context: Context, case: Case, steps: int) -> tuple[list[float], float]:
-    """In torch's defaults, which round convolutions to TF32."""
+def time_obvious(context: Context, case: Case, steps: int) -> tuple[list[float], float]:
+    """The same, in torch's defaults, which round convolutions to TF32."""
     make_net = partial(fresh, context.spec(case.network))
     cbdm, size = OURS[case.loss].regularises, context.size
-    with tf32_convolutions():
+    torch.backends.cudnn.allow_tf32 = True
+    try:
         step = obvious_step(case.batch_size, make_net, context.device, cbdm=cbdm, size=size)
         context.turn(step, 2)
         costs = [context.turn(step) for _ in range(max(3, steps // 2))]
-    return [cost.wall for cost in costs], sum(cost.cpu for cost in costs) / len(costs)
-
-
-@contextmanager
-def tf32_convolutions() -> Iterator[None]:
-    """What torch does unless it is told otherwise, as the product does."""
-    torch.backends.cudnn.allow_tf32 = True
-    try:
-        yield
     finally:
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False  # as the product has it
+    return [cost.wall for cost in costs], fmean(cost.cpu for cost in costs)
 
 
-def table(context: Context, todo: list[Case]) -> str:
+def table(context: Context, todo: Sequence[Case]) -> str:
     """Markdown: speed of each case, share of the peak, ratios to DDPM and the obvious way."""
-    seconds, rows = context.bench.figures.get("train, s", {}), []
+    seconds, noted = (context.bench.figures.get(name, {}) for name in ("train, s", "train"))
+
+    def ratio(top: Case, bottom: Case) -> Ratio | str:
+        pair = seconds.get(str(top)), seconds.get(str(bottom))
+        if top == bottom or None in pair:
+            return ""
+        n = min(map(len, pair))
+        return ratio_of_medians(pair[0][:n], pair[1][:n])
+
+    rows = []
     for case in todo:
-        row = context.bench.figures.get("train", {}).get(str(case), {})
-        mine = seconds.get(str(case))
-        if not mine:
+        row = noted.get(str(case), {})
+        if "ms a step" not in row:
             rows.append([case, "out of memory" if row else "not measured"])
             continue
-        of_ddpm = _ratio(mine, seconds.get(str(replace(case, loss=DDPM))))
-        obvious = _ratio(seconds.get(str(replace(case, variant=OBVIOUS))), mine)
+        of_ddpm = ratio(case, replace(case, loss=DDPM))
+        obvious = ratio(replace(case, variant=OBVIOUS), case)
         share = f"{100e12 * row['TFLOP/s'] / context.peak_flops:.1f}"
         speed = row["ms a step"], f"{row['images/s']:,.0f}", row["TFLOP/s"], share
         rows.append([case, *speed, row["host CPU ms"], row.get("GiB", ""), of_ddpm, obvious])
     head = ["", "ms", "images/s", "TFLOP/s", "% of the peak", "host CPU ms", "GiB"]
     return markdown([*head, "/ DDPM", "obvious / it"], rows)
-
-
-def _ratio(top: list[float] | None, bottom: list[float] | None) -> Ratio | str:
-    if not (top and bottom) or top is bottom:
-        return ""
-    n = min(len(top), len(bottom))
-    return ratio_of_medians(top[:n], bottom[:n])
-
-
-def compiling(context: Context) -> None:
-    """--train.compile, last: each takes a minute or two to compile."""
-    for n, loss in [(8, DDPM)] if context.tiny else [(64, DDPM), (512, DDPM), (512, CBDM)]:
-        case = Case(UNET, n, loss, "compiled", {"compile": True})
-        if not context.is_done("train", str(case)) and context.has(100, str(case)):
-            torch._dynamo.reset()
-            with context.guarded("train", str(case)):
-                time_case(context, case)
