@@ -14,7 +14,7 @@ import torch
 from cbdm_scale.config.presets import PUBLISHED
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
-from tune.comparison.choice import Chooser, Chosen, Report, by_group
+from tune.comparison.choice import Chooser, Chosen, Report, SetsInSpace, by_group
 from tune.comparison.findings import Findings, Line, edge_note, make_table
 from tune.comparison.options import CompareOptions
 from tune.comparison.processes import run_jobs
@@ -24,6 +24,7 @@ from tune.comparison.scores import (
     REAL,
     SHUFFLED,
     TRAINING,
+    average,
     halves_of,
     judges,
     references,
@@ -184,12 +185,17 @@ class Fake:
         return made
 
 
-def chooser(both, shifts, criterion):
+def chooser(both, shifts, criterion, *further):
+    """Of sets that lie so in the first space, and otherwise in further ones."""
+    return Chooser([in_space(both, s) for s in (shifts, *further)], criterion)
+
+
+def in_space(both, shifts):
     fake = Fake(shifts)
     scores = {
         p: tuple(j.scores(fake.load(p).half(n)) for n, j in enumerate(both)) for p in shifts
     }
-    return Chooser(fake.load, scores, both, criterion)
+    return SetsInSpace(fake.load, scores, both)
 
 
 def everywhere(first, second):
@@ -200,9 +206,9 @@ def test_what_one_half_chooses_the_other_reports(both):
     """Each half prefers another strength: neither reports its own lucky number."""
     shifts = {(48, 0.5): everywhere(0, 3), (48, 1.0): everywhere(3, 0)}
     found = chooser(both, shifts, {"fid": 1.0})
-    report = found.report("one")
+    (report,) = found.reports("one")
     assert [c.strengths["all"] for c in report.chosen] == [0.5, 1.0]
-    worst = [found.scores[48, 0.5][1]["fid"], found.scores[48, 1.0][0]["fid"]]
+    worst = [found.first.scores[48, 0.5][1]["fid"], found.first.scores[48, 1.0][0]["fid"]]
     assert report.scores["fid"] == pytest.approx(sum(worst) / 2)
     assert report.scores["fid"] > 30  # 4 dimensions x 3^2, and not the 0 of those that chose
 
@@ -212,10 +218,10 @@ def test_the_best_stop_and_strength_are_those_of_the_criterion(both):
         return {"many": (many,) * 2, "medium": (0, 0), "few": (few,) * 2}
 
     shifts = {(48, 1.0): shifted(2, 0), (96, 1.0): shifted(0, 1)}
-    assert chooser(both, shifts, {"fid": 1.0}).report("one").chosen[0].stop == 96
-    assert chooser(both, shifts, {"fid_few": 1.0}).report("one").chosen[0].stop == 48
+    assert chooser(both, shifts, {"fid": 1.0}).reports("one")[0].chosen[0].stop == 96
+    assert chooser(both, shifts, {"fid_few": 1.0}).reports("one")[0].chosen[0].stop == 48
     mixed = {"fid_few": 1.0, "fid_many": 10.0}
-    assert chooser(both, shifts, mixed).report("one").chosen[1].stop == 96
+    assert chooser(both, shifts, mixed).reports("one")[0].chosen[1].stop == 96
 
 
 def test_each_group_has_its_own_strength_and_they_are_judged_together(both):
@@ -224,11 +230,28 @@ def test_each_group_has_its_own_strength_and_they_are_judged_together(both):
         (48, 1.0): {"many": (5, 5), "medium": (1, 1), "few": (0, 0)},
     }
     found = chooser(both, shifts, {"fid": 1.0})
-    grouped = found.report("by_group")
+    (grouped,) = found.reports("by_group")
     assert grouped.chosen[0].strengths == {"many": 0.5, "medium": 0.5, "few": 1.0}
-    plain = chooser(both, {(48, 0.0): everywhere(0, 0)}, {"fid": 1.0}).report("one")
+    plain = chooser(both, {(48, 0.0): everywhere(0, 0)}, {"fid": 1.0}).reports("one")[0]
     assert grouped.scores == pytest.approx(plain.scores)
-    assert grouped.scores["fid"] < found.report("one").scores["fid"]
+    assert grouped.scores["fid"] < found.reports("one")[0].scores["fid"]
+
+
+def test_the_first_space_chooses_for_the_further_ones(both):
+    """What is best there is worst in the second space, which is told of it and not asked."""
+    low, high = (48, 0.5), (48, 1.0)
+    few_far = {"many": (0, 0), "medium": (0, 0), "few": (2, 2)}
+    many_far = {"many": (2, 2), "medium": (0, 0), "few": (0, 0)}
+    sides = {low: few_far, high: many_far}, {low: many_far, high: few_far}
+    found = chooser(both, sides[0], {"fid_few": 1.0}, sides[1])
+    first, second = found.reports("one")
+    assert first.chosen == second.chosen and first.chosen[0].strengths == {"all": 1.0}
+    assert second.scores == average(found.spaces[1].scores[high])
+    assert second.scores["fid_few"] > 10 * first.scores["fid_few"]
+    first, second = found.reports("by_group")
+    assert first.chosen == second.chosen
+    assert first.chosen[1].strengths == {"many": 0.5, "medium": 0.5, "few": 1.0}
+    assert second.scores["fid"] > 10 * first.scores["fid"]
 
 
 def test_a_criterion_of_groups_is_the_same_score_of_each_group():
@@ -240,7 +263,7 @@ def test_a_criterion_of_groups_is_the_same_score_of_each_group():
 
 def test_a_criterion_that_is_no_score_names_those_that_are(both):
     with pytest.raises(ValueError, match=r"criterion \(fids\) is no score.*fid_few"):
-        chooser(both, {(48, 1.0): everywhere(0, 0)}, {"fids": 1.0}).report("one")
+        chooser(both, {(48, 1.0): everywhere(0, 0)}, {"fids": 1.0}).reports("one")
 
 
 def report(fid):

@@ -52,9 +52,9 @@ def test_a_network_is_trained_and_judged_on_the_draw_of_its_seed(draws, tmp_path
     ]
     for job in jobs:
         assert job.config.data.root == str(draws / f"draw-{job.config.seed}")
-        assert job.sets[0].judging.config.data.root == job.config.data.root
-    assert sets[0].judging == sets[1].judging
-    assert sets[0].judging.fingerprint != sets[2].judging.fingerprint
+        assert job.sets[0].spaces[0].config.data.root == job.config.data.root
+    assert sets[0].spaces == sets[1].spaces
+    assert sets[0].spaces[0].fingerprint != sets[2].spaces[0].fingerprint
 
 
 def test_draws_of_other_counts_are_refused(draws, tmp_path):

@@ -1,11 +1,13 @@
 """The page of a comparison: what it says, and pictures of everything that can be drawn."""
 
+from dataclasses import replace
+
 import pytest
 
 from cbdm_scale.storage.folder import Storage
 from tune.comparison.choice import Chosen, Report
 from tune.comparison.figures import over_stops, over_strengths, pictures
-from tune.comparison.findings import Findings, Line
+from tune.comparison.findings import Findings, Line, SpaceFindings, as_json, make_table
 from tune.comparison.page import statement, write_page
 from tune.comparison.protocol import read_protocol
 
@@ -68,6 +70,8 @@ def test_what_nobody_measured_has_no_picture(findings):
     }
     alone = Findings((line("ddpm", 0.0, seeds=1),), {})
     assert "differences" not in pictures(alone)
+    one_in_common = Findings((line("ddpm", 0.0, seeds=1), line("cbdm", 1.0)), {})
+    assert "differences" not in pictures(one_in_common)
 
 
 def test_the_page_holds_the_table_and_how_it_was_compared(findings, tmp_path):
@@ -84,3 +88,28 @@ def test_the_page_holds_the_table_and_how_it_was_compared(findings, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         *("report.html", "differences.png", "compute.png", "strength.png")
     }
+
+
+def test_a_further_space_has_tables_of_its_own_on_the_page_in_the_table_and_in_the_findings(
+    findings, tmp_path
+):
+    other = SpaceFindings(
+        (line("ddpm", 5.0), line("cbdm", 3.0)), {"real images": {"fid": 0.25}}, "inception"
+    )
+    both = replace(findings, extractor="classifier", further=(other,))
+    first, _, second = make_table(both).partition("in the feature space of inception")
+    assert f"{first}in" == f"{make_table(findings)}\n\nin", "the first is as it was"
+    assert "chosen in that of classifier\n\n|  | cost | FID | many | medium | few |" in second
+    assert "| cbdm | 4.00 | 1.04 ± 2.58 |" in second and "| real images |  | 0.25 |" in second
+    assert "| cbdm | **+1.98 [+1.93, +2.03]** |" in second.partition("less ddpm")[2]
+    tree = as_json(both)
+    assert [tree["extractor"], tree["further"][0]["extractor"]] == ["classifier", "inception"]
+    assert tree["lines"] == as_json(findings)["lines"]
+    assert tree["further"][0]["lines"][1]["difference"]["fid"][0] == pytest.approx(1.98)
+    assert tree["further"][0]["references"] == {"real images": {"fid": 0.25}}
+    protocol = read_protocol("digits")
+    write_page(both, protocol, protocol.confirm, "confirm", Storage(str(tmp_path)))
+    page = (tmp_path / "report.html").read_text()
+    section = page.partition("<h2>In another feature space</h2>")[2].partition("</section>")[0]
+    for text in ("In the feature space of inception", "1.04 ± 2.58", "+1.98 [+1.93, +2.03]"):
+        assert text in section

@@ -95,7 +95,7 @@ def test_it_stands_in_the_table_in_the_findings_and_on_the_page(tmp_path):
     lines = [
         Line(f"m{i}", f"m{i}", 1.0, dict.fromkeys(of, report), of) for i, of in enumerate(grids)
     ]
-    found = Findings(tuple(lines), {}, agreements(grids, FID))
+    found = Findings(tuple(lines), {}, agreements=agreements(grids, FID))
     assert "| 48 | 4 | 0.00 [-1.00, 1.00] | 50% of 2 |" in make_table(found)
     (one,) = as_json(found)["agreement_with_the_last_stop"]
     assert one["rank_correlation"] == pytest.approx([0, -1, 1]) and one["networks"] == 4

@@ -172,7 +172,7 @@ def test_what_does_not_go_together_is_refused_before_any_image_is_made(
     nowhere = ("--extractor-weights", str(tmp_path / "none.pth"))
     other = ("--extractor-weights", str(copy))
     for words, message in (
-        ((second, second), rf"extractor names {second} twice. Name each once"),
+        ((second, second), rf"extractor: {second} and {second} are the same network"),
         ((second, f"classifier:{copy}"), rf"extractor: {second} and classifier:{copy} are the"),
         ((second, "none"), "extractor none gives no numbers"),
         ((second, "vgg"), "extractor 'vgg' is not known"),

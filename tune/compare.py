@@ -22,7 +22,7 @@ COMMAND = Command(
     about="Compare methods at equal compute, each at its own best stop and guidance strength.",
     parts=(CompareOptions(),),
     short={
-        "what": ("protocol", "phase", "rows", "seeds"),
+        "what": ("protocol", "phase", "rows", "seeds", "extractor"),
         "where": ("data.root", "cluster.storage", "cluster.device", "parallel", "name"),
         "more": ("dry_run",),
     },

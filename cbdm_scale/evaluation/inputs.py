@@ -10,7 +10,7 @@ from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION
 from cbdm_scale.generation.store import ChunkStore, SetImages, open_set
-from cbdm_scale.metrics.extractors import options_without_eval, recipe_of
+from cbdm_scale.metrics.extractors import recipes_of
 from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images, renumbered
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
@@ -110,28 +110,12 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
             f"dataset {real.name} has {real.num_classes} classes, the network "
             f"{pretrained.spec.num_classes}. Give the --dataset that it learnt from."
         )
-    recipes = _find_recipes(options, root, real)
+    recipes = recipes_of(options.extractor, options, root, real)
     guide = options.load_guide(pretrained)
     sets = (
         _given(options, real) if options.samples else _planned(options, pretrained, real, guide)
     )
     return Inputs(options, pretrained, real, root, recipes, sets, guide)
-
-
-def _find_recipes(options: EvaluateOptions, root: str, real: Manifest) -> tuple[Recipe, ...]:
-    """The extractors, each once and of images like these."""
-    names: dict[str, str] = {}
-    found = []
-    for name in options.extractor:
-        with options_without_eval():
-            recipe = recipe_of(name, options, root, real)
-        if known := names.get(recipe.fingerprint):
-            raise ValueError(
-                f"extractor: {known} and {name} are the same network. Name one of them."
-            )
-        names[recipe.fingerprint] = name
-        found.append(recipe)
-    return tuple(found)
 
 
 def _with_dataset(options: EvaluateOptions, pretrained: PretrainedNetwork) -> PretrainedNetwork:

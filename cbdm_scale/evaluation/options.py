@@ -56,7 +56,12 @@ class EvaluateOptions(GenerationOptions, ExtractorWeights):
             raise ValueError(
                 f"num_images must be at least 2, got {self.num_images}. Try 10000."
             )
-        self._check_extractors()
+        if self.extractor_weights and {"inception", "dinov2"} <= {*self.extractor}:
+            raise ValueError(
+                f"extractor_weights ({self.extractor_weights}) is one file, and inception "
+                "and dinov2 need one each. Name the files in CBDM_SCALE_INCEPTION and "
+                "CBDM_SCALE_DINOV2, with --extractor-weights ''."
+            )
         if self.samples and len(self.omegas) > 1:
             raise ValueError(
                 f"guidance names {len(self.omegas)} strengths, and samples ({self.samples}) is "
@@ -72,19 +77,6 @@ class EvaluateOptions(GenerationOptions, ExtractorWeights):
             raise ValueError(
                 "ema_sweep makes its own images from its own averages, and cannot go with "
                 f"{other}. Leave one of the two out."
-            )
-
-    def _check_extractors(self) -> None:
-        if "none" in self.extractor:
-            raise ValueError("extractor none gives no numbers. Try --extractor classifier.")
-        twice = [name for name in self.extractor if self.extractor.count(name) > 1]
-        if twice:
-            raise ValueError(f"extractor names {twice[0]} twice. Name each once.")
-        if self.extractor_weights and {"inception", "dinov2"} <= {*self.extractor}:
-            raise ValueError(
-                f"extractor_weights ({self.extractor_weights}) is one file, and inception "
-                "and dinov2 need one each. Name the files in CBDM_SCALE_INCEPTION and "
-                "CBDM_SCALE_DINOV2, with --extractor-weights ''."
             )
 
     @property

@@ -148,9 +148,9 @@ def class_places(data: bytes, class_names: Sequence[str], name: str) -> list[int
 def missing_classifier(path: str) -> ValueError:
     """What to say where the classifier's file is not."""
     return ValueError(
-        f"eval.extractor classifier needs {path}, which does not exist. Type the command that "
-        "made the shards beside it again, without --no-classifier; or choose another "
-        "extractor, or none: no FID."
+        f"eval.extractor classifier needs the file {path}, which does not exist. Type the "
+        "command that made the shards beside it again, without --no-classifier; or choose "
+        "another extractor, or none: no FID."
     )
 
 

@@ -49,7 +49,7 @@ def find_extractor(
         path = path or f"{folder.rstrip('/')}/classifier.safetensors"
         try:
             data = (read if path.startswith(folder) else _read_local)(path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise missing_classifier(path) from error
         where = f"eval.extractor: {path}"
         places = class_places(data, class_names, where) if class_names else []
@@ -79,6 +79,26 @@ def recipe_of(name: str, options: ExtractorWeights, root: str, manifest: Manifes
         allow_weights=options.allow_weights,
         resize=options.resize,
     )
+
+
+def recipes_of(
+    names: Sequence[str], options: ExtractorWeights, root: str, manifest: Manifest
+) -> tuple[Recipe, ...]:
+    """Several extractors, a feature space each; ValueError where two are the same network."""
+    known: dict[str, str] = {}
+    found = []
+    for name in names:
+        if name == "none":
+            raise ValueError("extractor none gives no numbers. Try --extractor classifier.")
+        with options_without_eval():
+            recipe = recipe_of(name, options, root, manifest)
+        if other := known.get(recipe.fingerprint):
+            raise ValueError(
+                f"extractor: {other} and {name} are the same network. Name one of them."
+            )
+        known[recipe.fingerprint] = name
+        found.append(recipe)
+    return tuple(found)
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 The two halves then change places, and the two reports are averaged. So no network is judged by
 the images that chose how it is used. Each network is chosen for by itself: its seed tells
-nothing of the other seeds.
+nothing of the other seeds. Of several feature spaces the first one chooses for all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +35,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Report:
-    """A network at its best."""
+    """A network at its best, in one feature space."""
 
     scores: Scores
     """The two halves averaged."""
@@ -64,57 +64,24 @@ def by_group(criterion: Mapping[str, float], group: Group) -> dict[str, float]:
     return found
 
 
-class Chooser:
-    """Chooses for one network, among the sets that were made of it."""
+@dataclass(frozen=True)
+class SetsInSpace:
+    """The sets of a network in one feature space."""
 
-    def __init__(
-        self,
-        load: Callable[[Point], Features],
-        scores: Mapping[Point, tuple[Scores, ...]],
-        both: tuple[Judge, Judge],
-        criterion: Mapping[str, float],
-    ):
-        """load: reads a set. scores: of each half of each set."""
-        self.load, self.scores, self.both, self.criterion = load, scores, both, criterion
+    load: Callable[[Point], Features]
+    """Reads a set."""
+
+    scores: Mapping[Point, tuple[Scores, ...]]
+    """Of each half of each set."""
+
+    both: tuple[Judge, Judge]
 
     @property
     def grid(self) -> Grid:
         """Every point with its scores, both halves averaged."""
         return {point: average(halves) for point, halves in self.scores.items()}
 
-    def report(self, guidance: Literal["one", "by_group"]) -> Report:
-        """Choose on each half, and report on the other."""
-        chosen, reported = [], []
-        for half in range(HALVES):
-            best = self._one(half) if guidance == "one" else self._by_group(half)
-            chosen.append(best)
-            reported.append(self._scores(best, HALVES - 1 - half))
-        return Report(average(reported), tuple(chosen))
-
-    def _cost(self, point: Point, half: int) -> float:
-        return cost_of(self.scores[point][half], self.criterion)
-
-    def _one(self, half: int) -> Chosen:
-        stop, omega = min(self.scores, key=lambda point: self._cost(point, half))
-        return Chosen(stop, {"all": omega})
-
-    def _by_group(self, half: int) -> Chosen:
-        """For each stop the best strength of each group; then the best of the stops."""
-        found = []
-        for stop in dict.fromkeys(stop for stop, _ in self.scores):
-            omegas = [omega for at, omega in self.scores if at == stop]
-            strengths: dict[str, float] = {}
-            for group in GROUPS:
-                if group not in self.both[half].groups:
-                    continue
-                wanted = by_group(self.criterion, group)
-                strengths[group] = min(
-                    omegas, key=lambda o: cost_of(self.scores[stop, o][half], wanted)
-                )
-            found.append(Chosen(stop, strengths))
-        return min(found, key=lambda c: cost_of(self._scores(c, half), self.criterion))
-
-    def _scores(self, chosen: Chosen, half: int) -> Scores:
+    def at(self, chosen: Chosen, half: int) -> Scores:
         """Of a half of the images at what was chosen."""
         if "all" in chosen.strengths:
             return self.scores[chosen.stop, chosen.strengths["all"]][half]
@@ -125,3 +92,43 @@ class Chooser:
             union = part if union is None else union.replaced(mine, part)
         assert union is not None, "there is a group"
         return judge.scores(union)
+
+
+class Chooser:
+    """Chooses for one network, among the sets that were made of it."""
+
+    def __init__(self, spaces: Sequence[SetsInSpace], criterion: Mapping[str, float]):
+        """spaces: the same sets in each; the first one chooses."""
+        self.spaces, self.first, self.criterion = spaces, spaces[0], criterion
+
+    def reports(self, guidance: Literal["one", "by_group"]) -> tuple[Report, ...]:
+        """Choose on each half, and report on the other, in every space."""
+        choose = self._one if guidance == "one" else self._by_group
+        chosen = tuple(choose(half) for half in range(HALVES))
+        return tuple(
+            Report(average([space.at(c, HALVES - 1 - i) for i, c in enumerate(chosen)]), chosen)
+            for space in self.spaces
+        )
+
+    def _cost(self, point: Point, half: int) -> float:
+        return cost_of(self.first.scores[point][half], self.criterion)
+
+    def _one(self, half: int) -> Chosen:
+        stop, omega = min(self.first.scores, key=lambda point: self._cost(point, half))
+        return Chosen(stop, {"all": omega})
+
+    def _by_group(self, half: int) -> Chosen:
+        """For each stop the best strength of each group; then the best of the stops."""
+        found, first = [], self.first
+        for stop in dict.fromkeys(stop for stop, _ in first.scores):
+            omegas = [omega for at, omega in first.scores if at == stop]
+            strengths: dict[str, float] = {}
+            for group in GROUPS:
+                if group not in first.both[half].groups:
+                    continue
+                wanted = by_group(self.criterion, group)
+                strengths[group] = min(
+                    omegas, key=lambda o: cost_of(first.scores[stop, o][half], wanted)
+                )
+            found.append(Chosen(stop, strengths))
+        return min(found, key=lambda c: cost_of(first.at(c, half), self.criterion))

@@ -10,7 +10,7 @@ from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.devices import open_device
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.generation.network import sampling_net
-from cbdm_scale.metrics.extractors import recipe_of
+from cbdm_scale.metrics.extractors import recipes_of
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from tune.comparison.cost import FEWEST, measure, ratios
@@ -86,13 +86,10 @@ def call_s(config: Config, manifest: Manifest, device: torch.device) -> float:
 
 
 def gigabytes(plan: Plan) -> float:
-    """Of the images and features of all sets."""
-    config = plan.configs[plan.protocol.control]
-    features = (
-        recipe_of(config.eval.extractor, config.eval, config.data.root, plan.manifest)
-        .load("cpu")
-        .dim
-    )
+    """Of the images and features of all sets, in every space."""
+    config, names = plan.configs[plan.protocol.control], plan.protocol.extractors
+    recipes = recipes_of(names, config.eval, config.data.root, plan.manifest)
+    features = sum(recipe.load("cpu").dim for recipe in recipes)
     spec = network_spec(config, plan.manifest)
     image = spec.channels * spec.image_size**2 + 4 * features + 16
     phase, rows = plan.phase, plan.protocol

@@ -1,5 +1,6 @@
 """The pictures of a comparison: differences to the control, curves over compute, strength."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -65,7 +66,7 @@ def differences(findings: Findings) -> list[Panel | None]:
         rows: list[Row] = []
         for line in findings.lines[1:]:
             found = line.difference(control, score)
-            if found is None or len(line.reports) < 2:
+            if found is None or not math.isfinite(found.high):  # of one seed
                 continue
             beyond = found.low > 0 or found.high < 0
             good = (found.value > 0) == (score in HIGHER)

@@ -37,6 +37,8 @@ COLUMNS = {
     "copies_few": "few",
 }
 """Of the table; findings.json has every score."""
+VALUE_HEADS = ("", "cost", *COLUMNS.values(), "chosen: compute, strength")
+DIFFERENCE_HEADS = ("", *COLUMNS.values())
 HIGHER = tuple(f"{s}{g}" for s in ("kept", "recall") for g in ("", *(f"_{g}" for g in GROUPS)))
 """Scores of which more is better."""
 AGREEMENT = (
@@ -82,19 +84,27 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The lines, the control first, and what to hold them against."""
+class SpaceFindings:
+    """In one feature space: the lines, the control first, and what to hold them against."""
 
     lines: tuple[Line, ...]
     references: Mapping[str, Scores]
     """What is had without a network, by name."""
-    agreements: tuple[Agreement, ...] = ()
-    """Of every stop with the last."""
+    extractor: str = ""
 
     @property
     def control(self) -> Line:
         """What the others are compared with."""
         return self.lines[0]
+
+
+@dataclass(frozen=True)
+class Findings(SpaceFindings):
+    """In the first space, which chose; ``further`` has others at the same choice."""
+
+    agreements: tuple[Agreement, ...] = ()
+    """Of every stop with the last."""
+    further: tuple[SpaceFindings, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -104,19 +114,32 @@ class Findings:
 
 def find(protocol: Protocol, jobs: Sequence[SetsJob], costs: Mapping[str, float]) -> Findings:
     """Choose for every network whose sets are all there."""
-    lines = []
+    lines: list[list[Line]] = []
     for row in dict.fromkeys((protocol.control, *protocol.rows)):
         mine = [job for job in jobs if job.row == row]
         choosers = {job.config.seed: job.chooser(protocol.criterion) for job in mine}
         for variant in protocol.rows[row].variants if mine else ():
-            reports = {seed: c.report(variant) for seed, c in sorted(choosers.items())}
-            grid = {seed: c.grid for seed, c in choosers.items()} if variant == "one" else {}
+            reports = {seed: c.reports(variant) for seed, c in sorted(choosers.items())}
             name = row if variant == "one" else f"{row}{BY_GROUP}"
-            lines.append(Line(name, row, costs[row], reports, grid))
-    of_sets = [judging.references() for judging in {job.judging: None for job in jobs}]
-    known = {name: average([one[name] for one in of_sets]) for name in of_sets[0]}
-    ranks = agreements([line.grid for line in lines], protocol.criterion)
-    return Findings(tuple(lines), known, ranks)
+            of_row = []
+            for i in range(len(protocol.extractors)):
+                here = {seed: in_spaces[i] for seed, in_spaces in reports.items()}
+                grid = {seed: c.spaces[i].grid for seed, c in choosers.items()}
+                shown = grid if variant == "one" else {}
+                of_row.append(Line(name, row, costs[row], here, shown))
+            lines.append(of_row)
+    first, *further = (
+        SpaceFindings(in_space, _references(jobs, i), protocol.extractors[i])
+        for i, in_space in enumerate(zip(*lines, strict=True))
+    )
+    ranks = agreements([line.grid for line in first.lines], protocol.criterion)
+    return Findings(**vars(first), agreements=ranks, further=tuple(further))
+
+
+def _references(jobs: Sequence[SetsJob], space: int) -> dict[str, Scores]:
+    """What is had without a network in a space, the mean over data sets."""
+    of_sets = [judging.references() for judging in {job.spaces[space]: None for job in jobs}]
+    return {name: average([one[name] for one in of_sets]) for name in of_sets[0]}
 
 
 def write_findings(findings: Findings, home: Storage) -> str:
@@ -128,27 +151,47 @@ def write_findings(findings: Findings, home: Storage) -> str:
 
 
 def make_table(findings: Findings) -> str:
-    """Markdown: values, and below them the differences to the control."""
-    control, count = findings.control, len(findings.seeds)
+    """Markdown: values, and below them the differences to the control; so in every space."""
+    count = len(findings.seeds)
     words = "seed" if count == 1 else "seeds"
-    heads = ["", "cost", *COLUMNS.values(), "chosen: compute, strength"]
     parts = [
         f"{count} {words}, mean ± half of the 95 % interval over seeds",
-        markdown(heads, value_rows(findings)),
+        *_space_tables(findings),
     ]
-    others = [line for line in findings.lines if line is not control]
-    if others and count > 1:
-        differences = [
-            [line.name, *(difference_cell(line.difference(control, s), s) for s in COLUMNS)]
-            for line in others
-        ]
-        parts += [
-            f"less {control.name}, seed by seed; bold where the 95 % interval leaves out 0",
-            markdown(["", *COLUMNS.values()], differences),
-        ]
     if findings.agreements:
         parts += [AGREEMENT, markdown(AGREEMENT_HEADS, agreement_rows(findings))]
-    return "\n\n".join([*parts, *filter(None, map(edge_note, findings.lines))])
+    parts += filter(None, map(edge_note, findings.lines))
+    for space in findings.further:
+        parts += [further_words(space, findings), *_space_tables(space)]
+    return "\n\n".join(parts)
+
+
+def further_words(space: SpaceFindings, first: SpaceFindings) -> str:
+    """What the tables of a further space are."""
+    return (
+        f"in the feature space of {space.extractor}, of the same images: each method at the "
+        f"stops and strengths that were chosen in that of {first.extractor}"
+    )
+
+
+def _space_tables(space: SpaceFindings) -> list[str]:
+    parts = [markdown(VALUE_HEADS, value_rows(space))]
+    if differences := difference_rows(space):
+        parts += [
+            f"less {space.control.name}, seed by seed; bold where the 95 % interval leaves "
+            "out 0",
+            markdown(DIFFERENCE_HEADS, differences),
+        ]
+    return parts
+
+
+def difference_rows(space: SpaceFindings) -> list[list[str]]:
+    """A line a method with two seeds or more: less the control."""
+    return [
+        [line.name, *(difference_cell(line.difference(space.control, s), s) for s in COLUMNS)]
+        for line in space.lines[1:]
+        if len(line.reports) > 1
+    ]
 
 
 def agreement_rows(findings: Findings) -> list[list[str]]:
@@ -177,7 +220,7 @@ def edge_note(line: Line) -> str:
     return ""
 
 
-def value_rows(findings: Findings) -> list[list[str]]:
+def value_rows(findings: SpaceFindings) -> list[list[str]]:
     """A line a method at its best, then what is had without a network."""
     rows = [
         [
@@ -236,13 +279,8 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def as_json(findings: Findings) -> dict[str, Any]:
     """Every number, by seed; ends that are infinite are null."""
-    control = findings.control
-    scores = list(
-        dict.fromkeys(s for ln in findings.lines for r in ln.reports.values() for s in r.scores)
-    )
     return {
         "seeds": findings.seeds,
-        "references": dict(findings.references),
         "agreement_with_the_last_stop": [
             {
                 "stop": one.stop,
@@ -253,6 +291,19 @@ def as_json(findings: Findings) -> dict[str, Any]:
             }
             for one in findings.agreements
         ],
+        **_space_json(findings),
+        "further": [_space_json(space) for space in findings.further],
+    }
+
+
+def _space_json(space: SpaceFindings) -> dict[str, Any]:
+    control = space.control
+    scores = list(
+        dict.fromkeys(s for ln in space.lines for r in ln.reports.values() for s in r.scores)
+    )
+    return {
+        "extractor": space.extractor,
+        "references": dict(space.references),
         "lines": [
             {
                 "name": line.name,
@@ -261,7 +312,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
                 "mean": {s: ends_of(line.mean(s)) for s in scores},
                 "difference": {s: ends_of(line.difference(control, s)) for s in scores},
             }
-            for line in findings.lines
+            for line in space.lines
         ],
     }
 

@@ -1,26 +1,36 @@
 """What every set of a comparison is judged by: features of real and training images.
 
-A set's scores stand beside it, sets/<network>/<set>-scores.json, and are computed once.
+A set's scores stand beside it, sets/<network>/<set>-scores.json, and are computed once. Those
+in the space of a further extractor are <set>-<its fingerprint>-scores.json.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 
 import torch
 
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import recipe_of
-from cbdm_scale.metrics.features import Recipe
+from cbdm_scale.metrics.features import Extractor, Recipe
 from cbdm_scale.metrics.sources import SplitImages
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import prog_of
-from tune.comparison.choice import Chooser, Point
+from tune.comparison.choice import Point, SetsInSpace
 from tune.comparison.protocol import digest
 from tune.comparison.scores import VERSION, Judge, Scores, judges, references
-from tune.comparison.sets import HALVES, Features, read_set, set_key, set_name
+from tune.comparison.sets import (
+    HALVES,
+    Features,
+    features_name,
+    read_set,
+    set_key,
+    set_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +43,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class Judging:
-    """Small, so that it goes to other processes."""
+    """In one feature space. Small, so that it goes to other processes."""
 
     config: Config
     """Of the control: data set and extractor."""
@@ -41,22 +51,34 @@ class Judging:
     extractor: str
     """Fingerprint of the extractor."""
 
+    first: str
+    """That of the first space's, whose features are in the file of a set."""
+
     fingerprint: str
     """Of the data set."""
 
     @classmethod
-    def prepare(cls, config: Config) -> "Judging":
-        """Compute the features of the real images, where they are not known."""
+    def prepare(cls, config: Config, extractors: Sequence[str]) -> "tuple[Judging, ...]":
+        """One in the space of each; computes features of the real images that are not known."""
         manifest = read_manifest(config.data.root, config.dataset)
         if "eval" not in manifest.counts:
             raise ValueError(
                 f"data set {manifest.name} has no eval split, and a comparison needs other "
                 f"real images. Prepare it again with --eval-source: {prog_of('prepare')}."
             )
-        judging = cls(config, _recipe(config).fingerprint, manifest.fingerprint)
-        for split in ("eval", "train"):
-            _features(config, split)
-        return judging
+        spaces = [with_options(config, {"eval.extractor": name}) for name in extractors]
+        marks = [_recipe(space).fingerprint for space in spaces]
+        for space in spaces:
+            for split in ("eval", "train"):
+                _features(space, split)
+        return tuple(
+            cls(space, mark, marks[0], manifest.fingerprint)
+            for space, mark in zip(spaces, marks, strict=True)
+        )
+
+    def load_extractor(self, device: torch.device) -> Extractor:
+        """Whose features are compared here."""
+        return _recipe(self.config).load(device)
 
     @property
     def num_images(self) -> int:
@@ -78,9 +100,10 @@ class Judging:
         return Storage(above).child("sets").child(config.run_name)
 
     def set_name(self, config: Config, images: int, omega: float, guide: int = 0) -> str:
-        """A set's name in that folder; guide: training images of the one that guides."""
-        key = set_key(config, self.num_images, self.extractor, guide)
-        return set_name(images, omega, key)
+        """Where a set's features are in that folder; guide: training images of the one that
+        guides."""
+        name = set_name(images, omega, set_key(config, self.num_images, self.first, guide))
+        return name if self.extractor == self.first else features_name(name, self.extractor)
 
     def read(self, config: Config, images: int, omega: float, guide: int = 0) -> Features:
         """The features of a set."""
@@ -103,14 +126,13 @@ class Judging:
         folder.write_json(file, asdict(_Known(key=key, halves=tuple(halves))))
         return tuple(halves)
 
-    def chooser(
+    def sets(
         self,
         config: Config,
         stops: dict[int, int],
         strengths: tuple[float, ...],
-        criterion: dict[str, float],
         guide: int = 0,
-    ) -> Chooser:
+    ) -> SetsInSpace:
         """Of one network whose sets are all there."""
         points: list[Point] = [(stop, omega) for stop in stops for omega in strengths]
         scores = {(s, o): self.scores(config, stops[s], o, guide) for s, o in points}
@@ -118,7 +140,7 @@ class Judging:
         def load(point: Point) -> Features:
             return self.read(config, stops[point[0]], point[1], guide)
 
-        return Chooser(load, scores, self.judges(), criterion)
+        return SetsInSpace(load, scores, self.judges())
 
 
 def _recipe(config: Config) -> Recipe:

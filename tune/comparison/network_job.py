@@ -32,13 +32,13 @@ class SetsJob:
     """Training images of the guide; 0 is none."""
 
     strengths: tuple[float, ...]
-    judging: Judging
+    spaces: tuple[Judging, ...]
+    """The first one chooses."""
 
     def chooser(self, criterion: dict[str, float]) -> Chooser:
         """Chooses among its sets, when all are there."""
-        return self.judging.chooser(
-            self.config, self.stops, self.strengths, criterion, self.guide
-        )
+        about = self.config, self.stops, self.strengths, self.guide
+        return Chooser([space.sets(*about) for space in self.spaces], criterion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,8 @@ class NetworkJob:
 
 
 def do_network(job: NetworkJob, number: int) -> None:
-    """Train a network, make all its sets and score them, in the process of a number."""
+    """Train a network, make all its sets and score them in every space, in the process of a
+    number."""
     config = job.config
     if job.on_gpu and number:
         os.environ["CUDA_VISIBLE_DEVICES"] = nth_gpu(number)
@@ -75,13 +76,15 @@ def do_network(job: NetworkJob, number: int) -> None:
 
     train_network(config, manifest, job.images, device, log)
     for one in job.sets:
-        judging, folder = one.judging, one.judging.sets_of(one.config)
-        about = one.config, config, manifest, judging.num_images, folder, device
-        maker = SetMaker(*about, guide=one.guide)
+        first, folder = one.spaces[0], Judging.sets_of(one.config)
+        about = one.config, config, manifest, first.num_images, folder, device
+        further = [space.load_extractor(device) for space in one.spaces[1:]]
+        maker = SetMaker(*about, guide=one.guide, further=further)
         for stop, images in one.stops.items():
             maker.make(images, one.strengths)
-            scores = [
-                judging.scores(one.config, images, omega, one.guide) for omega in one.strengths
+            scores, *_ = [
+                [space.scores(one.config, images, omega, one.guide) for omega in one.strengths]
+                for space in one.spaces
             ]
             found = ", ".join(
                 f"{omega:g}: {(both[0]['fid'] + both[1]['fid']) / 2:.2f}"

@@ -1,11 +1,11 @@
 """What the compare command can be told."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from cbdm_scale.cluster.options import StorageOption
 from cbdm_scale.storage.checks import NonNegativeInt, check_fields
-from cbdm_scale.storage.places import Folder
+from cbdm_scale.storage.places import Folder, Place
 from tune.comparison.protocol import PhaseName
 
 
@@ -37,6 +37,11 @@ class CompareOptions:
 
     seeds: tuple[NonNegativeInt, ...] = ()
     """Instead of the phase's: more of them go on where fewer ended."""
+
+    extractor: Annotated[tuple[str, ...], Place(lasts=False, after="classifier:")] = ()
+    """Networks whose features are compared, instead of the protocol's, a feature space of each,
+    of the same images: classifier, classifier:PATH, inception, dinov2. The first chooses stop
+    and strength."""
 
     parallel: NonNegativeInt = 0
     """Networks at a time, a process and a core or a GPU each; 0: as many as there are."""

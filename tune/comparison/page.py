@@ -7,12 +7,16 @@ from cbdm_scale.storage.folder import Storage
 from tune.comparison.figures import pictures
 from tune.comparison.findings import (
     AGREEMENT_HEADS,
-    COLUMNS,
+    DIFFERENCE_HEADS,
     HIGHER,
+    VALUE_HEADS,
     Findings,
     Line,
+    SpaceFindings,
     agreement_rows,
     difference_cell,
+    difference_rows,
+    further_words,
     value_rows,
 )
 from tune.comparison.protocol import Phase, PhaseName, Protocol
@@ -35,7 +39,6 @@ def write_page(
 ) -> None:
     """Write report.html and its PNGs."""
     drawn = pictures(findings)
-    control = findings.control
     page = render_page(
         "compare.html.j2",
         drawn,
@@ -43,15 +46,15 @@ def write_page(
         dataset=protocol.dataset,
         phase=name,
         lines=statement(findings, name),
-        heads=("", "cost", *COLUMNS.values(), "chosen: compute, strength"),
+        heads=VALUE_HEADS,
         values=value_rows(findings),
-        difference_heads=("", *COLUMNS.values()),
-        differences=[
-            [ln.name, *(plain(difference_cell(ln.difference(control, s), s)) for s in COLUMNS)]
-            for ln in findings.lines[1:]
-            if len(ln.reports) > 1
+        difference_heads=DIFFERENCE_HEADS,
+        differences=differences(findings),
+        further=[
+            (further_words(space, findings), value_rows(space), differences(space))
+            for space in findings.further
         ],
-        control=control.name,
+        control=findings.control.name,
         agreement_heads=AGREEMENT_HEADS,
         agreements=agreement_rows(findings),
         how={
@@ -62,6 +65,7 @@ def write_page(
             "stops": ", ".join(f"{stop:,}" for stop in sorted(phase.stops)),
             "strengths": ", ".join(f"{omega:g}" for omega in sorted(phase.strengths)),
             "chosen by": " + ".join(f"{w:g} {s}" for s, w in protocol.criterion.items()),
+            "features": ", ".join(protocol.extractors),
             "images": f"{protocol.num_images:,} of a network at a stop and strength",
             "options of all": ", ".join(f"{o} {v}" for o, v in protocol.options.items()),
             **{row: words(protocol, row) for row in protocol.names(phase)},
@@ -79,6 +83,11 @@ def words(protocol: Protocol, row: str) -> str:
     first = f"the networks of {method.of}" if method.of else f"preset {method.preset}"
     given += [f"guided by its network at {method.guide:,}"] if method.guide else []
     return ", ".join([first, *given, f"guidance {method.guidance}"])
+
+
+def differences(space: SpaceFindings) -> list[list[str]]:
+    """A line a method: less the control."""
+    return [list(map(plain, row)) for row in difference_rows(space)]
 
 
 def plain(cell: str) -> str:

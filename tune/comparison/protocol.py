@@ -126,8 +126,9 @@ class Protocol:
     criterion: dict[str, float] = field(default_factory=lambda: {"fid": 1.0})
     """What is smallest at the best stop and strength: a sum of scores with their weights."""
 
-    extractor: str = "classifier"
-    """Network whose features are compared: eval.extractor."""
+    extractor: tuple[str, ...] | str = "classifier"
+    """Networks whose features are compared, as eval.extractor has them: one, or several, of
+    which the first chooses stop and strength."""
 
     about: str = ""
     """In words."""
@@ -136,6 +137,8 @@ class Protocol:
         check_fields(self)
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
         object.__setattr__(self, "options", flatten(self.options))
+        if not self.extractors:
+            raise ValueError("extractor names none. Try extractor: classifier.")
         for name in self.rows:
             check_name("rows", str(name))
         if self.control not in self.rows:
@@ -198,6 +201,11 @@ class Protocol:
             raise ValueError(
                 f"control ({name}) has the networks of {row.of}. Make {row.of} the control."
             )
+
+    @property
+    def extractors(self) -> tuple[str, ...]:
+        """Of each feature space."""
+        return (self.extractor,) if isinstance(self.extractor, str) else self.extractor
 
     def network(self, name: str) -> str:
         """The row whose networks a row has."""

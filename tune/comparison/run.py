@@ -8,7 +8,7 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,8 @@ from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.devices import open_device
-from cbdm_scale.runs.launch import check_extractor, prepare_data
+from cbdm_scale.metrics.extractors import recipes_of
+from cbdm_scale.runs.launch import prepare_data
 from cbdm_scale.storage.checks import check_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import lease
@@ -104,6 +105,7 @@ def root_of(root: str, seed: int) -> str:
 
 def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Plan:
     """Find and check everything; ValueError says what does not fit."""
+    protocol = replace(protocol, extractor=options.extractor or protocol.extractor)
     phase = with_rows(protocol.phase(options.phase), options.rows, options.seeds)
     name = options.name or Path(options.protocol).stem
     check_name("name", name)
@@ -120,7 +122,7 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
         "data.num_workers": 0,
         "cluster.storage": home.child("networks").url,
         "cluster.workers": 0,
-        "eval.extractor": protocol.extractor,
+        "eval.extractor": protocol.extractors[0],
         "eval.num_images": protocol.num_images,
     }
     names = protocol.names(phase)
@@ -140,7 +142,7 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
                 "leave {seed} out."
             )
         if write:
-            check_extractor(config, draw)
+            _check_extractors(protocol.extractors, config, draw)
     whole = HALVES * manifest.num_classes
     if protocol.num_images % whole:
         raise ValueError(
@@ -164,6 +166,14 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
         root=options.data.root,
         on_gpu=on_gpu,
     )
+
+
+def _check_extractors(names: Sequence[str], config: Config, manifest: Manifest) -> None:
+    """ValueError before anything is trained unless each is there and takes these images."""
+    size = manifest.image_size
+    blank = torch.zeros(1, manifest.channels, size, size, dtype=torch.uint8)
+    for recipe in recipes_of(names, config.eval, config.data.root, manifest):
+        recipe.load("cpu")(blank)
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,8 @@ def make_jobs(plan: Plan, costs: dict[str, float]) -> list[NetworkJob]:
     """A job a network: of the first seed those of all methods, then of the next."""
     protocol, jobs = plan.protocol, []
     for seed in plan.phase.seeds:
-        judging = Judging.prepare(plan.config(protocol.control, seed))
+        config = plan.config(protocol.control, seed)
+        spaces = Judging.prepare(config, protocol.extractors)
         of_network: dict[str, list[SetsJob]] = {}
         for row in plan.configs:
             sets = SetsJob(
@@ -222,7 +233,7 @@ def make_jobs(plan: Plan, costs: dict[str, float]) -> list[NetworkJob]:
                 stops=plan.stops(row, costs[row]),
                 guide=plan.guide(row, costs[row]),
                 strengths=protocol.strengths(row, plan.phase),
-                judging=judging,
+                spaces=spaces,
             )
             of_network.setdefault(protocol.network(row), []).append(sets)
         jobs += [
