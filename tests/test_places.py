@@ -104,8 +104,25 @@ def test_a_job_refuses_to_keep_anything_in_its_copy_of_a_folder(
     parsed = train.parse([word for pair in words.items() for word in pair])
     with pytest.raises(ValueError, match=told):
         resolve(parsed.config)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI=sqlite:////SHARED/mlflow.db"):
-        default_tracking_uri(None)
     shipped = absolute_places(EvalConfig(extractor="classifier:mine.safetensors"))
     assert shipped.extractor == f"classifier:{copy}/mine.safetensors", "a file of the job's own"
+
+
+def test_a_job_refuses_the_database_of_its_environment_with_the_options(tmp_path, monkeypatch):
+    """At once, where no option names another; a server's address may hold a password."""
+    copy = tmp_path / JOB_COPY / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    instead = "MLFLOW_TRACKING_URI=sqlite:////SHARED/mlflow.db"
+    config = train.parse(["--data.root", "shards", "--cluster.storage", "/runs"]).config
+    told = r"data.root \(shards\), MLFLOW_TRACKING_URI \(sqlite:///mlflow.db\): .*"
+    with pytest.raises(ValueError, match=f"{told}--data.root /SHARED/shards {instead}$"):
+        resolve(config)
+    with pytest.raises(ValueError, match=instead):
+        default_tracking_uri(None)
+    good = replace(config, data=replace(config.data, root="/shards"))
+    given = replace(good, track=replace(good.track, uri="http://host:5000"))
+    assert resolve(given).track.uri == "http://host:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
+    assert resolve(good).track.uri == ""

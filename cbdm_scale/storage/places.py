@@ -32,6 +32,9 @@ class Place:
     after: str = ""
     """Only what follows this is a path, as in classifier:PATH."""
 
+    variable: str = ""
+    """Of the environment, which says it where the option is empty."""
+
     hint: str = ""
 
     def __contains__(self, value: Any) -> bool:
@@ -47,7 +50,8 @@ File = Annotated[str, Place(lasts=False)]
 def absolute_places(options: Options) -> Options:
     """A dataclass of options, and those in it, with absolute paths.
 
-    ValueError in a job's copy names every path there that is to last.
+    ValueError in a job's copy names every path there that is to last, those of the environment
+    too.
     """
     lost: dict[str, str] = {}
     found = _absolute_in(options, "", lost)
@@ -61,10 +65,14 @@ def absolute_uri(name: str, uri: str) -> str:
     A server's stays as it is: in the environment it may carry a password.
     """
     lost: dict[str, str] = {}
-    if uri.startswith(SQLITE):
-        uri = _absolute(name, uri, Place(lasts=True), lost)
+    found = _absolute_uri(name, uri, lost)
     _refuse(lost)
-    return uri
+    return found
+
+
+def _absolute_uri(name: str, uri: str, lost: dict[str, str]) -> str:
+    is_database = uri.startswith(SQLITE)
+    return _absolute(name, uri, Place(lasts=True), lost) if is_database else uri
 
 
 def _refuse(lost: Mapping[str, str]) -> None:
@@ -89,6 +97,8 @@ def _absolute_in(options: Options, prefix: str, lost: dict[str, str]) -> Options
                 changed[field.name] = tuple(_absolute(name, v, mark, lost) for v in value)
             elif isinstance(mark, Place) and value:
                 changed[field.name] = _absolute(name, value, mark, lost)
+            elif isinstance(mark, Place) and mark.variable:
+                _absolute_uri(mark.variable, os.environ.get(mark.variable, ""), lost)
     moved = {name: new for name, new in changed.items() if new != getattr(options, name)}
     return replace(options, **moved) if moved else options  # type: ignore[type-var]
 

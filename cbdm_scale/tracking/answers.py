@@ -11,8 +11,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.places import SQLITE
 from cbdm_scale.storage.wording import clip
 from cbdm_scale.tracking.client import database_file, hide_password
-
-VARIABLE = "MLFLOW_TRACKING_URI"
+from cbdm_scale.tracking.options import VARIABLE
 
 AWAY = "Connection refused|Max retries|timed out|Connection aborted|Name or service not known"
 AWAY += "|Temporary failure in name|Network is unreachable|No route to host|Connection reset"

@@ -1,9 +1,13 @@
 """Options of MLflow: where it is, and the experiment."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from cbdm_scale.storage.places import Folder
+from cbdm_scale.storage.places import Folder, Place
 from cbdm_scale.storage.remote import refuse_password
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+"""Of the environment: MLflow's own, for where it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,7 @@ class TrackUri:
 class TrackConfig:
     """Options --track.*."""
 
-    uri: Folder = ""
+    uri: Annotated[str, Place(lasts=True, variable=VARIABLE)] = ""
     """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
 
     experiment: str = "cbdm_scale"

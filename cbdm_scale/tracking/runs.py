@@ -24,6 +24,7 @@ from cbdm_scale.tracking.client import (
     make_client,
 )
 from cbdm_scale.tracking.mlflow_internals import LONGEST_PARAM, LONGEST_TAG, PARAMS_PER_CALL
+from cbdm_scale.tracking.options import VARIABLE
 
 ARTIFACTS = "mlartifacts"
 """Beside an sqlite database: the files of its runs."""
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 
 def default_tracking_uri(storage: Storage) -> str:
     """MLFLOW_TRACKING_URI if it is set, else a database in the storage folder."""
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return absolute_uri("MLFLOW_TRACKING_URI", uri)
+    if uri := os.environ.get(VARIABLE):
+        return absolute_uri(VARIABLE, uri)
     if not storage.is_local:
         raise ValueError(
             "track.uri is empty, and a database cannot live in cluster.storage "
