@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 
+import pytest
 from sampling_tools import only_set
 from test_finetune import started
+from test_spool import drain
 from test_state import names, save_at
 from training_tools import fresh_state
 
@@ -135,6 +138,50 @@ def test_what_a_tracker_has(tmp_path):
     assert all(
         text.startswith(f"{file} is damaged") for text in check(file, lambda: Spool(folder))
     )
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda spool: spool.add_scalars(2, {"loss": 2.0, "late": math.nan}),
+        lambda spool: spool.add_image(2, "samples", b"png"),
+        lambda spool: spool.add_model(2, "url", ["newest"]),
+        lambda spool: spool.add_tags({"state": "x"}),
+    ],
+    ids=["scalars", "image", "model", "tags"],
+)
+def test_a_record_of_the_spool(add, tmp_path, caplog):
+    """It is left out and named, at the start or on the way, and what is behind it is sent."""
+    refused, whole = 0, written(add, tmp_path / "whole")[1]
+    more = [{**whole, "time": 10**30}, {**whole, "file": "../1.png"}, {**whole, "more": 1}]
+    for number, tree in enumerate((None, *more, *damaged(whole, 2))):
+        home = tmp_path / str(number)
+        first, good, last = written(add, home)
+        line = json.dumps(tree if number else good)
+        before = Spool(Storage(str(home))) if number % 2 else None
+        file = home / "000000000001.jsonl"
+        file.write_text(f"{json.dumps(first)}\n{line}\n{json.dumps(last)}\n")
+        caplog.clear()
+        found = drain(before or Spool(Storage(str(home))))
+        assert found[0] == first and found[-1] == last and len(found) in (2, 3), line
+        aside = home / "000000000001.jsonl.damaged"
+        assert aside.exists() == (len(found) == 2) == (str(file) in caplog.text), line
+        if len(found) == 2:
+            assert aside.read_text() == f"{line}\n"
+            refused += 1
+    assert refused > 20
+
+
+def written(add, folder):
+    """The records of a spool: a loss, what is added, a loss."""
+    spool = Spool(Storage(str(folder)))
+    spool.add_scalars(1, {"loss": 1.0})
+    add(spool)
+    spool.add_scalars(3, {"loss": 3.0})
+    spool.close()
+    return [
+        json.loads(line) for line in (folder / "000000000001.jsonl").read_text().splitlines()
+    ]
 
 
 def test_the_trials_of_a_search(tmp_path):

@@ -11,9 +11,11 @@ import pytest
 from tracking_tools import begin, history, make_checkpoint, make_database, make_png
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.client import make_client
 from cbdm_scale.tracking.runs import default_tracking_uri, end_run, end_run_after, ui_command
 from cbdm_scale.tracking.sender import Sender
+from cbdm_scale.tracking.spool import Spool
 from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +192,20 @@ def test_sending_twice_is_sending_once(uri: str, run: Storage) -> None:
     assert [len(history(uri, run_id, name)) for name in "abc"] == [1, 1, 1]
     assert len(client.list_artifacts(run_id, "images")) == 2
     assert len(client.search_model_versions(f"run_id='{run_id}'")) == 1
+
+
+def test_a_damaged_record_does_not_stop_the_others(
+    uri: str, run: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id, spool = begin(uri, run), Spool(run.child(RunDir.TRACKING))
+    for step in (1, 2, 3):
+        spool.add_scalars(step, {"loss": float(step)})
+    spool.close()
+    [file] = Path(run.local_path(RunDir.TRACKING)).glob("*.jsonl")
+    file.write_text(file.read_text().replace('"loss":2.0', '"loss":"much"'))
+    assert MlflowTracker(run, uri, run_id).close(60) == 0
+    assert history(uri, run_id, "loss") == [(1, 1.0), (3, 3.0)]
+    assert "1 damaged records are set aside" in caplog.text and "loss takes" in caplog.text
 
 
 def test_a_refused_record_does_not_stop_the_others(

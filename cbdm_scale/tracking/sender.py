@@ -22,7 +22,7 @@ from cbdm_scale.tracking.mlflow_internals import (
     write_image,
 )
 from cbdm_scale.tracking.models import register
-from cbdm_scale.tracking.spool import Record
+from cbdm_scale.tracking.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,6 @@ class Sender:
             case {"tags": tags}:
                 for key, value in tags.items():
                     self.client.set_tag(self.run_id, key, value[:LONGEST_TAG])
-            case record:
-                log.warning("A record of an unknown kind is left out: %s", record)
 
     def _log_scalars(self, part: list[Record]) -> None:
         from mlflow.entities import Metric

@@ -3,28 +3,26 @@
     <run>/tracking/<first seq>.jsonl   one record a line; local: appended, elsewhere: put whole
     <run>/tracking/<seq>.png           an image that a record names
     <run>/tracking/sent.json           {"seq": the last one sent, "marks": {key: step}}
+    <run>/tracking/<segment>.damaged   its lines that are no records (records.py), for people
 
-A record carries ``seq`` (1, 2, ...), ``time`` (ms) and what to log. Two rules make every record
-arrive exactly once. Nothing is handed out for sending before it is durable. And nothing is
-taken whose ``step`` is not above the mark of its key, the largest ``step`` that the spool
-ever took for it: a run that restarts from an older checkpoint redoes the same numbers, which
-are dropped.
+Two rules make every record arrive exactly once. Nothing is handed out for sending before it is
+durable. And nothing is taken whose ``step`` is not above the mark of its key, the largest
+``step`` that the spool ever took for it: a run that restarts from an older checkpoint redoes
+the same numbers, which are dropped.
 """
 
-import json
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from io import FileIO
-from typing import Any
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.wording import shorten
+from cbdm_scale.tracking.records import Record, decode_all, encode, image_file, number
 
-Record = dict[str, Any]
 SEGMENT_BYTES = 1 << 18
 log = logging.getLogger(__name__)
 
@@ -34,25 +32,6 @@ def _mark_keys(record: Record) -> list[str]:
     names = [f"scalar/{name}" for name in record.get("scalars", {})]
     names += [f"alias/{alias}" for alias in record.get("aliases", [])]
     return names + ([f"image/{record['image']}"] if "image" in record else [])
-
-
-def _json_number(value: float) -> float | str:
-    """Strict JSON has no nan or inf: they are written as words that ``float`` reads."""
-    value = float(value)
-    return value if math.isfinite(value) else str(value)
-
-
-def _parse(data: bytes) -> list[Record]:
-    """The whole records of a segment; a torn line is skipped."""
-    records = []
-    for line in data.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict) and isinstance(record.get("seq"), int):
-            records.append(record)
-    return records
 
 
 @dataclass(frozen=True)
@@ -74,6 +53,7 @@ class Spool:
         self._sent_marks: dict[str, int] = sent.marks
         self._marks: dict[str, int] = dict(self._sent_marks)
         self._segments: list[str] = []
+        self._damaged: set[str] = set()  # segments whose damaged lines are set aside
         self._recover()
         self._lock = threading.Lock()  # held for microseconds: counters and one small write
         self._sync_lock = threading.Lock()  # held while the disk or the store is waited for
@@ -87,14 +67,13 @@ class Spool:
         files, needed = self.folder.list(), set()
         for name in (name for name in files if name.endswith(".jsonl")):
             data = self.folder.read_bytes(name)
-            records = _parse(data)
+            records = self._decode(name, data)
             if not records or records[-1]["seq"] <= self.sent:
                 self.folder.remove(name)
                 continue
-            whole = b"".join(_encode(record) for record in records)
+            whole = b"".join(encode(record) for record in records)
             if len(whole) != len(data):
-                log.warning("%s: cut a torn record", self.folder.path(name))
-                self.folder.write_bytes(name, whole)
+                self.folder.write_bytes(name, whole)  # nothing may follow a torn line
             for record in records:
                 self._raise_marks(self._marks, record)
             needed |= {r["file"] for r in records if "file" in r and r["seq"] > self.sent}
@@ -103,6 +82,22 @@ class Spool:
         for name in files:
             if name.endswith(".png") and name not in needed:
                 self.folder.remove(name)
+
+    def _decode(self, name: str, data: bytes, after: int = -1) -> list[Record]:
+        """The records of a segment above ``after``; its damaged lines are named, set aside."""
+        records, damaged = decode_all(data, after)
+        if damaged and name not in self._damaged:
+            kept = f"{name}.damaged"
+            before = self.folder.read_bytes(kept) if self.folder.exists(kept) else b""
+            lines = b"".join(line + b"\n" for line, _ in damaged)
+            self.folder.write_bytes(kept, before + lines)
+            self._damaged.add(name)
+            log.warning(
+                "%s: %d damaged records are set aside in %s and do not reach MLflow: %s",
+                *(self.folder.path(name), len(damaged), kept),
+                shorten([why for _, why in damaged], each=200, between="; "),
+            )
+        return records
 
     @staticmethod
     def _raise_marks(marks: dict[str, int], record: Record) -> None:
@@ -121,7 +116,7 @@ class Spool:
         """Metrics at ``step``; those that the spool has taken there before are dropped."""
         new = {k: v for k, v in values.items() if self._is_new(f"scalar/{k}", step)}
         if new:
-            self._add({"step": step, "scalars": {k: _json_number(v) for k, v in new.items()}})
+            self._add({"step": step, "scalars": {k: number(v) for k, v in new.items()}})
 
     def add_image(self, step: int, name: str, png: bytes) -> None:
         """A PNG at ``step``, likewise."""
@@ -144,7 +139,7 @@ class Spool:
             self.last += 1
             record = {"seq": self.last, "time": time.time_ns() // 1_000_000, **content}
             if png is not None:
-                record["file"] = f"{self.last:012d}.png"
+                record["file"] = image_file(self.last)
             if self.folder.is_local:
                 self._append(record, png)
             else:
@@ -161,7 +156,7 @@ class Spool:
             name = f"{record['seq']:012d}.jsonl"
             self._file, self._written = self.folder.open_append(name), 0
             self._segments.append(name)
-        line = _encode(record)
+        line = encode(record)
         try:
             self.folder.write_all(self._file, line)
         except OSError:
@@ -191,7 +186,7 @@ class Spool:
             for record, png in buffer:
                 if png is not None:
                     self.folder.write_bytes(record["file"], png)
-            self.folder.write_bytes(name, b"".join(_encode(record) for record, _ in buffer))
+            self.folder.write_bytes(name, b"".join(encode(record) for record, _ in buffer))
         except BaseException:
             with self._lock:
                 self._buffer = buffer + self._buffer
@@ -209,8 +204,8 @@ class Spool:
         with self._lock:
             names = list(self._segments)
         for name in names:
-            records = _parse(self.folder.read_bytes(name))
-            found = [record for record in records if self.sent < record["seq"] <= last]
+            records = self._decode(name, self.folder.read_bytes(name), self.sent)
+            found = [record for record in records if record["seq"] <= last]
             if found:
                 return found
         self.sent = last  # a number whose record could not be written
@@ -243,7 +238,3 @@ class Spool:
             if self._file is not None:
                 self._file.close()
                 self._file = None
-
-
-def _encode(record: Record) -> bytes:
-    return (json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode()
