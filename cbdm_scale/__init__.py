@@ -28,6 +28,7 @@ tracking     the only import of mlflow (with pretrained/mlflow_model.py, which M
              runs, the spool of metrics, registered models
 pretrained   trained networks from anywhere, fine-tuning, export to other libraries
 generation   sets of images of a trained network, made on all workers
+formats      such a set as PNG, npz, shards to train on
 evaluation   who evaluates when, the scores on record, the report
 recognition  a classifier on real and generated images (Table 4)
 balancing    a data set of real images and generated ones that passed filters

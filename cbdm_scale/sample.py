@@ -103,7 +103,7 @@ def give_out(
     typed: Typed,
 ) -> tuple[str, str]:
     """Write the form that was asked for; its place, and the next command."""
-    from cbdm_scale.generation import export
+    from cbdm_scale.formats import files, shards
 
     chunks = store.plan.chunks(options.num_images)
     class_names = pretrained.names_with(real)
@@ -113,16 +113,16 @@ def give_out(
         "shards": f"shards-{options.num_images}",
     }[options.format]
     following = COMMAND.line(typed, format="npz")
-    with export.staging(store.folder, name) as target:
+    with files.staging(store.folder, name) as target:
         match options.format:
             case "png":
-                export.write_png(store, chunks, target, class_names)
+                files.write_png(store, chunks, target, class_names)
             case "npz":
-                export.write_npz(store, chunks, target)
+                files.write_npz(store, chunks, target)
                 following = COMMAND.line(typed, format="shards")
             case "shards":
                 dataset = canonical_name(options.dataset or pretrained.config.dataset or "made")
-                export.write_shards(
+                shards.write_shards(
                     *(store, chunks, target),
                     name=dataset,
                     class_names=class_names,
@@ -142,7 +142,7 @@ def make_set(
     guide: "PretrainedNetwork | None" = None,
 ) -> None:
     """Check, make one set, give it out, and say how it went."""
-    from cbdm_scale.generation import export
+    from cbdm_scale.formats import files
     from cbdm_scale.generation.generate import make_missing
     from cbdm_scale.generation.store import ChunkStore
     from cbdm_scale.pretrained.network import find_training_data
@@ -162,7 +162,7 @@ def make_set(
     weights = pretrained.weights, guide.weights if guide else b""
     made = make_missing(store, *weights, options.num_images, options.cluster)
     grid = f"grid-{options.num_images}.png"
-    store.folder.write_bytes(grid, export.grid(store, plan.chunks(options.num_images), real))
+    store.folder.write_bytes(grid, files.grid(store, plan.chunks(options.num_images), real))
     place, following = give_out(store, options, pretrained, real, root, typed)
     speed = f", {made.rate:.1f}/s" if made.done else ""
     print(f"\nimages   {place} ({options.num_images:,} images, {made.done:,} made now{speed})")

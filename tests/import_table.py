@@ -67,7 +67,6 @@ MAY_IMPORT = {
     "generation": {
         "cluster",
         "data",
-        "data_prep",
         "diffusion",
         "models",
         "sampling",
@@ -108,6 +107,13 @@ MAY_IMPORT = {
         "tracking",
         "training",
     },
+    "formats": {
+        "data",
+        "data_prep",
+        "generation",
+        "sampling",
+        "storage",
+    },
     # Floor 6.
     "evaluation": {
         "cluster",
@@ -127,6 +133,7 @@ MAY_IMPORT = {
         "cli",
         "config",
         "data",
+        "formats",
         "generation",
         "pretrained",
         "storage",
@@ -140,6 +147,7 @@ MAY_IMPORT = {
         "data_prep",
         "devices",
         "evaluation",
+        "formats",
         "generation",
         "metrics",
         "pretrained",

@@ -13,7 +13,7 @@ from shard_tools import contents
 
 from cbdm_scale.balancing import writing
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.generation import export
+from cbdm_scale.formats import files
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.sample import main as sample
 from data_prep.writing.tars import ShardMaker
@@ -140,7 +140,7 @@ def test_sample_too_goes_on_where_the_disk_was_full(disk, run, tmp_path, monkeyp
     words = ("--run", run, "--num-images", "30", "--chunk-size", "10", "--format", "npz")
     words += ("--cluster.workers", "0", "--out")
     assert sample([*words, str(tmp_path / "roomy")]) == 0
-    for owner, name, nth in ((ChunkStore, "write", 2), (export, "write_arrays", 1)):
+    for owner, name, nth in ((ChunkStore, "write", 2), (files, "write_arrays", 1)):
         with monkeypatch.context() as patch:
             disk.full_when(patch, owner, name, nth)
             assert sample([*words, str(disk.place)]) == 1

@@ -27,7 +27,7 @@ from cbdm_scale.data.parted import PartedIndex
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import BadSample, ShardReader
-from cbdm_scale.generation.export import real_split
+from cbdm_scale.formats.shards import real_split
 from cbdm_scale.metrics.sources import SplitImages
 
 # ----------------------------------------------------------------------------

@@ -23,13 +23,8 @@ from cbdm_scale.balancing.rounds import Found
 from cbdm_scale.cluster.options import to_stdout
 from cbdm_scale.data.class_names import class_folders
 from cbdm_scale.data.manifest import Manifest, dataset_folder, parse_manifest
-from cbdm_scale.generation.export import (
-    CLASSIFIER,
-    RawImages,
-    real_split,
-    staging,
-    write_arrays,
-)
+from cbdm_scale.formats.files import staging, write_arrays
+from cbdm_scale.formats.shards import CLASSIFIER, RawImages, real_split
 from cbdm_scale.storage.disk import naming_the_disk
 from cbdm_scale.storage.folder import Storage
 from data_prep.source import Source, Split

@@ -2,5 +2,5 @@
 
 plan.py: what decides every pixel; chunk_size.py: how many images at once; store.py: a set's
 chunks in storage; network.py: the network as sampling calls it; generate.py makes what is
-missing on the workers; export.py: a finished set as PNG, npz, shards to train on, and a grid.
+missing on the workers.
 """
