@@ -47,7 +47,8 @@ def test_a_block_scales_and_shifts_tokens_then_attends_then_expands():
 def test_a_pixel_comes_back_to_its_place():
     """With the blocks out of the way the network sees each patch for itself."""
     net = tiny()
-    net.blocks = torch.nn.ModuleList()
+    for block in net.blocks:
+        block.forward = lambda h, emb: h
     x = torch.randn(1, 3, 8, 8)
     other = x.clone()
     other[0, :, 2:4, 4:6] += 1

@@ -22,7 +22,8 @@ MEMORY = 3 << 30
 """Bytes that a child may take beyond what it has when it is born."""
 PEAK, TIMES = 1 << 30, 8
 """Growth that is called a blow-up, though it was granted: bytes, or times what was sent."""
-SECONDS = 20
+SECONDS, WAITS = 20, 120
+"""Of computing, and of all; a busy machine makes others wait."""
 OUTCOMES = "read", "refused", "raw error", "memory", "time", "crash", "reached out", "ran code"
 RUNS = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.fork"}
 CONNECTS = {"socket.connect", "socket.bind", "socket.sendto"}
@@ -79,7 +80,8 @@ def observe(read: Callable[[Path], object], folder: Path, watch: Watch) -> Resul
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     watch.home, watch.found = os.path.realpath(folder), ""
     outcome, words = "read", ""
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(WAITS)
     try:
         read(folder)
     except MemoryError as error:
@@ -89,6 +91,7 @@ def observe(read: Callable[[Path], object], folder: Path, watch: Watch) -> Resul
     except Exception as error:
         outcome, words = classify(error)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         watch.home = ""
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
@@ -129,6 +132,7 @@ def child(cases: Sequence[Case], read: Callable[[Path], object], out: Any, home:
     os.dup2(devnull, 2)
     watch = Watch()
     signal.signal(signal.SIGALRM, too_late)
+    signal.signal(signal.SIGPROF, too_late)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
