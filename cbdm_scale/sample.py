@@ -128,7 +128,7 @@ def give_out(
                     class_names=class_names,
                     real=real,
                     root=root,
-                    say=print,
+                    log=print,
                 )
                 following = train_command(pretrained, dataset, store.folder.path(name))
     return store.folder.path(name), following

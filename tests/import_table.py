@@ -241,7 +241,7 @@ OWNER = {
         "cbdm_scale/diffusion/rng_kernel.py",
         "cbdm_scale/models/norm_kernel.py",
     },
-    "braceexpand": {"data_prep/readers/foreign_tars.py"},
+    "braceexpand": {"data_prep/readers/webdataset_tars.py"},
     "torch_fidelity": {"cbdm_scale/metrics/inception.py"},
     "torch.distributed": {"cbdm_scale/training/distributed.py", "cbdm_scale/cluster/"},
 }

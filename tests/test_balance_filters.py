@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cbdm_scale.balancing.filters import (
-    Judge,
+    ImageFilter,
     Looks,
     Thresholds,
     choose_thresholds,
@@ -149,9 +149,9 @@ def test_real_images_pass_as_often_as_keep_says():
 
 def test_each_filter_rejects_its_own():
     train = looks([0.0, 100.0], [0, 1])
-    judge = Judge(limits(2), train, FILTERS, (9, 9))
+    chosen = ImageFilter(limits(2), train, FILTERS, (9, 9))
     made = looks([5, 5.5, 7, 0.5, 95, 49, 90], [0, 0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1, 0.4])
-    found = judge(made)
+    found = chosen(made)
     assert found.reasons == (
         *("", "duplicates", "", "copies"),
         *("outliers", "outliers", "label"),  # 95 is near an image of the other class
@@ -160,18 +160,20 @@ def test_each_filter_rejects_its_own():
     assert found.distance.tolist() == [5, 5.5, 7, 0.5, 5, 49, 10]
     assert found.class_distance.tolist() == [5, 5.5, 7, 0.5, 95, 49, 10]
     assert found.made_distance.tolist()[:3] == [math.inf, 0.5, 2.0]
-    assert judge.count == [2, 0]
+    assert chosen.count == [2, 0]
 
 
 def test_a_judge_knows_the_rounds_before_and_takes_no_more_than_is_lacking():
-    judge = Judge(limits(), looks([0.0], [0]), FILTERS, (2,))
-    assert judge(looks([3.0], [0])).reasons == ("",)
-    assert judge(looks([3.5, 5.0, 7.0], [0] * 3)).reasons == ("duplicates", "", "spare")
+    chosen = ImageFilter(limits(), looks([0.0], [0]), FILTERS, (2,))
+    assert chosen(looks([3.0], [0])).reasons == ("",)
+    assert chosen(looks([3.5, 5.0, 7.0], [0] * 3)).reasons == ("duplicates", "", "spare")
 
 
 def test_no_filter_takes_all_and_the_same_pixels_are_a_copy_at_any_threshold():
     train = looks([0.0], [0])
-    assert Judge(limits(), train, (), (9,))(looks([0, 0, 99], [0] * 3)).reasons == ("",) * 3
+    assert (
+        ImageFilter(limits(), train, (), (9,))(looks([0, 0, 99], [0] * 3)).reasons == ("",) * 3
+    )
     none = limits(near=math.nan, far=math.nan)
-    found = Judge(none, train, FILTERS, (9,))(looks([0.0, 1e9, 1e9], [0] * 3))
+    found = ImageFilter(none, train, FILTERS, (9,))(looks([0.0, 1e9, 1e9], [0] * 3))
     assert found.reasons == ("copies", "", "duplicates")

@@ -2,7 +2,7 @@
 
 torch, numpy, scipy, safetensors and pytest are enough for this and its neighbours:
 
-    python3 -m pytest -m gpu --noconftest tests/test_gpu*.py
+    python3 -m pytest -m gpu --noconftest -o addopts= -o filterwarnings= tests/test_gpu*.py
 
 With CBDM_SCALE_TEST_DEVICE=cpu they run on the CPU, where what they say is true of itself.
 """

@@ -67,6 +67,22 @@ def test_tensors_of_shapes_only_take_no_memory():
         assert (x @ x).shape == x.shape, MEND
 
 
+def test_every_operation_is_seen_with_what_goes_in_and_comes_out():
+    seen = []
+
+    class Spy(private.DispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            seen.append((str(func), private.tree_leaves([args, out])))
+            return out
+
+    x = torch.ones(2)
+    with Spy():
+        y = x + 1
+    assert seen[0][0].startswith("aten.add"), MEND
+    assert {id(x), id(y)} <= {id(leaf) for leaf in seen[0][1]}, MEND
+
+
 def test_the_options_of_compiling_have_names():
     assert "max_autotune" in private.compile_options(), MEND
 
@@ -75,3 +91,5 @@ def test_a_part_that_is_gone_is_named(monkeypatch):
     monkeypatch.delattr(torch, "_foreach_norm")
     with pytest.raises(ImportError, match=r"has no _foreach_norm: mend .*torch_internals"):
         private._find("_foreach_norm")
+    with pytest.raises(ImportError, match="has no tree_leaves: mend"):
+        private._find("tree_leaves", "torch.utils._nothing")

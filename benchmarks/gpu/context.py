@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +20,7 @@ from benchmarks.timing import Bench, Cost, timed
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import DiTConfig, ModelConfig, SongConfig, UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
+from cbdm_scale.torch_internals import shapes_only
 
 UNET, DDPMPP, DIT = "U-Net", "DDPM++", "DiT-S/2"
 NETWORKS: dict[str, ModelConfig] = {
@@ -136,7 +136,7 @@ def fresh(spec: NetworkSpec) -> nn.Module:
 @cache
 def forward_flops(spec: NetworkSpec) -> int:
     """Floating-point operations of one image's prediction, counted without computing it."""
-    with FakeTensorMode():
+    with shapes_only():
         net, x = build(spec), torch.zeros(1, *spec.image_shape)
         level, y = (torch.ones(1, dtype=torch.int64) for _ in range(2))
         flops = FlopCounterMode(display=False)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.scaling import model
@@ -23,7 +22,7 @@ from cbdm_scale.config.presets import PRESETS, PUBLISHED
 from cbdm_scale.config.schema import Config
 from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
-from cbdm_scale.torch_internals import shapes_only
+from cbdm_scale.torch_internals import DispatchMode, shapes_only
 
 GPUS = (8, 16, 32, 64, 128, 256, 512)
 RECIPES = "cifar100_lt cbdm", "imagenet_lt cbdm", "cifar100_lt cbdm_edm"
@@ -86,7 +85,7 @@ class Counted:
     work: model.Work
 
 
-class Kernels(TorchDispatchMode):
+class Kernels(DispatchMode):
     """Counts operations that compute; views and questions about a tensor do not."""
 
     def __init__(self) -> None:

@@ -125,7 +125,7 @@ class Verdicts:
     another filter had rejected the image."""
 
 
-class Judge:
+class ImageFilter:
     """Takes one round of images after the other, and knows what it accepted before."""
 
     def __init__(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cbdm_scale.balancing.filters import (
-    Judge,
+    ImageFilter,
     Looks,
     Thresholds,
     Verdicts,
@@ -98,7 +98,7 @@ def round_plan(plan: SetPlan, place: int, quotas: Sequence[int]) -> SetPlan:
 
 
 def make_rounds(inputs: Inputs) -> Found:
-    """Generate, look and judge; ValueError for a run without labels, or if nothing is left."""
+    """Generate, look and filter; ValueError for a run without labels, or if nothing is left."""
     options, real = inputs.options, inputs.real
     train = inputs.look(inputs.train, "training images")
     held_out, words = inputs.held_out
@@ -114,22 +114,22 @@ def make_rounds(inputs: Inputs) -> Found:
         print(
             f"note: the classifiers know {names} hardly better than a guess: label says little"
         )
-    judge = Judge(limits, train, options.asked, inputs.need)
+    chosen = ImageFilter(limits, train, options.asked, inputs.need)
     made, fidelity = [0] * real.num_classes, 0.0
     rounds: list[Round] = []
-    while any(quotas := next_quotas(inputs.need, judge.count, made, options.most)):
+    while any(quotas := next_quotas(inputs.need, chosen.count, made, options.most)):
         images = _make(inputs, round_plan(inputs.plan, len(rounds), quotas), sum(quotas))
         looks = inputs.look(images, f"round {len(rounds) + 1}")
         if not rounds:
             fidelity = _check_learnt(inputs, looks)
-        rounds.append(Round(images, looks, judge(looks)))
+        rounds.append(Round(images, looks, chosen(looks)))
         made = [m + q for m, q in zip(made, quotas, strict=True)]
         print(
-            f"round {len(rounds)}: {sum(judge.count):,} of {sum(inputs.need):,} images after "
+            f"round {len(rounds)}: {sum(chosen.count):,} of {sum(inputs.need):,} images after "
             f"{sum(made):,} made",
             flush=True,
         )
-    if not any(judge.count):
+    if not any(chosen.count):
         reasons = Counter(r for one in rounds for r in one.verdicts.reasons)
         told = ", ".join(f"{n:,} by {name}" for name, n in reasons.most_common())
         raise ValueError(
@@ -137,7 +137,7 @@ def make_rounds(inputs: Inputs) -> Found:
             f"(rejected: {told}). Try --keep {(1 + options.keep) / 2:g}, fewer --filters, "
             "another --guidance, or train longer."
         )
-    return Found(limits, words, passed, fidelity, tuple(judge.count), tuple(rounds))
+    return Found(limits, words, passed, fidelity, tuple(chosen.count), tuple(rounds))
 
 
 def _make(inputs: Inputs, plan: SetPlan, num_images: int) -> SetImages:

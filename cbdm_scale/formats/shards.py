@@ -48,7 +48,7 @@ def write_shards(
     class_names: Sequence[str],
     real: Manifest | None,
     root: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """target/<name>/ as data_prep writes data sets: the images are the train split.
 
@@ -84,7 +84,7 @@ def write_shards(
             mirrors=False,
         )
         write_dataset(
-            source, folder, samples_per_shard=SAMPLES_PER_SHARD, seed=plan.seed, log=say
+            source, folder, samples_per_shard=SAMPLES_PER_SHARD, seed=plan.seed, log=log
         )
     there = Storage(dataset_folder(root, real.name)) if real else None
     if there and there.exists(CLASSIFIER):

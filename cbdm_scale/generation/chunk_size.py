@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.generate import CHUNK_SIZE
-from cbdm_scale.torch_internals import shapes_only
+from cbdm_scale.torch_internals import DispatchMode, shapes_only, tree_leaves
 
 MOST = 500
 """On a GPU: more at once are hardly faster."""
@@ -24,11 +22,11 @@ BYTES = 8 << 30
 """What a chunk may need of a GPU's memory in float32, guidance included, weights apart."""
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(DispatchMode):  # type: ignore[misc]
     """Counts the memory of what operations make, while it is alive; ``most`` is the peak."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.alive: Any = WeakIdKeyDictionary()
         """Storage -> bytes."""
         self.most: int = 0

@@ -67,7 +67,7 @@ STOPPED_S = 3.0
 def run_rank(
     world: World,
     report_checkpoint: ReportCheckpoint,
-    say: Log = to_stdout,
+    log: Log = to_stdout,
     *,
     config: Config,
     tracking_uri: str,
@@ -80,9 +80,9 @@ def run_rank(
     run = Storage(config.cluster.storage).child(config.run_name)
     tracker = Tracker()
     if world.rank == 0 and run_id:
-        tracker = MlflowTracker(run, tracking_uri, run_id, say)
+        tracker = MlflowTracker(run, tracking_uri, run_id, log)
     try:
-        outcome = Run(config, world, run, tracker, report_checkpoint, say).go()
+        outcome = Run(config, world, run, tracker, report_checkpoint, log).go()
     except (RunError, ValueError) as error:
         outcome = {"error": gather_errors(world, str(error))}
     stopped = outcome.get("how") == "stopped"
@@ -131,7 +131,7 @@ class Run:
             lambda: self.scheduler.needed,
         )
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line, on rank 0 alone."""
         if self.world.rank == 0:
             self.shown.log(text)
@@ -140,10 +140,10 @@ class Run:
         """Train to the end, or until stopped; plain data that says how it went."""
         config, world, state = self.config, self.world, self.state
         where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
-        self.say(f"workers (host:pid) {' '.join(where)}")
+        self.log(f"workers (host:pid) {' '.join(where)}")
         teacher = open_teacher(config, self.folder, state.net, world)
         tuned = bool(config.init_sha256)
-        found = resume(self.folder, state, world, self.say, fine_tunes=tuned)
+        found = resume(self.folder, state, world, self.log, fine_tunes=tuned)
         if found:
             self.checkpoints.resume_from(state.progress.num_seen)
         self.evaluator = Evaluator(
@@ -180,7 +180,7 @@ class Run:
             keep_averages=self.keep_averages,
             stop=lambda: stopped() or scheduler.ended != "",
             save_now=preemption_save_due,
-            log=self.say,
+            log=self.log,
         )
         how, seen = "", state.progress.num_seen
         try:
@@ -259,7 +259,7 @@ class Run:
             f"{progress.num_seen:>9,}/{total:,} images | {rate:.0f}/s | {terms} | "
             f"waiting for data {numbers['data_wait']:.1%} | {left}"
         )
-        self.say(ProgressLine(text, progress.num_seen, total))
+        self.log(ProgressLine(text, progress.num_seen, total))
 
     def sample(self, state: State) -> None:
         """The grid of samples, rows by class frequency."""

@@ -16,7 +16,7 @@ from cbdm_scale.training.state import State, load_initial, load_newest, optimize
 
 
 def resume(
-    folder: Storage, state: State, world: World, say: Callable[[str], None], *, fine_tunes: bool
+    folder: Storage, state: State, world: World, log: Callable[[str], None], *, fine_tunes: bool
 ) -> bool:
     """Fill ``state`` on every rank; whether a checkpoint was there. Every rank comes here.
 
@@ -27,12 +27,12 @@ def resume(
         if world.rank == 0:
             name, damaged = load_newest(folder, state)
             for line in damaged:
-                say(f"skipped: {line}")
+                log(f"skipped: {line}")
             if name:
-                say(f"resumed from {folder.path(name)}")
+                log(f"resumed from {folder.path(name)}")
             elif fine_tunes:
                 initial = load_initial(folder, state.net, state.ema.net)
-                say(f"started from {initial}")
+                log(f"started from {initial}")
     name, initial = world.gather((name, initial))[0]
     if world.size > 1 and (name or initial):
         broadcast(state, world)

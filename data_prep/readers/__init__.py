@@ -4,7 +4,7 @@ digits; cifar (through pickles); photos (of cifar); synthetic
 long_tail (of any balanced source)
 images (any file as pixels), keys, classes <- listing (files that a list names)
     <- imagenet, cub, celeba, folder (through class_folders or label_tables)
-foreign_shards <- samples <- foreign_tars, copies (of tars far away)
+webdataset_shards <- samples <- webdataset_tars, copies (of tars far away)
 """
 
 from collections.abc import Mapping
@@ -148,7 +148,7 @@ DATASETS = {
     ),
     "webdataset": Dataset(
         about="your shards: 'URL-{000000..000123}.tar', img2dataset's too",
-        read="foreign_shards:read_webdataset",
+        read="webdataset_shards:read_webdataset",
         needs={"source": "tars, such as 'URL-{000000..000123}.tar'", "name": "what to call it"},
         takes=(
             *("eval_source", "label_from", "classes", "resolution", "channels"),

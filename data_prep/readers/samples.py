@@ -17,7 +17,7 @@ from pathlib import Path
 from cbdm_scale.data.class_names import Name, class_key
 from cbdm_scale.data.images import SUFFIXES
 from data_prep.readers.copies import Copies
-from data_prep.readers.foreign_tars import find_tars, list_members
+from data_prep.readers.webdataset_tars import find_tars, list_members
 from data_prep.tars import Member, read_range, sample_key
 
 INTEGER = re.compile(rb"\s*([+-]?[0-9]{1,18})\s*")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from process_tools import sent
-from test_data_prep_foreign_tars import write_tar
+from test_data_prep_webdataset_tars import write_tar
 
 from cbdm_scale.data.cache import cache_folder
 from data_prep.options import Options
-from data_prep.readers.foreign_shards import read_webdataset
+from data_prep.readers.webdataset_shards import read_webdataset
 from data_prep.source import BadImage
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.readers.foreign_tars import expand_braces, list_members
+from data_prep.readers.webdataset_tars import expand_braces, list_members
 from data_prep.tars import Member, group_members, read_range
 
 
