@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.cluster.connect import connect
 from cbdm_scale.config.run_options import RUN_PARTS, RUN_SHORT, RunOptions, parse_run, resolve
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import dataset_folder
 from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.tracking.runs import default_tracking_uri
@@ -27,7 +28,14 @@ COMMAND = Command(
 def main(argv: Sequence[str]) -> int:
     """Ask every node, and print what they answer. The exit status."""
     typed = COMMAND.read(argv, lambda typed: [parse_run(typed).base, RunOptions()])
-    config = resolve(parse_run(typed).config)
+    parsed = parse_run(typed)
+    with parsed.naming_the_file():
+        ask(resolve(parsed.config))
+    return 0
+
+
+def ask(config: Config) -> None:
+    """What the nodes say of a run; ValueError names those that are not ready."""
     from cbdm_scale.runs.launch import check_extractor, prepare_data
     from cbdm_scale.runs.node_checks import look_at_nodes
     from cbdm_scale.storage.folder import Storage
@@ -46,7 +54,6 @@ def main(argv: Sequence[str]) -> int:
     storage.check_writable()
     uri = config.track.uri or default_tracking_uri(storage)
     print(look_at_nodes(config, manifest, uri))
-    return 0
 
 
 if __name__ == "__main__":

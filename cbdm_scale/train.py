@@ -61,7 +61,14 @@ def with_init_from(parsed: Parsed) -> "tuple[Parsed, InitFrom | None]":
 @main_of
 def main(argv: Sequence[str]) -> int:
     """Train, or print what would be trained. The exit status."""
-    parsed, init = with_init_from(parse(argv))
+    parsed = parse(argv)
+    with parsed.naming_the_file():
+        return start(parsed)
+
+
+def start(parsed: Parsed) -> int:
+    """What was typed, done. The exit status."""
+    parsed, init = with_init_from(parsed)
     config = resolve(parsed.config)
     for note in parsed.notes:
         print(note)

@@ -40,6 +40,14 @@ except ValueError as error:
     print("said", error)
 """
 
+JOIN = """
+from cbdm_scale.cluster.connect import join
+try:
+    join()
+except ValueError as error:
+    print("said", error)
+"""
+
 
 @pytest.fixture
 def silent() -> Iterator[str]:
@@ -107,6 +115,46 @@ def test_an_address_where_no_ray_answers_is_said_at_once_and_by_name(
     monkeypatch.setattr(connect, "ANSWER_S", 0.2)
     with pytest.raises(ValueError, match=rf"RAY_ADDRESS \({silent}\) does not answer"):
         connect.join()
+
+
+def test_a_cluster_that_wants_another_token_is_said_at_once_by_its_name(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray tries for 20 s, and then only says that it cannot connect."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    told = run([sys.executable, "-c", JOIN], 60).splitlines()[-1]
+    address = (work / "address").read_text()
+    assert told.startswith(f"said the Ray cluster at {address} wants another token than that ")
+    assert "RAY_AUTH_TOKEN. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or" in told
+    assert told.endswith("RAY_ADDRESS=local.") and "constraints" not in told
+    for name, value, words in (
+        ("RAY_AUTH_TOKEN_PATH", __file__, f"another token than that of {__file__}"),
+        ("RAY_AUTH_TOKEN_PATH", "/nowhere", "a token, and there is none"),
+        ("RAY_AUTH_MODE", "disabled", "a token, and RAY_AUTH_MODE is disabled"),
+        ("RAY_AUTH_MODE", "", "a token, and RAY_AUTH_MODE is not set"),
+    ):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+        monkeypatch.setenv(name, value)
+        assert connect._wanted() == words
+
+
+def test_who_cannot_join_gets_the_cure_of_the_cause_or_none(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for words, cure in (
+        ("Version mismatch: The cluster was started with", "Install the same constraints.txt"),
+        ("the moon is full", "You can start one of this machine alone"),
+    ):
+
+        def fail(words: str = words, **_: object) -> None:
+            raise RuntimeError(words)
+
+        monkeypatch.setattr(ray, "init", fail)
+        with pytest.raises(ValueError, match=f"cannot be joined: {words}. {cure}"):
+            connect.join()
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 from ray_tools import command, run_here
 
-from cbdm_scale.cluster.preflight import Problem
+from cbdm_scale.cluster.causes import CAUSES, CURES, cause_of
+from cbdm_scale.cluster.preflight import Problem, problem_of
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.devices import gpu_names
@@ -34,7 +35,7 @@ class FakeNodes:
             try:
                 answers.append(self.change(name, question)())
             except Exception as error:
-                answers.append(Problem(str(error)))
+                answers.append(problem_of(error))
         return answers
 
 
@@ -128,11 +129,57 @@ def test_a_node_without_this_code_is_told_so(ready):
     assert "No module named 'cbdm_scale'" in line and "clusters/Dockerfile" in line
 
 
+SAID = {  # cause -> what Ray, a store or the system say
+    "token": "InvalidAuthToken: Authentication token is missing or incorrect",
+    "gone": "The actor died because its node has died. Node Id: 4f",
+    "silent": "no answer within 60 s",
+    "died": "The actor died unexpectedly before finishing this task.",
+    "memory": "Task was killed due to the node running low on memory: OutOfMemoryError",
+    "code": "ModuleNotFoundError: No module named 'cbdm_scale'",
+    "rights": "[Errno 13] Permission denied: '/data/digits_lt/dataset.json'",
+    "readonly": "[Errno 30] Read-only file system: '/runs/x'",
+    "full": "[Errno 28] No space left on device: '/runs/x'",
+    "credentials": "cannot read b/x, it is refused: AWS Error ACCESS_DENIED during HeadObject",
+    "away": "cannot read b/x after 6 attempts: AWS Error NETWORK_CONNECTION: timed out",
+    "missing": "data.root (/data) holds no data set x: /data/x does not exist.",
+    "damaged": "shards.parquet does not have the sha256 that dataset.json names",
+    "version": "Version mismatch: The cluster was started with",
+    "": "the moon is full",
+}
+
+
+@pytest.mark.parametrize("about", [module.versions, module._fingerprint, meet])
+def test_what_mends_a_node_follows_from_the_cause_and_not_from_the_question(about, ready):
+    """A token, a node that is gone or silent: none of them wants another environment."""
+    assert CAUSES.keys() == SAID.keys() - {""} == CURES.keys() | {"missing"}
+    for cause, words in SAID.items():
+        assert cause_of(words) == cause, words
+
+        def change(name, question, words=words):
+            if is_about(question, about):
+                raise OSError(words)
+            return question
+
+        (line,) = refusal(FakeNodes("a", change=change), ready)
+        reason, cure = words.rstrip("."), CURES.get(cause, "")
+        if cause == "missing" and about is not module.versions:
+            assert "Mount" in line
+        else:
+            assert line.endswith(f": {reason}. {cure}." if cure else f": {reason}."), line
+
+
+def test_a_copy_that_a_node_lacks_is_not_to_be_made_again_there(ready, tmp_path):
+    question = partial(module._fingerprint, str(tmp_path), "digits_lt")
+    with pytest.raises(ValueError, match="does not exist[.]$"):
+        question()
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password(ready):
     uri = "http://me:hunter2@127.0.0.1:1"
     for line in refusal(FakeNodes("a", "b"), (*ready[:2], uri)):
         assert "does not reach MLflow: track.uri (http://127.0.0.1:1) does not answer" in line
-        assert "hunter2" not in line and "MLFLOW_TRACKING" in line
+        assert "hunter2" not in line and "Open the way" in line
+        assert "MLFLOW_TRACKING_... variables" not in line, "nobody asked who it is"
 
 
 def test_a_database_outside_the_storage_must_be_shared_too(ready, tmp_path):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from cbdm_scale import preflight, train
 from cbdm_scale.config.preset_file import (
     PresetFile,
     preset_text,
@@ -12,6 +13,7 @@ from cbdm_scale.config.presets import preset
 from cbdm_scale.config.schema import is_runtime
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.train import main, parse
+from tune import search_tau
 
 
 def write(tmp_path, content):
@@ -176,3 +178,18 @@ def test_the_train_command_tells_of_the_sampler(tmp_path, grey_root, capsys):
     words = ["--cluster.storage", str(tmp_path), "--data.root", grey_root, "--dry-run"]
     assert main(["--config", path, *words]) == 0
     assert "sample.name heun, 18 steps: the process is edm" in capsys.readouterr().out
+
+
+def test_an_error_says_which_of_its_values_come_from_the_file(tmp_path, capsys):
+    """Who typed none of them would look for them on the line."""
+    options = {"train.batch_size": 64, "loss.tau": 0.2}
+    content = {"dataset": "digits_lt", "preset": "cbdm", "options": options}
+    path = write(tmp_path, content)
+    where = ["--data.root", str(tmp_path / "none"), "--cluster.workers", "6"]
+    for command in (train, preflight, search_tau):
+        assert command.main(["--config", path, *where]) == 1
+        told = capsys.readouterr().err
+        assert "train.batch_size (64)" in told and "loss.tau" not in told
+        assert told.endswith(f"Here train.batch_size comes from config ({path}).\n"), told
+    assert train.main(["--config", path, *where, "--train.batch-size", "64"]) == 1
+    assert path not in capsys.readouterr().err, "it was typed"

@@ -11,6 +11,7 @@ import ray
 import ray.train
 import ray.train.torch
 from ray._private import ray_constants, services, state, utils
+from ray._private.authentication import http_token_authentication as tokens
 from ray._private.runtime_env import working_dir
 from ray.scripts import scripts
 from ray.train.v2._internal import constants
@@ -68,6 +69,14 @@ def test_where_ray_start_writes_its_address_is_where_it_is_read(tmp_path, monkey
     monkeypatch.undo()
     monkeypatch.delattr(utils, "get_ray_address_file")
     assert ray_internals.ray_start_address() == "", "another Ray"
+
+
+def test_who_does_not_know_how_to_ask_for_a_token_lets_ray_try(monkeypatch):
+    words = MEND + "token_is_refused"
+    assert tokens.get_auth_headers_if_auth_enabled({}).keys() == {"authorization"}, words
+    assert not ray_internals.token_is_refused("127.0.0.1:9"), "nobody says no there"
+    monkeypatch.delattr(tokens, "get_auth_headers_if_auth_enabled")
+    assert not ray_internals.token_is_refused("127.0.0.1:9"), "another Ray"
 
 
 def test_what_ray_puts_in_the_place_of_handlers_and_starts_in_our_group_is_known():

@@ -46,9 +46,14 @@ COMMAND = Command(
 @dataclass(frozen=True)
 class SearchCommand:
     search: SearchConfig
-    base: Config
+    runs: Parsed
     """What all of its runs share."""
     dry_run: bool
+
+    @property
+    def base(self) -> Config:
+        """That, as a configuration."""
+        return self.runs.config
 
 
 def parse(argv: Sequence[str]) -> SearchCommand:
@@ -61,13 +66,19 @@ def parse(argv: Sequence[str]) -> SearchCommand:
     own = options_of([SearchConfig()])
     typed = COMMAND.read(argv, lambda t: [SearchConfig(), runs(t).base, RunOptions()])
     search = with_values(SearchConfig(), {name: typed[name] for name in typed if name in own})
-    return SearchCommand(search, runs(typed).config, typed.get("dry_run", False))
+    return SearchCommand(search, runs(typed), typed.get("dry_run", False))
 
 
 @main_of
 def main(argv: Sequence[str]) -> int:
     """Search, or print what would be searched. The exit status."""
     command = parse(argv)
+    with command.runs.naming_the_file():
+        return start(command)
+
+
+def start(command: SearchCommand) -> int:
+    """What was typed, done. The exit status."""
     base = with_recall(command.search, resolve(command.base))
     if base.init_from:
         raise ValueError(

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from cbdm_scale.cluster.causes import CURES, cause_of
 from cbdm_scale.cluster.options import ClusterConfig, wants_gpus
 from cbdm_scale.cluster.ray_internals import (
     LOOPBACK,
@@ -20,6 +21,7 @@ from cbdm_scale.cluster.ray_internals import (
     keep_signals,
     max_cluster_resources,
     ray_start_address,
+    token_is_refused,
 )
 from cbdm_scale.storage.wording import clip
 
@@ -141,14 +143,39 @@ def join() -> None:
             f"RAY_ADDRESS ({address}) does not answer: no Ray is there within {ANSWER_S:g} s. "
             "Start Ray there, or unset it to use this machine."
         )
+    if knows_host(address) and token_is_refused(address):
+        raise ValueError(f"the Ray cluster at {address} wants {_wanted()}. {_cure('token')}")
     try:
         with keep_signals():
             ray.init(address=address, log_to_driver=False)
-    except Exception as error:  # Ray's own have no common kind: another version, no token
+    except Exception as error:  # Ray's own have no common kind: another version, say
+        cure = _cure(cause_of(f"{type(error).__name__}: {error}"))
         raise ValueError(
-            f"the Ray cluster at {address} cannot be joined: {_first_line(error)}. Mend that, "
-            "or start one of this machine alone with RAY_ADDRESS=local."
+            f"the Ray cluster at {address} cannot be joined: {_first_line(error)}. {cure}"
         ) from error
+
+
+def _wanted() -> str:
+    """Ray's token that a cluster wants, beside what this process has of it and from where."""
+    if (mode := os.environ.get("RAY_AUTH_MODE", "")) != "token":
+        return f"a token, and RAY_AUTH_MODE is {mode or 'not set'}"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "another token than that of RAY_AUTH_TOKEN"
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    is_there = os.path.exists(os.path.expanduser(file))
+    return f"another token than that of {file}" if is_there else "a token, and there is none"
+
+
+def _cure(cause: str) -> str:
+    """What mends a cause, where that is known, and the way that is always open."""
+    alone = "start one of this machine alone with RAY_ADDRESS=local."
+    return f"{CURES[cause]}, or {alone}" if cause in CURES else f"You can {alone}"
+
+
+def knows_host(address: str) -> bool:
+    """Whether it is host:port, and no ray:// of Ray's own client, say."""
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdecimal() and "/" not in host
 
 
 def answers(address: str, seconds: float) -> bool:
@@ -157,9 +184,9 @@ def answers(address: str, seconds: float) -> bool:
     Ray itself would try for minutes, and for ever where a process that is stopped still has
     its port. With RAY_USE_TLS it is enough that somebody listens.
     """
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()) or "/" in host:
+    if not knows_host(address):
         return True
+    host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
     while True:
         try:

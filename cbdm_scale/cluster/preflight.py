@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cbdm_scale.cluster.causes import cause_of
 from cbdm_scale.cluster.connect import alive_nodes
 from cbdm_scale.storage.wording import clip
 
@@ -16,6 +17,14 @@ class Problem:
     """What came instead of an answer."""
 
     reason: str
+    cause: str = ""
+    """Its name in ``causes``, "" where it is not known."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """What an error is about, told by all of its words, in short ones."""
+    words = str(error) or type(error).__name__
+    return Problem(clip(words), cause_of(words))
 
 
 class _ProbeActor:
@@ -25,7 +34,7 @@ class _ProbeActor:
         try:
             return question()
         except Exception as error:  # each kind of store and tracker raises its own
-            return Problem(clip(str(error) or type(error).__name__))
+            return problem_of(error)
 
 
 START_S = 60.0
@@ -90,7 +99,7 @@ class Nodes:
         return [self._get(ref) if ref in ready else self._silent(seconds) for ref in refs]
 
     def _silent(self, seconds: float) -> Problem:
-        return Problem(f"no answer within {seconds:g} s")
+        return Problem(f"no answer within {seconds:g} s", "silent")
 
     def _get(self, ref: Any) -> Any:
         import ray
@@ -98,11 +107,11 @@ class Nodes:
 
         try:
             return ray.get(ref)
-        except RayError as error:  # the node has no such code, or is gone
-            lines = [line for line in str(error).strip().splitlines() if line.strip()]
-            return Problem(
-                f"cannot run this code: {clip(lines[-1].strip() if lines else error)}"
-            )
+        except RayError as error:  # the node has no such code, is gone, or lets nobody in
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            cause = cause_of(str(error))
+            cannot = "cannot run this code: " if cause == "code" else ""
+            return Problem(f"{cannot}{clip(lines[-1] if lines else repr(error))}", cause)
 
     def close(self) -> None:
         """End the processes."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ray.train import PreemptionInfo
 
 LOOPBACK = "127.0.0.1"
+CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 log = logging.getLogger(__name__)
 
 
@@ -137,6 +138,33 @@ def ray_start_address() -> str:
             return file.read().strip() if os.fstat(file.fileno()).st_uid == os.getuid() else ""
     except OSError:
         return ""
+
+
+def token_is_refused(address: str) -> bool:
+    """Whether the cluster at host:port wants another token than this process has.
+
+    ``ray.init`` would try for 20 s, and then say only that it cannot connect. Relies on the
+    name of a call of Ray's head and on ``get_auth_headers_if_auth_enabled``. Without them, or
+    where it speaks TLS, False: what Ray says then is all there is.
+    """
+    try:
+        import grpc
+        from ray._private.authentication import http_token_authentication as tokens
+        from ray.exceptions import AuthenticationError
+
+        try:
+            headers = tokens.get_auth_headers_if_auth_enabled({})
+        except AuthenticationError:  # there is none
+            headers = {}
+        with grpc.insecure_channel(address) as channel:
+            metadata = [(name.lower(), value) for name, value in headers.items()]
+            try:
+                channel.unary_unary(CLUSTER_ID)(b"", timeout=5, metadata=metadata)
+            except grpc.RpcError as error:
+                return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    except (ImportError, AttributeError) as error:
+        log.warning("%s", _missing("way to ask for a token", error))
+    return False
 
 
 def data_parallel_trainer() -> Any:

@@ -4,7 +4,9 @@ train, preflight and search take the same options. The data set, the preset, a f
 backbone and the process decide the defaults of everything else, wherever they are on the line.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +21,7 @@ from cbdm_scale.models.options import BACKBONES, BackboneName, backbone_config
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.wording import shorten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,9 @@ class Parsed:
     chosen: frozenset[str] = field(default_factory=frozenset)
     """Options that were typed, or that the file or the preset says on purpose."""
 
+    held: frozenset[str] = frozenset()
+    """Options that the file says, and nobody typed."""
+
     @property
     def config(self) -> Config:
         """The configuration. ValueError names an option that does not fit."""
@@ -87,6 +93,18 @@ class Parsed:
                 n.removeprefix(start): v for n, v in self.typed.items() if n.startswith(start)
             }
             with_values(getattr(self.base, part), own, start)
+
+    @contextmanager
+    def naming_the_file(self) -> Iterator[None]:
+        """An error about options inside says which of them are the file's, and its name."""
+        try:
+            yield
+        except ValueError as error:
+            words = set(re.findall(r"\w+\.\w+|\w+(?= \()", str(error)))
+            if not (named := sorted(self.held & words)):
+                raise
+            file = f"from config ({self.typed['config']})"
+            raise ValueError(f"{error} Here {shorten(named)} comes {file}.") from error
 
     @property
     def notes(self) -> list[str]:
@@ -123,6 +141,7 @@ def parse_run(typed: Typed) -> Parsed:
         preset=preset,
         base=with_process(base, typed.get("process", base.process)),
         chosen=frozenset({*typed, *held, *says_labels}),
+        held=frozenset(held.keys() - typed.keys()),
     )
 
 

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from cbdm_scale import __version__
+from cbdm_scale.cluster.causes import CURES
 from cbdm_scale.cluster.options import wants_gpus
 from cbdm_scale.cluster.preflight import Nodes, Problem, ThisProcess
 from cbdm_scale.config.schema import Config
@@ -33,7 +34,16 @@ def versions() -> dict[str, str]:
 
 
 def _fingerprint(root: str, dataset: str) -> str:
-    return read_manifest(root, dataset).fingerprint
+    try:
+        return read_manifest(root, dataset).fingerprint
+    except ValueError as error:  # whole here: to make it once more there would be no cure
+        raise ValueError(str(error).partition(" Make it")[0]) from None
+
+
+def _why(there: Problem, **cures: str) -> str:
+    """Its reason and what mends it, as sentences; ``cures``: of causes, for this question."""
+    cure = (CURES | cures).get(there.cause, "")
+    return f"{there.reason.rstrip('. ')}.{f' {cure}.' if cure else ''}"
 
 
 def meet(folder: Storage, place: str, driver: str, mine: str) -> None:
@@ -49,10 +59,7 @@ def _check_versions(nodes: Nodes | ThisProcess) -> list[str]:
     answers = nodes.ask([versions] * len(nodes.names))
     for name, there in zip(nodes.names, answers, strict=True):
         if isinstance(there, Problem):
-            problems.append(
-                f"node {name}: {there.reason}. Give it the environment of constraints.txt, or "
-                "the image of clusters/Dockerfile."
-            )
+            problems.append(f"node {name}: {_why(there)}")
             continue
         differing = [
             f"{package} {there.get(package)} there, {version} here"
@@ -68,13 +75,13 @@ def _check_versions(nodes: Nodes | ThisProcess) -> list[str]:
 
 def _check_data(nodes: Nodes | ThisProcess, root: str, manifest: Manifest) -> list[str]:
     problems = []
+    missing = "Mount it there too, or give --data.root a path or URL that all nodes see"
     question = partial(_fingerprint, root, manifest.name)
     answers = nodes.ask([question] * len(nodes.names))
     for name, there in zip(nodes.names, answers, strict=True):
         if isinstance(there, Problem):
             problems.append(
-                f"node {name} does not see data.root ({root}): {there.reason}. Mount it there "
-                "too, or give --data.root a path or URL that all nodes see."
+                f"node {name} does not see data.root ({root}): {_why(there, missing=missing)}"
             )
         elif there != manifest.fingerprint:
             problems.append(
@@ -87,18 +94,18 @@ def _check_data(nodes: Nodes | ThisProcess, root: str, manifest: Manifest) -> li
 def _check_shared(nodes: Nodes | ThisProcess, option: str, folder: Storage) -> list[str]:
     """Whether the driver and the nodes see each other's files in a folder."""
     place, problems = f".preflight-{uuid.uuid4().hex[:8]}", []
-    way_out = f"Mount one folder, such as NFS, on all nodes, or give --{option} a URL."
+    missing = f"Mount one folder, such as NFS, on all nodes, or give --{option} a URL"
     folder.write_bytes(f"{place}/driver", b"driver")
     try:
         marks = [f"node-{i}" for i in range(len(nodes.names))]
         answers = nodes.ask([partial(meet, folder, place, "driver", mark) for mark in marks])
         for name, mark, answer in zip(nodes.names, marks, answers, strict=True):
-            reason = answer.reason if isinstance(answer, Problem) else ""
-            if not reason and not folder.exists(f"{place}/{mark}"):
-                reason = "what it wrote there is not here"
-            if reason:
+            if not isinstance(answer, Problem) and not folder.exists(f"{place}/{mark}"):
+                answer = Problem("what it wrote there is not here", "missing")
+            if isinstance(answer, Problem):
                 problems.append(
-                    f"node {name} does not share {option} ({folder.url}): {reason}. {way_out}"
+                    f"node {name} does not share {option} ({folder.url}): "
+                    f"{_why(answer, missing=missing)}"
                 )
     finally:
         folder.remove(place)
@@ -116,7 +123,7 @@ def _check_gpus(nodes: Nodes | ThisProcess) -> tuple[list[str], list[str]]:
             named.append(f"{name}, {number} GPUs, all taken now and not looked at")
         elif isinstance(found, Problem):
             problems.append(
-                f"node {name} has {number} GPUs for Ray, and none that works: {found.reason}. "
+                f"node {name} has {number} GPUs for Ray, and none that works: {_why(found)} "
                 "--cluster.device cpu trains without."
             )
         else:
@@ -127,9 +134,9 @@ def _check_gpus(nodes: Nodes | ThisProcess) -> tuple[list[str], list[str]]:
 def _check_tracker(nodes: Nodes | ThisProcess, uri: str) -> list[str]:
     question = partial(check_server, uri)
     answers = nodes.ask([question] * len(nodes.names))
+    user = "Start Ray there with the same MLFLOW_TRACKING_... variables"
     return [
-        f"node {name} does not reach MLflow: {there.reason} Start Ray there with the same "
-        "MLFLOW_TRACKING_... variables, and open the way to the server."
+        f"node {name} does not reach MLflow: {_why(there, credentials=user)}"
         for name, there in zip(nodes.names, answers, strict=True)
         if isinstance(there, Problem)
     ]
