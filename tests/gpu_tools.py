@@ -1,9 +1,15 @@
-"""What a GPU computes beside what the CPU does: random numbers, samplers, gradients."""
+"""What a GPU computes beside what the CPU does: random numbers, samplers, gradients.
 
+With CBDM_SCALE_TEST_DEVICE=cpu the tests of GPUs run on the CPU, where what they say is true of
+itself: so that they are seen to run (test_gpu_tools.py).
+"""
+
+import os
 from copy import deepcopy
 from dataclasses import replace
 from typing import Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +25,14 @@ from cbdm_scale.models.options import BACKBONES, backbone_config
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.options import SamplerConfig
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
+ON_CPU = os.environ.get("CBDM_SCALE_TEST_DEVICE") == "cpu"
+ON_GPU = torch.cuda.is_available() and not ON_CPU
+DEVICE = "cuda" if ON_GPU else "cpu"
+no_gpu = pytest.mark.skipif(not (ON_GPU or ON_CPU), reason="no GPU is there")
+of_a_gpu = [pytest.mark.gpu, no_gpu]
+needs_cuda = pytest.mark.skipif(not ON_GPU, reason="asks CUDA")
 
 _CONVOLUTIONS = {"channels": 64, "multipliers": (1, 2), "num_blocks": 1}
 SMALL = {

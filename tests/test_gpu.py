@@ -3,13 +3,10 @@
 torch, numpy, scipy, safetensors and pytest are enough for this and its neighbours:
 
     python3 -m pytest -m gpu --noconftest -o addopts= -o filterwarnings= tests/test_gpu*.py
-
-With CBDM_SCALE_TEST_DEVICE=cpu they run on the CPU, where what they say is true of itself.
 """
 
 import datetime
 import math
-import os
 from dataclasses import replace
 
 import gpu_tools
@@ -18,7 +15,17 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from gpu_tools import LOSSES, SAMPLERS, awake, combinations, difference, limit
+from gpu_tools import (
+    LOSSES,
+    ON_CPU,
+    ON_GPU,
+    SAMPLERS,
+    awake,
+    combinations,
+    difference,
+    limit,
+    needs_cuda,
+)
 from torch import nn
 
 from benchmarks.gpu import older_torch
@@ -45,14 +52,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import DistributedWorld, World
 from cbdm_scale.training.state import load_newest, save_checkpoint
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
-ON_CPU = os.environ.get("CBDM_SCALE_TEST_DEVICE") == "cpu"
-ON_GPU = torch.cuda.is_available() and not ON_CPU
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not (ON_GPU or ON_CPU), reason="no GPU is there"),
-]
-needs_cuda = pytest.mark.skipif(not ON_GPU, reason="asks CUDA")
+pytestmark = gpu_tools.of_a_gpu
 
 
 @pytest.fixture(scope="module")
@@ -240,13 +240,13 @@ def test_a_classifier_is_fitted_and_counts_its_confusion(context):
     assert count_confusion(there, Black(), 10, world).sum() == 300
 
 
-@needs_cuda
 def test_nccl_and_gloo_reduce_beside_each_other(context, monkeypatch):
     for backend in ("GLOO", "NCCL"):
         monkeypatch.setenv(f"{backend}_SOCKET_IFNAME", "lo")
     minute = datetime.timedelta(seconds=60)
     store = dist.TCPStore("127.0.0.1", 0, 1, True, minute)
-    dist.init_process_group("nccl", store=store, rank=0, world_size=1, timeout=minute)
+    backend = "nccl" if ON_GPU else "gloo"
+    dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=minute)
     try:
         world = DistributedWorld(context.device)
         assert world.sum(torch.ones(3).double()).tolist() == [1, 1, 1]

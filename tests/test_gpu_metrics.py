@@ -3,6 +3,7 @@
 import pytest
 import torch
 from feature_tools import skewed
+from gpu_tools import DEVICE, no_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cbdm_scale.metrics import neighbours
@@ -11,8 +12,6 @@ from cbdm_scale.metrics.kid import _across_mean, _within_mean, kid
 from cbdm_scale.metrics.memorisation import memorisation
 from cbdm_scale.metrics.prd import kmeans, nearest_centre, prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
-
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is there")
 
 X, Y = skewed(0, 5000, 64), skewed(1, 4000, 64) + 0.2
 
@@ -29,11 +28,11 @@ def allowed(request):
 @no_gpu
 @pytest.mark.gpu
 def test_neighbours_are_the_cpus(allowed):
-    assert manifold_scores(X.cuda(), Y.cuda()) == manifold_scores(X, Y)
+    assert manifold_scores(X.to(DEVICE), Y.to(DEVICE)) == manifold_scores(X, Y)
     y = torch.zeros(len(X), dtype=torch.int64)
     here, there = (
         memorisation(x.to(d), y, q.to(d), y[: len(Y)], [len(X)])
-        for x, q, d in ((X, Y, "cpu"), (X, Y, "cuda"))
+        for x, q, d in ((X, Y, "cpu"), (X, Y, DEVICE))
     )
     assert torch.equal(here.nearest, there.nearest)
 
@@ -41,16 +40,16 @@ def test_neighbours_are_the_cpus(allowed):
 @no_gpu
 @pytest.mark.gpu
 def test_distances_are_the_cpus(allowed):
-    assert fid(X.cuda(), Y.cuda()) == pytest.approx(fid(X, Y), rel=1e-6)
-    assert fid(X.cuda(), Y[:9].cuda()) == pytest.approx(fid(X, Y[:9]), rel=1e-6)
-    assert fid(X[:9].cuda(), Y.cuda()) == pytest.approx(fid(X[:9], Y), rel=1e-6)
-    assert kid(X.cuda(), Y.cuda()) == pytest.approx(kid(X, Y), rel=1e-4)
+    assert fid(X.to(DEVICE), Y.to(DEVICE)) == pytest.approx(fid(X, Y), rel=1e-6)
+    assert fid(X.to(DEVICE), Y[:9].to(DEVICE)) == pytest.approx(fid(X, Y[:9]), rel=1e-6)
+    assert fid(X[:9].to(DEVICE), Y.to(DEVICE)) == pytest.approx(fid(X[:9], Y), rel=1e-6)
+    assert kid(X.to(DEVICE), Y.to(DEVICE)) == pytest.approx(kid(X, Y), rel=1e-4)
 
 
 @no_gpu
 @pytest.mark.gpu
 def test_clusters_are_nearly_the_cpus(allowed):
-    here, there = prd(X, Y, 3, num_runs=2), prd(X.cuda(), Y.cuda(), 3, num_runs=2)
+    here, there = prd(X, Y, 3, num_runs=2), prd(X.to(DEVICE), Y.to(DEVICE), 3, num_runs=2)
     assert there.f8 == pytest.approx(here.f8, abs=0.01)
     assert there.f_eighth == pytest.approx(here.f_eighth, abs=0.01)
 
@@ -61,7 +60,7 @@ def test_features_that_are_not_finite_are_named():
     broken = X.clone()
     broken[7, 3] = torch.inf
     with pytest.raises(ValueError, match="non-finite"):
-        fid(broken.cuda(), Y.cuda())
+        fid(broken.to(DEVICE), Y.to(DEVICE))
 
 
 def test_no_part_mixes_devices_or_waits_for_the_host():

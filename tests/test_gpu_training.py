@@ -1,11 +1,11 @@
 """The train loop on a GPU: no waits, a recorded step, the bits of a resumed run."""
 
 import copy
-import os
 from dataclasses import replace
 
 import pytest
 import torch
+from gpu_tools import DEVICE, ON_GPU, needs_cuda, of_a_gpu
 from torch import nn
 from training_tools import (
     BATCH,
@@ -26,21 +26,19 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
+from cbdm_scale.training import loop
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError
-from cbdm_scale.training.graph import WARM_UP
+from cbdm_scale.training.graph import WARM_UP, GraphedStep
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.state import Progress, State
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first product
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = of_a_gpu
 
-STEPS, SIZE = WARM_UP + 5, 16
+STEPS = WARM_UP + (5 if ON_GPU else 3)
+SIZE, CHANNELS = (16, 32) if ON_GPU else (8, 8)
 OBJECTIVES = {
     "ddpm": LossConfig(name="ddpm"),
     "cbdm": LossConfig(),
@@ -57,22 +55,39 @@ def exact():
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
+@pytest.fixture(autouse=True)
+def graphs(monkeypatch):
+    """Where there is no CUDA the recorded step is the step itself."""
+
+    def graphed(step, config, world, log):
+        recorded = GraphedStep(step, world.device, log, record=lambda call, stream: call)
+        return recorded if config.graph == "on" else step
+
+    if not ON_GPU:
+        monkeypatch.setattr(loop, "graphed", graphed)
+
+
 @pytest.fixture
 def deterministic():
-    make_deterministic(torch.device("cuda"))
+    make_deterministic(torch.device(DEVICE))
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
     torch.backends.cuda.enable_cudnn_sdp(True)
 
 
-def gpu_state(dropout=0.1, channels=32):
+def gpu_state(dropout=0.1, channels=CHANNELS):
     torch.manual_seed(SEED)
     config = UNetConfig(
-        channels=channels, multipliers=(1, 2), num_blocks=1, attention=(1,), dropout=dropout
+        channels=channels,
+        multipliers=(1, 2),
+        num_blocks=1,
+        attention=(1,),
+        dropout=dropout,
+        groups=min(channels, 32),
     )
     spec = NetworkSpec(model=config, channels=3, image_size=SIZE, num_classes=K, omega_max=1.0)
-    net = build(spec).to("cuda", memory_format=torch.channels_last)
+    net = build(spec).to(DEVICE, memory_format=torch.channels_last)
     for parameter in net.parameters():  # a fresh one predicts nearly 0, whatever it is given
         if parameter.ndim > 1 and parameter.std() < 2e-3:
             nn.init.xavier_uniform_(parameter, 0.5)
@@ -101,9 +116,9 @@ def run(state, objective, *, steps=STEPS, callbacks=None, **options):
     teacher = frozen(state.net) if objective.distils else None
     batches = gpu_batches(state.progress.num_seen)
     inputs = make_inputs(batches, objective=objective, teacher=teacher)
-    inputs.draw.process.to("cuda")
+    inputs.draw.process.to(DEVICE)
     usual = make_callbacks(report=lambda state, numbers: reports.append(numbers))
-    train(state, inputs, config, World("cuda"), callbacks or usual)
+    train(state, inputs, config, World(DEVICE), callbacks or usual)
     return reports
 
 
@@ -117,7 +132,12 @@ def everything(state):
 
 def test_images_have_the_bits_of_the_cpu():
     levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(to_model_range(levels.cuda()).cpu(), to_model_range(levels))
+    assert torch.equal(to_model_range(levels.to(DEVICE)).cpu(), to_model_range(levels))
+
+
+def sync_debug(mode):
+    if ON_GPU:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 @pytest.mark.parametrize("graph", ["off", "on"])
@@ -135,14 +155,14 @@ def test_nothing_waits_for_the_gpu_between_reports(objective, graph, micro_batch
         """From when all is set up to before the last step, after which a norm is read."""
         asked.append(True)
         on = WARM_UP + 1 < len(asked) < STEPS
-        torch.cuda.set_sync_debug_mode("error" if on else "default")
+        sync_debug("error" if on else "default")
         return False
 
     options = {"graph": graph, "micro_batch": micro_batch, "log_every": 1000 * BATCH}
     try:
         run(state, OBJECTIVES[objective], callbacks=make_callbacks(stop=stop), **options)
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        sync_debug("default")
     assert len(asked) == STEPS == state.progress.steps
 
 
@@ -173,7 +193,7 @@ def test_dropout_follows_the_step_in_a_recorded_step_too():
     for dropout in (0.0, 0.5):
         state = gpu_state(dropout=dropout)
         same = make_inputs(objective=objective)
-        same.draw.process.to("cuda")
+        same.draw.process.to(DEVICE)
         (batch,) = (batch for _, batch in zip(range(1), gpu_batches(), strict=False))
 
         def again(batch=batch):
@@ -185,7 +205,7 @@ def test_dropout_follows_the_step_in_a_recorded_step_too():
             CONFIG, total_images=STEPS * BATCH, lr=1e-30, graph="on", log_every=BATCH
         )
         report = make_callbacks(report=lambda s, n, r=reports: r.append(n["loss/total"]))
-        train(state, replace(same, batches=again()), config, World("cuda"), report)
+        train(state, replace(same, batches=again()), config, World(DEVICE), report)
         losses[dropout] = reports[WARM_UP:]
     assert len(set(losses[0.0])) == 1
     assert len(set(losses[0.5])) == len(losses[0.5])
@@ -209,6 +229,7 @@ def test_a_resumed_run_has_the_bits_of_the_unbroken_one(deterministic, graph):
     assert not differing
 
 
+@needs_cuda
 def test_a_gpu_that_is_too_small_is_told_the_micro_batch_to_try():
     free, total = torch.cuda.mem_get_info()
     torch.cuda.empty_cache()
