@@ -128,11 +128,11 @@ def both():
 
 
 def test_the_halves_of_the_real_images_share_none_and_have_all_classes_alike():
-    y = torch.tensor([0, 1, 0, 1, 1, 0, 2, 0, 1])
+    y = torch.tensor([0, 1, 0, 1, 1, 0, 2, 0, 1, 2, 2])
     first, second = halves_of(y)
-    assert sorted([*first.tolist(), *second.tolist()]) == list(range(9))
-    assert torch.bincount(y[first]).tolist() == [2, 2, 1]
-    assert torch.bincount(y[second], minlength=3).tolist() == [2, 2, 0]
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(11))
+    assert torch.bincount(y[first]).tolist() == [2, 2, 2]
+    assert torch.bincount(y[second]).tolist() == [2, 2, 1]
 
 
 def test_real_images_are_at_the_floor_and_shuffled_labels_at_chance(both):

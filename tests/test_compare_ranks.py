@@ -10,7 +10,7 @@ from tune.comparison.choice import Chosen, Report
 from tune.comparison.findings import Findings, Line, as_json, make_table
 from tune.comparison.page import write_page
 from tune.comparison.protocol import read_protocol
-from tune.comparison.ranks import agreements, over_seeds, spearman
+from tune.comparison.ranks import TOO_FEW, agreements, over_seeds, spearman
 
 FID = {"fid": 1.0}
 
@@ -43,16 +43,17 @@ def test_the_correlation_is_that_of_scipy_over_the_methods_of_a_seed():
 
 def test_seeds_are_ranked_each_by_itself():
     """Seed 1 has FIDs ten times as large: pooled, the order would seem to stay."""
-    a, b = {0: grid(1, 2), 1: grid(10, 20)}, {0: grid(2, 1), 1: grid(20, 10)}
-    (found,) = agreements([a, b], FID)
+    fids = ((1, 3), (2, 2), (3, 1))
+    rows = [{0: grid(a, b), 1: grid(10 * a, 10 * b)} for a, b in fids]
+    (found,) = agreements(rows, FID)
     assert found.correlation.value == pytest.approx(-1)
-    assert (found.num_networks, found.num_seeds) == (4, 2)
+    assert (found.num_networks, found.num_seeds) == (6, 2)
 
 
 def test_each_network_counts_at_its_best_strength_and_by_the_criterion():
     a = {(48, 0.5): {"fid": 9.0}, (48, 2.0): {"fid": 1.0}, (96, 0.5): {"fid": 1.0}}
     b = {(48, 0.5): {"fid": 2.0}, (48, 2.0): {"fid": 8.0}, (96, 0.5): {"fid": 2.0}}
-    (found,) = agreements([{0: a}, {0: b}], FID)
+    (found,) = agreements([{0: a}, {0: b}, {0: grid(3, 3)}], FID)
     assert found.correlation.value == pytest.approx(1)
     three = [{0: grid(3, 8)}, {0: grid(2, 9)}, {0: grid(1, 7)}]
     by_fid, by_few = (agreements(three, {s: 1.0})[0].correlation for s in ("fid", "fid_few"))
@@ -62,12 +63,26 @@ def test_each_network_counts_at_its_best_strength_and_by_the_criterion():
 
 
 def test_a_method_without_one_of_the_two_stops_is_left_out_there():
-    rows = [{0: grid(3, 2, 9)}, {0: grid(2, 3, 8)}, {0: {(144, 1.0): {"fid": 1.0}}}]
+    rows = [{0: grid(*fids)} for fids in ((3, 1, 9), (2, 2, 8), (1, 3, 7))]
+    rows.append({0: {(144, 1.0): {"fid": 1.0}}})
     first, second = agreements(rows, FID)
-    assert (first.num_networks, second.num_networks) == (2, 2)
+    assert (first.num_networks, second.num_networks) == (3, 3)
     assert first.correlation.value == pytest.approx(1)
     assert second.correlation.value == pytest.approx(-1)
-    assert agreements(rows[:1], FID) == agreements([{0: grid(1)}, {0: grid(2)}], FID) == ()
+    assert agreements([{0: grid(k)} for k in range(3)], FID) == (), "one stop alone"
+
+
+def test_of_two_methods_there_is_no_correlation_and_that_is_said():
+    """It would be 1 or -1, whatever they are."""
+    report = Report({"fid": 1.0}, (Chosen(96, {"all": 1.0}),) * 2)
+    of = [{0: grid(3, 9), 1: grid(4, 5)}, {0: grid(2, 8), 1: grid(3, 6)}]
+    assert agreements(of, FID) == ()
+    lines = tuple(Line(f"m{i}", "m", 1.0, {0: report}, one) for i, one in enumerate(of))
+    assert TOO_FEW in make_table(Findings(lines, {}))
+    three = (*lines, Line("m2", "m", 1.0, {0: report}, of[0]))
+    short = tuple(Line("m", "m", 1.0, {0: report}, {0: grid(1)}) for _ in range(2))
+    for quiet in (three, short):
+        assert TOO_FEW not in make_table(Findings(quiet, {}))
 
 
 def test_the_best_of_the_end_is_kept_where_it_is_in_the_best_third():
@@ -91,17 +106,16 @@ def test_the_interval_is_of_seeds_drawn_again():
 
 def test_it_stands_in_the_table_in_the_findings_and_on_the_page(tmp_path):
     report = Report({"fid": 1.0}, (Chosen(96, {"all": 1.0}),) * 2)
-    grids = [{s: grid(3, 9) for s in (0, 1)}, {s: grid(2, 8 + 2 * s) for s in (0, 1)}]
+    fids = ((1, 1, 3), (2, 2, 2), (3, 3, 1))
+    grids = [{s: grid(f[0], f[1 + s]) for s in (0, 1)} for f in fids]
     lines = [
         Line(f"m{i}", f"m{i}", 1.0, dict.fromkeys(of, report), of) for i, of in enumerate(grids)
     ]
     found = Findings(tuple(lines), {}, agreements=agreements(grids, FID))
-    assert "| 48 | 4 | 0.00 [-1.00, 1.00] | 50% of 2 |" in make_table(found)
+    assert "| 48 | 6 | 0.00 [-1.00, 1.00] | 50% of 2 |" in make_table(found)
     (one,) = as_json(found)["agreement_with_the_last_stop"]
-    assert one["rank_correlation"] == pytest.approx([0, -1, 1]) and one["networks"] == 4
+    assert one["rank_correlation"] == pytest.approx([0, -1, 1]) and one["networks"] == 6
     protocol = read_protocol("digits")
     write_page(found, protocol, protocol.confirm, "confirm", Storage(str(tmp_path)))
     page = (tmp_path / "report.html").read_text()
     assert "0.00 [-1.00, 1.00]" in page and "What an earlier stop tells" in page
-    alone = Findings(tuple(lines[:1]), {})
-    assert "rank correlation" not in make_table(alone)

@@ -15,8 +15,13 @@ from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.storage.folder import Storage
-from tune.compare import main
+from cbdm_scale.storage.json import with_values
+from tune.compare import COMMAND, main
+from tune.comparison import run
+from tune.comparison.cost import measure
 from tune.comparison.networks import train_network, weights_file
+from tune.comparison.options import CompareOptions
+from tune.comparison.protocol import read_protocol
 
 PROTOCOL = """
 dataset: digits_lt
@@ -176,6 +181,45 @@ def test_what_does_not_fit_is_said_before_anything_is_made(tmp_path, root, capsy
     assert compare(tmp_path, root, "--rows", "edm") == 1
     assert "rows (edm) are not in the protocol, which has ddpm, cbdm" in capsys.readouterr().err
     assert not (tmp_path / "compare/small/confirm/networks").exists()
+
+
+def test_a_seed_of_the_other_phase_is_refused(tmp_path, root, capsys):
+    """By the protocol, and by the networks of a screen whose seeds were typed."""
+    assert compare(tmp_path, root, "--seeds", "0", "7", "8") == 1
+    said = "seeds (7) are of the screen too: the networks that chose the rows would confirm "
+    assert f"{said}their own choice. Try --seeds 0 1 2." in capsys.readouterr().err
+    (tmp_path / "compare/small/screen/networks/ddpm-seed1").mkdir(parents=True)
+    assert compare(tmp_path, root, "--dry-run") == 1
+    assert "seeds (1) are of the screen too" in capsys.readouterr().err
+    assert compare(tmp_path, root, "--phase", "screen", "--seeds", "1") == 1
+    assert "seeds (1) are of the confirmation too" in capsys.readouterr().err
+    assert not (tmp_path / "compare/small/confirm").exists()
+
+
+def test_a_cost_is_measured_once_and_of_a_new_row_alone(tmp_path, root, monkeypatch):
+    timed = []
+
+    def measured(configs, *about):
+        timed.append(list(configs))
+        return measure(configs, *about, rounds=1)
+
+    monkeypatch.setattr(run, "measure", measured)
+    found = []
+    for rows in ("cbdm", "cbdm", "cbdm t2h"):
+        file = tmp_path / "small.yaml"
+        text = PROTOCOL.format(strengths="[1]").replace("cbdm, cost: 2}", "cbdm}")
+        file.write_text(text.replace("screen:", "  t2h: {preset: t2h}\nscreen:"))
+        words = COMMAND.read([*options(tmp_path, root), "--rows", *rows.split()])
+        asked = with_values(CompareOptions(), words)
+        plan = run.make_plan(asked, read_protocol(asked.protocol), write=True)
+        found.append(run.find_costs(plan))
+    assert timed == [["ddpm", "cbdm"], ["ddpm", "t2h"]]
+    assert found[0] == found[1] and found[0]["ddpm"] == 1.0 != found[0]["cbdm"] > 0
+    assert found[2] == found[0] | {"t2h": found[2]["t2h"]}
+    kept = json.loads((tmp_path / "compare/small/costs.json").read_text())
+    assert {one["row"]: one["cost"] for one in kept.values()} == {
+        row: cost for row, cost in found[2].items() if row != "ddpm"
+    }
 
 
 def test_a_dry_run_says_hours_and_writes_nothing(tmp_path, root, capsys):

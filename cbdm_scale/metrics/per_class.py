@@ -148,12 +148,16 @@ def class_table(
     return ClassTable(classes, tuple(_with_fld(row, classes) for row in pooled))
 
 
+def mean_of_most(known: Sequence[Interval], num_classes: int) -> Interval | None:
+    """The mean over the classes that have a number; None where fewer than half have one."""
+    return mean_interval(known) if known and 2 * len(known) >= num_classes else None
+
+
 def _with_fld(pooled: ClassScore, classes: Sequence[ClassScore]) -> ClassScore:
     """A pooled row with the mean FLD of its classes, where half of them have one."""
     mine = [row for row in classes if pooled.group in (None, row.group)]
-    known = [row.fld for row in mine if row.fld]
-    if known and 2 * len(known) >= len(mine):
-        return replace(pooled, fld=mean_interval(known))
+    if mean := mean_of_most([row.fld for row in mine if row.fld], len(mine)):
+        return replace(pooled, fld=mean)
     reasons = [row.fld_missing for row in mine if row.fld_missing]
     return replace(pooled, fld_missing=reasons[0] if reasons else "no class is in the group")
 

@@ -164,9 +164,10 @@ class Reference:
             if self.train is None or self.held_out is None:
                 raise ValueError("FLD needs the training images, which were not asked for")
             held_out = self.real.at(self.held_out)
-            self._standard = self._standard or standard_of(held_out.x)
             one = torch.tensor([label])
             sides = self.train.of(one).x, held_out.of(one).x
+            if len(held_out.x) > 1:
+                self._standard = self._standard or standard_of(held_out.x)
             return LikelihoodOf(*sides, standard=self._standard, seed=self.seed)
 
         return _known(self._likelihoods, label, prepare)

@@ -50,6 +50,8 @@ def dry_run(options: CompareOptions, protocol: Protocol) -> None:
     heads = ["row", "cost", "images at the stops", "hours of training", "hours of sampling"]
     print(f"{options.phase} of {protocol.dataset} in {plan.home.url}")
     print(f"seeds {' '.join(map(str, phase.seeds))}")
+    if plan.caution:
+        print(f"warning: {plan.caution}")
     print(f"\n{markdown(heads, rows)}\n")
     print(
         f"{total / 3600:.1f} hours of a {'GPU' if plan.on_gpu else 'core'}, "

@@ -16,7 +16,7 @@ from tune.analysis import mean_interval
 from tune.comparison.choice import Grid, Report
 from tune.comparison.network_job import SetsJob
 from tune.comparison.protocol import Protocol
-from tune.comparison.ranks import Agreement, agreements
+from tune.comparison.ranks import FEWEST, TOO_FEW, Agreement, agreements
 from tune.comparison.scores import Scores, average
 
 COLUMNS = {
@@ -105,6 +105,8 @@ class Findings(SpaceFindings):
     agreements: tuple[Agreement, ...] = ()
     """Of every stop with the last."""
     further: tuple[SpaceFindings, ...] = ()
+    caution: str = ""
+    """What makes all of it mean less than it seems to."""
 
     @property
     def seeds(self) -> list[int]:
@@ -112,8 +114,10 @@ class Findings(SpaceFindings):
         return sorted({seed for line in self.lines for seed in line.reports})
 
 
-def find(protocol: Protocol, jobs: Sequence[SetsJob], costs: Mapping[str, float]) -> Findings:
-    """Choose for every network whose sets are all there."""
+def find(
+    protocol: Protocol, jobs: Sequence[SetsJob], costs: Mapping[str, float], caution: str
+) -> Findings:
+    """Choose for every network whose sets are all there; ``caution`` as of ``Findings``."""
     lines: list[list[Line]] = []
     for row in dict.fromkeys((protocol.control, *protocol.rows)):
         mine = [job for job in jobs if job.row == row]
@@ -133,7 +137,7 @@ def find(protocol: Protocol, jobs: Sequence[SetsJob], costs: Mapping[str, float]
         for i, in_space in enumerate(zip(*lines, strict=True))
     )
     ranks = agreements([line.grid for line in first.lines], protocol.criterion)
-    return Findings(**vars(first), agreements=ranks, further=tuple(further))
+    return Findings(**vars(first), agreements=ranks, further=tuple(further), caution=caution)
 
 
 def _references(jobs: Sequence[SetsJob], space: int) -> dict[str, Scores]:
@@ -154,12 +158,15 @@ def make_table(findings: Findings) -> str:
     """Markdown: values, and below them the differences to the control; so in every space."""
     count = len(findings.seeds)
     words = "seed" if count == 1 else "seeds"
-    parts = [
+    parts = [f"warning: {findings.caution}"] if findings.caution else []
+    parts += [
         f"{count} {words}, mean ± half of the 95 % interval over seeds",
         *_space_tables(findings),
     ]
     if findings.agreements:
         parts += [AGREEMENT, markdown(AGREEMENT_HEADS, agreement_rows(findings))]
+    elif note := rank_note(findings):
+        parts.append(note)
     parts += filter(None, map(edge_note, findings.lines))
     for space in findings.further:
         parts += [further_words(space, findings), *_space_tables(space)]
@@ -204,6 +211,13 @@ def agreement_rows(findings: Findings) -> list[list[str]]:
         words = f"{found.value:.2f}{ends}"
         rows.append([f"{one.stop:,}", str(one.num_networks), words, kept])
     return rows
+
+
+def rank_note(findings: Findings) -> str:
+    """Why nothing is said of earlier stops where there are some; else ""."""
+    grids = [line.grid for line in findings.lines if line.grid]
+    stops = {stop for of in grids for grid in of.values() for stop, _ in grid}
+    return TOO_FEW if len(grids) < FEWEST and len(stops) > 1 else ""
 
 
 def edge_note(line: Line) -> str:
@@ -280,6 +294,7 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def as_json(findings: Findings) -> dict[str, Any]:
     """Every number, by seed; ends that are infinite are null."""
     return {
+        "caution": findings.caution,
         "seeds": findings.seeds,
         "agreement_with_the_last_stop": [
             {

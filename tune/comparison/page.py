@@ -17,6 +17,7 @@ from tune.comparison.findings import (
     difference_cell,
     difference_rows,
     further_words,
+    rank_note,
     value_rows,
 )
 from tune.comparison.protocol import Phase, PhaseName, Protocol
@@ -45,6 +46,7 @@ def write_page(
         Path(__file__).parent.parent / "templates",
         dataset=protocol.dataset,
         phase=name,
+        caution=findings.caution,
         lines=statement(findings, name),
         heads=VALUE_HEADS,
         values=value_rows(findings),
@@ -57,6 +59,7 @@ def write_page(
         control=findings.control.name,
         agreement_heads=AGREEMENT_HEADS,
         agreements=agreement_rows(findings),
+        rank_note=rank_note(findings),
         how={
             "data set": protocol.dataset,
             "about": protocol.about,

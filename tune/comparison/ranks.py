@@ -18,6 +18,12 @@ DRAWS = 2_000
 """Resamplings of the seeds."""
 THIRD = 3
 """One method in so many goes on, as in a search with --eta 3."""
+FEWEST = 3
+"""Methods of a seed: the order of two is the same or turned round, whatever they are."""
+TOO_FEW = (
+    f"How well an earlier stop tells the last is a correlation of the ranks of {FEWEST} "
+    "methods or more. There are fewer here."
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ def agreements(
     """Every stop but the last, in rising order.
 
     grids: of each method by seed. Within a seed the methods that have both stops are compared,
-    each at the strength that is best for the criterion then. A seed counts with two methods or
-    more that differ.
+    each at the strength that is best for the criterion then. A seed counts with ``FEWEST``
+    methods or more, two of which differ.
     """
     by_seed: dict[int, list[dict[int, float]]] = {}
     for method in grids:
@@ -70,7 +76,7 @@ def _agreement(
     for some in by_seed.values():
         pairs = [(one[stop], one[last]) for one in some if stop in one and last in one]
         early, late = (list(side) for side in zip(*pairs, strict=True)) if pairs else ([], [])
-        if min(len(set(early)), len(set(late))) < 2:
+        if len(pairs) < FEWEST or min(len(set(early)), len(set(late))) < 2:
             continue
         correlations.append(spearman(early, late))
         ahead = sorted(early)[-(-len(early) // THIRD) - 1]

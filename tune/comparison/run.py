@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.devices import open_device
 from cbdm_scale.metrics.extractors import recipes_of
-from cbdm_scale.runs.launch import prepare_data
+from cbdm_scale.runs.launch import find_reference_warning, prepare_data
 from cbdm_scale.storage.checks import check_name
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import lease
@@ -60,6 +61,11 @@ class Plan:
     root: str
     """data.root, with ``SEED`` where each seed has its own."""
     on_gpu: bool
+
+    @property
+    def caution(self) -> str:
+        """What makes the scores mean less than they seem to, or ""."""
+        return find_reference_warning(self.configs[self.protocol.control], self.manifest)
 
     def config(self, row: str, seed: int) -> Config:
         """Of a row's sets for one seed."""
@@ -110,6 +116,7 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
     name = options.name or Path(options.protocol).stem
     check_name("name", name)
     folder = Storage(options.cluster.storage).child("compare").child(name)
+    _check_fresh(protocol, options.phase, phase, folder)
     home = folder.child(options.phase)
     if unknown := set(phase.rows) - set(protocol.rows):
         raise ValueError(
@@ -168,6 +175,24 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
     )
 
 
+def _check_fresh(protocol: Protocol, name: PhaseName, phase: Phase, folder: Storage) -> None:
+    """ValueError if a phase has a seed of the other one, by the protocol or by its networks."""
+    other: PhaseName = "screen" if name == "confirm" else "confirm"
+    where = "screen" if other == "screen" else "confirmation"
+    trained = folder.child(other).child("networks").list()
+
+    def is_taken(seed: int) -> bool:
+        named = seed in protocol.phase(other).seeds
+        return named or any(run.endswith(network_name("", seed)) for run in trained)
+
+    if both := [seed for seed in phase.seeds if is_taken(seed)]:
+        free = islice((seed for seed in count() if not is_taken(seed)), len(phase.seeds))
+        raise ValueError(
+            f"seeds ({shorten(both)}) are of the {where} too: the networks that chose the rows "
+            f"would confirm their own choice. Try --seeds {' '.join(map(str, free))}."
+        )
+
+
 def _check_extractors(names: Sequence[str], config: Config, manifest: Manifest) -> None:
     """ValueError before anything is trained unless each is there and takes these images."""
     size = manifest.image_size
@@ -213,6 +238,8 @@ def run_comparison(options: CompareOptions, protocol: Protocol) -> int:
     name = plan.folder.url.rpartition("/")[2]
     plan.home.make_folder()
     plan.home.check_writable()
+    if plan.caution:
+        print(f"warning: {plan.caution}", flush=True)
     with lease(plan.folder, f"comparison {name} is being made"):
         costs = find_costs(plan)
         jobs = make_jobs(plan, costs)
@@ -266,12 +293,11 @@ def _run(plan: Plan, jobs: Sequence[NetworkJob], costs: dict[str, float], parall
         ended += () if reason else job.sets
         seed = [one for one in ended if one.config.seed == job.config.seed]
         if not reason and len(seed) == len(plan.configs):
-            findings = find(plan.protocol, ended, costs)
+            findings = find(plan.protocol, ended, costs, plan.caution)
             print(f"\n{write_findings(findings, plan.home)}\n", flush=True)
     if ended:
-        write_page(
-            find(plan.protocol, ended, costs), plan.protocol, plan.phase, plan.name, plan.home
-        )
+        findings = find(plan.protocol, ended, costs, plan.caution)
+        write_page(findings, plan.protocol, plan.phase, plan.name, plan.home)
         print(f"report  {plan.home.path(PAGE)}")
     if failed:
         print(f"{failed} networks failed; the same command goes on with them")

@@ -1,38 +1,48 @@
 """The scores of half a set of generated images against half of the real ones.
 
 FID, MIND, FLD, label kept, recall (k = 5) and copies of training images, over all classes and
-by group; MIND of single classes as their mean and the worst. Lower is better but for label kept
-and recall. Shapes: N = images, D = features, K = classes.
+by group; MIND of single classes as their mean and the worst. They are those of the evaluate
+command: FLD of a group is the mean over its classes, recall is of equally many images on both
+sides, and real images that are long-tailed themselves are weighed by class. Lower is better but
+for label kept and recall. Shapes: N = images, D = features, K = classes.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-from cbdm_scale.data.groups import GROUPS, Group, class_groups
-from cbdm_scale.metrics.fld import MIN_HELD_OUT, LikelihoodOf, standard_of
+from cbdm_scale.data.groups import GROUPS, Group
+from cbdm_scale.evaluation.cautions import counts_to_weigh
+from cbdm_scale.metrics.intervals import Interval, fld_interval
 from cbdm_scale.metrics.memorisation import memorisation
 from cbdm_scale.metrics.options import K_NEAREST
-from cbdm_scale.metrics.precision_recall import manifold_scores
-from cbdm_scale.metrics.reference import Reference
+from cbdm_scale.metrics.per_class import mean_of_most
+from cbdm_scale.metrics.reference import LabelledFeatures, Reference, equal_manifold
 from cbdm_scale.metrics.sliced_wasserstein import SlicedTo
 from tune.comparison.sets import HALVES, Features
 
-VERSION = 2
+VERSION = 3
 """Goes up when a score is added or changes: what was computed before is then computed again."""
 
 Scores = dict[str, float]
 
 
 def halves_of(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Places (N / 2,) of the real images of each half: every second one of each class."""
+    """Places of the real images (N,) of each half: every second one of each class.
+
+    A class of one image has it in both.
+    """
     order = torch.argsort(labels, stable=True)
     rank = torch.empty_like(order)
+    alone = torch.zeros(len(labels), dtype=torch.bool)
     for c in labels.unique():
         mine = order[labels[order] == c]
         rank[mine] = torch.arange(len(mine))
-    return tuple((rank % HALVES == half).nonzero().flatten() for half in range(HALVES))  # type: ignore[return-value]
+        alone[mine] = len(mine) == 1
+    first, second = ((rank % HALVES == half) | alone for half in range(HALVES))
+    return first.nonzero().flatten(), second.nonzero().flatten()
 
 
 class Judge:
@@ -44,18 +54,24 @@ class Judge:
         train: Features,
         counts: Sequence[int],
         unseen: Tensor | None = None,
+        *,
+        weigh: bool = False,
     ):
         """counts (K,) of the training set, which decide the groups.
 
         unseen (N,) bool: the real images that are no training images; None: all of them.
+        weigh: every class of the real images counts alike, however many it has.
         """
         self.real, self.train, self.counts = real, train, counts
         self.unseen = torch.ones(len(real.y), dtype=torch.bool) if unseen is None else unseen
-        self.groups = class_groups(counts)
-        self.reference = Reference(real.x, real.y, counts)
-        self.standard = standard_of(real.x)
+        self.reference = Reference(
+            *(real.x, real.y, counts),
+            weigh=weigh,
+            train=LabelledFeatures(train.x, train.y),
+            held_out=self.unseen.nonzero().flatten(),
+        )
+        self.groups = self.reference.groups
         self._sliced: dict[Group | int | None, SlicedTo] = {}
-        self._likelihood: dict[Group | None, LikelihoodOf | None] = {}
 
     def members(self, y: Tensor, group: Group | int | None) -> Tensor:
         """Which labels (N,) are in a group, or of a class; None: all."""
@@ -65,7 +81,7 @@ class Judge:
 
     def scores(self, fake: Features) -> Scores:
         """Every score; no key for one that cannot be had of so few images."""
-        found = self.copies(fake)
+        found = self.copies(fake) | self._fld(fake)
         for group in (None, *GROUPS):
             mine = fake.take(self.members(fake.y, group))
             if len(mine.y):
@@ -89,48 +105,57 @@ class Judge:
     def _of_group(self, mine: Features, group: Group | None) -> Scores:
         """Of the generated images of a group, or of all."""
         found: Scores = {}
-        theirs = self.real.take(self.members(self.real.y, group))
+        theirs = self.reference.of(group)
         if (mine.seen >= 0).all():
             found["kept"] = (mine.seen == mine.y).double().mean().item()
         if min(len(mine.y), len(theirs.y)) >= 2:
             found["fid"] = self.reference.to(group)(mine.x)
         if min(len(mine.y), len(theirs.y)) > K_NEAREST:
-            found["recall"] = manifold_scores(theirs.x, mine.x).recall
-        likelihood = self._likelihood_of(group)
-        if likelihood and len(mine.y) >= 2:
-            found["fld"] = likelihood(mine.x)[0]
+            made, refer = LabelledFeatures(mine.x, mine.y), self.reference
+            near = equal_manifold(theirs, made, weigh=refer.weigh, seed=refer.seed)
+            found["recall"] = near.recall
         mind = self._mind(mine, group)
         return found if mind is None else found | {"mind": mind}
 
     def _mind(self, fake: Features, group: Group | int | None) -> float | None:
         """MIND of the images of a group or class; None of fewer than two on a side."""
-        theirs = self.real.x[self.members(self.real.y, group)]
+        theirs = self.reference.real.at(self.members(self.real.y, group))
         mine = fake.x[self.members(fake.y, group)]
-        if min(len(theirs), len(mine)) < 2:
+        if min(len(theirs.y), len(mine)) < 2:
             return None
         if group not in self._sliced:
-            self._sliced[group] = SlicedTo(theirs)
+            weights = None if isinstance(group, int) else self.reference.weights(theirs)
+            self._sliced[group] = SlicedTo(theirs.x, weights=weights)
         return self._sliced[group](mine)
 
-    def _likelihood_of(self, group: Group | None) -> LikelihoodOf | None:
-        """FLD to a group's images; None where too few of them are no training images."""
-        if group not in self._likelihood:
-            train = self.train.x[self.members(self.train.y, group)]
-            held_out = self.real.x[self.members(self.real.y, group) & self.unseen]
-            enough = len(train) >= 1 and len(held_out) >= MIN_HELD_OUT
-            self._likelihood[group] = (
-                LikelihoodOf(train, held_out, self.standard) if enough else None
-            )
-        return self._likelihood[group]
+    def _fld(self, fake: Features) -> Scores:
+        """The mean over the classes of a group, and over all, where half of them have one."""
+        known: dict[int, Interval] = {}
+        for c in fake.y.unique().tolist():
+            with suppress(ValueError):  # too few images
+                known[c] = fld_interval(self.reference.likelihood(c), fake.x[fake.y == c], 0)
+        found: Scores = {}
+        for group in (None, *GROUPS):
+            classes = [c for c, g in enumerate(self.groups) if group in (None, g)]
+            mean = mean_of_most([known[c] for c in classes if c in known], len(classes))
+            if mean:
+                found[f"fld_{group}" if group else "fld"] = mean.value
+        return found
 
 
 def judges(
     real: Features, train: Features, counts: Sequence[int], unseen: Tensor | None = None
 ) -> tuple[Judge, Judge]:
-    """One for each half of the real images; ``unseen`` as of ``Judge``."""
+    """One for each half of the real images; ``unseen`` as of ``Judge``.
+
+    The generated images are equally many of each class. Real ones that are not are weighed.
+    """
+    sizes = torch.bincount(real.y, minlength=len(counts)).tolist()
+    weigh = counts_to_weigh(sizes) is not None
     new = torch.ones(len(real.y), dtype=torch.bool) if unseen is None else unseen
     first, second = (
-        Judge(real.take(rows), train, counts, new[rows]) for rows in halves_of(real.y)
+        Judge(real.take(rows), train, counts, new[rows], weigh=weigh)
+        for rows in halves_of(real.y)
     )
     return first, second
 
@@ -149,13 +174,15 @@ def references(both: tuple[Judge, Judge], num_images: int) -> dict[str, Scores]:
     TRAINING  the training images in turn: copies
     SHUFFLED  real images with shuffled labels: classes are told by nobody
 
-    Class by class in turn as generated ones, at most ``num_images``; the two ways of the halves
-    averaged. Real copies are looked for among those that are no training images.
+    Class by class as generated ones, at most ``num_images``; where real images are weighed, a
+    class that has fewer has them in turn. The two ways of the halves averaged. Real copies are
+    looked for among those that are no training images.
     """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, list[Scores]] = {}
     for judge, other in (both, both[::-1]):
-        drawn = balanced(other.real, num_images, len(judge.counts))
+        weigh = judge.reference.weigh
+        drawn = balanced(other.real, num_images, len(judge.counts), in_turn=weigh)
         mixed = drawn.y[torch.randperm(len(drawn.y), generator=generator)]
         scores = {
             REAL: judge.scores(drawn) | judge.copies(other.real.take(other.unseen)),
@@ -189,11 +216,19 @@ def in_turn(train: Features, labels: Tensor) -> Features:
     return train.take(rows)
 
 
-def balanced(real: Features, num_images: int, num_classes: int) -> Features:
-    """The first real images of each class, equally many, at most ``num_images`` in all."""
+def balanced(
+    real: Features, num_images: int, num_classes: int, in_turn: bool = False
+) -> Features:
+    """The first real images of each class, equally many, at most ``num_images`` in all.
+
+    in_turn: as many of a class that has fewer, its own in turn.
+    """
     counts = torch.bincount(real.y, minlength=num_classes)
-    each = min(num_images // num_classes, int(counts[counts > 0].min()))
-    rows = [(real.y == c).nonzero().flatten()[:each] for c in range(num_classes)]
+    each = num_images // num_classes
+    if not in_turn:
+        each = min(each, int(counts[counts > 0].min()))
+    every = [(real.y == c).nonzero().flatten() for c in range(num_classes)]
+    rows = [mine[torch.arange(each) % len(mine)] for mine in every if len(mine)]
     return real.take(torch.cat(rows))
 
 
