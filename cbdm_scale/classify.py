@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cbdm_scale import __version__
 from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.cli.signals import exit_status
-from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.connect import connect, max_resources
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.options import wants_gpus
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
@@ -184,8 +185,9 @@ def _train(options: ClassifyOptions, sets: "Sets", run: Storage, uri: str) -> di
     print(f"run {name} in {run.url}, {options.cluster.words}", flush=True)
     print(f"learns {sets.learnt}, tested on {sets.tested}", flush=True)
     rank_main = partial(train_and_test, task=task, tracking_uri=uri, run_id=run_id)
-    on_worker = partial(run_in_world, rank_main, options.cluster.timeout_s)
-    return end_run_after(uri, run_id, lambda: launch(on_worker, options.cluster, run))
+    cluster = options.cluster.patient(wants_gpus(options.cluster, max_resources()))
+    on_worker = partial(run_in_world, rank_main, cluster.timeout_s)
+    return end_run_after(uri, run_id, lambda: launch(on_worker, cluster, run))
 
 
 def say_outcome(

@@ -111,6 +111,24 @@ def first_that_fits(
     return work(devices[-1])
 
 
+def memory_words(error: BaseException, what: str, way_out: str) -> str:
+    """What somebody is told whose GPU is too small for ``what``, of torch's words the first."""
+    line = str(error).strip().partition("\n")[0]
+    return f"a GPU has not enough memory for {what}: {line} {way_out}."
+
+
+@contextmanager
+def needs_memory(what: str, way_out: str) -> Iterator[None]:
+    """ValueError with the way out if a GPU is too small for what is done inside.
+
+    That is an error of the user: it is told once, and no worker is started again for it.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(memory_words(error, what, way_out)) from error
+
+
 def make_deterministic(device: torch.device) -> None:
     """Kernels of this process give the same bits each time, on the same kind of GPU.
 

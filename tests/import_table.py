@@ -45,6 +45,7 @@ MAY_IMPORT = {
     },
     "training": {
         "data",
+        "devices",
         "diffusion",
         "losses",
         "storage",
@@ -67,6 +68,7 @@ MAY_IMPORT = {
     "generation": {
         "cluster",
         "data",
+        "devices",
         "diffusion",
         "models",
         "sampling",
@@ -76,6 +78,7 @@ MAY_IMPORT = {
     "recognition": {
         "cluster",
         "data",
+        "devices",
         "diffusion",
         "metrics",
         "models",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -191,3 +192,17 @@ def logged_steps(work: Path, name: str, key: str) -> list[int]:
     client = make_client(f"sqlite:///{work / 'runs' / 'mlflow.db'}")
     run_id = Storage(str(work / "runs" / name)).read_text("mlflow_run_id").strip()
     return [point.step for point in client.get_metric_history(run_id, key)]
+
+
+def record_launch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[float]:
+    """A command's module then starts nothing; which time-outs it would give its workers."""
+    asked: list[float] = []
+
+    def launch(on_worker: Any, cluster: Any, run: Any) -> dict[str, Any]:
+        asked.extend([cluster.timeout_s, on_worker.args[1]])
+        return {}
+
+    monkeypatch.setattr(module, "launch", launch)
+    monkeypatch.setattr(module, "start_run", lambda *given: "")
+    monkeypatch.setattr(module, "end_run_after", lambda uri, run_id, work: work())
+    return asked

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from extractor_tools import load_extractor
-from ray_tools import logged_steps, run
+from ray_tools import logged_steps, record_launch, run
 
+from cbdm_scale import classify
 from cbdm_scale.classify import (
     ClassifyOptions,
     identity,
@@ -19,6 +20,7 @@ from cbdm_scale.classify import (
     with_workers,
 )
 from cbdm_scale.recognition.sets import find_sets
+from cbdm_scale.storage.folder import Storage
 
 
 def test_the_data_set_decides_whether_images_are_mirrored():
@@ -88,6 +90,17 @@ def test_what_decides_a_result_is_in_its_identity_and_nothing_else(digits_root):
         ["--cluster.workers", "1"],
     ):
         assert decided(*other) != plain, other
+
+
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", 60), ("gpu", 600)])
+def test_workers_that_set_up_gpus_are_waited_for(
+    device, seconds, digits_root, tmp_path, monkeypatch
+):
+    asked = record_launch(monkeypatch, classify)
+    options, _ = parse(["--cluster.device", device])
+    sets = find_sets(digits_root, "digits_lt", [], "all")
+    classify._train(options, sets, Storage(str(tmp_path)), "")
+    assert asked == [seconds, seconds]
 
 
 def test_little_work_is_done_in_this_process_and_its_result_is_that_of_one_worker(digits_root):

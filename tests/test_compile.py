@@ -1,4 +1,5 @@
-"""``train.compile`` on a CPU: the gradients and the runs of the network as it is."""
+"""``train.compile`` on a CPU: the gradients and the runs of the network as it is, also where it
+cannot be compiled."""
 
 from dataclasses import replace
 
@@ -6,16 +7,34 @@ import pytest
 import torch
 from gloo_tools import Job, launch, read_losses, tiny_config
 from torch import nn
-from training_tools import BATCH, K, make_batch, make_inputs, on_device
+from training_tools import (
+    BATCH,
+    CONFIG,
+    K,
+    assert_same,
+    fresh_state,
+    make_batch,
+    make_callbacks,
+    make_inputs,
+    on_device,
+    tensors,
+)
 
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training.distributed import World
+from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import backward
-from cbdm_scale.training.step import compiled
+from cbdm_scale.training.loop import train
+from cbdm_scale.training.step import Compiled
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # a minute of CPU a compilation
+COMPILE = torch.compile
+
+
+def slow(test):
+    """A minute of CPU a compilation."""
+    return pytest.mark.slow(pytest.mark.timeout(1200)(test))
 
 
 def small_net():
@@ -47,14 +66,18 @@ def worst(found, expected):
     )
 
 
+@slow
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("bf16", 0.1)])
 def test_compiled_gradients_are_the_eager_ones(precision, most):
     """With bf16 and channels_last those of norms were silently wrong in some torch."""
     net = small_net()
     expected = gradient(net, net, precision)
-    assert worst(gradient(net, compiled(net), precision), expected) < most
+    call = Compiled(net, pytest.fail)
+    assert worst(gradient(net, call, precision), expected) < most
+    assert call.call is not net
 
 
+@slow
 def test_two_ranks_that_compile_have_the_losses_of_two_that_do_not(digits_root, tmp_path):
     jobs = {}
     for name, compiles in (("eager", False), ("compiled", True)):
@@ -65,3 +88,60 @@ def test_two_ranks_that_compile_have_the_losses_of_two_that_do_not(digits_root, 
     found, expected = read_losses(jobs["compiled"]), read_losses(jobs["eager"])
     assert len(found) == 6
     assert found == pytest.approx(expected, rel=1e-4, abs=0)
+
+
+def without_a_compiler(net, **options):
+    """torch's own, with a backend that finds no compiler."""
+
+    def backend(graph, inputs):
+        raise RuntimeError("no working C++ compiler\nand where it looked")
+
+    return COMPILE(net, backend=backend)
+
+
+class FailsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise RuntimeError("no working C++ compiler")
+
+
+def without_one_for_the_backward(net, **options):
+    def call(x, *given, **named):
+        torch.rand(3)  # as dropout in the network does
+        return FailsBackward.apply(net(x, *given, **named))
+
+    return call
+
+
+@pytest.mark.parametrize("compiler", [without_a_compiler, without_one_for_the_backward])
+def test_a_run_that_cannot_be_compiled_is_the_eager_one_and_says_why(compiler, monkeypatch):
+    """Bit for bit, with dropout; once, and not by workers that fail and are started again."""
+    monkeypatch.setattr(torch, "compile", compiler)
+    states, said = [], []
+    for compiles in (False, True):
+        state = fresh_state()
+        state.net.last = nn.Sequential(nn.Dropout(0.5), state.net.last)
+        config = replace(CONFIG, total_images=3 * BATCH, compile=compiles)
+        state.optimizer = torch.optim.Adam(state.net.parameters(), fused=True)
+        state.ema = EMA(state.net, CONFIG.ema_halflife)
+        train(state, make_inputs(), config, World(), make_callbacks(log=said.append))
+        states.append(tensors(state))
+    (line,) = said
+    assert line.startswith("train.compile: off, because ") and "no working C++ compiler" in line
+    assert "where it looked" not in line
+    assert_same(*states)
+
+
+def test_too_little_memory_to_compile_is_no_reason_to_go_on():
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    call = Compiled(small_net(), pytest.fail)
+    call.net.forward = full
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(torch, "compile", lambda net, **options: net)
+        call(torch.zeros(1))

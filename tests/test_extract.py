@@ -135,6 +135,19 @@ def test_a_piece_is_computed_from_its_chunk_alone(images):
     np.testing.assert_allclose(work((3, 9))["pool"], pool(images).numpy()[3:9], rtol=1e-5)
 
 
+def test_a_gpu_that_is_too_small_for_features_is_told_what_does_without(images):
+    class Full(TinyRecipe):
+        def load(self, device):
+            def extractor(x):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried\nmore")
+
+            return extractor
+
+    words = "features of 64 images at once: .* Tried Try --cluster.device cpu"
+    with pytest.raises(ValueError, match=words):
+        list(run_here(Extraction(images, Full(0)), [(0, 2)]))
+
+
 def by_pool(images, folder, workers):
     """With an extractor that Ray's workers can import."""
     net = SmallClassifier(image_channels=3, image_size=8, num_classes=3)

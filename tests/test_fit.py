@@ -1,5 +1,6 @@
 """The classifier's loop: learning rate, learning, stopping, errors, testing."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -129,6 +130,28 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_way_out():
     with pytest.raises(RunError, match="not finite after 160 images. Try a lower --train.lr"):
         fit(net_of(), batches, config, 320, World(), **QUIET)
     batches.close()
+
+
+@pytest.mark.parametrize("step", [1, 9], ids=["then more steps", "the last"])
+def test_a_step_that_is_too_large_for_a_gpu_is_told_where_the_ranks_meet_next(step):
+    """Which may be a report, in which the others wait for this one."""
+    net, count, met = net_of(), itertools.count(), []
+
+    class Second(World):
+        def sum(self, values):
+            met.append(values.shape)
+            return values
+
+    def too_large(module, given):
+        if next(count) == step:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    net.register_forward_pre_hook(too_large)
+    batches = batches_of(stripes(64))
+    with pytest.raises(RunError, match="^a GPU .* 16 images at once: CUDA out of memory. Try "):
+        fit(net, batches, CONFIG, 160, Second(), **QUIET)
+    batches.close()
+    assert met[-1] == ((2,) if step == 1 else ())
 
 
 class SecondRankSaw(World):

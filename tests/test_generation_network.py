@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from safetensors.torch import save
 from test_backbones import batch, every_backbone, shaken, tiny
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.diffusion.options import NoiseConfig
 from cbdm_scale.generation.chunk_size import bytes_an_image, usual_chunk_size
+from cbdm_scale.generation.generate import ChunkMaker
 from cbdm_scale.generation.network import sampling_net
-from cbdm_scale.generation.plan import plan_set
+from cbdm_scale.generation.plan import SetPlan, plan_set
+from cbdm_scale.models.build import build
 from cbdm_scale.models.cast import cast_weights
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
@@ -77,23 +81,45 @@ def test_the_size_of_a_chunk_follows_from_the_network(network, on_gpu, size):
     assert usual_chunk_size(network, on_gpu) == size
 
 
-def test_a_plan_holds_the_size_that_was_found_or_asked_for():
-    def planned(chunk_size, on_gpu):
-        return plan_set(
-            spec(),
-            NoiseConfig(),
-            checkpoint="a",
-            weights_sha256="",
-            counts=None,
-            omega=1.0,
-            seed=0,
-            chunk_size=chunk_size,
-            on_gpu=on_gpu,
-            precision="bf16",
-            sample=SamplerConfig(),
-        ).chunk_size
+def planned(
+    chunk_size: int | None, on_gpu: bool, network: NetworkSpec | None = None
+) -> SetPlan:
+    return plan_set(
+        network or spec(),
+        NoiseConfig(),
+        checkpoint="a",
+        weights_sha256="",
+        counts=None,
+        omega=1.0,
+        seed=0,
+        chunk_size=chunk_size,
+        on_gpu=on_gpu,
+        precision="fp32",
+        sample=SamplerConfig(),
+    )
 
-    assert (planned(None, False), planned(None, True), planned(64, True)) == (100, 500, 64)
+
+def test_a_plan_holds_the_size_that_was_found_or_asked_for():
+    sizes = [planned(*asked).chunk_size for asked in ((None, False), (None, True), (64, True))]
+    assert sizes == [100, 500, 64]
+
+
+def test_a_gpu_that_is_too_small_for_a_chunk_is_told_the_chunk_to_try():
+    """By sample, evaluate and balance, in a worker of theirs: an error, and no dead worker."""
+
+    def too_large(module, given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    network = spec(8, channels=8, multipliers=(1,), num_blocks=1, attention=(), groups=4)
+    maker = ChunkMaker(planned(9, True, network), save(build(network).state_dict()))
+    hook = register_module_forward_pre_hook(too_large)
+    try:
+        with pytest.raises(ValueError, match=r" 9 images .*\(chunk_size\).* --chunk-size 4\.$"):
+            maker(CPU)((0, 9))
+        with pytest.raises(ValueError, match="--cluster.device cpu"):
+            maker(CPU)((9, 10))
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray_tools import record_launch
 
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
-from cbdm_scale.runs.launch import open_run_dir, patience_s
+from cbdm_scale.runs import launch as launching
+from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import parse
 
@@ -22,9 +24,14 @@ from cbdm_scale.train import parse
         (("--train.compile", "--cluster.timeout-s", "900"), True, 900),
     ],
 )
-def test_workers_that_compile_or_set_up_gpus_are_waited_for(words, on_gpus, seconds):
+def test_workers_that_compile_or_set_up_gpus_are_waited_for(
+    words, on_gpus, seconds, grey_root, tmp_path, monkeypatch
+):
+    asked = record_launch(monkeypatch, launching)
     config = parse(["--dataset", "cifar10_lt", "--preset", "small", *words]).config
-    assert patience_s(config, on_gpus) == seconds
+    manifest = read_manifest(grey_root, "cifar10_lt")
+    launching._train(config, manifest, Storage(str(tmp_path)), "", {}, on_gpus)
+    assert asked == [seconds, seconds], "of the process group, and of a rank's own groups"
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """How a rank ends."""
 
 import itertools
+from contextlib import contextmanager
 from dataclasses import replace
 
+import pytest
 import torch
 from gloo_tools import tiny_config
 from record_tools import write_training_record
@@ -79,3 +81,60 @@ def test_a_gpu_that_is_too_small_ends_a_run_in_words_without_a_checkpoint(
         hook.remove()
     assert "12 images at once" in how["error"] and "--train.micro-batch 6," in how["error"]
     assert not RunDir(folder).checkpoints()
+
+
+class Watched(World):
+    """Knows whether the others would hear of what fails now."""
+
+    told = False
+
+    @contextmanager
+    def monitored_barrier(self):
+        before, self.told = self.told, True
+        yield  # as it is where the work fails: told
+        self.told = before
+
+
+def full(*given, **named):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd more")
+
+
+IN_EVALUATIONS = {
+    "the grid": (UNet, {"sample_every": 24}, "100 images at once (eval.chunk_size)", 50),
+    "an evaluation": (UNet, {"eval_every": 24}, "30 images at once (eval.chunk_size)", 15),
+    "features": (SmallClassifier, {"eval_every": 24}, "a GPU that nothing else uses", 0),
+}
+
+
+@pytest.mark.parametrize("where", [*IN_EVALUATIONS, "the state"])
+def test_too_little_memory_anywhere_ends_a_run_once_with_what_helps(
+    where, digits_root, tmp_path, monkeypatch
+):
+    """As an error that every rank hears of and that comes back: not tried again."""
+    (tmp_path / "net.safetensors").write_bytes(
+        save_classifier(SmallClassifier(image_channels=1, image_size=8, num_classes=10))
+    )
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=4, dropout=0.0)
+    kind, options, words, less = IN_EVALUATIONS.get(where, (None, {}, "the network and its", 0))
+    eval_options = EvalConfig(
+        extractor=f"classifier:{tmp_path / 'net.safetensors'}", num_images=30
+    )
+    config = replace(config, train=replace(config.train, **options), eval=eval_options)
+    open_run_dir(config, read_manifest(digits_root, config.dataset))
+    world = Watched()
+
+    def too_large(module, given):
+        if kind and isinstance(module, kind) and not module.training:
+            full()
+
+    if where == "the state":
+        monkeypatch.setattr(torch.optim, "Adam", full)
+    hook = register_module_forward_pre_hook(too_large)
+    try:
+        how = run_rank(world, print, print, config=config, tracking_uri="", run_id="")
+    finally:
+        hook.remove()
+    assert world.told
+    assert how["error"].startswith("a GPU has not enough memory for ") and words in how["error"]
+    assert "Tried to allocate 2.00 GiB. Try " in how["error"] and "more" not in how["error"]
+    assert not less or how["error"].endswith(f"Try --eval.chunk-size {less}.")

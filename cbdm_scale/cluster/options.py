@@ -1,7 +1,7 @@
 """How many workers, where, and with how much patience."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cbdm_scale.storage.checks import (
@@ -15,6 +15,8 @@ from cbdm_scale.storage.places import Folder
 if TYPE_CHECKING:
     import torch
 
+START_S = 600.0
+"""Seconds that a first compilation may take, or the first meeting of GPUs."""
 ReportCheckpoint = Callable[[str, dict[str, float]], None]
 """Called on every rank when a checkpoint (its path) is whole in storage, with its metrics."""
 Log = Callable[[str], None]
@@ -109,6 +111,10 @@ class ClusterConfig(StorageOption, WorkerOptions):
     def words(self) -> str:
         """Who trains: "2 workers"."""
         return f"{self.workers} workers" if self.workers else "in this process, without Ray"
+
+    def patient(self, slow_start: bool) -> "ClusterConfig":
+        """With time enough for a first step that compiles, or for GPUs that are set up."""
+        return replace(self, timeout_s=max(self.timeout_s, START_S)) if slow_start else self
 
     @property
     def gpus_beside(self) -> float:

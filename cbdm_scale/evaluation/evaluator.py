@@ -36,7 +36,7 @@ from cbdm_scale.evaluation.records import (
 from cbdm_scale.evaluation.references import References
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import group_result
-from cbdm_scale.generation.chunk_size import usual_chunk_size
+from cbdm_scale.generation.chunk_size import chunk_memory, usual_chunk_size
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.metrics.features import Extractor
@@ -118,8 +118,9 @@ class Evaluator:
             chunk = numbers[places]
             y = class_cyclic(chunk, self.manifest.num_classes)
             own = by_class[y].to(device) if isinstance(omega, str) else omega
-            x = sampler.generate(net, chunk.to(device), y.to(device), own, weak)
-            made.append((chunk, y, to_uint8(x).cpu()))
+            with chunk_memory("eval.chunk_size", len(chunk)):
+                x = sampler.generate(net, chunk.to(device), y.to(device), own, weak)
+                made.append((chunk, y, to_uint8(x).cpu()))
             self.on_chunk(len(chunk))
             self.pace.count(len(chunk))
         return made
@@ -240,7 +241,8 @@ class Evaluator:
         every = torch.arange(options.num_images)
         made = self.generate(net, every, omega, share, self.num_shares)
         for numbers, labels, images in made:
-            scores.add(self.extractor(to_model_range(images)), labels, numbers)
+            with chunk_memory("eval.chunk_size", len(images)):
+                scores.add(self.extractor(to_model_range(images)), labels, numbers)
         return scores
 
     def load(self, num_seen: int) -> nn.Module:

@@ -4,6 +4,7 @@ It decides an image's last bits, so it follows from the network and the kind of 
 any GPU, and as many of them as there are, make the same set.
 """
 
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cbdm_scale.devices import needs_memory
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.sampling.generate import CHUNK_SIZE
@@ -57,6 +59,16 @@ def bytes_an_image(network: NetworkSpec) -> int:
         with _LiveBytes() as memory:
             net(x, level, y)
     return int(memory.most)
+
+
+def chunk_memory(option: str, num_images: int) -> AbstractContextManager[None]:
+    """A ValueError names the chunk to try if a GPU is too small for so many images at once."""
+    way_out = (
+        f"Try --{option.replace('_', '-')} {num_images // 2}"
+        if num_images > 1
+        else "Try --cluster.device cpu"
+    )
+    return needs_memory(f"{num_images} images at once ({option})", way_out)
 
 
 def usual_chunk_size(network: NetworkSpec, on_gpu: bool) -> int:

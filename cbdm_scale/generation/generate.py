@@ -18,6 +18,7 @@ from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.process import Process
+from cbdm_scale.generation.chunk_size import chunk_memory
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
@@ -45,8 +46,9 @@ class ChunkMaker:
         process = build_process(plan.noise, device)
 
         def make(chunk: Chunk) -> NDArray[np.uint8]:
-            x = make_chunk(plan, net, process, chunk, device, weak)
-            return to_uint8(x).cpu().numpy()
+            with chunk_memory("chunk_size", chunk[1] - chunk[0]):
+                x = make_chunk(plan, net, process, chunk, device, weak)
+                return to_uint8(x).cpu().numpy()
 
         return make
 

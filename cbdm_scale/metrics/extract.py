@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.data.index import one_at_a_time
+from cbdm_scale.devices import needs_memory
 from cbdm_scale.metrics.features import Features, Recipe
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.storage.disk import naming_the_disk
@@ -66,10 +67,11 @@ class Extraction:
         def work(chunk: Chunk) -> Piece:
             found: list[Features] = []
             hashes = []
-            for begin in range(*chunk, size):
-                images = self.images.read(range(begin, min(begin + size, chunk[1])))
-                found.append(extractor(_sent(images, device)))
-                hashes.append(_pixel_hashes(images))
+            with needs_memory(f"features of {size} images at once", "Try --cluster.device cpu"):
+                for begin in range(*chunk, size):
+                    images = self.images.read(range(begin, min(begin + size, chunk[1])))
+                    found.append(extractor(_sent(images, device)))
+                    hashes.append(_pixel_hashes(images))
             piece = {"hashes": np.concatenate(hashes)}
             for name in ("pool", "logits", "imagenet"):
                 parts = [part for part in (getattr(f, name) for f in found) if part is not None]

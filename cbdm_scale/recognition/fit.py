@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.data.pixels import to_model_range
+from cbdm_scale.devices import memory_words
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.recognition.confusion import confusion
 from cbdm_scale.recognition.options import FitConfig
@@ -58,31 +59,38 @@ def fit(
     ``stop`` says whether this rank is asked to stop; ``weights`` (K,) are of the classes'
     losses, None is 1 each.
 
-    RunError on every rank if a batch cannot be read anywhere, or if the loss is not finite.
+    RunError on every rank if a batch cannot be read anywhere or is too large for a GPU, or if
+    the loss is not finite.
     """
     wrapped = world.wrap(net.train())
     optimizer = torch.optim.SGD(
         net.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
     )
     losses: list[Tensor] = []
-    shown = 0
+    shown, too_large = 0, ""
     while shown < total_images:
         # Read. Every rank says how it fares, so that all stop together or none does.
         batch = read_batch(batches)
-        if _sync_stop(batch, stop, world):
+        if _sync_stop(batch, too_large, stop, world):
             return False
         assert isinstance(batch, Batch), "a rank that failed has raised"
 
-        # Compute gradients and update the weights.
-        x = batch.x0.to(world.device, memory_format=torch.channels_last, non_blocking=True)
-        _, logits = wrapped(x)
-        y = batch.y.to(world.device, non_blocking=True)
-        loss = F.cross_entropy(logits, y, weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, shown / total_images)
-        optimizer.step()
+        # Compute gradients and update the weights. The others have queued a step that is too
+        # large for this rank's GPU: it is told where they meet next.
+        try:
+            x = batch.x0.to(world.device, memory_format=torch.channels_last, non_blocking=True)
+            _, logits = wrapped(x)
+            y = batch.y.to(world.device, non_blocking=True)
+            loss = F.cross_entropy(logits, y, weights)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, shown / total_images)
+            optimizer.step()
+        except torch.OutOfMemoryError as error:
+            way_out = "Try a GPU that nothing else uses, or more --cluster.workers"
+            too_large = memory_words(error, f"{len(batch.y)} images at once", way_out)
+            loss = torch.tensor(torch.nan, device=world.device)
         losses.append(loss.detach())
 
         # Report.
@@ -91,7 +99,8 @@ def fit(
             mean = world.sum(torch.stack(losses).mean().cpu() / world.size)  # syncs
             if not mean.isfinite():
                 raise RunError(
-                    f"the loss is not finite after {shown:,} images. Try a lower --train.lr "
+                    gather_errors(world, too_large)
+                    or f"the loss is not finite after {shown:,} images. Try a lower --train.lr "
                     f"than {config.lr:g}, or a longer --train.warmup."
                 )
             report(shown, mean.item())
@@ -100,13 +109,15 @@ def fit(
     return True
 
 
-def _sync_stop(batch: Batch | Exception, stop: Callable[[], bool], world: World) -> bool:
-    """True on all ranks if any is asked to stop; RunError on all if any cannot read."""
+def _sync_stop(
+    batch: Batch | Exception, too_large: str, stop: Callable[[], bool], world: World
+) -> bool:
+    """True on all ranks if any is asked to stop; RunError on all if any cannot go on."""
     failed = isinstance(batch, Exception)
-    flags = world.sum(torch.tensor([stop(), failed]).double())
+    flags = world.sum(torch.tensor([stop(), failed or bool(too_large)]).double())
     if flags[1]:
-        reasons = gather_errors(world, f"{type(batch).__name__}: {batch}" if failed else "")
-        raise RunError(f"reading the images failed. {reasons}")
+        words = f"reading the images failed. {type(batch).__name__}: {batch}" if failed else ""
+        raise RunError(gather_errors(world, too_large or words))
     return bool(flags[0])
 
 

@@ -25,6 +25,7 @@ from cbdm_scale.data.loader import load_batches
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.shards import BadSample
+from cbdm_scale.devices import needs_memory
 from cbdm_scale.metrics.classifier import save_classifier
 from cbdm_scale.metrics.sources import Images
 from cbdm_scale.models.resnet import new_resnet
@@ -82,13 +83,14 @@ def train_and_test(
         tracker = MlflowTracker(run, tracking_uri, run_id, log)
     stop = StopFile(run) if first else None
     try:
-        outcome = _all_seeds(
-            task,
-            world,
-            tracker,
-            stop=stop.is_set if stop else lambda: False,
-            log=log if first else lambda text: None,
-        )
+        with needs_memory("the classifier", "Try a GPU that nothing else uses"):
+            outcome = _all_seeds(
+                task,
+                world,
+                tracker,
+                stop=stop.is_set if stop else lambda: False,
+                log=log if first else lambda text: None,
+            )
     except (RunError, ValueError, BadSample) as error:
         outcome = {"error": gather_errors(world, str(error))}
     finally:

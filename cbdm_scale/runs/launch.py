@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
@@ -41,9 +41,6 @@ from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip
 from cbdm_scale.tracking.runs import NOTE, default_tracking_uri, end_run_after, start_run
 from cbdm_scale.training.options import per_rank
-
-START_S = 600.0
-"""Seconds that a first compilation may take, or the first meeting of GPUs."""
 
 
 def prepare_data(config: Config, *, write: bool = True) -> Manifest:
@@ -277,15 +274,6 @@ def _train(
     )
     print(f"run {config.run_name} in {run.url}, {config.cluster.words}", flush=True)
     rank_main = partial(run_rank, config=config, tracking_uri=uri, run_id=run_id)
-    patience = replace(config.cluster, timeout_s=patience_s(config, on_gpus))
-    on_worker = partial(run_in_world, rank_main, patience.timeout_s)
-    return end_run_after(uri, run_id, lambda: launch(on_worker, patience, run))
-
-
-def patience_s(config: Config, on_gpus: bool) -> float:
-    """Seconds after which a worker that does not answer is given up.
-
-    The others wait for one that compiles its network or sets up its GPU's libraries.
-    """
-    usual = config.cluster.timeout_s
-    return max(usual, START_S) if on_gpus or config.train.compile else usual
+    cluster = config.cluster.patient(on_gpus or config.train.compile)
+    on_worker = partial(run_in_world, rank_main, cluster.timeout_s)
+    return end_run_after(uri, run_id, lambda: launch(on_worker, cluster, run))

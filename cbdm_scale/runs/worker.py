@@ -30,7 +30,7 @@ from cbdm_scale.data.loader import PlannedImages, load_batches
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.resample import make_plan
 from cbdm_scale.data.shards import ShardReader
-from cbdm_scale.devices import make_deterministic
+from cbdm_scale.devices import make_deterministic, needs_memory
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
@@ -62,6 +62,8 @@ LAST_WORDS_S = 20.0
 """Seconds at the end of a run for what MLflow has not got yet."""
 STOPPED_S = 3.0
 """The same of a run that was asked to stop: it goes on later, and sends the rest then."""
+EMPTIER = "Try a GPU that nothing else uses, or a smaller network"
+"""Where no option makes what is on a GPU smaller."""
 
 
 def run_rank(
@@ -82,7 +84,8 @@ def run_rank(
     if world.rank == 0 and run_id:
         tracker = MlflowTracker(run, tracking_uri, run_id, log)
     try:
-        outcome = Run(config, world, run, tracker, report_checkpoint, log).go()
+        with needs_memory("training and what is beside it", EMPTIER):
+            outcome = Run(config, world, run, tracker, report_checkpoint, log).go()
     except (RunError, ValueError) as error:
         outcome = {"error": gather_errors(world, str(error))}
     stopped = outcome.get("how") == "stopped"
@@ -112,7 +115,8 @@ class Run:
         """Of rank 0: a line where ``report`` has nothing to say for a minute."""
         self.manifest = read_manifest(config.data.root, config.dataset)
         self.process = build_process(config.noise, world.device)
-        self.state = build_state(config, self.manifest, world.device)
+        with world.monitored_barrier(), needs_memory("the network and its averages", EMPTIER):
+            self.state = build_state(config, self.manifest, world.device)
         self.sampled_at = -1
         """Images seen at the last grid."""
         self.started = time.perf_counter()
@@ -141,14 +145,15 @@ class Run:
         config, world, state = self.config, self.world, self.state
         where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
         self.log(f"workers (host:pid) {' '.join(where)}")
-        teacher = open_teacher(config, self.folder, state.net, world)
+        teacher = open_teacher(config, self.folder, state.net, world, self.log)
         tuned = bool(config.init_sha256)
         found = resume(self.folder, state, world, self.log, fine_tunes=tuned)
         if found:
             self.checkpoints.resume_from(state.progress.num_seen)
-        self.evaluator = Evaluator(
-            config, self.manifest, self.process, world, self.folder, log=self.print_line
-        )
+        with world.monitored_barrier(), needs_memory("the network of features", EMPTIER):
+            self.evaluator = Evaluator(
+                config, self.manifest, self.process, world, self.folder, log=self.print_line
+            )
         self.scheduler = EvaluationScheduler(
             config,
             self.evaluator,

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from cbdm_scale.data.loader import Batch
+from cbdm_scale.devices import memory_words
 from cbdm_scale.diffusion import rng
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
@@ -20,7 +21,7 @@ from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.options import TrainConfig, per_rank
 from cbdm_scale.training.state import State
-from cbdm_scale.training.step import TrainStep, compiled, seed_dropout
+from cbdm_scale.training.step import Compiled, TrainStep, seed_dropout
 from cbdm_scale.training.transfer import MicroBatch, Transfer
 
 
@@ -71,7 +72,7 @@ def train(
     the device has computed for reports alone.
     """
     progress = state.progress
-    net = world.wrap(compiled(state.net) if config.compile else state.net)
+    net = world.wrap(Compiled(state.net, callbacks.log) if config.compile else state.net)
     step = TrainStep(state, net, inputs.loss, config, world)
     take_step = graphed(step, config, world, callbacks.log)
     guard, meter = NonFiniteGuard(config.max_bad_steps), Meter(world)
@@ -245,7 +246,5 @@ def out_of_memory(error: Exception, config: TrainConfig, world: World) -> str:
         if at_once > 1
         else "Try --train.precision bf16, or a smaller network"
     )
-    return (
-        f"a GPU has not enough memory for {at_once} images at once (train.micro_batch "
-        f"{config.micro_batch}): {str(error).splitlines()[0]} {way_out}."
-    )
+    what = f"{at_once} images at once (train.micro_batch {config.micro_batch})"
+    return memory_words(error, what, way_out)

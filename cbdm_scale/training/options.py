@@ -87,7 +87,8 @@ class TrainConfig:
     """Memory layout of the network's tensors."""
 
     compile: bool = False
-    """Compile the network with torch.compile."""
+    """Compile the network with torch.compile; where that fails it runs as it is, and a line
+    says why."""
 
     graph: Literal["auto", "on", "off"] = "auto"
     """Record the whole step as a CUDA graph, which costs the host next to nothing; auto is on

@@ -6,13 +6,14 @@ the same function runs as it is, or is captured once and replayed (graph.py).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from cbdm_scale.losses.build import Loss
-from cbdm_scale.torch_internals import compile_options
+from cbdm_scale.storage.wording import clip
+from cbdm_scale.torch_internals import compile_options, tree_leaves
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
@@ -91,6 +92,45 @@ def compiled(net: nn.Module) -> nn.Module:
         # (pytorch#189488, #191134).
         options[slow] = False
     return cast(nn.Module, torch.compile(net, dynamic=False, options=options))
+
+
+class Compiled(nn.Module):
+    """A network as torch.compile makes it; where that fails as it is, and a line says why.
+
+    Its first call is made twice: compiled, backward included, for nothing, before the ranks
+    reduce or a gradient is kept. Dropout's numbers are those of the network as it is.
+    """
+
+    def __init__(self, net: nn.Module, log: Callable[[str], None]):
+        super().__init__()
+        self.net, self.log = net, log
+        self.call: Callable[..., Any] | None = None
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """As the network's own."""
+        call = self.call
+        if call is None:
+            call = compiled(self.net)
+            try:
+                self._try(call, *given, **named)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # each backend, compiler and driver raises its own
+                call = self.net
+                cause = getattr(error, "inner_exception", error)  # of Dynamo's own, the reason
+                why = str(cause).strip().partition("\n")[0] or type(cause).__name__
+                self.log(f"train.compile: off, because {clip(why, 300)}")
+            object.__setattr__(self, "call", call)  # no second owner of the weights
+        return call(*given, **named)
+
+    def _try(self, call: Callable[..., Any], *given: Any, **named: Any) -> None:
+        devices = {p.device for p in self.net.parameters() if p.is_cuda}
+        with torch.random.fork_rng([*devices]):
+            total = sum(part.float().sum() for part in tree_leaves(call(*given, **named)))
+            learning = [p for p in self.net.parameters() if p.requires_grad]
+            if learning and torch.is_grad_enabled():  # kept nowhere: DDP does not see them
+                torch.autograd.grad(total, learning, allow_unused=True)
+        torch.clear_autocast_cache()
 
 
 def seed_dropout(device: torch.device, seed: int) -> None:
