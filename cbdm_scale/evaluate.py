@@ -54,7 +54,7 @@ def usual(config: Config | None, samples: str, guided: bool = False) -> Evaluate
     if not config:
         return EvaluateOptions()
     known = config.eval.extractor != "none"
-    own = run_defaults(config, guided)
+    own = run_defaults(config, guided) | {"seed": config.eval_seed}
     if not samples:
         own["guidance"] = config.eval.guidance
     return EvaluateOptions(

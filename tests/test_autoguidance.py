@@ -142,7 +142,7 @@ def test_a_run_of_tcfg_may_be_guided_by_another_network(tmp_path, digits_root):
 
 
 def test_an_evaluation_says_who_guided(run, random_classifier, capsys):  # noqa: F811
-    words = "--guidance", "0.5", "--guide", "24", *QUICK
+    words = "--guidance", "0.5", "--guide", "24", "--seed", "7", *QUICK
     assert evaluate(run, random_classifier, *words) == 0
     said = capsys.readouterr().out
     assert "autoguidance, by 000000000024-ema\n" in said
@@ -155,7 +155,7 @@ def test_an_evaluation_says_who_guided(run, random_classifier, capsys):  # noqa:
         "autoguidance",
         "000000000024-ema",
     )
-    name = "eval/{}/50_images/autoguidance-000000000024-ema/guidance_0.5/fid"
+    name = "eval/{}/50_images/autoguidance-000000000024-ema/seed_7/guidance_0.5/fid"
     metrics = found.metrics(load_pretrained(run).config.eval)
     assert name in [re.sub(r"classifier_[^/]*", "{}", metric) for metric in metrics]
 

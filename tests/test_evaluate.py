@@ -10,7 +10,7 @@ import pytest
 import torch
 from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
 from extractor_tools import load_extractor
-from sampling_tools import only_set
+from sampling_tools import make_run, only_set
 
 from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation.inputs import ImageSetSpec, find_inputs
@@ -114,6 +114,47 @@ def test_images_in_any_form_give_the_numbers_of_the_set(
     assert (one.images, one.omega, one.num_images) == (where, 2.0, 50)
     assert one.fid.value == pytest.approx(made.fid.value, rel=1e-6)
     assert one.fidelity == made.fidelity and one.memorisation == ()
+
+
+def test_what_images_were_made_otherwise_than_the_runs_is_in_their_name(
+    evaluated, random_classifier, tmp_path, digits_root
+):
+    """No two quantities share a name in MLflow, and the run's own has no further part."""
+
+    def apart(*words, run=evaluated):
+        said = ["--run", run, "--num-images", "20", "--extractor", random_classifier, *words]
+        options, pretrained, _ = parse(said)
+        return find_inputs(options, pretrained).sets[0].apart
+
+    assert apart() == apart("--seed", "0", "--guidance", "3") == ()
+    assert apart("--seed", "7") == ("seed_7",)
+    assert apart("--sample.num-steps", "2", "--sample.eta", "0.5", "--seed", "7") == (
+        *("sample.num_steps_2", "sample.eta_0.5", "seed_7"),
+    )
+    names = set()
+    for seed in (0, 1):
+        images = np.random.default_rng(seed).integers(0, 256, (20, 8, 8, 1), np.uint8)
+        (tmp_path / f"{seed}").mkdir()
+        np.savez(tmp_path / f"{seed}/a.npz", arr_0=images, arr_1=np.arange(20) % 10)
+        (part,) = apart("--samples", str(tmp_path / f"{seed}/a.npz"))
+        assert re.fullmatch(r"samples_a\.npz-[0-9a-f]{8}", part)
+        names.add(part)
+    assert len(names) == 2, "of one file name and other images"
+    own = make_run(tmp_path, digits_root, images=(24, 48))
+    assert apart("--guide", "24", run=own) == ()
+    (part,) = apart("--guide", f"{own}/checkpoints/000000000024")
+    assert re.fullmatch(r"guide_noise-[0-9a-f]{8}", part), "another run, of the same number"
+    with_seed(own, 5)
+    assert parse(["--run", own])[0].seed == 5 and apart(run=own) == ()
+    assert apart("--seed", "0", run=own) == ("seed_0",)
+
+
+def with_seed(run, seed):
+    """Evaluations of the run on noise of this seed."""
+    file = Path(run) / "config.json"
+    config = json.loads(file.read_text())
+    config["eval"]["seed"] = seed
+    file.write_text(json.dumps(config))
 
 
 def test_the_first_images_of_a_set_may_be_enough(evaluated, random_classifier, tmp_path):

@@ -51,6 +51,8 @@ def test_training_and_the_command_call_the_same_number_the_same():
         ({"resize": "tf1"}, "tf1"),
         ({"sets": {"num_images": 50_000}}, "50000_images"),
         ({"sets": {"guidance_mode": "tcfg"}}, "tcfg"),
+        ({"sets": {"apart": ("sample.eta_0.5", "seed_7")}}, "sample.eta_0.5/seed_7"),
+        ({"sets": {"apart": ("samples_a b.npz-1a2b3c4d",)}}, "samples_a_b.npz-1a2b3c4d"),
     ],
 )
 def test_another_quantity_takes_the_place_of_none(changes, part):

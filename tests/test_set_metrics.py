@@ -12,7 +12,7 @@ from cbdm_scale.evaluation.floors import (
     held_out,
     held_out_copies,
     make_reference,
-    real_floor,
+    real_floors,
     stand_ins,
 )
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
@@ -25,6 +25,7 @@ from cbdm_scale.metrics.per_class import class_table
 from cbdm_scale.metrics.prd import prd
 from cbdm_scale.metrics.precision_recall import manifold_scores
 from cbdm_scale.metrics.reference import LabelledFeatures, Reference
+from cbdm_scale.metrics.sliced_wasserstein import sliced_wasserstein
 
 COUNTS = [200, 30, 10]
 
@@ -184,7 +185,7 @@ def test_the_floor_is_of_real_images_of_each_class_that_are_on_neither_side_twic
 
 def test_the_floor_is_what_the_numbers_say_of_real_images():
     real = replace(REAL, logits=normal(4, 240, 3))
-    found = real_floor(real, 90, COUNTS)
+    found, shuffled = real_floors(real, 90, COUNTS)
     chosen = stand_ins(real.labels, 90)
     assert (found.images, found.num_images) == ("real images", 90)
     assert found.fid.value == pytest.approx(fid(real.pool[~chosen], real.pool[chosen]))
@@ -194,3 +195,24 @@ def test_the_floor_is_what_the_numbers_say_of_real_images():
     assert found.fidelity.value == pytest.approx(hits.double().mean().item())
     assert names(found) == {"fld", "memorisation", "inception_score"}
     assert measure(REAL, FAKE, TRAIN, COUNTS).fid.value < 3 * found.fid.value
+    assert shuffled.images == "labels shuffled" and shuffled.fid == found.fid
+
+
+def test_chance_is_real_images_under_other_labels():
+    """Classes that lie apart: of all together nothing changes, of a class everything."""
+    shift = 10.0 * REAL.labels[:, None]
+    real = replace(REAL, pool=REAL.pool + shift, logits=torch.eye(3)[REAL.labels])
+    floor, chance = real_floors(real, 120, COUNTS)
+    assert (chance.recall, chance.f8) == (floor.recall, floor.f8)
+    assert floor.fidelity.value == 1 and chance.fidelity.value == pytest.approx(1 / 3, abs=0.1)
+    made = real.pool[stand_ins(real.labels, 120)]
+    y = torch.arange(240)[stand_ins(real.labels, 120)] % 3
+    mixed = y[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
+    rest = real.at(~stand_ins(real.labels, 120))
+    for c, (known, row) in enumerate(
+        zip(floor.table.classes, chance.table.classes, strict=True)
+    ):
+        assert known.num_fake == row.num_fake == 40
+        expected = sliced_wasserstein(rest.pool[rest.labels == c], made[mixed == c])
+        assert row.sliced_wasserstein.value == pytest.approx(expected)
+        assert row.sliced_wasserstein.value > 20 * known.sliced_wasserstein.value

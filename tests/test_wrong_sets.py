@@ -3,6 +3,7 @@
 Features are the pixels, and the classifier takes an image for the class of the nearest mean.
 """
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from report_tools import example
 from sklearn.datasets import load_digits
 
 from cbdm_scale.evaluation.cautions import cautions
-from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floor
+from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floors
 from cbdm_scale.evaluation.report.claims import headline
 from cbdm_scale.evaluation.report.page import write_report
 from cbdm_scale.evaluation.set_metrics import compute_metrics
@@ -40,7 +41,8 @@ def digits():
 def evaluate():
     real, train, some = digits()
     reference = make_reference(real, train, COUNTS)
-    floor, held = real_floor(real, NUM_FAKE, COUNTS), held_out_copies(train, real, COUNTS)
+    floor, shuffled = real_floors(real, NUM_FAKE, COUNTS)
+    held = held_out_copies(train, real, COUNTS)
     labels = torch.arange(NUM_FAKE) % 10
     rng = torch.Generator().manual_seed(0)
 
@@ -69,6 +71,7 @@ def evaluate():
             example(10, omegas=(1.0,)),
             sets=(best,),
             floor=floor,
+            shuffled=shuffled,
             num_real=1000,
             held_out_copies=held,
             class_names=tuple("0123456789"),
@@ -120,4 +123,7 @@ def test_real_images_are_not_warned_of_and_every_number_has_its_floor(evaluate):
     assert [line.split()[0] for line in lines[:4]] == ["omega", "1", "real", "guess"]
     groups = [line.split()[0] for line in lines if line.split()[:1] == ["real"]]
     assert len(groups) == 5, "all sets, and four rows of groups"
+    below = [line for line in lines if line.split()[:1] == ["shuffled"]]
+    kept = [float(re.search(r"([\d.]+)% \[", line)[1]) for line in below]
+    assert len(kept) == 4 and max(kept) < 25, "under each group what chance gives"
     assert [line for line in lines if line.startswith(("        mean", "worst"))]

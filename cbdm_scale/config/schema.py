@@ -183,6 +183,11 @@ class Config:
         return NoiseConfig(process=self.process, schedule=self.diffusion, edm=self.edm)
 
     @property
+    def eval_seed(self) -> int:
+        """Of the noise that evaluations make their images of."""
+        return self.seed if self.eval.seed is None else self.eval.seed
+
+    @property
     def title(self) -> str:
         """The objective and its process in a word: ddpm, cbdm, edm, edm_cbdm, edm_tcfg, ..."""
         title = self.loss.title

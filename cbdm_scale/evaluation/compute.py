@@ -1,5 +1,6 @@
 """From sets to numbers: make missing images, extract features on all workers, compute."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.strength import as_text
 from cbdm_scale.devices import first_that_fits, roomy_devices
 from cbdm_scale.evaluation.cautions import needs_weights
-from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floor
+from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floors
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.results import Evaluation, SpaceResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
@@ -80,27 +81,27 @@ def _numbers_in_space(inputs: Inputs, name: str, recipe: Recipe, weigh: bool) ->
             what = f"numbers at omega {as_text(spec.omega)}{by}"
             print(what, flush=True)
             with ProgressBar(num_steps(len(counts)), what) as progress:
-                results.append(
-                    compute_metrics(
-                        reference,
-                        fake,
-                        counts,
-                        omega=spec.omega,
-                        guidance_mode=spec.guidance_mode,
-                        guide=spec.guide,
-                        images=spec.url,
-                        seed=seed,
-                        step=partial(progress.add, 1),
-                    )
+                found = compute_metrics(
+                    reference,
+                    fake,
+                    counts,
+                    omega=spec.omega,
+                    guidance_mode=spec.guidance_mode,
+                    guide=spec.guide,
+                    images=spec.url,
+                    seed=seed,
+                    step=partial(progress.add, 1),
                 )
+                results.append(replace(found, apart=spec.apart))
         copies = held_out_copies(train, real, counts, seed, device) if train else ()
-        floor = real_floor(real, made, counts, weigh=weigh, seed=seed, device=device)
+        floor, shuffled = real_floors(real, made, counts, weigh=weigh, seed=seed, device=device)
         return SpaceResult(
             extractor=name,
             extractor_fingerprint=recipe.fingerprint,
             held_out_copies=copies,
             sets=tuple(results),
             floor=floor,
+            shuffled=shuffled,
         )
 
     num_bytes = sum(side.pool.nbytes for side in (real, train, *fakes) if side)

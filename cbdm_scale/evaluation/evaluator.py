@@ -108,7 +108,7 @@ class Evaluator:
             null_label=spec.null_label,
             process=self.process,
             config=self.config.sample,
-            seed=self.config.seed if options.seed is None else options.seed,
+            seed=self.config.eval_seed,
             chunk_size=size,
             guidance_mode=options.guidance_mode,
         )

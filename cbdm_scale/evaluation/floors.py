@@ -1,7 +1,8 @@
 """What real images score: how low a distance gets, and how high recall, without any network.
 
 Real images stand in the place of the generated ones, against the other real images. With the
-numbers of images that there are, no network can be told from perfect below this floor.
+numbers of images that there are, no network can be told from perfect below this floor. With
+their labels shuffled they score what is had by telling no class from another: chance.
 
 Shapes: N = real images, R = some of them, K = classes.
 """
@@ -15,13 +16,17 @@ from torch import Tensor
 from cbdm_scale.evaluation.results import SetResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics
 from cbdm_scale.metrics.extract import FeatureSet
+from cbdm_scale.metrics.features import label_hits
 from cbdm_scale.metrics.memorisation import GroupMemorisation, memorisation
+from cbdm_scale.metrics.per_class import Whole, class_table
 from cbdm_scale.metrics.reference import LabelledFeatures, Reference, some_rows
 
 HELD_OUT = 10_000
 """Real images, at most, that memorisation is compared with."""
 REAL = "real images"
 """The set of the floor: where its images are."""
+SHUFFLED = "labels shuffled"
+"""That of chance."""
 
 
 def make_reference(
@@ -61,7 +66,7 @@ def stand_ins(labels: Tensor, num_fake: int, seed: int = 0) -> Tensor:
     return chosen
 
 
-def real_floor(
+def real_floors(
     real: FeatureSet,
     num_fake: int,
     counts: Sequence[int],
@@ -69,13 +74,17 @@ def real_floor(
     weigh: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> SetResult:
-    """Every number, without interval, of real images in the place of ``num_fake`` others."""
+) -> tuple[SetResult, SetResult | None]:
+    """Every number, without interval, of real images in the place of ``num_fake`` others.
+
+    And again with their labels shuffled; None where there are no numbers by class.
+    """
     chosen = stand_ins(real.labels.cpu(), num_fake, seed)
-    rest = real.at(~chosen)
-    return compute_metrics(
-        Reference(rest.pool.to(device), rest.labels, counts, weigh=weigh, seed=seed),
-        replace(real, imagenet=None).at(chosen),
+    rest, made = real.at(~chosen), replace(real, imagenet=None).at(chosen)
+    reference = Reference(rest.pool.to(device), rest.labels, counts, weigh=weigh, seed=seed)
+    floor = compute_metrics(
+        reference,
+        made,
         counts,
         omega=0.0,
         guidance_mode="cfg",
@@ -83,6 +92,26 @@ def real_floor(
         seed=seed,
         intervals=False,
     )
+    return floor, _shuffled(reference, made, floor, counts) if floor.table.classes else None
+
+
+def _shuffled(
+    reference: Reference, made: FeatureSet, floor: SetResult, counts: Sequence[int]
+) -> SetResult:
+    """The floor with other labels: what is of all images together stays as it is."""
+    rng = torch.Generator().manual_seed(reference.seed)
+    y = made.labels[torch.randperm(len(made.labels), generator=rng)]
+    hits = None if made.logits is None else label_hits(made.logits, y, len(counts))
+    table = class_table(
+        reference.real,
+        LabelledFeatures(made.pool.to(reference.x.device), y, hits),
+        counts,
+        seed=reference.seed,
+        reference=reference,
+        whole=Whole(floor.fid, floor.kid, floor.recall, floor.sliced_wasserstein),
+        intervals=False,
+    )
+    return replace(floor, images=SHUFFLED, table=table, fidelity=table.pooled[0].fidelity)
 
 
 def held_out(train: FeatureSet, real: FeatureSet, seed: int = 0) -> Tensor:

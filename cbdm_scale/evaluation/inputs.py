@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
+from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, canonical_name
 from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.options import EvaluateOptions
@@ -15,6 +16,7 @@ from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images, SplitImages, Subset, open_images, renumbered
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.json import flatten
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import prog_of, shorten
 
@@ -39,6 +41,9 @@ class ImageSetSpec:
     images: Images
     store: ChunkStore | None
     """Where it is made; None for images that were given."""
+
+    apart: tuple[str, ...]
+    """As of ``SetResult``."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,9 @@ def find_inputs(options: EvaluateOptions, pretrained: PretrainedNetwork) -> Inpu
     recipes = recipes_of(options.extractor, options, root, real)
     guide = options.load_guide(pretrained)
     sets = (
-        _given(options, real) if options.samples else _planned(options, pretrained, real, guide)
+        _given(options, pretrained.config, real)
+        if options.samples
+        else _planned(options, pretrained, real, guide)
     )
     return Inputs(options, pretrained, real, root, recipes, sets, guide)
 
@@ -150,20 +157,37 @@ def _planned(
         images = SetImages(store, plan.chunks(options.num_images))
         name = f"{plan.name}-{options.num_images}"
         by = plan.mode, plan.guided_by
-        specs.append(ImageSetSpec(store.folder.url, omega, *by, name, images, store))
+        apart = *_sampler(options, pretrained.config), *_seed(options, pretrained.config)
+        if guide and guide.folder != pretrained.folder:
+            apart = *apart, f"guide_{guide.name}-{guide.weights_sha256[:8]}"
+        specs.append(ImageSetSpec(store.folder.url, omega, *by, name, images, store, apart))
     return tuple(specs)
 
 
-def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]:
+def _sampler(options: EvaluateOptions, config: Config) -> list[str]:
+    """Each option of the sampler that is not the run's: sample.num_steps_50."""
+    mine, own = (flatten({"sample": one.sample.to_dict()}) for one in (options, config))
+    return [f"{option}_{value}" for option, value in mine.items() if own.get(option) != value]
+
+
+def _seed(options: EvaluateOptions, config: Config) -> list[str]:
+    return [] if options.seed == config.eval_seed else [f"seed_{options.seed}"]
+
+
+def _given(
+    options: EvaluateOptions, config: Config, real: Manifest
+) -> tuple[ImageSetSpec, ...]:
     """The images that the user names."""
     where, number = options.samples, options.num_images
     [omega], mode, guide = options.omegas, str(options.guidance_mode), ""
     images: Images
+    named = ""
     try:
         if made := Storage(where).exists("set.json"):
             found = open_set(where, number)
             plan = found.store.plan
             omega, mode, guide = plan.omega, plan.mode, plan.guided_by
+            named = plan.name
             images = renumbered(found, plan.class_names, real.class_names, where)
         else:
             images = open_images(where, real.class_names)
@@ -185,7 +209,9 @@ def _given(options: EvaluateOptions, real: Manifest) -> tuple[ImageSetSpec, ...]
             f"{real.num_classes} classes. Number the classes as the data set does."
         )
     fingerprint = f"{images.fingerprint}-{images.count}-{omega}"
-    return (ImageSetSpec(where, omega, mode, guide, fingerprint, images, None),)
+    named = named or f"{where.rstrip('/').rpartition('/')[2]}-{images.fingerprint[:8]}"
+    apart = f"samples_{named}", *_seed(options, config)
+    return (ImageSetSpec(where, omega, mode, guide, fingerprint, images, None, apart),)
 
 
 def _check_shape(shape: tuple[int, ...], real: Manifest, where: str) -> None:

@@ -112,10 +112,9 @@ class References:
         """Precision and recall of the stored class-cyclic images, by group; None of none."""
         if not len(fake.stored):
             return None
-        real, options = self.real(), self.config.eval
+        real = self.real()
         labels = self._labels("eval", len(real.stored)), self._cyclic(fake)
-        seed = self.config.seed if options.seed is None else options.seed
-        return stored_manifold(real, fake, labels, seed)
+        return stored_manifold(real, fake, labels, self.config.eval_seed)
 
     def _cyclic(self, fake: GroupScores) -> Tensor:
         """Labels of the generated images whose features are stored."""

@@ -96,6 +96,10 @@ class SetResult:
     guide: str = ""
     """Of autoguidance: the guide's checkpoint and weights, 000000024000-ema."""
 
+    apart: tuple[str, ...] = ()
+    """How its images were made otherwise than the run's own evaluations make theirs, in words
+    of MLflow's names: sample.num_steps_50, seed_7, samples_digits.npz-1a2b3c4d."""
+
     @property
     def scores(self) -> dict[str, float]:
         """Every number that is there by its name: fid, fid_few, recall, copies_all, ..."""
@@ -135,6 +139,9 @@ class SpaceResult:
 
     floor: SetResult | None = None
     """What real images score in the place of as many generated ones; None: not computed."""
+
+    shuffled: SetResult | None = None
+    """What these score with their labels shuffled; None: not computed."""
 
     @property
     def best(self) -> SetResult:
@@ -201,7 +208,8 @@ class Evaluation(SpaceResult):
         """Every number by its name in MLflow (``metric_name``); intervals are in metrics.json.
 
         What differs from the run's own evaluations (``config``) stands under a name of its own:
-        eval/power_0.1/guidance_1/fid, eval/inception/50000_images/guidance_1/fid.
+        eval/power_0.1/guidance_1/fid, eval/inception/50000_images/guidance_1/fid,
+        eval/sample.num_steps_50/seed_7/guidance_1/fid.
         """
         numbers: dict[str, float] = {}
         for space in self.spaces:
@@ -243,7 +251,7 @@ class Evaluation(SpaceResult):
             parts.append(f"{found.num_images}_images")
         if found.guidance_mode != config.guidance_mode:
             parts.append("-".join(filter(None, (found.guidance_mode, found.guide))))
-        return tuple(parts)
+        return (*parts, *found.apart)
 
 
 def metric_name(name: str, omega: Strength | None = None, *parts: str) -> str:

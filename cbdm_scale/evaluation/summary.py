@@ -14,8 +14,9 @@ NONE = "-"
 
 SET_HEADS = "omega", "FID [95 %]", "KID x 1000 [95 %]", "sliced W [95 %]", "FLD [95 %]"
 GROUP_HEADS = "group", "trained on", *SET_HEADS[1:], "recall", "label kept", "copies"
-REAL, GUESS = "real", "guess"
-"""Rows of what real images score in the place of the generated ones, and of chance."""
+REAL, GUESS, SHUFFLED = "real", "guess", "shuffled"
+"""Rows of what real images score in the place of the generated ones, and of chance: a guess of
+the label, and real images with their labels shuffled."""
 
 
 def table(evaluation: Evaluation) -> list[str]:
@@ -55,6 +56,8 @@ def table(evaluation: Evaluation) -> list[str]:
             f"against the other {evaluation.num_real - floor.num_images:,}; what is no larger "
             "cannot be told from real"
         )
+    if evaluation.shuffled:
+        lines.append(f"{SHUFFLED}: the same images with their labels shuffled, which is chance")
     reasons: dict[str, list[str]] = {}
     for gap in best.missing:
         reasons.setdefault(gap.reason, []).append(gap.name)
@@ -104,8 +107,11 @@ def _shares(found: SetResult) -> list[str]:
 
 def _groups(evaluation: Evaluation) -> list[list[str]]:
     """A row a group and what real images score there, the mean of classes, the worst one."""
-    best, floor = evaluation.best, evaluation.floor
-    real = {row.group: row for row in floor.table.pooled} if floor else {}
+    best = evaluation.best
+    real, shuffled = (
+        {row.group: row for row in known.table.pooled} if known else {}
+        for known in (evaluation.floor, evaluation.shuffled)
+    )
     held_out = {row.group: row.copies for row in evaluation.held_out_copies}
     copies = {row.group: row.copies for row in best.memorisation}
 
@@ -124,6 +130,8 @@ def _groups(evaluation: Evaluation) -> list[list[str]]:
         rows.append(line(row.group or "all", row, copies.get(row.group)))
         if row.group in real and row.num_real:
             rows.append(line(REAL, real[row.group], held_out.get(row.group), "0"))
+        if row.group in shuffled and row.num_real:
+            rows.append(line(SHUFFLED, shuffled[row.group], None))
     if best.table.classes:
         macro, worst = (
             [_of_classes(best, name, kind) for name in CLASS_MEASURES]
