@@ -2,9 +2,11 @@
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from gloo_tools import tiny_config
 
 from cbdm_scale import devices
 from cbdm_scale.devices import (
@@ -15,6 +17,10 @@ from cbdm_scale.devices import (
     open_device,
     roomy_devices,
 )
+from cbdm_scale.evaluation.evaluator import evaluate_alone
+from cbdm_scale.runs.worker import run_rank
+from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.distributed import World
 
 OPERATIONS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
 
@@ -95,6 +101,26 @@ def test_a_deterministic_gpu_has_every_switch_and_a_cpu_none(restored):
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there it goes on")
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("who", ["a rank", "an evaluation beside training"])
+def test_the_option_reaches_the_process_before_anything_is_on_its_gpu(
+    who, wanted, restored, digits_root, tmp_path
+):
+    """Which is not there: all ends where the first tensor would go to it."""
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=1, dropout=0.0)
+    config = replace(config, train=replace(config.train, deterministic=wanted))
+    gpu = torch.device("cuda", 0)
+    with pytest.raises((RuntimeError, AssertionError), match="NVIDIA|CUDA"):
+        if who == "a rank":
+            run_rank(World(gpu), print, config=config, tracking_uri="", run_id="")
+        else:
+            run = Storage(str(tmp_path))
+            evaluate_alone(gpu, 0, print, config=config, run=run, num_shares=1)
+    assert torch.are_deterministic_algorithms_enabled() == wanted
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == wanted
 
 
 def test_what_a_gpu_has_no_memory_for_is_done_on_the_next_device(capsys):

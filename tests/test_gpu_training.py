@@ -22,6 +22,7 @@ from training_tools import (
 
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.devices import make_deterministic
+from cbdm_scale.losses.coral import PROJECTION_WIDTH
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
@@ -76,7 +77,7 @@ def deterministic():
     torch.backends.cuda.enable_cudnn_sdp(True)
 
 
-def gpu_state(dropout=0.1, channels=CHANNELS):
+def gpu_state(dropout=0.1, channels=CHANNELS, objective=None):
     torch.manual_seed(SEED)
     config = UNetConfig(
         channels=channels,
@@ -87,7 +88,10 @@ def gpu_state(dropout=0.1, channels=CHANNELS):
         groups=min(channels, 32),
     )
     spec = NetworkSpec(model=config, channels=3, image_size=SIZE, num_classes=K, omega_max=1.0)
-    net = build(spec).to(DEVICE, memory_format=torch.channels_last)
+    net = build(spec)
+    if objective and objective.coral:
+        net.add_projection(PROJECTION_WIDTH)
+    net = net.to(DEVICE, memory_format=torch.channels_last)
     for parameter in net.parameters():  # a fresh one predicts nearly 0, whatever it is given
         if parameter.ndim > 1 and parameter.std() < 2e-3:
             nn.init.xavier_uniform_(parameter, 0.5)
@@ -149,7 +153,7 @@ def sync_debug(mode):
     ],
 )
 def test_nothing_waits_for_the_gpu_between_reports(objective, graph, micro_batch):
-    state, asked = gpu_state(), []
+    state, asked = gpu_state(objective=OBJECTIVES[objective]), []
 
     def stop():
         """From when all is set up to before the last step, after which a norm is read."""
@@ -177,7 +181,7 @@ def apart(a, b):
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_a_recorded_step_is_the_step(objective, precision, tolerance):
     """Losses, norms and weights, with dropout, a rising learning rate and all averages."""
-    plain, recorded = gpu_state(), gpu_state()
+    plain, recorded = (gpu_state(objective=objective) for _ in range(2))
     options = {"precision": precision, "log_every": BATCH}
     expected = run(plain, objective, graph="off", **options)
     found = run(recorded, objective, graph="on", **options)

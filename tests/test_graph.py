@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 def steps_of(wrap, *, objective, ramp=0.0, sizes=(BATCH,) * STEPS, micro_batch=0):
     """The state and the norms after steps of so many images, taken by ``wrap(step)``."""
-    state, inputs = fresh_state(), make_inputs(objective=objective)
+    state, inputs = fresh_state(objective=objective), make_inputs(objective=objective)
     state.ema.ramp, state.ema.varies = ramp, ramp > 0
     state.posthoc = start_averages(state.net, wanted=True)
     step = TrainStep(state, state.net, inputs.loss, CONFIG, World())

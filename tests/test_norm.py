@@ -1,5 +1,7 @@
 """The kernel against torch's own operations; Triton's interpreter runs it (conftest.py)."""
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -147,3 +149,32 @@ def test_a_network_with_the_kernel_is_that_without(monkeypatch):
         assert (mine - theirs).norm() < 1e-5 * theirs.norm() + 1e-7
     norms = sum(isinstance(one, GroupNorm) for one in net.modules())
     assert len(called) == norms and called.count(7) == 5  # a block's second norm is shifted
+
+
+COMPILE = """
+from itertools import product
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from cbdm_scale.models import norm_kernel
+numbers = dict(pixels="i32", channels="i32", groups="i32")
+kernels = norm_kernel._forward, norm_kernel._backward
+for fn, half, shifted in product(kernels, ("bf16", "fp32"), (True, False)):
+    types = {name: "*fp32" for name in fn.arg_names} | numbers | {"eps": "fp32"}
+    types |= {name: f"*{half}" for name in ("x", "y", "dy", "dx")}
+    fixed = dict(SIZE=12, PADDED=16, GROUPS=4, ROWS=16, SILU=True, SHIFTED=shifted)
+    types = {name: types[name] for name in fn.arg_names if name not in fixed}
+    source = ASTSource(fn, types | dict.fromkeys(fixed, "constexpr"), fixed)
+    made = compile(source, GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+    assert made.asm["cubin"] and "atom" not in made.asm["ptx"]
+"""
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu_without_atomic_additions():
+    """Without one. Such additions would come in another order each time."""
+    pytest.importorskip("triton")
+    paths = {"TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    asked = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(asked, env=os.environ | paths, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -24,9 +24,10 @@ STEPS = 6
 
 def lines_that_wait(objective=None, careless=lambda terms: None, **options):
     """The lines of a run's code that would wait for a GPU."""
-    state = fresh_state()
+    objective = objective or LossConfig()
+    state = fresh_state(objective=objective)
     state.posthoc = start_averages(state.net, wanted=True)
-    inputs = make_inputs(objective=objective or LossConfig())
+    inputs = make_inputs(objective=objective)
     reads = DeviceReads([*state.net.parameters(), *state.ema.net.parameters()])
 
     def loss(net, x0, y, draws):

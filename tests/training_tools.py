@@ -29,9 +29,10 @@ FURTHER = LossConfig(
     two_mask=1.0,
     ccua_align=1.0,
     ccua_contrast=1.0,
+    coral=0.5,
     dispersive=0.25,
 )
-"""All terms of others but CORAL, for which the network below has no projection."""
+"""All terms of others; CORAL wants a network with a projection."""
 DISTILLED = LossConfig(name="ddpm", tcfg=True, tcfg_target="teacher", omega_max=2.0)
 """Of a second stage."""
 CONFIG = TrainConfig(
@@ -49,8 +50,9 @@ CONFIG = TrainConfig(
 
 
 class TinyNet(nn.Module):
-    def __init__(self, width=4):
+    def __init__(self, width=4, projected=False):
         super().__init__()
+        self.projection = nn.Linear(width, 5) if projected else None
         self.first = nn.Conv2d(1, width, 3, padding=1)
         self.label = nn.Embedding(K + 1, width)
         self.last = nn.Conv2d(width, 1, 3, padding=1)
@@ -58,12 +60,20 @@ class TinyNet(nn.Module):
     def forward(self, x, level, y, omega=None, augment=None, features=False):
         h = (self.first(x) + self.label(y)[:, :, None, None]).tanh()
         out = self.last(h)
-        return (out, h.flatten(2)) if features else out
+        if not features:
+            return out
+        middle = h.flatten(2)
+        if self.projection is None:
+            return out, middle
+        return out, middle, self.projection(middle.mean(2))
 
 
-def fresh_state(width=4):
+def fresh_state(width=4, objective=None):
+    """``objective``: it may want a network with a projection."""
     torch.manual_seed(0)
-    net = TinyNet(width).to(memory_format=torch.channels_last)
+    net = TinyNet(width, bool(objective and objective.coral)).to(
+        memory_format=torch.channels_last
+    )
     optimizer = torch.optim.Adam(net.parameters(), lr=CONFIG.lr, fused=True)
     return State(net, EMA(net, CONFIG.ema_halflife), optimizer, Progress(substitutions=[0] * K))
 

@@ -1,7 +1,7 @@
 """A worker that is this process: the device and the threads of one, without Ray.
 
-One rank of a run has the same bits here as on a worker of Ray: its device is opened in the same
-way, and torch has as many threads.
+One rank of a run has the same bits here as on a worker of Ray (on a GPU with
+train.deterministic): its device is opened in the same way, and torch has as many threads.
 """
 
 from collections.abc import Iterator

@@ -2,9 +2,10 @@
 
 A step that crosses train.eval_every saves a checkpoint, which is then evaluated: beside
 training where that is possible (``eval.background``), one after the other, or by the training
-workers. Either way the record (records.py) holds the same bytes. Nothing else is remembered:
-which checkpoint is the best, which wait, and whether the tail is being lost follow from these
-files, so neither a kill nor a late arrival changes them.
+workers. Either way the record (records.py) holds the same bytes, on CPUs, and on GPUs of one
+kind with train.deterministic. Nothing else is remembered: which checkpoint is the best, which
+wait, and whether the tail is being lost follow from these files, so neither a kill nor a late
+arrival changes them.
 """
 
 import math

@@ -2,7 +2,8 @@
 
 Every image has its own random numbers, by its number in the set. Which worker makes it, and in
 which batch, changes nothing beyond the float rounding of another batch size; the same chunks
-give the same bits. Shapes: n = images, C = channels, H = height, W = width.
+give the same bits (on GPUs as far as their kernels do). Shapes: n = images, C = channels,
+H = height, W = width.
 """
 
 import math
