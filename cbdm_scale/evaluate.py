@@ -12,6 +12,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.pretrained.options import GUIDE, config_of, run_defaults
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.places import absolute_places
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -105,15 +106,20 @@ def evaluate(
         print(note)
     by = "" if options.samples else options.one_call_line
     print(f"network  {pretrained.url}\n{by}numbers  {home.url}", flush=True)
-    evaluation = read_evaluation(home)
-    if evaluation is None:
+    evaluation, unlogged = read_evaluation(home), ""
+    if not (
+        evaluation and publish.has_report(home, against) and publish.is_logged(home, inputs)
+    ):
         home.check_writable()
-        evaluation = compute(inputs)
-        about = {"made": time.time(), "command": COMMAND.line(typed)}
-        write_evaluation(home, evaluation, about)
-    if not publish.has_report(home, against):
-        publish.write_report_files(home, inputs, evaluation, against)
-    unlogged = publish.log_to_mlflow(home, inputs, evaluation)
+        with lease(home, f"evaluation {inputs.id} is being made", ""):
+            evaluation = read_evaluation(home)  # who had it before may have made it
+            if evaluation is None:
+                evaluation = compute(inputs)
+                about = {"made": time.time(), "command": COMMAND.line(typed)}
+                write_evaluation(home, evaluation, about)
+            if not publish.has_report(home, against):
+                publish.write_report_files(home, inputs, evaluation, against)
+            unlogged = publish.log_to_mlflow(home, inputs, evaluation)
     print("\n" + "\n".join(summary.table(evaluation)))
     print(f"\nmetrics  {home.path(METRICS)}\nreport   {home.path(publish.REPORT)}")
     if unlogged:

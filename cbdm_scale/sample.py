@@ -18,6 +18,7 @@ from cbdm_scale.pretrained.options import GUIDE, GenerationOptions, config_of, r
 from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.places import Folder, absolute_places
 from cbdm_scale.storage.wording import prog_of
 
@@ -154,16 +155,18 @@ def make_set(
     out = Storage(options.out or pretrained.samples, "out")
     out.check_writable()
     store = ChunkStore(out.child(plan.name), plan)
-    store.write_plan()
     for note in pretrained.notes:
         print(note)
     by = f"guide    {guide.url}\n" if guide else options.one_call_line
     print(f"network  {pretrained.url}\n{by}set      {store.folder.url}", flush=True)
     weights = pretrained.weights, guide.weights if guide else b""
-    made = make_missing(store, *weights, options.num_images, options.cluster)
-    grid = f"grid-{options.num_images}.png"
-    store.folder.write_bytes(grid, files.grid(store, plan.chunks(options.num_images), real))
-    place, following = give_out(store, options, pretrained, real, root, typed)
+    with lease(store.folder, f"set {plan.name} is being made", "--out"):
+        store.write_plan()
+        made = make_missing(store, *weights, options.num_images, options.cluster)
+        grid = f"grid-{options.num_images}.png"
+        pixels = files.grid(store, plan.chunks(options.num_images), real)
+        store.folder.write_bytes(grid, pixels)
+        place, following = give_out(store, options, pretrained, real, root, typed)
     speed = f", {made.rate:.1f}/s" if made.done else ""
     print(f"\nimages   {place} ({options.num_images:,} images, {made.done:,} made now{speed})")
     print(f"grid     {store.folder.path(grid)}")

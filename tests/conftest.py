@@ -8,6 +8,7 @@ import torch
 from hypothesis import settings
 
 from cbdm_scale.runs import estimate
+from cbdm_scale.storage import lease
 from data_prep.options import Options
 from data_prep.prepare import prepare
 
@@ -36,6 +37,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 estimate.LONG_S = 0.001  # a dry run measures for a second: no test asks how exactly
+lease.SETTLE_S = 0.01  # no two commands of a test begin within it
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")
 

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import socket
+import threading
+from dataclasses import asdict, replace
 
 import psutil
 import pytest
@@ -11,8 +13,9 @@ from record_tools import write_training_record
 from sampling_tools import make_run
 
 from cbdm_scale.runs.__main__ import main
+from cbdm_scale.runs.listing import find_runs, old_checkpoints
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.lease import LEASE
+from cbdm_scale.storage.lease import LEASE, Holder
 from cbdm_scale.storage.run_dir import RunDir
 
 
@@ -46,8 +49,9 @@ def test_a_run_is_a_line_with_state_images_best_fid_and_size(run, capsys):
     assert heading.split()[:3] == ["run", "state", "images"]
     name = run.url.rpartition("/")[2]
     megabytes = sum(p.stat().st_size for p in run.local_path().rglob("*") if p.is_file()) / 1e6
+    assert heading.endswith("where")
     assert re.match(
-        rf"{name} +finished +5,000/480 +1\.50 at 2,000 +5 +{megabytes:,.1f}$", line
+        rf"{name} +finished +5,000/480 +1\.50 at 2,000 +5 +{megabytes:,.1f} +{run.url}$", line
     ), line
 
 
@@ -92,7 +96,42 @@ def test_a_run_that_is_being_trained_is_said_so_and_left_alone(run, capsys):
     assert main(words(run)) == 0
     assert f"training on {me['host']}:{me['pid']}" in capsys.readouterr().out
     assert main(words(run, "--keep-checkpoints", "1")) == 0
+    assert f"left {run.url}: training on" in capsys.readouterr().out
     assert len(numbers(run)) == 5
+
+
+def test_a_lease_of_another_machine_lapses_unless_it_gives_a_sign(run, capsys):
+    storage, elsewhere = Storage(run.url.rpartition("/")[0]), Holder("node-7", 4711, 0.0, "x")
+    run.write_json(LEASE, asdict(elsewhere))
+    (found,) = find_runs(storage, lapse_s=0.3)
+    assert found.state == "finished" and old_checkpoints(found, 1)
+    assert "waiting for a sign of 1 on other machines" in capsys.readouterr().out
+    beat = replace(elsewhere, beats=1)
+    timer = threading.Timer(0.2, run.write_json, (LEASE, asdict(beat)))
+    timer.start()
+    (found,) = find_runs(storage, lapse_s=30)
+    assert found.state == "training on node-7:4711" and not old_checkpoints(found, 1)
+
+
+def test_a_run_of_another_version_is_listed_as_one_and_left_alone(run, capsys):
+    about = run.read_json(RunDir.CONFIG)
+    about["train"]["an_option_of_next_year"] = 1
+    run.write_json(RunDir.CONFIG, about)
+    assert main(words(run)) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert re.search(r" another version +5,000/480 +1\.50 at 2,000 ", line), line
+    assert main(words(run, "--keep-checkpoints", "1")) == 0
+    assert f"left {run.url}: another version" in capsys.readouterr().out
+    assert len(numbers(run)) == 5
+    run.write_json(RunDir.CONFIG, {"decided": {}, "options": {"train": {}}})
+    assert main(words(run)) == 1, "a classifier is no run of this kind"
+
+
+def test_a_run_without_its_checkpoints_says_so_with_what_is_known_of_it(run, capsys):
+    run.remove(RunDir.CHECKPOINTS)
+    assert main(words(run)) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert re.search(r" checkpoints deleted +5,000/480 +1\.50 at 2,000 +0 ", line), line
 
 
 def test_nothing_there_and_nothing_to_do_are_said(tmp_path, run, capsys):

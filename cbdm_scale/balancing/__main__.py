@@ -13,7 +13,9 @@ from cbdm_scale.balancing.options import BalanceOptions
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.config.schema import Config
 from cbdm_scale.pretrained.options import GUIDE, config_of, run_defaults
+from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
+from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.places import absolute_places
 from cbdm_scale.storage.wording import prog_of, shorten
 
@@ -171,7 +173,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     check_room(inputs, out, sum(inputs.need))
     found = make_rounds(inputs)
-    say_outcome(inputs, found, write_all(inputs, found, out, there), out)
+    held = Storage(out, "out").child(f".{inputs.name}.balance.tmp")
+    with lease(held, f"data set {inputs.name} is being written", "--out or --dataset"):
+        manifest = write_all(inputs, found, out, there)
+    held.remove("")
+    say_outcome(inputs, found, manifest, out)
     return 0
 
 

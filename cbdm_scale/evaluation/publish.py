@@ -77,11 +77,9 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
     A network that has no MLflow run is left alone.
     """
     pretrained = inputs.pretrained
-    run_id = run_id_of(Storage(pretrained.folder)) if pretrained.folder else ""
-    report: _Report = home.read_json(REPORT_LIST, _Report)
-    known = {"run_id": run_id, "against": report.against}
-    if not run_id or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known):
+    if is_logged(home, inputs):
         return ""
+    report: _Report = home.read_json(REPORT_LIST, _Report)
     names = [METRICS, *report.files, *([CLASSES] if home.exists(CLASSES) else [])]
     files = {name: home.read_bytes(name) for name in names}
     reason = log_results(
@@ -95,8 +93,21 @@ def log_to_mlflow(home: Storage, inputs: Inputs, evaluation: Evaluation) -> str:
         {REFERENCE_TAG: warning} if (warning := reference_warning_of(evaluation)) else {},
     )
     if not reason:
-        home.write_json(MLFLOW, known)
+        home.write_json(MLFLOW, _logged(home, inputs))
     return reason
+
+
+def is_logged(home: Storage, inputs: Inputs) -> bool:
+    """Whether the run's MLflow run, if it has any, has the report that is there."""
+    known = _logged(home, inputs)
+    return not known["run_id"] or (home.exists(MLFLOW) and home.read_json(MLFLOW) == known)
+
+
+def _logged(home: Storage, inputs: Inputs) -> dict[str, str]:
+    """The content of mlflow.json once all is there."""
+    folder = inputs.pretrained.folder
+    report: _Report = home.read_json(REPORT_LIST, _Report)
+    return {"run_id": run_id_of(Storage(folder)) if folder else "", "against": report.against}
 
 
 def _new_numbers(evaluation: Evaluation, pretrained: PretrainedNetwork) -> dict[str, float]:

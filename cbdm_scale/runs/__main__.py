@@ -53,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     freed = 0
     for run in runs:
+        if not run.may_be_cleaned:
+            print(f"left {run.folder.url}: {run.state}")
         for name, size in listing.old_checkpoints(run, options.keep_checkpoints):
             freed += size
             print(f"{'would delete' if options.dry_run else 'deleted'} {run.folder.path(name)}")

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
@@ -26,6 +26,9 @@ BEAT_S = 3.0
 
 LAPSE_S = 15.0
 """Seconds without one after which a holder that cannot be asked is gone."""
+
+SETTLE_S = 0.3
+"""Seconds after which, of two that wrote at once, the last has it."""
 
 LOST = signal.SIGUSR2
 """What interrupts the holder that another has taken over from. Not SIGINT: that asks a run to
@@ -57,11 +60,14 @@ class Holder:
             return True
 
 
-def wait_until_free(folder: Storage, doing: str, *, lapse_s: float = LAPSE_S) -> None:
+def wait_until_free(
+    folder: Storage, doing: str, other: str = "--name", *, lapse_s: float = LAPSE_S
+) -> None:
     """Return once nobody holds a folder; ValueError if somebody does.
 
-    doing: "run NAME is being trained", before "by". A holder that died on this machine is seen
-    at once, elsewhere after ``lapse_s``.
+    doing: "run NAME is being trained", before "by"; other: the option that chooses another
+    folder, or "". A holder that died on this machine is seen at once, elsewhere after
+    ``lapse_s``.
     """
     first = holder_of(folder)
     if first is None or first.has_died:
@@ -74,27 +80,35 @@ def wait_until_free(folder: Storage, doing: str, *, lapse_s: float = LAPSE_S) ->
         if now is None or now.has_died:
             return
         if now != first:
+            choice = f", or choose another {other}" if other else ""
             raise ValueError(
-                f"{doing} by {now}, which has just been seen. Wait for its end, stop it there "
-                "with Ctrl-C, or choose another --name."
+                f"{doing} by {now}, which has just been seen. Wait for its end, or stop it "
+                f"there with Ctrl-C{choice}."
             )
 
 
 @contextmanager
 def lease(
-    folder: Storage, doing: str, *, beat_s: float = BEAT_S, lapse_s: float = LAPSE_S
+    folder: Storage,
+    doing: str,
+    other: str = "--name",
+    *,
+    beat_s: float = BEAT_S,
+    lapse_s: float = LAPSE_S,
 ) -> Iterator[None]:
     """Hold a folder while the body works in it; ValueError if somebody else does.
+
+    doing, other: as in ``wait_until_free``.
 
     Where another takes it over (as this machine slept, say), a body in the main thread is
     interrupted at once, and a ValueError says who has it.
     """
-    wait_until_free(folder, doing, lapse_s=lapse_s)
+    wait_until_free(folder, doing, other, lapse_s=lapse_s)
     pid = os.getpid()
     began = psutil.Process(pid).create_time()
     mine = Holder(socket.gethostname(), pid, began, uuid.uuid4().hex)
     folder.write_json(LEASE, asdict(mine))
-    time.sleep(beat_s / 10)  # of two that write at once, the last has it
+    time.sleep(min(SETTLE_S, beat_s / 10))
     beat = _Beat(folder, mine, beat_s)
     beat.check()
     beat.refuse_if_lost(doing)
@@ -164,6 +178,29 @@ class _Beat:
                 f"{doing} by {self.taken_by}, which has taken it over: nothing had been heard "
                 f"of {self.mine} for a while. Leave it to that one, or stop it there."
             )
+
+
+def living_holders(
+    folders: Sequence[Storage], lapse_s: float = LAPSE_S
+) -> dict[Storage, Holder]:
+    """Which of some folders are held by somebody who gives signs of life, and by whom.
+
+    Those of other machines are all watched at once, for ``lapse_s`` at most.
+    """
+    first = {folder: holder for folder in folders if (holder := holder_of(folder))}
+    here = socket.gethostname()
+    found = {f: h for f, h in first.items() if h.host == here and not h.has_died}
+    waiting = {f: h for f, h in first.items() if h.host != here}
+    if waiting:
+        print(f"waiting for a sign of {len(waiting)} on other machines", flush=True)
+    deadline = time.monotonic() + lapse_s
+    while waiting and time.monotonic() < deadline:
+        time.sleep(lapse_s / 30)
+        for folder, holder in list(waiting.items()):
+            if (now := holder_of(folder)) != holder:
+                del waiting[folder]
+                found |= {folder: now} if now else {}
+    return found
 
 
 def holder_of(folder: Storage) -> Holder | None:

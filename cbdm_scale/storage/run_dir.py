@@ -12,7 +12,8 @@
     evaluation/<id>/                  numbers, by command with a report; those in training have
                                       the id <num_seen>-training
     tracking/                         what MLflow has not got yet
-    lease.json                        which command works here now
+    lease.json                        which command works here now; also in a set that is being
+                                      made, and in an evaluation
     stop                              somebody asked the run to stop
     .ray/                             Ray's own
 
