@@ -83,26 +83,47 @@ def keep_cluster(gpus: int) -> Iterator[tuple[str, str]]:
 
 
 PASSWORD = "planted-password-of-a-url/5d17"
-"""Of the MLflow server that the unbroken run logs to."""
-UNBROKEN_IMAGES = 1_920
+"""Of the MLflow server that the run of ``killed`` logs to."""
+IMAGES = 1_920
 EVERY = "--train.save-every", "480", "--train.keep-checkpoints", "9"
 
 
 @pytest.fixture(scope="session")
-def unbroken(work: Path) -> str:
-    """What the command prints of the run "unbroken" of two workers, which nothing stopped.
+def killed(work: Path) -> str:
+    """What the command prints of the run "killed-worker", of whose two workers one is killed.
 
-    It logs to a server with a password, and stands in ``work``/runs for all tests.
+    It logs to a server with a password, and stands in ``work``/runs for all tests. The files
+    that its controller has mapped by then are named in ``work``/controller.txt.
     """
-    server = Server(work / "server")
+    server, log = Server(work / "server"), work / "killed-worker.log"
     server.start()
     address = server.uri.replace("//", f"//trainer:{quote(PASSWORD, safe='')}@")
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", address)
-            return run(command(work, "unbroken", 2, UNBROKEN_IMAGES, *EVERY))
+            driver = start(command(work, "killed-worker", 2, IMAGES, *EVERY), log)
+            wait_for(lambda: newest_checkpoint(work, "killed-worker") >= 480)
+            os.kill(worker_pids(log)[1], signal.SIGKILL)  # Ray starts the group again
+            for controller in processes_of(work, "ray::TrainController"):
+                maps = Path(f"/proc/{controller}/maps").read_text()
+                (work / "controller.txt").write_text(maps)
+            assert driver.wait(280) == 0, log.read_text()[-3000:]
+            return log.read_text()
     finally:
         server.signal(signal.SIGKILL)
+
+
+def processes_of(work: Path, title: str) -> list[int]:
+    """Processes of that title on the cluster of these tests, and on no other."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title_of_it = (folder / "cmdline").read_text()
+            if title in title_of_it and str(work.parent) in (folder / "environ").read_text():
+                found.append(int(folder.name))
+        except OSError:  # it is over, or somebody else's
+            continue
+    return found
 
 
 def command(work: Path, name: str, workers: int, images: int, *more: str) -> list[str]:
@@ -185,11 +206,14 @@ def wait_for(what: Callable[[], bool], seconds: float = 150) -> None:
         time.sleep(0.05)
 
 
-def logged_steps(work: Path, name: str, key: str) -> list[int]:
-    """The image counts at which MLflow has a metric of a run, in the order of logging."""
+def logged_steps(work: Path, name: str, key: str, tracker: str = "runs") -> list[int]:
+    """The image counts at which MLflow has a metric of a run, in the order of logging.
+
+    tracker: the folder of its database.
+    """
     from cbdm_scale.tracking.client import make_client
 
-    client = make_client(f"sqlite:///{work / 'runs' / 'mlflow.db'}")
+    client = make_client(f"sqlite:///{work / tracker / 'mlflow.db'}")
     run_id = Storage(str(work / "runs" / name)).read_text("mlflow_run_id").strip()
     return [point.step for point in client.get_metric_history(run_id, key)]
 

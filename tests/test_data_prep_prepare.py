@@ -152,15 +152,16 @@ def test_another_draw_of_the_digits_is_trained_on_by_the_printed_command(
 ):
     """Without a classifier: train made the usual draw then, and refused this one."""
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
-    out = ["--out", str(tmp_path / "my shards")]
-    assert main(["digits-lt", "--seed", "1", "--no-classifier", *out]) == 0
+    place = ["--out", str(tmp_path / "my shards")]
+    assert main(["digits-lt", "--seed", "1", "--no-classifier", *place]) == 0
     words = shlex.split(capsys.readouterr().out.rpartition("next: ")[2])
     small = (
         "--cluster.workers 0 --model.channels 16 --train.total-images 48 --train.sample-every 0"
     )
     places = "--cluster.storage", str(tmp_path / "runs"), "--track.uri", make_database(tmp_path)
     assert train([*words[words.index("train") + 1 :], *small.split(), *places]) == 0
-    assert "finished at 48 images" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "finished at 48 images" in out and "mlflow ui" in out
 
 
 def test_a_missing_classifier_is_fitted_whatever_the_draw_and_to_no_other_images(

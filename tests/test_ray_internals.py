@@ -98,13 +98,20 @@ def test_the_folder_that_jobs_work_in_is_known_by_its_name(tmp_path):
     )
 
 
-def test_the_trainer_forms_no_group_and_leaves_ctrl_c_to_us():
+def test_the_trainer_forms_no_group_needs_no_ray_data_and_leaves_ctrl_c_to_us():
     trainer = ray_internals.data_parallel_trainer()
+    theirs = trainer.__base__
     words = MEND + "data_parallel_trainer, disable_sigint_handler"
-    assert issubclass(ray.train.torch.TorchTrainer, trainer), words
-    assert "_register_sigint_handler(controller)" in inspect.getsource(trainer), words
+    assert issubclass(ray.train.torch.TorchTrainer, theirs), words
+    assert "_register_sigint_handler(controller)" in inspect.getsource(theirs), words
 
     made = trainer(lambda: None, scaling_config=ray.train.ScalingConfig(num_workers=1))
+    made_by = [
+        [type(one).__name__ for one in kind._create_default_callbacks(made)]
+        for kind in (trainer, theirs)
+    ]
+    assert "DatasetsCallback" in made_by[1], words
+    assert made_by[0] == [one for one in made_by[1] if one != "DatasetsCallback"]
     assert type(made.backend_config) is ray.train.BackendConfig, words
     before = signal.getsignal(signal.SIGINT)
     ray_internals.disable_sigint_handler(made)

@@ -77,14 +77,14 @@ def test_a_server_that_is_away_is_logged_without_its_password(tmp_path, caplog):
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_no_secret_reaches_a_file_a_log_or_a_tracker(work, unbroken, tmp_path):
+def test_no_secret_reaches_a_file_a_log_or_a_tracker(work, killed, tmp_path):
     """Whatever ran on the shared cluster, and one run through a server with a password."""
     import ray
     from ray.util.state import list_actors, list_jobs, list_workers
 
     from cbdm_scale.cluster.connect import join
 
-    (tmp_path / "printed.txt").write_text(unbroken)
+    (tmp_path / "printed.txt").write_text(killed)
     join()
     shown = [list_actors(detail=True), list_jobs(detail=True), list_workers(detail=True)]
     ray.shutdown()
@@ -95,7 +95,8 @@ def test_no_secret_reaches_a_file_a_log_or_a_tracker(work, unbroken, tmp_path):
     for secret in (*SECRETS.values(), PASSWORD):
         assert not holders(forms(secret), *everywhere), secret
     # What is not secret is found in all of these places: the search can find.
-    found = {str(path) for path in holders({b"unbroken"}, *everywhere)}
-    for place in ("runs/unbroken/config.json", "server/mlflow.db", "printed.txt", "shown.txt"):
+    found = {str(path) for path in holders({b"killed-worker"}, *everywhere)}
+    run = "runs/killed-worker/config.json"
+    for place in (run, "server/mlflow.db", "printed.txt", "shown.txt"):
         assert any(path.endswith(place) for path in found), place
     assert any("/session/" in path for path in found) and len(shown[0]) > 0

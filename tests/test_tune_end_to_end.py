@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray_tools import FILES, SMALL, final_files, run, run_here, start, wait_for
+from ray_tools import FILES, SMALL, final_files, processes_of, run, run_here, start, wait_for
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
@@ -26,22 +26,6 @@ def words(work: Path, name: str, *more: str) -> list[str]:
 
 def store_of(work: Path, name: str) -> TrialStore:
     return TrialStore(Storage(str(work / "runs" / "search" / name)))
-
-
-def train_workers(work: Path) -> list[int]:
-    """Training workers on the cluster of these tests, and on no other of this machine."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            name, environment = (
-                (folder / "cmdline").read_text(),
-                (folder / "environ").read_text(),
-            )
-        except OSError:  # it is over, or somebody else's
-            continue
-        if "ray::RayTrainWorker" in name and str(work) in environment:
-            found.append(int(folder.name))
-    return found
 
 
 def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
@@ -91,8 +75,8 @@ def test_a_killed_search_goes_on_and_a_killed_trial_too(work: Path) -> None:
     driver = start(command, work / "search2.log")
     runs = work / "runs" / "search" / "killed-search" / "trials"
     wait_for(lambda: (runs / "killed-search-t001" / "checkpoints").exists(), 300)
-    wait_for(lambda: bool(train_workers(work)), 300)
-    os.kill(train_workers(work)[0], signal.SIGKILL)
+    wait_for(lambda: bool(processes_of(work, "ray::RayTrainWorker")), 300)
+    os.kill(processes_of(work, "ray::RayTrainWorker")[0], signal.SIGKILL)
     assert driver.wait(timeout=600) == 0, (work / "search2.log").read_text()[-3000:]
 
     kept = store_of(work, "killed-search").trials

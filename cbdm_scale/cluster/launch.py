@@ -3,6 +3,7 @@
 import os
 import traceback
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cluster.connect import max_resources
@@ -54,9 +55,11 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     if elastic:  # what it plans with may name a node that died in the last 20 s
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACING_S))
     console = Console()
+    given = {"rank_main": rank_main, "config": config, "log": console.log}
     trainer = data_parallel_trainer()(
-        _on_worker,
-        train_loop_config={"rank_main": rank_main, "config": config, "log": console.log},
+        partial(
+            _on_worker, given
+        ),  # as train_loop_config it would be read by the controller too
         scaling_config=ScalingConfig(
             num_workers=(config.min_workers, config.workers) if elastic else config.workers,
             elastic_resize_monitor_interval_s=config.resize_s,
@@ -97,13 +100,13 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     return {**(result.return_value or {}), "signal": asked[0] if asked else 0}
 
 
-def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
+def _on_worker(given: dict[str, Any]) -> dict[str, Any]:
     """What Ray Train calls on every worker."""
     import torch
     import torch.distributed as dist
 
-    config: ClusterConfig = loop_config["config"]
-    log: Log = loop_config["log"]
+    config: ClusterConfig = given["config"]
+    log: Log = given["log"]
     torch.set_num_threads(config.threads)
     device = join_group(config)
 
@@ -114,7 +117,7 @@ def _on_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
         ray.train.report({**metrics, "checkpoint_path": path})
 
     try:
-        returned: dict[str, Any] = loop_config["rank_main"](device, report_checkpoint, log)
+        returned: dict[str, Any] = given["rank_main"](device, report_checkpoint, log)
     except Exception:
         log(f"worker {dist.get_rank()} failed:\n{traceback.format_exc()}")
         raise

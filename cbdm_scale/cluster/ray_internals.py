@@ -169,15 +169,22 @@ def token_is_refused(address: str) -> bool:
 
 def data_parallel_trainer() -> Any:
     """The class of Ray Train V2's trainer that forms no process group: ours listens elsewhere.
+    Nor does it start a process for Ray Data, which nothing here uses, beside the workers.
 
-    Relies on ``ray.train.v2.api.data_parallel_trainer``, which ``TorchTrainer``
-    inherits from. RuntimeError without it.
+    Relies on ``ray.train.v2.api.data_parallel_trainer``, which ``TorchTrainer`` inherits from,
+    its ``_create_default_callbacks`` and ``DatasetsCallback``. RuntimeError without the module.
     """
     try:
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+        from ray.train.v2.api import data_parallel_trainer as theirs
     except ImportError as error:
         raise _missing("DataParallelTrainer of Ray Train V2", error) from error
-    return DataParallelTrainer
+
+    class Trainer(theirs.DataParallelTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            found = super()._create_default_callbacks()
+            return [one for one in found if type(one).__name__ != "DatasetsCallback"]
+
+    return Trainer
 
 
 def disable_sigint_handler(trainer: Any) -> None:
