@@ -92,7 +92,9 @@ class TrainConfig:
 
     graph: Literal["auto", "on", "off"] = "auto"
     """Record the whole step as a CUDA graph, which costs the host next to nothing; auto is on
-    where a run has one GPU. The memory of a step then is its own: nothing else can use it."""
+    where a run has one GPU. Several never have one: no time-out ends a recorded reduction that
+    waits for a worker that died. The memory of a recorded step is its own: nothing else can use
+    it."""
 
     deterministic: bool = False
     """On GPUs, only kernels that give the same bits each time, some of which are slower: then a
