@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -22,10 +23,13 @@ from benchmarks.timing import Bench, Cost, Variant, arguments, table, timed
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.config.presets import PUBLISHED, preset
+from cbdm_scale.diffusion.options import NoiseConfig
 from cbdm_scale.generation.generate import ChunkMaker
 from cbdm_scale.generation.plan import Chunk, plan_set
 from cbdm_scale.models.build import build
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.network import network_spec
+from cbdm_scale.sampling.options import SamplerConfig
 
 INTERVAL = 0.2, 0.7
 """In units of t / T: half of the steps."""
@@ -36,19 +40,16 @@ ONE_CALL = "guided, one call (TCFG)"
 def digits_maker(chunk_size: int) -> ChunkMaker:
     """Makes sets with a network that nobody has trained."""
     config = preset("digits_lt", "tcfg")
+    asked = {"omega": config.eval.guidance[0], "chunk_size": chunk_size, "precision": "fp32"}
+    return untrained(network_spec(config, PUBLISHED["digits_lt"]), config.sample, **asked)
+
+
+def untrained(spec: NetworkSpec, sampler: SamplerConfig, **asked: Any) -> ChunkMaker:
+    """The same of any network, with strength, chunk and precision as `plan_set` takes them."""
     torch.manual_seed(0)
-    spec = network_spec(config, PUBLISHED["digits_lt"])
+    unknown: dict[str, Any] = {"checkpoint": "fresh", "weights_sha256": "", "counts": None}
     plan = plan_set(
-        *(spec, config.noise),
-        checkpoint="fresh",
-        weights_sha256="",
-        counts=None,
-        omega=config.eval.guidance[0],
-        seed=0,
-        chunk_size=chunk_size,
-        on_gpu=False,
-        precision="fp32",
-        sample=config.sample,
+        spec, NoiseConfig(), sample=sampler, seed=0, on_gpu=False, **unknown, **asked
     )
     return ChunkMaker(plan, save(build(spec).state_dict()))
 

@@ -1,1 +1,1 @@
-"""How fast the train loop is on a GPU, and where the time goes."""
+"""How fast everything is on a GPU."""

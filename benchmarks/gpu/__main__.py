@@ -1,4 +1,4 @@
-"""One short run on a GPU: how fast is the train loop there, and where does the time go?
+"""One short run on a GPU: how fast are training, sampling, features and metrics there?
 
     python -m benchmarks.gpu [--budget 430] [--only machine train] [--tiny]
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.gpu import machine, older_torch, training
+from benchmarks.gpu import host, machine, older_torch, trained, training
 from benchmarks.gpu.context import Context
 from benchmarks.timing import Bench, parse
 from cbdm_scale.devices import open_device
@@ -24,7 +24,11 @@ from cbdm_scale.devices import open_device
 PARTS = {
     "machine": (machine.ceilings, 10),
     "train": (training.training, 150),
-    "profile": (machine.profiled, 15),
+    "host": (host.host, 20),
+    "sample": (trained.sampling, 40),
+    "features": (trained.features, 15),
+    "metrics": (trained.metrics, 40),
+    "deterministic": (training.deterministic, 20),
     "compile": (training.compiling, 300),
 }
 """Name -> what it does, and the seconds that it may take at most."""
@@ -36,6 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if not (cuda or args.tiny):
         sys.exit("no GPU is there. Try --tiny, which runs every part on the CPU.")
     warnings.filterwarnings("ignore")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as "deterministic" wants it
     older_torch.allow()
     args.raw = args.raw or f"{os.environ.get('OUT') or tempfile.mkdtemp()}/gpu.json"
     device, end = open_device(cuda), time.perf_counter() + args.budget

@@ -12,6 +12,7 @@ from benchmarks.gpu.context import DDPMPP, DIT, UNET, Context, forward_flops, fr
 from benchmarks.gpu.loop import EAGER, run_loop
 from benchmarks.step import OURS, obvious_step
 from benchmarks.timing import Ratio, markdown, ratio_of_medians
+from cbdm_scale.devices import make_deterministic
 
 DDPM, CBDM, QUARTER = OURS
 LARGE = {UNET: 512, DIT: 512, DDPMPP: 128}
@@ -68,6 +69,16 @@ def compiling(context: Context) -> None:
     for n, loss in todo:
         torch._dynamo.reset()
         time_cases(context, [Case(UNET, n, loss, "compiled", {"compile": True})], 100)
+
+
+def deterministic(context: Context) -> None:
+    """What --train.deterministic costs, beside the same cases of ``training``."""
+    todo = [Case(UNET, n, CBDM, "deterministic") for n in ([8] if context.tiny else [64, 512])]
+    make_deterministic(context.device)
+    time_cases(context, todo, 8)
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 def time_cases(context: Context, todo: Sequence[Case], seconds: float) -> None:

@@ -252,7 +252,7 @@ class Protocol:
             raise ValueError(
                 f"rows.{name}: loss.tcfg_target (teacher) goes on from a trained network, and "
                 "a comparison trains each from random weights. Take it out; what a second "
-                "stage gives, benchmarks.tcfg_study measures."
+                "stage gives, the evaluate command says of its run."
             )
         return config
 
