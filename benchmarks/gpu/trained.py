@@ -66,7 +66,7 @@ def features(context: Context) -> None:
 
 def metrics(context: Context) -> None:
     """Seconds of each score of so many real and generated images."""
-    n, dim = (300, 64) if context.tiny else (50_000, DIM)
+    n, dim = (100, 64) if context.tiny else (50_000, DIM)
     sides = [made_up(seed, n, 10)[:, :dim].contiguous().to(context.device) for seed in (1, 2)]
     for name, score in our_parts(10).items():
         if context.has(5, name):
