@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -44,19 +45,24 @@ TABLE_7 = {"celeba5": 0.05, "cub200": 0.1, "imagenet_lt": 0.01}
 """tau of the cbdm row."""
 
 
-def network(config):
+@cache
+def build_once(spec):
     """Without memory behind its weights: fast, whatever its size."""
     with torch.device("meta"):
-        return build(
-            NetworkSpec(
-                model=config.model,
-                channels=1 if config.dataset == "digits_lt" else 3,
-                image_size=SIZES.get(config.dataset, 32),
-                num_classes=CLASSES[config.dataset],
-                augment=config.data.conditions_on_augmentation,
-                omega_max=config.loss.max_guidance,
-            )
+        return build(spec)
+
+
+def network(config):
+    return build_once(
+        NetworkSpec(
+            model=config.model,
+            channels=1 if config.dataset == "digits_lt" else 3,
+            image_size=SIZES.get(config.dataset, 32),
+            num_classes=CLASSES[config.dataset],
+            augment=config.data.conditions_on_augmentation,
+            omega_max=config.loss.max_guidance,
         )
+    )
 
 
 @pytest.mark.parametrize("row", PRESETS)

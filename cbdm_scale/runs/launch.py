@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from io import StringIO
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from cbdm_scale import __version__
 from cbdm_scale.cluster.connect import alive_nodes, connect, max_resources
@@ -29,6 +31,7 @@ from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import set_trainable
+from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.estimate import short_run_warnings
@@ -82,9 +85,8 @@ def check_guidance(config: Config, manifest: Manifest) -> None:
 
 def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
     """The numbers that follow from a configuration and its data set."""
-    net, train_images = build(network_spec(config, images)), images.num_images("train")
-    parameters = sum(p.numel() for p in net.parameters())
-    learning = sum(p.numel() for p in set_trainable(net, config.train.trainable))
+    train_images = images.num_images("train")
+    parameters, learning = _count(network_spec(config, images), config.train.trainable)
     batch, share = (
         config.train.batch_size,
         per_rank(config.train.batch_size, config.cluster.ranks),
@@ -111,6 +113,15 @@ def describe(config: Config, images: Manifest | PublishedSet) -> dict[str, Any]:
         **({"exposure": "; ".join(later)} if later else {}),
         **({f"images that {' and '.join(seen)} see at once": at_once} if seen else {}),
     }
+
+
+@cache
+def _count(spec: NetworkSpec, which: Literal["all", "embeddings", "omega"]) -> tuple[int, int]:
+    """Parameters of a network, which needs no memory for them here, and those that learn."""
+    with torch.device("meta"):
+        net = build(spec)
+    learning = set_trainable(net, which)
+    return sum(p.numel() for p in net.parameters()), sum(p.numel() for p in learning)
 
 
 def find_reference_warning(config: Config, manifest: Manifest) -> str:

@@ -6,6 +6,7 @@ dark ones where the reader's screen is dark.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import altair as alt
@@ -72,6 +73,10 @@ THEME = {
 }
 
 
+_OF_ALL = "$schema", "config", "datasets"
+"""What a specification says once, and not for each of its charts."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One chart of a picture, with what stands above it."""
@@ -83,12 +88,16 @@ class Panel:
 
     height: int = HEIGHT
 
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The specification of the chart as it is."""
+        found: dict[str, Any] = self.chart.to_dict()
+        return found
+
     def page_spec(self) -> dict[str, Any]:
         """The specification for the page: as wide as its card."""
-        spec: dict[str, Any] = self.chart.properties(
-            width="container", height=self.height
-        ).to_dict()
-        return spec | {"config": THEME, "autosize": {"type": "fit-x", "contains": "padding"}}
+        about = {"width": "container", "height": self.height, "config": THEME}
+        return self.spec | about | {"autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 @dataclass(frozen=True)
@@ -105,21 +114,21 @@ class Picture:
         """The panels with their titles as a PNG on white, two pixels to a point."""
         import vl_convert
 
-        charts = [
-            panel.chart.properties(
-                title=alt.Title(panel.title, subtitle=panel.about),
-                width=WIDTH,
-                height=panel.height,
-            )
+        shown = [
+            panel.spec
+            | {"title": {"text": panel.title, "subtitle": panel.about}}
+            | {"width": WIDTH, "height": panel.height}
             for panel in self.panels
         ]
-        spec = alt.concat(*charts, columns=self.columns).resolve_scale(
-            color="independent", shape="independent"
-        )
-        found = spec.to_dict(validate=False)  # the panels are valid: page_spec looks
-        return vl_convert.vegalite_to_png(
-            found | {"config": THEME | {"background": "white"}}, scale=2
-        )
+        found = {
+            "$schema": shown[0]["$schema"],
+            "concat": [{k: v for k, v in s.items() if k not in _OF_ALL} for s in shown],
+            "columns": self.columns,
+            "resolve": {"scale": {"color": "independent", "shape": "independent"}},
+            "datasets": {k: v for s in shown for k, v in s.get("datasets", {}).items()},
+            "config": THEME | {"background": "white"},
+        }
+        return vl_convert.vegalite_to_png(found, scale=2)
 
 
 def layers(rows: Sequence[Mapping[str, Any]]) -> Any:
