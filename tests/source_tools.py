@@ -32,9 +32,16 @@ class Watched:
         return self.split.image(row)
 
 
-def watched(**changes) -> tuple[Source, Watched]:
-    """The digits, with the images of eval watched."""
+def few_digits() -> Source:
+    """The digits, with 600 images in eval: they are written in a third of the time."""
     source = read_digits_lt()
+    few = source.splits["eval"].take(np.arange(600))
+    return replace(source, splits=source.splits | {"eval": few})
+
+
+def watched(source: Source | None = None, **changes) -> tuple[Source, Watched]:
+    """The digits, with the images of eval watched."""
+    source = source or read_digits_lt()
     allow_missing = changes.pop("allow_missing", 0)
     images = Watched(source.splits["eval"], **changes)
     splits = source.splits | {"eval": replace(source.splits["eval"], image=images)}

@@ -49,9 +49,10 @@ for name, read in READERS.items():
 
 
 def python(*words: str) -> "subprocess.CompletedProcess[str]":
-    """In a process of its own: it forks, which one that has threads should not."""
+    """In a process of its own: it forks, which one that has threads should not. Without
+    bytecode, which a module that a reader loads late would write outside of its folder."""
     return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=250
+        [sys.executable, "-B", *words], cwd=ROOT, capture_output=True, text=True, timeout=250
     )
 
 

@@ -28,16 +28,13 @@ def store_of(work: Path, name: str) -> TrialStore:
     return TrialStore(Storage(str(work / "runs" / "search" / name)))
 
 
-def test_a_search_finds_runs_nested_in_its_own(work: Path) -> None:
+def test_a_search_finds_runs_nested_in_its_own(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two trials, of which the first is the control, and the page."""
-    out = run(
-        words(
-            work,
-            "tiny",
-            *("--trials", "2", "--finalists", "0", "--train.total-images", "192"),
-            *("--first-rung", "96", "--at-once", "1"),
-        )
-    )
+    rungs = ("--train.total-images", "192", "--first-rung", "96", "--at-once", "1")
+    assert run_here(words(work, "tiny", "--trials", "2", "--finalists", "0", *rungs)) == 0
+    out = capsys.readouterr().out
     assert "t000 (control) 192 images" in out and "No winner is named" in out
     folder = work / "runs" / "search" / "tiny"
     assert (folder / "report.html").exists()

@@ -241,6 +241,10 @@ def test_only_whole_evaluations_at_all_strengths_are_told(tmp_path):
     write_training_record(run, 200, scores(3.0))
     write_training_record(run, 960, {"1.0": {"fid": 1.0}})
     assert evaluations(run, config) == [(144, scores(3.0))]
+    run.write_bytes("evaluation/000000000144-training/metrics.json", b"{")
+    assert evaluations(run, config, after=144) == [], "what is known is not read again"
+    with pytest.raises(ValueError, match="000000000144-training.*damaged"):
+        evaluations(run, config)
 
 
 def test_reference_features_are_computed_once(tmp_path):

@@ -108,8 +108,8 @@ def train_trial(
         over = not thread.is_alive()
         if stop.is_set() and not over and not run.exists(RunDir.STOP):
             run.write_bytes(RunDir.STOP, b"")  # again where the run's launch takes it for old
-        for images, scores in evaluations(run, config):
-            if images > known and (over or images < total):
+        for images, scores in evaluations(run, config, known):
+            if over or images < total:
                 known = images
                 trained = ended["outcome"]["seconds"] if "outcome" in ended else 0.0
                 share_reference(config, run)
@@ -133,15 +133,16 @@ def share_reference(config: Config, run: Storage) -> None:
                 here.write_bytes(target, home.read_bytes(name))
 
 
-def evaluations(run: Storage, config: Config) -> list[tuple[int, Scores]]:
-    """The evaluations of a run that are whole, in order of images."""
+def evaluations(run: Storage, config: Config, after: int = -1) -> list[tuple[int, Scores]]:
+    """The evaluations of a run that are whole, in order of images; those up to ``after`` images
+    are not read, which this is asked too often for."""
     from cbdm_scale.evaluation.records import training_evaluations
 
     batch = config.train.batch_size
     due = {-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)}
     asked = {as_key(omega) for omega in config.eval.guidance}
     found: list[tuple[int, Scores]] = []
-    for num_seen, evaluation in training_evaluations(run).items():
+    for num_seen, evaluation in training_evaluations(run, after).items():
         scores = evaluation.scores
         if num_seen in due and asked <= scores.keys():
             found.append((num_seen, {omega: scores[omega] for omega in sorted(asked)}))

@@ -223,7 +223,7 @@ OWN: dict[str, dict[str, list[tuple[str, Any]]]] = {
             ("options", {"cluster.storage": f"/{CANARY}"}),
             ("options", {"init_from": f"/{CANARY}/x.pt"}),
             ("options", {"model.channels": 1 << 60}),
-            ("options", {"eval.guidance": [0.0] * 1_000_000}),
+            ("options", {"eval.guidance": [0.0] * 100_000}),
             ("dataset", f"../../{CANARY}"),
             ("preset", "x.json"),
         ],

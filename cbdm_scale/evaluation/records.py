@@ -139,8 +139,11 @@ def read_evaluations(folder: Storage) -> tuple[list[Stored], list[str]]:
     return sorted(found, key=lambda one: one.made), problems
 
 
-def training_evaluations(run: Storage) -> dict[int, Evaluation]:
-    """Those that training made: images seen -> evaluation, in order of images."""
-    seen = RunDir(run).training_evaluations()
+def training_evaluations(run: Storage, after: int = -1) -> dict[int, Evaluation]:
+    """Those that training made: images seen -> evaluation, in order of images.
+
+    after: those of no more images are not read.
+    """
+    seen = [images for images in RunDir(run).training_evaluations() if images > after]
     found = {images: read_evaluation(training_home(run, images)) for images in seen}
     return {images: evaluation for images, evaluation in found.items() if evaluation}
