@@ -50,6 +50,22 @@ def test_the_numbers_are_those_of_the_images_that_were_made(
     assert held_out[0] == sum(held_out[1:]) == 1797 - 428
 
 
+def test_strengths_by_group_give_each_group_the_numbers_of_its_strength(
+    evaluated, random_classifier, tmp_path
+):
+    words = "--guidance", "many=0,medium=0,few=2", "--out", str(tmp_path), *QUICK
+    assert evaluate(evaluated, random_classifier, *words) == 0
+    [name] = Storage(str(tmp_path)).list()
+    [found] = read_evaluation(Storage(str(tmp_path)).child(name)).sets
+    assert found.omega == "many=0,medium=0,few=2"
+    known = {one.omega: one.scores for one in found_in(evaluated).sets}
+    for group, omega, other in (("many", 0, 2), ("medium", 0, 2), ("few", 2, 0)):
+        name = f"sliced_wasserstein_{group}"
+        gap, wrong = (abs(found.scores[name] - known[o][name]) for o in (omega, other))
+        assert gap < wrong / 10
+        assert found.scores[f"fidelity_{group}"] == known[omega][f"fidelity_{group}"]
+
+
 def test_the_same_command_says_it_again_and_makes_nothing(
     evaluated_copy, random_classifier, capsys
 ):

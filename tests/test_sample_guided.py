@@ -1,6 +1,7 @@
 """Guided sampling by the command, in two predictions a step and in one."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -14,12 +15,14 @@ from sampling_tools import make_run, only_set
 
 from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.sample import main, parse
+from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.guidance import trained
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import World
@@ -100,6 +103,25 @@ def test_each_group_gets_its_strength_in_sample_training_and_serve(run, tmp_path
     with pytest.raises(ValueError, match=r"own strength \(many=0.25.* counts .*Give a number"):
         generate_from_checkpoint(str(folder), [0])
     assert len(generate_from_checkpoint(str(folder), [0], omega=0.5)) == 1
+
+
+def test_strengths_by_count_make_the_images_of_each_class_at_its_own(run, tmp_path):
+    """max(0, 1 - 0.4 log10 n) of a class with n training images, 174 down to 2."""
+    made, _ = images(run, tmp_path, "--guidance", "count=1:-0.4", "--guidance-mode", "cfg")
+    net, config = network(run)
+    counts = read_manifest(config.data.root, "digits_lt").counts["train"]
+    own = torch.tensor([max(0.0, 1 - 0.4 * math.log10(n)) for n in counts])
+    assert 0 < own.min() < 0.15 and own.max() > 0.85
+    sampler = Sampler(
+        shape=(1, 8, 8),
+        null_label=10,
+        process=LinearSchedule(config.diffusion),
+        config=config.sample,
+        seed=0,
+    )
+    for numbers in torch.arange(30).split(8):
+        x = to_uint8(sampler.generate(net, numbers, numbers % 10, own[numbers % 10]))
+        assert np.array_equal(made[numbers], x.permute(0, 2, 3, 1).numpy())
 
 
 def test_strength_zero_is_the_same_in_both_modes(run, tmp_path):

@@ -6,7 +6,9 @@ import pytest
 from tracking_tools import make_database
 
 from cbdm_scale.config.overrides import with_options
+from cbdm_scale.config.presets import FURTHER as ROWS
 from cbdm_scale.config.presets import preset
+from cbdm_scale.losses.options import FURTHER
 from cbdm_scale.storage.folder import Storage
 from tune.identity import describe_search
 from tune.options import SearchConfig, all_rungs, searched_row
@@ -152,6 +154,15 @@ def test_a_first_rung_of_the_whole_run_or_more_stops_nothing():
 def test_terms_that_are_on_or_off_and_schedules_can_be_searched(word, option, expected):
     base = with_options(BASE, {"model.dropout": 0.1})
     assert make_space((word,), base)[option] == expected
+
+
+@pytest.mark.parametrize("term", sorted({*FURTHER} - {"tcfg"}))
+def test_every_further_term_has_a_range_that_its_option_takes(term):
+    """But TCFG, which is another way of guidance."""
+    base = with_options(BASE, {"model.dropout": 0.1})
+    found = make_space((f"loss.{term}",), base)[f"loss.{term}"]
+    paper = {o: v for row in ROWS.values() for o, v in row.items()}[term]
+    assert min(found.ends) <= paper <= max(found.ends), "and its row's value lies in it"
 
 
 def test_what_is_on_or_off_takes_no_other_number():
