@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_compare import COUNTS, blobs
 
+from cbdm_scale.config import presets
 from cbdm_scale.evaluation.floors import make_reference
 from cbdm_scale.metrics.extract import FeatureSet
 from cbdm_scale.metrics.fid import FrechetTo
@@ -130,7 +131,7 @@ confirm: {seeds: [0], stops: [32], strengths: [1]}
 
 
 def test_a_comparison_with_its_training_images_says_so_wherever_its_numbers_are(
-    tmp_path, random_classifier, capsys
+    tmp_path, random_classifier, capsys, monkeypatch
 ):
     """Some seconds: the one comparison of a data set without --eval-source."""
     sizes = (20, 12, 8, 6, 4, 3, 3, 2, 2, 1)
@@ -164,5 +165,9 @@ def test_a_comparison_with_its_training_images_says_so_wherever_its_numbers_are(
     assert found["caution"].startswith(said)
     assert "weighed so that each class counts alike" in found["caution"]
     assert all(TOO_FEW in (home / name).read_text() for name in ("table.md", "report.html"))
+    row = json.loads((home / "networks/ddpm-seed7/config.json").read_text())
+    assert row["eval"]["recall_images"] == 1_000, "of the row small, for few training images"
+    monkeypatch.setattr(presets, "LOOKED_AT", 60)
+    assert presets.find_preset("tail", "small", str(tmp_path)).eval.recall_images == 0
     assert main([*words, "--dry-run"]) == 0
     assert f"warning: {said}" in capsys.readouterr().out

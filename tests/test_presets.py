@@ -5,6 +5,7 @@ import pytest
 import torch
 from network_tools import num_parameters
 
+from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import (
     FURTHER,
     LABEL_SETS,
@@ -241,6 +242,17 @@ def test_a_data_set_of_ones_own_gets_a_network_that_fits_its_images(row, size):
         build(NetworkSpec(model=config.model, channels=3, image_size=size, num_classes=7))
     levels = len(config.model.multipliers)
     assert size >> (levels - 1) >= min(4, size)
+
+
+def test_small_rows_look_at_recall_and_copies_where_there_are_few_training_images():
+    looked = {
+        row: make().eval.recall_images for row, make in PRESETS.items() if row[1] == "small"
+    }
+    assert looked["cifar10_lt", "small"] == 1_000 and looked["imagenet_lt", "small"] == 0
+    assert preset("digits_lt", "ddpm").eval.recall_images == 1_000
+    assert preset("cifar10_lt", "cbdm").eval.recall_images == 0, "50,000 are the command's"
+    fewer = with_options(preset("digits_lt", "ddpm"), {"eval.num_images": 50})
+    assert fewer.eval.num_stored == 50
 
 
 def test_rows_of_ones_own_are_the_papers_at_32_pixels():

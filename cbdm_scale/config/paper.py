@@ -137,7 +137,7 @@ def small(dataset: str) -> Config:
             eval_every=51_200,
         ),
         sample=SamplerConfig(name="dpm", num_steps=12),
-        eval=EvalConfig(num_images=1_000, guidance=(2.0,)),
+        eval=EvalConfig(num_images=1_000, recall_images=1_000, guidance=(2.0,)),
     )
 
 
@@ -175,6 +175,7 @@ def digits(preset: str) -> Config:
         sample=usual_sampler("edm") if is_edm else SamplerConfig(num_steps=25),
         eval=EvalConfig(
             num_images=1_000,
+            recall_images=1_000,
             guidance=(1.0,),
             guidance_mode="tcfg" if tcfg else "cfg",
             chunk_size=250,

@@ -86,10 +86,20 @@ LABEL_SETS = {*ORIGINS, ("cifar100_lt", "cbdm_bal"), ("cifar100_lt", "cbdm_sqr")
 
 def _small(dataset: str) -> Config:
     """The row for CPUs, its network fitted to the images of a data set of the tables."""
-    row = small(dataset)
-    return replace(row, model=fitted(row.model, PUBLISHED[dataset].image_size))
+    row, about = small(dataset), PUBLISHED[dataset]
+    return _of_size(replace(row, model=fitted(row.model, about.image_size)), about.train_images)
 
 
+def _of_size(config: Config, train_images: int) -> Config:
+    """Without recall and copies on the way where looking for them would take long."""
+    if train_images <= LOOKED_AT:
+        return config
+    return replace(config, eval=replace(config.eval, recall_images=0))
+
+
+LOOKED_AT = 20_000
+"""Training images up to which the row for CPUs looks for copies: 5 s an evaluation, a few
+percent of it; it grows with their square."""
 DIGITS = "cbdm", "ddpm", "tcfg", "cbdm_tcfg", "edm", "cbdm_edm"
 
 PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
@@ -236,4 +246,5 @@ def find_preset(dataset: str, name: str, root: str, backbone: str = "") -> Confi
             f"dataset ({dataset}) is none of {', '.join(known)}, and no data set of your own: "
             f"{error}"
         ) from None
-    return preset_for(manifest.name, name, manifest.image_size, backbone)
+    found = preset_for(manifest.name, name, manifest.image_size, backbone)
+    return _of_size(found, manifest.num_images("train"))

@@ -154,7 +154,7 @@ class Evaluator:
             "sample": self.config.sample.to_dict(),
             "extractor": self.extractor.fingerprint,
             "dataset": self.manifest.fingerprint,
-            "recall_images": self.config.eval.recall_images,
+            "recall_images": self.config.eval.num_stored,
             "guidance_mode": self.config.eval.guidance_mode,
             "seed": self.config.eval.seed,
         } | ({"weighed": True} if self.references.weigh else {})
@@ -209,7 +209,7 @@ class Evaluator:
 
     def _set_result(self, net: Net, omega: Strength) -> SetResult:
         """What is computed at one strength, by all ranks together."""
-        num_stored = self.config.eval.recall_images
+        num_stored = self.config.eval.num_stored
 
         def count(share: int) -> GroupScores:
             return self._fake_scores(net, omega, share)
@@ -233,11 +233,11 @@ class Evaluator:
     def _fake_scores(self, net: Net, omega: Strength, share: int) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
 
-        The features of the first eval.recall_images are stored.
+        The features of the first ``num_stored`` are stored.
         """
         assert self.extractor is not None
         options = self.config.eval
-        scores = self.references.empty(options.recall_images)
+        scores = self.references.empty(options.num_stored)
         every = torch.arange(options.num_images)
         made = self.generate(net, every, omega, share, self.num_shares)
         for numbers, labels, images in made:

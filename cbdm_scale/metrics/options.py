@@ -49,9 +49,9 @@ class EvalConfig(ExtractorOptions):
     """Generated images an evaluation, labels class by class in turn (Section 4.1: 50,000)."""
 
     recall_images: NonNegativeInt = 0
-    """Images of either side of which improved precision and recall are measured as well, over
-    all classes and by group, and which are searched for copies; 0: none. The paper's 50,000
-    belong to `cbdm evaluate`, not to every look on the way."""
+    """Images of either side, if there are as many, of which improved precision and recall are
+    measured as well, over all classes and by group, and which are searched for copies; 0: none.
+    The paper's 50,000 belong to `cbdm evaluate`, not to every look on the way."""
 
     guidance: Strengths = (1.0,)
     """Guidance strengths: the first at intervals, all of them at the end. Each is a number, or
@@ -85,11 +85,16 @@ class EvalConfig(ExtractorOptions):
     def __post_init__(self) -> None:
         check_fields(self, "eval.")
         object.__setattr__(self, "guidance", parse_strengths("eval.guidance", self.guidance))
-        if self.recall_images and not K_NEAREST < self.recall_images <= self.num_images:
+        if 0 < self.recall_images <= K_NEAREST:
             raise ValueError(
-                f"eval.recall_images must be 0 or from {K_NEAREST + 1} to eval.num_images "
-                f"({self.num_images}), got {self.recall_images}."
+                f"eval.recall_images must be 0, or {K_NEAREST + 1} or more, got "
+                f"{self.recall_images}."
             )
+
+    @property
+    def num_stored(self) -> int:
+        """Generated images whose features are kept for recall and copies."""
+        return min(self.recall_images, self.num_images)
 
     @property
     def at_intervals(self) -> tuple[Strength, ...]:
