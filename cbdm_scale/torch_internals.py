@@ -29,8 +29,6 @@ foreach_add_ = _find("_foreach_add_")
 """a += b for two lists, or a list and a number."""
 foreach_sub = _find("_foreach_sub")
 """a - b for two lists."""
-foreach_sub_ = _find("_foreach_sub_")
-"""a -= b for two lists."""
 foreach_mul_ = _find("_foreach_mul_")
 """a *= b for a list and a number or a tensor ()."""
 foreach_lerp_ = _find("_foreach_lerp_")

@@ -18,7 +18,6 @@ def lists(seed=0):
     ("name", "more", "wanted"),
     [
         ("foreach_add_", (), lambda a, b: a + b),
-        ("foreach_sub_", (), lambda a, b: a - b),
         ("foreach_copy_", (), lambda a, b: b),
         ("foreach_lerp_", (0.25,), lambda a, b: a + 0.25 * (b - a)),
     ],

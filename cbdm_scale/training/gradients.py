@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.storage.wording import shorten
-from cbdm_scale.torch_internals import foreach_add_, foreach_norm, foreach_sub_, fused_adam_
+from cbdm_scale.torch_internals import foreach_norm, fused_adam_
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.transfer import HostCopy, MicroBatch
 
@@ -72,15 +72,15 @@ class ClippedAdam:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(grads)))
         # The fused kernel divides by grad_scale and skips where found_inf is 1.
         scale, skipped = (norm / self.max_grad_norm).clamp_min(1), (~norm.isfinite()).float()
-        steps, (beta1, beta2) = self.moments["step"], self.group["betas"]
-        foreach_add_(steps, 1)
+        beta1, beta2 = self.group["betas"]
+        self.steps.add_(1)
         fused_adam_(
             held,
             grads,
             self.moments["exp_avg"],
             self.moments["exp_avg_sq"],
             [],
-            steps,
+            self.moments["step"],
             lr=lr,
             beta1=beta1,
             beta2=beta2,
@@ -91,11 +91,14 @@ class ClippedAdam:
             grad_scale=scale,
             found_inf=skipped,
         )
-        foreach_sub_(steps, [skipped] * len(steps))
+        self.steps.sub_(skipped)
         return norm
 
     def _hold(self, parameters: list[Tensor]) -> None:
-        """Make the lists, and the moments of parameters that have not moved yet."""
+        """Make the lists, and the moments of parameters that have not moved yet.
+
+        The steps of all are one tensor, counted at once; each has its own number of it.
+        """
         state = self.optimizer.state
         for p in parameters:
             if not state[p]:
@@ -105,6 +108,9 @@ class ClippedAdam:
                     "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
                 }
         self.held = parameters
+        self.steps = torch.stack([state[p]["step"] for p in parameters])
+        for p, step in zip(parameters, self.steps.unbind(), strict=True):
+            state[p]["step"] = step
         kinds = ("step", "exp_avg", "exp_avg_sq")
         self.moments = {kind: [state[p][kind] for p in parameters] for kind in kinds}
 
