@@ -5,11 +5,12 @@ import subprocess
 import sys
 import zipfile
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from sampling_tools import make_run
+from sampling_tools import MODEL, make_run
 from torch import nn
 
 from cbdm_scale.export import main
@@ -43,7 +44,9 @@ def exported(
 ) -> tuple[str, Path, str]:
     """A run, the folder that it was exported to, and what the command printed. Read only."""
     folder, said = tmp_path_factory.mktemp("exported"), io.StringIO()
-    run, to = make_run(folder / "runs", digits_root, row="tcfg"), folder / "out"
+    flat = replace(MODEL, multipliers=(1,), attention=())
+    run = make_run(folder / "runs", digits_root, row="tcfg", model=flat)
+    to = folder / "out"
     with redirect_stdout(said):
         assert main(["--run", run, "--out", str(to), "--program"]) == 0
     return run, to, said.getvalue()
