@@ -59,12 +59,12 @@ COMMANDS = (PREPARE, VERIFY, DESCRIBE)
 def main(argv: Sequence[str]) -> int:
     """Prepare a data set, verify or describe one. The exit status."""
     if argv and argv[0] == "verify":
-        verifying = with_values(VerifyOptions(), VERIFY.read(argv[1:]))
+        verifying = absolute_places(with_values(VerifyOptions(), VERIFY.read(argv[1:])))
         from data_prep.checking.verify import print_verdicts
 
         return print_verdicts(verifying)
     if argv and argv[0] == "describe":
-        describing = with_values(DescribeOptions(), DESCRIBE.read(argv[1:]))
+        describing = absolute_places(with_values(DescribeOptions(), DESCRIBE.read(argv[1:])))
         from data_prep.checking.describe import print_tables
 
         return print_tables(describing)

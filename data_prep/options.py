@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
-from cbdm_scale.storage.places import Folder
+from cbdm_scale.storage.places import File, Folder
 from data_prep.writing.encode import Format, Quality
 
 Profile = Literal["exp", "step"]
@@ -102,7 +102,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    where: str = ""
+    where: File = ""
     """ROOT for all data sets of a root, ROOT/NAME for one."""
 
     workers: Workers | None = None
@@ -114,11 +114,11 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DescribeOptions:
-    where: str = ""
+    where: File = ""
     """ROOT for all data sets of a root, ROOT/NAME for one."""
 
-    out: str | None = None
-    """The picture; ROOT/NAME.png unless given, beside the data set."""
+    out: Folder = ""
+    """The picture; "" is ROOT/NAME.png, beside the data set."""
 
 
 READER_OPTIONS = {

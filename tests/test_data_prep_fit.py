@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from source_tools import watched
 
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.metrics.classifier import class_places
 from cbdm_scale.storage.folder import Storage
 from data_prep.writing import fit
@@ -33,9 +34,12 @@ def test_bad_images_are_left_out_and_a_subset_is_told(tmp_path, monkeypatch):
     source, images = watched()
     bad = int(choose_rows(source.splits["eval"].labels, 100)[7])
     source, images = watched(bad=(bad,))
+    monkeypatch.setitem(ProgressBar.__init__.__kwdefaults__, "every_s", 0.0)
     said = []
     fit_classifier(source, Storage(str(tmp_path)), said.append)
     assert said[0].startswith("fitting the feature classifier on 100 of 1,797 images")
+    read = [line for line in said if "100 images read | " in line]
+    assert len(read) == 100, "reading them is shown, as it takes long"
     assert len(images.asked) == 100 and bad in images.asked
     data = (tmp_path / "classifier.safetensors").read_bytes()
     assert class_places(data, source.class_names[::-1], "it") == list(range(9, -1, -1))

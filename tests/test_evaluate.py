@@ -12,6 +12,7 @@ from evaluate_tools import HERE, QUICK, evaluate, found_in, home_of
 from extractor_tools import load_extractor
 from sampling_tools import make_run, only_set
 
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation.inputs import ImageSetSpec, find_inputs
 from cbdm_scale.evaluation.records import read_evaluation
@@ -184,11 +185,15 @@ def test_the_first_images_of_a_set_may_be_enough(evaluated, random_classifier, t
     assert sorted(sizes) == [12, 20]
 
 
-def test_too_few_images_are_no_crash(evaluated_copy, random_classifier, capsys, tmp_path):
+def test_too_few_images_are_no_crash_and_the_numbers_of_real_images_are_shown(
+    evaluated_copy, random_classifier, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(ProgressBar.__init__.__kwdefaults__, "every_s", 0.0)
     more = ("--num-images", "4", "--guidance", "0", "--out", str(tmp_path))
     assert evaluate(evaluated_copy, random_classifier, *more, *QUICK) == 0
     out = capsys.readouterr().out
     assert re.search(r"no precision, recall, density, coverage: .* more than 5 images", out)
+    assert re.search(r"^ *23/23 numbers of real images \| ", out, re.MULTILINE)
 
 
 def test_the_labels_of_a_set_follow_the_names_of_its_classes(

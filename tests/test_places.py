@@ -1,10 +1,13 @@
 """Options that are paths are absolute before they leave the driver, and last."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
-from cbdm_scale import classify, evaluate, export, sample, train
+from cbdm_scale import train
+from cbdm_scale.__main__ import COMMANDS
+from cbdm_scale.balancing.options import BalanceOptions
 from cbdm_scale.cli.command import options_of
 from cbdm_scale.config.presets import preset
 from cbdm_scale.config.run_options import resolve
@@ -13,15 +16,18 @@ from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.storage.checks import field_types
 from cbdm_scale.storage.places import JOB_COPY, Place, absolute_places, absolute_uri
 from cbdm_scale.tracking.runs import default_tracking_uri
-from data_prep.__main__ import PREPARE
-from tune import search_tau
+from data_prep.__main__ import main as data_command
+from data_prep.options import DescribeOptions
+from tune.comparison.options import CompareOptions
 
 READ_HERE = {
     "name",  # of a folder in cluster.storage
-    *("run", "init_from", "config", "add"),  # by the driver
+    "config",  # by the driver
     *("source", "train_list", "eval_list", "eval_source"),  # workers go to the driver's folder
 }
 WORDS = "path", "folder", "file", "url", "database", "weights of"
+WORDS += "a run's folder", "a worse network", "fine-tune", "generated images besides"
+WORDS += "what is compared", "root", "the picture"
 
 
 def placed(option) -> bool:
@@ -30,22 +36,23 @@ def placed(option) -> bool:
 
 
 def test_every_option_that_names_a_place_says_so_in_its_type():
-    commands = [
-        *(train.COMMAND, sample.COMMAND, evaluate.COMMAND, export.COMMAND, classify.COMMAND),
-        *(search_tau.COMMAND, PREPARE),
-    ]
+    modules = [import_module(m) for m in dict.fromkeys(m for m, _ in COMMANDS.values() if m)]
+    every = [getattr(m, "COMMANDS", None) or [m.COMMAND] for m in modules]
+    commands = [command for some in every for command in some]
+    assert {command.name for command in commands} == COMMANDS.keys() - {"completion"}
     found = set()
     for command in commands:
         for option in options_of(command.parts).values():
-            text = option.help.lower()
-            if option.kind is str and placed(option):
+            text, is_text = option.help.lower(), option.kind in (str, tuple[str, ...])
+            if is_text and placed(option):
                 found.add(option.field)
-            elif option.kind is str and option.field not in READ_HERE:
+            elif is_text and option.field not in READ_HERE:
                 about = [word for word in WORDS if text.startswith(word)]
                 assert not about, f"{command.name} {option.flag}: {option.help}"
     assert found == {
         *("root", "cache", "storage", "uri", "extractor", "extractor_weights"),
-        *("samples", "against", "out", "features"),
+        *("samples", "against", "out", "features", "run", "guide", "init_from", "add"),
+        *("protocol", "classifiers", "where"),
     }
 
 
@@ -71,6 +78,16 @@ def test_paths_are_absolute_and_everything_else_is_left_alone(tmp_path, monkeypa
     for uri in ("http://host:5000", "sqlite:////db", "sqlite:///:memory:", ""):
         assert absolute_uri("track.uri", uri) == uri
     assert absolute_places(EvaluateOptions(samples="a.npz")).samples == f"{tmp_path}/a.npz"
+    given = replace(preset("digits_lt"), init_from="old/run", init_sha256="")
+    assert resolve(given).init_from == f"{tmp_path}/old/run"
+    balance = absolute_places(BalanceOptions(run="r", guide="r/g", classifiers=("a", "/b")))
+    assert (balance.run, balance.guide) == (f"{tmp_path}/r", f"{tmp_path}/r/g")
+    assert balance.classifiers == (f"{tmp_path}/a", "/b")
+    for run in ("models:/NAME@best", "runs:/ID/PATH", "s3://bucket/run", ""):
+        assert absolute_places(EvaluateOptions(run=run, guide="24000")).run == run
+    assert absolute_places(EvaluateOptions(guide="24000")).guide == "24000"
+    assert absolute_places(CompareOptions(protocol="digits")).protocol == "digits"
+    assert absolute_places(CompareOptions(protocol="a/b.yaml")).protocol.startswith("/")
 
 
 def test_mlflows_own_default_is_the_database_of_the_drivers_folder(tmp_path, monkeypatch):
@@ -106,6 +123,28 @@ def test_a_job_refuses_to_keep_anything_in_its_copy_of_a_folder(
         resolve(parsed.config)
     shipped = absolute_places(EvalConfig(extractor="classifier:mine.safetensors"))
     assert shipped.extractor == f"classifier:{copy}/mine.safetensors", "a file of the job's own"
+
+
+def test_a_job_refuses_a_run_whose_images_it_would_lose(tmp_path, monkeypatch, capsys):
+    """They went into Ray's copy of the run, and were gone with it."""
+    copy = tmp_path / JOB_COPY / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for command in ("sample", "evaluate", "export", "balance"):
+        words = ["--run", "my runs/x", "--out", "/out"]
+        assert import_module(COMMANDS[command][0]).main(words) == 1
+        told = capsys.readouterr().err
+        assert "run (my runs/x): relative paths lie in this job's copy" in told, command
+        assert told.endswith(": --run '/SHARED/my runs/x'\n"), told
+    assert data_command(["describe", "/data/x", "--out", "x.png"]) == 1
+    assert "out (x.png): relative paths" in capsys.readouterr().err
+    assert absolute_places(DescribeOptions(where="x")).where == f"{copy}/x", "it is only read"
+    (copy / "theirs.pt").write_bytes(b"")
+    own = absolute_places(EvaluateOptions(run="theirs.pt"))
+    assert own.run == f"{copy}/theirs.pt", "a file that came with the job"
+    (copy / "mlflow.db").write_bytes(b"")
+    with pytest.raises(ValueError, match="sqlite:////SHARED/mlflow.db"):
+        absolute_uri("track.uri", "sqlite:///mlflow.db")
 
 
 def test_a_job_refuses_the_database_of_its_environment_with_the_options(tmp_path, monkeypatch):

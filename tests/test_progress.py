@@ -58,6 +58,14 @@ def test_silence_is_broken(monkeypatch):
     assert said[0] == "        0/10 shards | 0/s | ? left"
 
 
+def test_what_is_left_may_be_more_than_the_pieces():
+    said = []
+    work = ProgressBar(10, "images", said.append, every_s=0, left=lambda s: f"{s > 0} and 5")
+    work._began -= 10
+    work.add(5)
+    assert said[0].endswith("/s | True and 5")
+
+
 def test_the_clock_starts_when_the_workers_do():
     said = []
     work = ProgressBar(10, "images", said.append)

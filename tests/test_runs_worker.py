@@ -3,6 +3,7 @@
 import itertools
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from gloo_tools import tiny_config
 from record_tools import write_training_record
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from cbdm_scale.cluster import progress
+from cbdm_scale.cluster.progress import FIRST_LINE_S
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator
@@ -138,3 +141,24 @@ def test_too_little_memory_anywhere_ends_a_run_once_with_what_helps(
     assert how["error"].startswith("a GPU has not enough memory for ") and words in how["error"]
     assert "Tried to allocate 2.00 GiB. Try " in how["error"] and "more" not in how["error"]
     assert not less or how["error"].endswith(f"Try --eval.chunk-size {less}.")
+
+
+def test_the_first_line_of_training_comes_by_time_and_has_the_evaluations_in_it(
+    digits_root, tmp_path, monkeypatch
+):
+    """However many images --train.log-every is; no clock but this one goes."""
+    now, said = itertools.count(0.0, 1.5), []
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    config = tiny_config(digits_root, str(tmp_path), "run", steps=40, dropout=0.0)
+    config = replace(config, train=replace(config.train, log_every=10**6, sample_every=10**6))
+    run_rank(
+        *(World(), lambda *_: None),
+        lambda text: said.append((next(now), str(text))),
+        config=replace(config, eval=EvalConfig(extractor="none")),
+        tracking_uri="",
+        run_id="",
+    )
+    began = next(at for at, text in said if text.startswith("workers (host:pid)"))
+    at, first = next((at, text) for at, text in said if "/480 images | " in text)
+    assert at - began <= FIRST_LINE_S + 10, first
+    assert first.endswith(" left, then 100 images to make"), "the grid at the end"

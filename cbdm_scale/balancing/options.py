@@ -44,7 +44,7 @@ class BalanceOptions(GenerationOptions, ExtractorOptions):
     keep: Annotated[float, Range(ge=0.5, lt=1, hint="Try 0.95.")] = 0.95
     """Share of held-out real images that each filter lets pass: its threshold follows."""
 
-    classifiers: tuple[str, ...] = ()
+    classifiers: Annotated[tuple[str, ...], Place(lasts=False)] = ()
     """Files of classifiers (classify and data_prep write them) whose mean confidence judges
     labels; none is the one beside the shards."""
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cbdm_scale.cluster.options import Log, to_stdout
@@ -108,10 +109,14 @@ class ProgressBar:
         *,
         start: int = 0,
         every_s: float = LINE_EVERY_S,
+        left: Callable[[float], str] = lambda seconds: f"{clock(seconds)} left",
     ) -> None:
-        """``start`` of the ``total`` are done before; ``unit`` names them: "images"."""
+        """``start`` of the ``total`` are done before; ``unit`` names them: "images".
+
+        left: what is left in words, where the pieces alone take so many seconds more.
+        """
         self.total, self.unit, self.start, self.every_s = total, unit, start, every_s
-        self.screen = Screen(log)
+        self.screen, self._left = Screen(log), left
         self.done = 0
         """Pieces since the start."""
         self._lines = 0
@@ -153,8 +158,8 @@ class ProgressBar:
         self._lines += 1
         done = self.start + self.done
         rate = self.rate
-        left = clock((self.total - done) / rate) if rate else "?"
-        text = f"{done:>9,}/{self.total:,} {self.unit} | {_digits(rate)}/s | {left} left"
+        left = self._left((self.total - done) / rate) if rate else "? left"
+        text = f"{done:>9,}/{self.total:,} {self.unit} | {_digits(rate)}/s | {left}"
         self.screen.show(ProgressLine(text, done, self.total))
 
     @property

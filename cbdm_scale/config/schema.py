@@ -23,6 +23,7 @@ from cbdm_scale.models.options import (
 from cbdm_scale.sampling.options import SamplerConfig, check_trained
 from cbdm_scale.storage.checks import check_fields, check_name
 from cbdm_scale.storage.json import flatten, structure, with_values
+from cbdm_scale.storage.places import File
 from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import TrainConfig, per_rank
@@ -83,7 +84,7 @@ class Config:
     seed: int = 0
     """Seed of the sample plan and of every random number."""
 
-    init_from: str = ""
+    init_from: File = ""
     """Fine-tune (Table 2): start from a trained network's averaged weights. A run (its newest
     whole checkpoint), a checkpoint in it, models:/NAME@ALIAS, a .pt of the paper's code, or a
     folder of diffusers. "" is random weights."""

@@ -93,8 +93,16 @@ def _numbers_in_space(inputs: Inputs, name: str, recipe: Recipe, weigh: bool) ->
                     step=partial(progress.add, 1),
                 )
                 results.append(replace(found, apart=spec.apart))
-        copies = held_out_copies(train, real, counts, seed, device) if train else ()
-        floor, shuffled = real_floors(real, made, counts, weigh=weigh, seed=seed, device=device)
+        what = f"numbers of real images{by}"
+        with ProgressBar(num_steps(len(counts)), what) as progress:
+            copies = held_out_copies(train, real, counts, seed, device) if train else ()
+            floor, shuffled = real_floors(
+                *(real, made, counts),
+                weigh=weigh,
+                seed=seed,
+                device=device,
+                step=partial(progress.add, 1),
+            )
         return SpaceResult(
             extractor=name,
             extractor_fingerprint=recipe.fingerprint,

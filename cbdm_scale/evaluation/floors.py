@@ -7,7 +7,7 @@ their labels shuffled they score what is had by telling no class from another: c
 Shapes: N = real images, R = some of them, K = classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -74,10 +74,12 @@ def real_floors(
     weigh: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    step: Callable[[], None] = lambda: None,
 ) -> tuple[SetResult, SetResult | None]:
     """Every number, without interval, of real images in the place of ``num_fake`` others.
 
-    And again with their labels shuffled; None where there are no numbers by class.
+    And again with their labels shuffled; None where there are no numbers by class. step: as in
+    ``compute_metrics``, for the former.
     """
     chosen = stand_ins(real.labels.cpu(), num_fake, seed)
     rest, made = real.at(~chosen), replace(real, imagenet=None).at(chosen)
@@ -91,6 +93,7 @@ def real_floors(
         images=REAL,
         seed=seed,
         intervals=False,
+        step=step,
     )
     return floor, _shuffled(reference, made, floor, counts) if floor.table.classes else None
 

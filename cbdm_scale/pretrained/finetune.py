@@ -13,7 +13,7 @@ from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.data.class_names import labels_of_names
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.models.build import build
-from cbdm_scale.pretrained.loading import MLFLOW, load_pretrained
+from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data, network_spec
 from cbdm_scale.pretrained.second_stage import (
     check_rows,
@@ -26,6 +26,7 @@ from cbdm_scale.pretrained.second_stage import (
 from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.places import MLFLOW
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import shorten
 from cbdm_scale.training.state import save_initial

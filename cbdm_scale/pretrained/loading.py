@@ -15,6 +15,7 @@ from cbdm_scale.pretrained.diffusers_folder import is_diffusers
 from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
 from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.storage.places import MLFLOW
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip, shorten
 from cbdm_scale.training.options import check_source
@@ -22,7 +23,6 @@ from cbdm_scale.training.snapshots import file_of, select_weights
 from cbdm_scale.training.state import progress_of, read_checkpoint
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
-MLFLOW = "models:/", "runs:/"
 EXPORTED = RunDir.MODEL, RunDir.EMA
 """Beside config.json: the export command wrote the folder, or it is a registered model's."""
 

@@ -11,6 +11,7 @@ A seed that was interrupted begins again: nothing is stored of it.
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.cluster.options import Log, ReportCheckpoint, to_stdout
-from cbdm_scale.cluster.progress import ProgressLine, clock
+from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar, ProgressLine, clock
 from cbdm_scale.cluster.stop import StopFile
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.loader import load_batches
@@ -174,21 +175,26 @@ def _one_seed(
         world_size=world.size,
     )
 
+    shown = ProgressBar(total, f"images of seed {seed}", log, every_s=SILENCE_S)
+
     def report(num_shown: int, loss: float) -> None:
+        shown.done = num_shown
         speed = num_shown / (time.perf_counter() - began)
         tracker.scalars(num_shown, {f"seed{seed}/loss": loss, "images_per_second": speed})
         text = (
             f"seed {seed} | {num_shown:>9,}/{total:,} images | {speed:.0f}/s | "
             f"loss {loss:.4f} | {clock((total - num_shown) / speed)} left"
         )
-        log(ProgressLine(text, num_shown, total))
+        shown.log(ProgressLine(text, num_shown, total))
 
-    try:
-        if not fit(net, batches, task.fit, total, world, report, stop, _weights(task, world)):
-            return None
-    finally:
-        batches.close()  # type: ignore[attr-defined]
-    table = count_confusion(net, task.test, len(task.groups), world)
+    with nullcontext() if world.rank else shown:
+        try:
+            weights = _weights(task, world)
+            if not fit(net, batches, task.fit, total, world, report, stop, weights):
+                return None
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        table = count_confusion(net, task.test, len(task.groups), world)
     if world.rank == 0:
         run, scores = Storage(task.folder), scores_by_group(table, task.groups)
         run.write_bytes(f"seed-{seed}.safetensors", save_classifier(net, task.class_names))

@@ -111,7 +111,9 @@ class Run:
         if config.train.deterministic:
             make_deterministic(world.device)
         total = config.train.total_images
-        self.shown = ProgressBar(total, "images", print_line, every_s=SILENCE_S)
+        self.shown = ProgressBar(
+            total, "images", print_line, every_s=SILENCE_S, left=self._left
+        )
         """Of rank 0: a line where ``report`` has nothing to say for a minute."""
         self.manifest = read_manifest(config.data.root, config.dataset)
         self.process = build_process(config.noise, world.device)
@@ -244,6 +246,12 @@ class Run:
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
         return BackgroundWorker(work, cpus, cluster.threads, gpus, self.print_line)
 
+    def _left(self, train_s: float) -> str:
+        """What is left: so much training, and the grids and evaluations that are to come."""
+        waits, seen = self.scheduler.background is None, self.state.progress.num_seen
+        later = images_to_make(self.config, self.manifest.num_classes, seen, waits=waits)
+        return self.evaluator.pace.left(train_s, later)
+
     def report(self, state: State, numbers: dict[str, float]) -> None:
         """Every log_every images: one line to read, and the numbers to MLflow."""
         progress, total = state.progress, self.config.train.total_images
@@ -252,9 +260,7 @@ class Run:
         self.scheduler.poll()
         self.tracker.scalars(progress.num_seen, logged(numbers, progress, self.manifest.groups))
         rate = numbers["images_per_second"]
-        waits, seen = self.scheduler.background is None, progress.num_seen
-        later = images_to_make(self.config, self.manifest.num_classes, seen, waits=waits)
-        left = self.evaluator.pace.left((total - seen) / max(rate, 1e-9), later)
+        left = self._left((total - progress.num_seen) / max(rate, 1e-9))
         terms = " ".join(
             f"{name.removeprefix('loss/')} {value:.4f}"
             for name, value in numbers.items()

@@ -8,6 +8,8 @@ is a copy that Ray deletes: a relative path that something is to outlast is refu
 """
 
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar
@@ -32,6 +34,9 @@ class Place:
     after: str = ""
     """Only what follows this is a path, as in classifier:PATH."""
 
+    word: str = ""
+    """Pattern of the values that are none: a name, or a number."""
+
     variable: str = ""
     """Of the environment, which says it where the option is empty."""
 
@@ -45,6 +50,8 @@ Folder = Annotated[str, Place(lasts=True)]
 """Where something is kept."""
 File = Annotated[str, Place(lasts=False)]
 """Where something is read from, by workers too."""
+MLFLOW = "models:/", "runs:/"
+"""How the names of MLflow's models begin."""
 
 
 def absolute_places(options: Options) -> Options:
@@ -106,6 +113,7 @@ def _absolute_in(options: Options, prefix: str, lost: dict[str, str]) -> Options
 def _absolute(name: str, value: str, place: Place, lost: dict[str, str]) -> str:
     """The value with an absolute path; one that a job would lose goes to ``lost``.
 
+    A file that is there came with the job: it is read, and nothing is kept in it.
     ``lost``: OPTION (VALUE) -> what to type instead.
     """
     before = SQLITE if value.startswith(SQLITE) else place.after
@@ -113,11 +121,11 @@ def _absolute(name: str, value: str, place: Place, lost: dict[str, str]) -> str:
     if not value.startswith(before) or not path or path.startswith(":memory:"):
         return value
     refuse_password(name, value)
-    if split_scheme(path)[0] or path.startswith("models:/"):
+    if split_scheme(path)[0] or path.startswith(MLFLOW) or re.fullmatch(place.word, path):
         return value
     path = os.path.expanduser(path)
-    here = os.getcwd()
-    if place.lasts and not os.path.isabs(path) and JOB_COPY in here.split(os.sep):
+    lasts = place.lasts and (before or not os.path.isfile(path))
+    if lasts and not os.path.isabs(path) and JOB_COPY in os.getcwd().split(os.sep):
         flag = f"--{name.replace('_', '-')} " if name.islower() else f"{name}="
-        lost[f"{name} ({value})"] = f"{flag}{before}/SHARED/{path}"
+        lost[f"{name} ({value})"] = f"{flag}{shlex.quote(f'{before}/SHARED/{path}')}"
     return before + os.path.abspath(path)

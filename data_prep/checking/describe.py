@@ -58,11 +58,11 @@ def imbalance(manifest: Manifest) -> str:
     return words + (f", and {empty} classes without a training image" if empty else "")
 
 
-def picture(root: str, manifest: Manifest, out: str | None) -> str:
-    """Draw the data set; where the picture is: ``out``, or else beside the data set."""
+def picture(root: str, manifest: Manifest, out: str) -> str:
+    """Draw the data set; where the picture is: ``out``, or beside the data set if ""."""
     from data_prep.checking.picture import draw
 
-    if out is not None:
+    if out:
         draw(root, manifest, Path(out))
         return out
     target, file = Storage(root, ""), f"{manifest.name}.png"
@@ -82,7 +82,7 @@ def picture(root: str, manifest: Manifest, out: str | None) -> str:
 def print_tables(options: DescribeOptions) -> int:
     """A table and a picture of every data set; the exit status."""
     root, names = find_sets(options.where)
-    if options.out is not None and len(names) > 1:
+    if options.out and len(names) > 1:
         raise ValueError(
             f"--out ({options.out}) is one picture, and {root} holds {len(names)} data sets. "
             f"Name one of them: {root}/{names[0]}"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbdm_scale.cluster.progress import SILENCE_S, ProgressBar
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.models.resnet import init_he
@@ -44,7 +45,7 @@ def train_classifier(
     and accuracy_held_out (left out below ten images). The same images, seed, torch and
     instruction set give the same file; a large set also needs the same number of threads.
     ``flip`` also shows mirrored images: right for objects, wrong for digits. Prints one line an
-    epoch.
+    epoch, and one a minute within.
     """
     num_classes = len(class_names)
     _check(images, labels, num_classes)
@@ -125,6 +126,7 @@ def _fit(
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_RATE, weight_decay=0.01)
     total = max(epochs * steps_per_epoch, 1)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=total)
+    shown = ProgressBar(total, "steps of the classifier", every_s=SILENCE_S)
     for epoch in range(epochs):
         order = kept[torch.randperm(len(kept), generator=rng)]
         total_loss = 0.0
@@ -140,8 +142,10 @@ def _fit(
             optimizer.step()
             rate.step()
             total_loss += loss.item()
+            shown.add(1)
         mean = total_loss / steps_per_epoch
-        print(f"classifier: epoch {epoch + 1}/{epochs}, loss {mean:.4f}", flush=True)
+        shown.log(f"classifier: epoch {epoch + 1}/{epochs}, loss {mean:.4f}")
+    shown.screen.close()
     net.eval()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.diffusion.rng import permutation
 from cbdm_scale.storage.folder import Storage
 from data_prep.source import BadImage, Source
@@ -33,12 +34,14 @@ def fit_classifier(source: Source, target: Storage, log: Callable[[str], None]) 
     else:
         log(f"fitting the feature classifier on {len(rows):,} images")
     images, kept = [], []
-    for row in map(int, rows):
-        try:
-            images.append(split.image(row).transpose(2, 0, 1))
-        except BadImage:
-            continue  # left out of the shards too, and named there
-        kept.append(row)
+    with ProgressBar(len(rows), "images read", log) as progress:
+        for row in map(int, rows):
+            progress.add(1)
+            try:
+                images.append(split.image(row).transpose(2, 0, 1))
+            except BadImage:
+                continue  # left out of the shards too, and named there
+            kept.append(row)
     pixels, labels = np.stack(images), split.labels[kept]  # (N, C, H, W), (N,)
     file, _ = train_classifier(pixels, labels, source.class_names, flip=source.mirrors)
     target.write_bytes(CLASSIFIER, file)

@@ -24,7 +24,7 @@ class CompareCluster(StorageOption):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    protocol: str = "digits"
+    protocol: Annotated[str, Place(lasts=False, word=r"[\w-]+")] = "digits"
     """What is compared: a YAML file, or one that comes with the project: digits, photos16,
     paper."""
 
