@@ -6,6 +6,7 @@ trained on the real long-tailed images and the sets of ``--add``, tested on real
 
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -224,10 +225,27 @@ def say_outcome(
         alone = {**typed, "train.total_images": shown, "train.epochs": None, "name": None}
         print(f"next       {COMMAND.line(alone, add=None, add_per_class=None)}")
     else:
-        print(
-            f"next       the same command with --train.total-images {shown} --add and images "
-            f"that `{prog_of('sample')} --format npz` made"
-        )
+        alone = {**typed, "train.total_images": shown, "train.epochs": None, "name": None}
+        network = shlex.quote(network_there(options) or "RUN")
+        print(f"next       {prog_of('sample')} --run {network} --format npz")
+        print(f"then       {COMMAND.line(alone, add=('IMAGES',))}")
+        print("           where IMAGES is the .npz file that the former names")
+
+
+def network_there(options: ClassifyOptions) -> str:
+    """The folder of a network in the same storage that learnt this data set; "" if none."""
+    storage, found = Storage(options.cluster.storage), [""]
+    for name in storage.list():
+        try:
+            about = storage.read_json(f"{name}/{RunDir.CONFIG}")
+        except (OSError, ValueError):  # no run, or not one that this version knows
+            continue
+        if (
+            about.get("dataset") == options.dataset
+            and RunDir(storage.child(name)).checkpoints()
+        ):
+            found.append(storage.path(name))
+    return found[-1]
 
 
 def resolve(options: ClassifyOptions) -> ClassifyOptions:

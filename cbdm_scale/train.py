@@ -88,7 +88,7 @@ def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> No
     Of a published data set that is not there yet, its classes and sizes are known.
     """
     from cbdm_scale.pretrained.finetune import resolve_init_from, write_initial_weights
-    from cbdm_scale.runs.estimate import estimate_time, short_run_warnings
+    from cbdm_scale.runs.estimate import disk_megabytes, estimate_time, short_run_warnings
     from cbdm_scale.runs.launch import (
         describe,
         extractor_problem,
@@ -115,7 +115,9 @@ def print_dry_run(config: Config, init: "InitFrom | None", parsed: Parsed) -> No
     for option, value in config.flat().items():
         print(f"{option} = {value}")
     print("", *lines, *(f"warning: {text}" for text in warnings if text), sep="\n")
-    numbers = describe(config, images) | estimate_time(config, images)
+    numbers = describe(config, images)
+    numbers["run megabytes at most"] = disk_megabytes(config, numbers["checkpoint megabytes"])
+    numbers |= estimate_time(config, images)
     for name, number in numbers.items():
         print(f"{name}: {number:,.1f}" if isinstance(number, float) else f"{name}: {number}")
 

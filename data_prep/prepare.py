@@ -69,6 +69,7 @@ def prepare(
     if not only_if_missing:
         has_classifier = target.exists(CLASSIFIER)
         log(f"next: {train_command(manifest, root, has_classifier=has_classifier)}")
+        log("      (with --dry-run it says how long that takes on this machine)")
     return manifest
 
 

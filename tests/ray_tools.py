@@ -206,6 +206,15 @@ def wait_for(what: Callable[[], bool], seconds: float = 150) -> None:
         time.sleep(0.05)
 
 
+def is_group(number: int) -> bool:
+    """Whether a process group has any process."""
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def logged_steps(work: Path, name: str, key: str, tracker: str = "runs") -> list[int]:
     """The image counts at which MLflow has a metric of a run, in the order of logging.
 

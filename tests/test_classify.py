@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from extractor_tools import load_extractor
 from ray_tools import logged_steps, record_launch, run
+from sampling_tools import make_run
 
 from cbdm_scale import classify
 from cbdm_scale.classify import (
@@ -17,6 +19,7 @@ from cbdm_scale.classify import (
     main,
     open_run_dir,
     parse,
+    say_outcome,
     with_workers,
 )
 from cbdm_scale.recognition.sets import find_sets
@@ -143,3 +146,24 @@ def test_two_workers_learn_real_and_generated_images_and_log_it(work, tmp_path):
     assert logged_steps(work, "recognition", "seed1/loss") == [128, 256]
     assert logged_steps(work, "recognition", "recognition/recall_few") == [512]
     assert "seed 0: there already" in run(words)
+
+
+def test_the_next_commands_are_whole_ones_and_name_a_network_of_the_same_images(
+    tmp_path, digits_root, capsys
+):
+    runs = str(tmp_path / "my runs")
+    options, typed = parse(["--cluster.storage", runs, "--name", "x", "--seeds", "0", "1"])
+    outcome = {
+        **{"how": "finished", "images_shown": 1_280, "scores": {}, "taken_for": {}},
+        **{"classes_never_predicted": [], "unsent": 0, "why": ""},
+    }
+    for find in (lambda: "RUN", lambda: make_run(tmp_path / "my runs", digits_root)):
+        network = find()
+        say_outcome(options, typed, outcome, Storage(runs).child("x"), "", "digits")
+        sample, classify = capsys.readouterr().out.partition("next ")[2].splitlines()[:2]
+        assert sample.endswith(f" sample --run {shlex.quote(network)} --format npz")
+        words = shlex.split(classify.partition(" classify ")[2])
+        assert words.pop() == "IMAGES" and words.pop() == "--add"
+        again = parse([*words, "--add", str(tmp_path)])[0]
+        assert again.cluster.storage == runs and again.train.total_images == 1_280
+        assert again.seeds == (0, 1)

@@ -1,15 +1,16 @@
 """A comparison from its command to its table, small: what is there is not made again."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from ray_tools import ROOT, is_group, wait_for
 
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.presets import preset
@@ -239,7 +240,7 @@ def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_kille
     words = [sys.executable, "tune/compare.py", *options(tmp_path, root, "2")]
     wanted = ["networks/*/checkpoints/*", "sets/*/*.npz", "sets/ddpm-seed1/*.npz"]
     for pattern in wanted:
-        process = subprocess.Popen(words, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen(words, cwd=ROOT)
         try:
             deadline = time.monotonic() + 200
             while process.poll() is None and time.monotonic() < deadline:
@@ -250,8 +251,38 @@ def test_a_comparison_that_is_killed_again_and_again_ends_as_the_one_never_kille
             process.kill()
             process.wait()
         assert process.returncode == -signal.SIGKILL, "it had not ended by itself"
-    subprocess.run(words, cwd=Path(__file__).parents[1], check=True)
+    subprocess.run(words, cwd=ROOT, check=True)
     assert found_in(tmp_path)["lines"] == made(folder, root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["1", "2"])
+def test_a_comparison_that_is_asked_to_stop_saves_its_networks_first(tmp_path, root, parallel):
+    """Asked as `timeout` and a closing terminal ask: the whole process group."""
+    text = PROTOCOL.format(strengths="[1]").replace("[96, 192]", "[960000]")
+    (tmp_path / "small.yaml").write_text(text)
+    words = [sys.executable, "tune/compare.py", *options(tmp_path, root, parallel)]
+    networks = tmp_path / "compare/small/confirm/networks"
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT
+    )
+
+    def newest() -> list[int]:
+        """Images of every network's newest checkpoint."""
+        found = (list(one.glob("checkpoints/0*/state.json")) for one in networks.glob("*"))
+        return sorted(max(int(file.parent.name) for file in files) for files in found if files)
+
+    try:
+        wait_for(lambda: len(newest()) == int(parallel))
+        before = newest()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.endswith("stopped: the same command goes on from what is kept\n")
+    assert all(a > b for a, b in zip(newest(), before, strict=True)), "saved as it was asked"
+    assert not list(networks.glob("*/stop"))
+    wait_for(lambda: not is_group(process.pid), 30)  # multiprocessing's own helper ends last
 
 
 def made(folder, root):

@@ -1,11 +1,12 @@
 """What is said before a run: how long it takes, and what makes it too short."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from cbdm_scale.config.presets import PRESETS, PUBLISHED, preset
-from cbdm_scale.runs.estimate import estimate_time, short_run_warnings
+from cbdm_scale.runs.estimate import disk_megabytes, estimate_time, short_run_warnings
 from cbdm_scale.train import main
 
 
@@ -50,6 +51,12 @@ def test_the_estimate_counts_the_sets_of_all_evaluations():
     # 72,000 / 24,000 at intervals and one more, with the first strength; all three at the end.
     assert lines["time of evaluations"].endswith(" for 7 x 1,000 images")
     assert "by a worker on the" in lines["images a second"] and lines["time of training"]
+    learnt, both = round(72_000 * config.loss.predictions), config.sample.calls * 2
+    evaluations = f"{7_000 * both:,} in evaluations"
+    assert lines["network calls"] == f"{learnt:,} in training, {evaluations}"
+    assert re.fullmatch(r"[\d.,e-]+ (core|GPU)-hours", lines["cost"])
+    kept = replace(config.train, keep_checkpoints=4, posthoc_every=24_000)
+    assert disk_megabytes(replace(config, train=kept), 10.0) == 7 * 10 + 3 * 5
     config = replace(config, eval=replace(config.eval, extractor="none"))
     assert "time of evaluations" not in estimate_time(config, PUBLISHED["digits_lt"])
 
@@ -63,6 +70,7 @@ def test_a_dry_run_needs_no_data_of_a_published_set(tmp_path, capsys):
         f"note: {tmp_path}/cifar10_lt is not there yet; these are the published numbers"
         in lines
     )
+    assert [line for line in lines if line.startswith("run megabytes at most: ")]
     assert not any(tmp_path.iterdir())
     assert main(words) == 1  # without the data it does not train
 

@@ -151,6 +151,18 @@ def test_everything_happens_when_its_images_are_reached():
     ]
 
 
+@pytest.mark.parametrize(("every", "grids"), [(0, []), (1_000 * BATCH, [2])])
+def test_an_early_look_has_a_grid_unless_there_are_none(every, grids):
+    happened = []
+    run(
+        fresh_state(),
+        replace(CONFIG, sample_every=every, eval_at=(2 * BATCH - 1,)),
+        sample=lambda state: happened.append(("sample", state.progress.steps)),
+        evaluate=lambda state: happened.append(("eval", state.progress.steps)),
+    )
+    assert happened == [*(("sample", n) for n in grids), ("eval", 2)]
+
+
 def test_intervals_that_the_batch_does_not_divide_are_due_when_crossed():
     state, crossed = fresh_state(), []
     for images in range(BATCH, 10 * BATCH + 1, BATCH):

@@ -27,6 +27,8 @@ from cbdm_scale.training.distributed import World
         (48, True, {"sample_every": 400}, 3 * 300 + 100 + 200),  # at 400, 800 and the end
         (48, True, {"sample_every": 0}, 100 + 200),
         (48, True, {"sample_every": 0, "eval_at": (96, 480, 960)}, 2 * 100 + 200),
+        (48, True, {"eval_at": (96, 480, 960)}, 5 * 300 + 2 * 100 + 200),  # a grid at 96 too
+        (144, True, {"eval_at": (96,)}, 4 * 300 + 100 + 200),
     ],
 )
 def test_grids_and_evaluations_that_are_to_come_are_counted(seen, waits, train, images):

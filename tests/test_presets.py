@@ -305,3 +305,9 @@ def test_a_row_of_a_further_term_is_ddpm_with_it_on_any_data(row):
 
 def test_every_further_term_is_in_a_row():
     assert {"tcfg", *(term for row in FURTHER.values() for term in row)} == set(TERMS)
+
+
+def test_a_first_run_of_ones_own_images_is_looked_at_after_a_twentieth():
+    config = preset("celeba5", "small")
+    first = min(config.train.eval_at)
+    assert first <= config.train.total_images / 20 and config.train.sample_every

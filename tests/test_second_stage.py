@@ -197,7 +197,7 @@ def test_its_teacher_is_there_when_the_first_run_is_gone(words, run, digits_root
     again, _, there, lines = prepared(words)
     assert again == config and there == folder and "does not exist" in "\n".join(lines)
     state = build_state(config, manifest, torch.device("cpu"))
-    found = open_teacher(config, folder, state.net, World())
+    found = open_teacher(config, folder, state.net, World(), print)
     for name, tensor in found.state_dict().items():
         assert name not in average or torch.equal(tensor, average[name]), name
 

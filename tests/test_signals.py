@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from ray_tools import ROOT
+from ray_tools import ROOT, is_group, wait_for
+from sampling_tools import make_run
 
 WAIT = """
 import sys, time
@@ -73,3 +75,27 @@ def test_what_the_process_was_told_to_ignore_stays_ignored() -> None:
     child.send_signal(signal.SIGHUP)
     assert child.communicate(timeout=20)[0] == "put away\n"
     assert child.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_images_that_are_made_as_the_group_is_asked_are_kept_and_nothing_is_left(
+    command, tmp_path, digits_root, random_classifier
+) -> None:
+    """As `timeout`, systemd and Slurm ask."""
+    run = make_run(tmp_path, digits_root)
+    words = [sys.executable, "-m", f"cbdm_scale.{command}", "--run", run]
+    words += ["--num-images", "100000", "--cluster.workers", "0", "--chunk-size", "20"]
+    words += ["--extractor", random_classifier] if command == "evaluate" else []
+    child = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    made = Path(run, "samples")
+    wait_for(lambda: len(list(made.rglob("*-*.safetensors"))) > 1)
+    os.killpg(child.pid, signal.SIGTERM)
+    _, said = child.communicate(timeout=30)
+    assert said.endswith("\nstopped: the same command goes on from what is kept\n"), said
+    assert child.returncode == 128 + signal.SIGTERM
+    left = [p.name for p in Path(run).rglob("*") if p.name == "lease.json" or "tmp" in p.name]
+    assert not left
+    assert not is_group(child.pid)

@@ -57,13 +57,15 @@ def images_to_make(config: Config, num_classes: int, num_seen: int, *, waits: bo
     """
     train, evals = config.train, config.eval
     since, end = num_seen - train.batch_size, train.total_images
+    looks = {n for n in train.eval_at if since < n < end}
     grids = 0
     if every := train.sample_every:
         grids = end // every - since // every + (end % every > 0)
+        grids += sum(n % every > 0 for n in looks)
     found = grids * GRID_COLUMNS * min(GRID_ROWS, num_classes)
     if evals.extractor == "none":
         return found
-    at = {n for n in train.eval_at if since < n < end}
+    at = set(looks)
     if every := train.eval_every:
         at |= set(range((since // every + 1) * every, end, every))
     strengths = len(evals.guidance) + waits * len(at) * len(evals.at_intervals)

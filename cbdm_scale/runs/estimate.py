@@ -68,9 +68,11 @@ def estimate_time(config: Config, image: Manifest | PublishedSet) -> dict[str, s
     loss, train, judged = config.loss, config.train, config.eval
     rate = 1 / (both_s * loss.predictions + forward_s * loss.teacher_predictions)
     workers = config.cluster.ranks
+    seconds, calls = train.total_images / rate, 0
+    learnt = round(train.total_images * (loss.predictions + loss.teacher_predictions))
     lines = {
         "images a second": f"{rate:.3g} by a worker on the {device.type.upper()} here",
-        "time of training": duration(train.total_images / rate / workers),
+        "time of training": duration(seconds / workers),
     }
     if judged.extractor != "none":
         on_way = train.total_images // train.eval_every if train.eval_every else 0
@@ -81,7 +83,21 @@ def estimate_time(config: Config, image: Manifest | PublishedSet) -> dict[str, s
         lines["time of evaluations"] = (
             f"{duration(calls * forward_s / workers)} for {sets} x {judged.num_images:,} images"
         )
+    each = (1, "GPU") if device.type == "cuda" else (config.cluster.cpus_per_worker, "core")
+    hours = (seconds + calls * forward_s) * each[0] / 3600
+    lines["cost"] = f"{hours:,.3g} {each[1]}-hours"
+    lines["network calls"] = f"{learnt:,} in training, {calls:,} in evaluations"
     return lines
+
+
+def disk_megabytes(config: Config, checkpoint: float) -> float:
+    """Of a run's checkpoints at most, each so many: the newest, two best ones, one in writing.
+
+    And of the averages of two widths (``train.posthoc_every``), two copies of the weights each.
+    """
+    train = config.train
+    kept = train.total_images // train.posthoc_every if train.posthoc_every else 0
+    return (train.keep_checkpoints + 3) * checkpoint + kept * checkpoint / 2
 
 
 def _measure(

@@ -110,23 +110,17 @@ class Run:
         self.tracker, self.print_line = tracker, print_line
         if config.train.deterministic:
             make_deterministic(world.device)
-        total = config.train.total_images
-        self.shown = ProgressBar(
-            total, "images", print_line, every_s=SILENCE_S, left=self._left
-        )
+        end = config.train.total_images
+        self.shown = ProgressBar(end, "images", print_line, every_s=SILENCE_S, left=self._left)
         """Of rank 0: a line where ``report`` has nothing to say for a minute."""
-        self.manifest = read_manifest(config.data.root, config.dataset)
+        self.manifest = data = read_manifest(config.data.root, config.dataset)
         self.process = build_process(config.noise, world.device)
         with world.monitored_barrier(), needs_memory("the network and its averages", EMPTIER):
             self.state = build_state(config, self.manifest, world.device)
         self.sampled_at = -1
         """Images seen at the last grid."""
         self.started = time.perf_counter()
-        about = {
-            "cbdm_scale": __version__,
-            "dataset": self.manifest.fingerprint,
-            "seed": config.seed,
-        }
+        about = {"cbdm_scale": __version__, "dataset": data.fingerprint, "seed": config.seed}
         self.checkpoints = CheckpointManager(
             run,
             world,

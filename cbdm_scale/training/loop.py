@@ -56,11 +56,20 @@ def is_due(num_seen: int, config: TrainConfig, every: int) -> bool:
     return every > 0 and num_seen // every > (num_seen - config.batch_size) // every
 
 
+def is_grid_due(num_seen: int, config: TrainConfig) -> bool:
+    """Whether the step that ends at an image is followed by a grid; never for 0."""
+    looks = config.sample_every > 0 and _passes(num_seen, config)
+    return is_due(num_seen, config, config.sample_every) or looks
+
+
+def _passes(num_seen: int, config: TrainConfig) -> bool:
+    """Whether the step that ends at an image comes to one of ``eval_at``."""
+    return any(num_seen - config.batch_size < at <= num_seen for at in config.eval_at)
+
+
 def is_eval_due(num_seen: int, config: TrainConfig) -> bool:
     """Whether the step that ends at an image is followed by an evaluation."""
-    before = num_seen - config.batch_size
-    at_interval = is_due(num_seen, config, config.eval_every)
-    return at_interval or any(before < at <= num_seen for at in config.eval_at)
+    return is_due(num_seen, config, config.eval_every) or _passes(num_seen, config)
 
 
 def train(
@@ -123,7 +132,7 @@ def train(
             now = {"lr": float(rates.lr), "grad_norm": result.norm.item()}  # syncs
             callbacks.report(state, meter.read() | now)
         with meter.paused():
-            if is_due(progress.num_seen, config, config.sample_every):
+            if is_grid_due(progress.num_seen, config):
                 callbacks.sample(state)
             if is_due(progress.num_seen, config, config.posthoc_every):
                 callbacks.keep_averages(state)

@@ -119,7 +119,8 @@ class TrainConfig:
     any width (--weights power:0.1); 0 for none. They cost two more copies of the network."""
 
     eval_at: tuple[PositiveInt, ...] = ()
-    """Further numbers of images after which to evaluate, such as the rungs of a search."""
+    """Further numbers of images after which to evaluate, and to make a grid unless
+    train.sample_every is 0: an early look, or the rungs of a search."""
 
     patience: NonNegativeInt = 0
     """Evaluations in a row without a lower score (eval.best_by) after which the run ends, with

@@ -4,6 +4,7 @@ Links are followed, and every folder is entered once a class, so that links in a
 """
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ NOT_CLASSES = frozenset({"__MACOSX", "@eaDir"})
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 """In the order in which they are preferred as the test split; letter case does not count."""
+SPLIT_LIKE = re.compile(
+    r"(train|training|tests?|testing|val|valid|validation|dev|eval|evaluation|hold[-_]?out)"
+    r"([-_ ]?(sets?|split|data|images?|imgs?|[0-9]+))?",
+    re.IGNORECASE,
+)
+"""Names that some give to splits."""
 
 FolderId = tuple[int, int]
 
@@ -67,12 +74,14 @@ def find_splits(root: Path, option: str) -> tuple[dict[str, Path], tuple[str, ..
     folders = sorted(entry.name for entry in _entries(inner, Ignored()) if _is_folder(entry))
     train = [name for name in folders if name.lower() in TRAIN_FOLDERS]
     tests = [name for kind in TEST_FOLDERS for name in folders if name.lower() == kind]
-    if not train and not tests:
+    alike = [name for name in folders if SPLIT_LIKE.fullmatch(name)]
+    if not alike:
         return {"train": inner}, tuple(notes)
     if len(train) != 1 or len({*train, *tests}) < len(folders):
         notes.append(
-            f"{option}: {shorten([*train, *tests])} are taken for classes like all folders "
-            f"in {inner}. If they are splits, give one with --source, one with --eval-source"
+            f"{option}: {shorten(alike)} {'is' if len(alike) == 1 else 'are'} taken for "
+            f"{'a class' if len(alike) == 1 else 'classes'} like all folders in {inner}. Of "
+            "splits give one with --source, one with --eval-source"
         )
         return {"train": inner}, tuple(notes)
     splits = {"train": inner / train[0]}

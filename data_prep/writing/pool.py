@@ -45,6 +45,8 @@ def run(
             workers = 0
         if workers:
             log(f"about {left:.0f} s on one CPU: starting Ray (--workers 0 does without)")
+        elif items:
+            log(f"about {left:.0f} s, in this process: little work is done before Ray starts")
     if not workers:
         yield from map(call, items)
         return

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
+from cbdm_scale.cli.signals import interrupt
+from cbdm_scale.cluster.stop import stop_on_signal
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
@@ -47,7 +49,7 @@ def train_network(
     """Train a network until the averaged weights after each of ``stops`` images are kept.
 
     Goes on from the newest checkpoint. One that has gone past a stop that was not asked for
-    then is trained anew.
+    then is trained anew. Where a signal asks it to stop, it is saved before ``Interrupted``.
     """
     run = Storage(config.cluster.storage).child(config.run_name)
     there = {int(name.rpartition("/")[2]): name for name in RunDir(run).checkpoints()}
@@ -72,14 +74,23 @@ def train_network(
         },
     )
     open_run_dir(config, manifest)
-    outcome = run_rank(
-        World(device),
-        lambda path, metrics: None,
-        log,
-        config=config,
-        tracking_uri="",
-        run_id="",
-    )
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        log(text)
+
+    with stop_on_signal(run, lambda: bool(said)) as asked:
+        outcome = run_rank(
+            World(device),
+            lambda path, metrics: None,
+            say,
+            config=config,
+            tracking_uri="",
+            run_id="",
+        )
+    if asked:
+        interrupt(asked[0])
     if outcome.get("how") != "finished":
         raise ValueError(f"{config.run_name}: {outcome.get('error') or 'was asked to stop'}")
     for stop in missing:

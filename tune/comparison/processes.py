@@ -1,19 +1,23 @@
 """Jobs in processes of their own, each of which does several, one after the other.
 
-A process imports the product once. It ends with this one, even if that is killed, and the
-terminal's Ctrl-C is this one's to answer.
+A process imports the product once. It ends with this one, even if that is killed. What asks
+this one to stop asks them too, whether or not the terminal has: each saves what it is at.
 """
 
 import multiprocessing
-import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from cbdm_scale.cli.signals import interrupt, on_signal
+
 Job = TypeVar("Job")
 Work = Callable[[Job, int], None]
 """Does a job, in the process of this number."""
+SAVING_S = 60.0
+"""Seconds that the processes get to save what they are at."""
 
 
 def run_jobs(work: Work[Job], jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, str]]:
@@ -54,8 +58,12 @@ def run_jobs(work: Work[Job], jobs: Sequence[Job], parallel: int) -> Iterator[tu
         for job in todo:  # all processes died
             yield job, "no process was left to do it"
     finally:
+        deadline = time.monotonic() + SAVING_S
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(max(deadline - time.monotonic(), 0))
+            process.kill()
             process.join()
 
 
@@ -71,8 +79,8 @@ def _serve(theirs: Connection, work: Work[Any], number: int) -> None:
     """In a process: do what is sent, say how it went."""
     from cbdm_scale.data.processes import leave_with_parent
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_with_parent(number)
-    with suppress(EOFError):  # nothing more is sent
+    # Nothing more is sent, or what it was at is saved.
+    with suppress(EOFError, KeyboardInterrupt), on_signal(interrupt):
         while True:
             theirs.send(_attempt(work, theirs.recv(), number))
