@@ -68,8 +68,8 @@ def prepare(
     _log_outcome(manifest, target.url, written, log)
     if not only_if_missing:
         has_classifier = target.exists(CLASSIFIER)
+        log("with --dry-run the next command says how long it takes on this machine")
         log(f"next: {train_command(manifest, root, has_classifier=has_classifier)}")
-        log("      (with --dry-run it says how long that takes on this machine)")
     return manifest
 
 

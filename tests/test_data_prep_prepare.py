@@ -229,7 +229,7 @@ def test_cifar_commands_write_what_they_say(tmp_path, capsys, name, monkeypatch)
     train, full = manifest.num_images("train"), manifest.num_images("eval")
     assert (train < full) == name.endswith("lt")
     assert manifest.num_images("test") == (1000 if variant is CIFAR100 else 40)
-    assert said[-3] == f"  images   {train:,} train, {full:,} eval, " + (
+    assert said[-4] == f"  images   {train:,} train, {full:,} eval, " + (
         f"{manifest.num_images('test'):,} test; 32x32x3"
     )
     assert said[-1].endswith(
