@@ -1,6 +1,9 @@
 """A small real data set that tests may damage, and tools to damage it."""
 
 import io
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +19,20 @@ def make_digits(out, **changes):
     """
     options = {"classifier": False, "samples_per_shard": 100, "workers": 0} | changes
     return prepare("digits-lt", Options(out=str(out), **options), log=lambda line: None)
+
+
+@cache
+def _made_once():
+    with TemporaryDirectory() as folder:
+        make_digits(folder)
+        return contents(Path(folder))
+
+
+def copy_digits(out):
+    """What ``make_digits`` makes, which is made once a process: for tests of other things."""
+    for name, data in _made_once().items():
+        (Path(out) / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(out) / name).write_bytes(data)
 
 
 def edit_index(folder, change):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from shard_tools import make_digits
+from shard_tools import copy_digits
 
 from data_prep.__main__ import main
 from data_prep.checking.picture import choose_classes, sort_classes
@@ -28,7 +28,7 @@ def test_table_names_counts_groups_totals_and_sizes(digits_root, tmp_path, capsy
 
 def test_picture_goes_where_it_is_told_and_never_into_the_data_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_digits(tmp_path / "root")
+    copy_digits(tmp_path / "root")
     before = sorted(tmp_path.rglob("root/**/*"))
     assert main(["describe", str(tmp_path / "root/digits_lt"), "--out", "x/y.svg"]) == 0
     assert (tmp_path / "x/y.svg").read_text().startswith("<?xml")

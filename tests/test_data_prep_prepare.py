@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from shard_tools import contents, make_digits
+from shard_tools import contents, copy_digits, make_digits
 from test_data_prep_cifar import CIFAR10, CIFAR100, make_folder
 from tracking_tools import make_database
 
@@ -28,7 +28,7 @@ def quiet(line):
 
 
 def test_same_content_is_left_as_it_is(tmp_path):
-    make_digits(tmp_path)
+    copy_digits(tmp_path)
     before = (tmp_path / "digits_lt/dataset.json").stat()
     said = []
     prepare(
@@ -43,7 +43,7 @@ def test_same_content_is_left_as_it_is(tmp_path):
 
 
 def test_other_content_needs_force_and_is_refused_before_the_work(tmp_path):
-    make_digits(tmp_path)
+    copy_digits(tmp_path)
     before, said = contents(tmp_path), []
     other = Options(out=str(tmp_path), seed=1, classifier=False, workers=0)
     with pytest.raises(
@@ -59,7 +59,7 @@ def test_other_content_needs_force_and_is_refused_before_the_work(tmp_path):
 
 
 def test_damaged_data_set_is_told_and_can_be_replaced(tmp_path):
-    make_digits(tmp_path)
+    copy_digits(tmp_path)
     before = contents(tmp_path)
     tar = tmp_path / "digits_lt/eval/000003.tar"
     raw = bytearray(tar.read_bytes())
@@ -72,7 +72,7 @@ def test_damaged_data_set_is_told_and_can_be_replaced(tmp_path):
 
 
 def test_unfinished_folder_needs_force(tmp_path):
-    make_digits(tmp_path)
+    copy_digits(tmp_path)
     (tmp_path / "digits_lt/dataset.json").unlink()
     with pytest.raises(ValueError, match="without a dataset.json.*--force-overwrite"):
         make_digits(tmp_path)
@@ -137,7 +137,7 @@ def test_a_root_that_is_made_for_the_digits_is_said(tmp_path, monkeypatch, capsy
 
 def test_finished_digits_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
-    make_digits(tmp_path)
+    copy_digits(tmp_path)
     (tmp_path / "digits_lt" / CLASSIFIER).write_bytes(b"weights")
     before = contents(tmp_path / "digits_lt")
     inode = (tmp_path / "digits_lt").stat().st_ino

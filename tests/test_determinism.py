@@ -10,7 +10,7 @@ import pytest
 from gloo_tools import Job, checkpoint, launch, read_losses, tiny_config
 
 BATCH = 12  # what 1, 2, 3 and 4 divide
-STEPS, HALF = 20, 10  # of the runs without dropout
+STEPS, HALF = 12, 6  # of the runs without dropout
 LONG, BREAK = 10, 4  # of those with
 
 

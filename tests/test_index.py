@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from process_tools import sent
-from shard_tools import edit_index, make_digits
+from shard_tools import copy_digits, edit_index
 
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
@@ -21,7 +21,7 @@ REMAKE = r"prepare digits-lt --out .* --force-overwrite"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    make_digits(root)
+    copy_digits(root)
     return root
 
 

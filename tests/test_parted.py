@@ -15,7 +15,7 @@ from parted_tools import (
     small_parts,
 )
 from process_tools import sent
-from shard_tools import contents, make_digits
+from shard_tools import contents, copy_digits, make_digits
 
 from cbdm_scale.data import index_files, parted
 from cbdm_scale.data.augment import augmentation
@@ -55,7 +55,7 @@ def test_parts_have_few_row_groups_one_a_shard_of_one_split(parted_made):
 
 def test_data_prep_writes_parts_bounded_in_rows_too(tmp_path, monkeypatch):
     """23 shards of 100: the same images, and up to 250 rows a part."""
-    make_digits(tmp_path / "one")
+    copy_digits(tmp_path / "one")
     small_parts(monkeypatch)
     monkeypatch.setattr(index_files, "ROWS_A_PART", 250)
     make_digits(tmp_path / "parts")

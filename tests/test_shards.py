@@ -11,7 +11,7 @@ import pytest
 import webdataset
 from PIL import Image
 from process_tools import sent
-from shard_tools import make_digits
+from shard_tools import copy_digits
 
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.shards import BadSample, ShardReader, _LocalFile, decode
@@ -21,7 +21,7 @@ from data_prep.readers.digits import read_digits_lt
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    make_digits(root)
+    copy_digits(root)
     return root
 
 

@@ -9,7 +9,7 @@ from extractor_tools import write_npz
 from image_tools import encoded, png_header, with_chunk
 from PIL import Image
 from process_tools import sent
-from shard_tools import make_digits
+from shard_tools import copy_digits
 
 from cbdm_scale.metrics.npz import NpzImages
 from cbdm_scale.metrics.sources import FolderImages, SplitImages, Subset, open_images
@@ -172,7 +172,7 @@ def test_a_folder_of_mixed_sizes_names_the_image(tmp_path):
 
 
 def test_a_split_is_read_from_its_shards(tmp_path):
-    make_digits(tmp_path)
+    copy_digits(tmp_path)
     images = open_images(f"{tmp_path}/digits_lt:eval")
     assert isinstance(images, SplitImages)
     assert images.read([2, 0]).shape == (2, 1, 8, 8)
