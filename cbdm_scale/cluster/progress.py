@@ -58,6 +58,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
+def left_of(seconds: float) -> str:
+    """What is left of work, in words: 4:05 left."""
+    return f"{clock(seconds)} left"
+
+
 class Screen:
     """Where lines go; on a terminal a ``ProgressLine`` moves one bar below them instead."""
 
@@ -109,7 +114,7 @@ class ProgressBar:
         *,
         start: int = 0,
         every_s: float = LINE_EVERY_S,
-        left: Callable[[float], str] = lambda seconds: f"{clock(seconds)} left",
+        left: Callable[[float], str] = left_of,
     ) -> None:
         """``start`` of the ``total`` are done before; ``unit`` names them: "images".
 
