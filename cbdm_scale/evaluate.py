@@ -95,7 +95,7 @@ def evaluate(
 ) -> "Evaluation":
     """Check, compute, write, log, and say how it went."""
     from cbdm_scale.evaluation import publish, summary
-    from cbdm_scale.evaluation.compute import compute
+    from cbdm_scale.evaluation.compute import check_extractors, compute
     from cbdm_scale.evaluation.inputs import find_inputs
     from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
 
@@ -110,6 +110,8 @@ def evaluate(
     if not (
         evaluation and publish.has_report(home, against) and publish.is_logged(home, inputs)
     ):
+        if evaluation is None:
+            check_extractors(inputs)
         home.check_writable()
         with lease(home, f"evaluation {inputs.id} is being made", ""):
             evaluation = read_evaluation(home)  # who had it before may have made it

@@ -24,14 +24,18 @@ from cbdm_scale.metrics.features import Recipe
 from cbdm_scale.metrics.sources import Images
 
 
+def check_extractors(inputs: Inputs) -> None:
+    """ValueError, before any image is made, where an extractor does not take these images."""
+    first = torch.from_numpy(inputs.split("eval").read([0]))
+    for recipe in inputs.recipes:
+        with options_without_eval():
+            recipe.load("cpu")(first)
+
+
 def compute(inputs: Inputs) -> Evaluation:
     """Everything; what is there already (images, features) is not made again."""
     options, pretrained = inputs.options, inputs.pretrained
     real, made = inputs.split("eval"), inputs.sets[0].images
-    for recipe in inputs.recipes:
-        # A file that does not fit is said here, before any image is made.
-        with options_without_eval():
-            recipe.load("cpu")(torch.from_numpy(real.read([0])))
     _make_sets(inputs)
     labels = [torch.from_numpy(side.labels) for side in (real, made)]
     weigh = needs_weights(labels[0], labels[1], inputs.real.num_classes)
