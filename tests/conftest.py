@@ -2,12 +2,13 @@
 
 import os
 import signal
+import sys
+from importlib import import_module
 
 import pytest
 import torch
 from hypothesis import settings
 
-from cbdm_scale.runs import estimate
 from cbdm_scale.storage import lease
 from data_prep.options import Options
 from data_prep.prepare import prepare
@@ -31,12 +32,14 @@ os.environ |= SECRETS | {
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
     os.environ.pop(name, None)
 if not torch.cuda.is_available():
+    assert "triton" not in sys.modules, "it was loaded for a GPU: import that below"
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is loaded: kernels run on the CPU
 # What is ignored, as under nohup or in a script's background, stays so in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 # A dry run measures for a second: no test asks how exactly.
+estimate = import_module("cbdm_scale.runs.estimate")  # which loads triton
 estimate.LONG_S, estimate.REPEATS = 0.001, 1
 lease.SETTLE_S = 0.01  # no two commands of a test begin within it
 settings.register_profile("quiet", deadline=None)
