@@ -85,7 +85,7 @@ def test_what_is_on_a_store_is_not_replaced_unasked():
     root = f"memory://{uuid.uuid4().hex}"
     manifest, _ = write(root)
     again, said = write(root)
-    assert again == manifest and "already there" in said[-4]
+    assert again == manifest and "already there" in said[-5]
     with pytest.raises(ValueError, match="is there already, made of .*--force-overwrite"):
         write(root, seed=1)
     assert read_manifest(root, "digits_lt") == manifest
