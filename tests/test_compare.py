@@ -26,8 +26,8 @@ from tune.comparison.scores import (
     TRAINING,
     average,
     halves_of,
-    judges,
     references,
+    scorers,
 )
 from tune.comparison.sets import Features
 
@@ -124,7 +124,7 @@ def blobs(each, seed, shift=0.0):
 @pytest.fixture(scope="module")
 def both():
     train = Features(torch.randn(50, 4) + 200, torch.arange(10).repeat(5), torch.zeros(50))
-    return judges(blobs(80, 0), train, COUNTS)
+    return scorers(blobs(80, 0), train, COUNTS)
 
 
 def test_the_halves_of_the_real_images_share_none_and_have_all_classes_alike():
@@ -152,7 +152,7 @@ def test_what_the_draw_of_the_training_images_costs_stands_beside(both):
     assert known[MOVED]["fid"] == pytest.approx(gap, rel=0.5)
     assert known[MOVED]["recall"] == 0 and "kept" not in known[MOVED]
     assert known[TRAINING]["copies"] == 1 and known[TRAINING]["fid"] > known[MOVED]["fid"] / 2
-    shifted = judges(blobs(80, 0), blobs(5, 1, shift=3.0), COUNTS)
+    shifted = scorers(blobs(80, 0), blobs(5, 1, shift=3.0), COUNTS)
     few = references(shifted, 400)[MOVED]["fid_few"]
     assert few == pytest.approx(4 * 3.0**2, rel=0.2)  # |3|^2 in four dimensions
 

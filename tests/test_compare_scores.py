@@ -22,10 +22,10 @@ from tune.comparison.scores import (
     REAL,
     SHUFFLED,
     TRAINING,
-    Judge,
+    Scorer,
     halves_of,
-    judges,
     references,
+    scorers,
 )
 from tune.comparison.sets import Features
 
@@ -47,10 +47,10 @@ BALANCED, LIKE_REAL = tailed((20,) * 10, 1), tailed([n // 6 for n in TAIL], 2)
 
 def test_imbalance_is_not_rewarded():
     """Of two sets the balanced one is nearer; without weights the one like the real images."""
-    judge, _ = judges(tailed(TAIL, 0), TRAIN, COUNTS)
+    scorer, _ = scorers(tailed(TAIL, 0), TRAIN, COUNTS)
     sides = BALANCED, LIKE_REAL
-    weighed = [judge.scores(side) for side in sides]
-    plain = [Judge(judge.real, TRAIN, COUNTS).scores(side) for side in sides]
+    weighed = [scorer.scores(side) for side in sides]
+    plain = [Scorer(scorer.real, TRAIN, COUNTS).scores(side) for side in sides]
     for score in ("fid", "fid_many", "mind", "mind_many"):
         assert weighed[0][score] < weighed[1][score] and plain[1][score] < plain[0][score]
 
@@ -58,8 +58,8 @@ def test_imbalance_is_not_rewarded():
 def test_balanced_real_images_are_not_weighed():
     """The numbers are those of the distances as they are, to the bit."""
     fake = blobs(40, 1, shift=0.5)
-    for judge in judges(blobs(80, 0), TRAIN, COUNTS):
-        found, real = judge.scores(fake), judge.real
+    for scorer in scorers(blobs(80, 0), TRAIN, COUNTS):
+        found, real = scorer.scores(fake), scorer.real
         worst = []
         for name, few in (("", range(10)), ("_many", range(3)), ("_few", range(7, 10))):
             a, b = (side.x[torch.isin(side.y, torch.tensor(few))] for side in (real, fake))
@@ -77,7 +77,7 @@ def test_every_score_is_that_of_the_evaluate_command(sizes):
     real = tailed(sizes, 0)
     made = Features(BALANCED.x + 0.2, BALANCED.y, (BALANCED.x[:, 0] > 15).long())
     unseen = torch.arange(len(real.y)) % 7 > 0
-    judge = Judge(real, TRAIN, COUNTS, unseen, weigh=sizes is TAIL)
+    scorer = Scorer(real, TRAIN, COUNTS, unseen, weigh=sizes is TAIL)
     hashes = torch.where(unseen, torch.arange(len(real.y)), -1)
     refer = make_reference(
         FeatureSet(real.x, real.y, hashes),
@@ -87,7 +87,7 @@ def test_every_score_is_that_of_the_evaluate_command(sizes):
     )
     fake = LabelledFeatures(made.x, made.y, made.seen == made.y)
     table = class_table(refer.real, fake, COUNTS, reference=refer, intervals=False)
-    found = judge.scores(made)
+    found = scorer.scores(made)
     for row in table.pooled:
         end = f"_{row.group}" if row.group else ""
         assert found[f"fid{end}"] == row.fid.value
@@ -110,7 +110,7 @@ def test_real_images_that_are_the_training_images_have_references():
     """A rare class has its images in turn, and there is no held-out image for FLD."""
     side = tailed((50, 30, 20, 12, 10, 8, 6, 5, 3, 1), 0)
     counts = torch.bincount(side.y).tolist()
-    known = references(judges(side, side, counts, torch.zeros(len(side.y)).bool()), 100)
+    known = references(scorers(side, side, counts, torch.zeros(len(side.y)).bool()), 100)
     assert known[REAL]["fid_few"] < 5 < 20 < known[SHUFFLED]["fid_few"]
     assert known[TRAINING]["copies"] == 1 and "fld" not in known[REAL]
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cbdm_scale.data.groups import GROUPS, Group
 from cbdm_scale.storage.wording import shorten
-from tune.comparison.scores import Judge, Scores, average
+from tune.comparison.scores import Scorer, Scores, average
 from tune.comparison.sets import HALVES, Features
 
 Point = tuple[int, float]
@@ -74,7 +74,7 @@ class SetsInSpace:
     scores: Mapping[Point, tuple[Scores, ...]]
     """Of each half of each set."""
 
-    both: tuple[Judge, Judge]
+    both: tuple[Scorer, Scorer]
 
     @property
     def grid(self) -> Grid:
@@ -85,13 +85,13 @@ class SetsInSpace:
         """Of a half of the images at what was chosen."""
         if "all" in chosen.strengths:
             return self.scores[chosen.stop, chosen.strengths["all"]][half]
-        judge, union = self.both[half], None
+        scorer, union = self.both[half], None
         for group, omega in chosen.strengths.items():
             part = self.load((chosen.stop, omega)).half(half)
-            mine = judge.members(part.y, group)  # type: ignore[arg-type]
+            mine = scorer.members(part.y, group)  # type: ignore[arg-type]
             union = part if union is None else union.replaced(mine, part)
         assert union is not None, "there is a group"
-        return judge.scores(union)
+        return scorer.scores(union)
 
 
 class Chooser:

@@ -142,7 +142,7 @@ def find(
 
 def _references(jobs: Sequence[SetsJob], space: int) -> dict[str, Scores]:
     """What is had without a network in a space, the mean over data sets."""
-    of_sets = [judging.references() for judging in {job.spaces[space]: None for job in jobs}]
+    of_sets = [one.references() for one in {job.spaces[space]: None for job in jobs}]
     return {name: average([one[name] for one in of_sets]) for name in of_sets[0]}
 
 

@@ -12,7 +12,7 @@ from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.devices import open_device
 from tune.comparison.choice import Chooser
-from tune.comparison.judging import Judging
+from tune.comparison.feature_space import FeatureSpace
 from tune.comparison.networks import train_network
 from tune.comparison.sets import SetMaker
 
@@ -32,7 +32,7 @@ class SetsJob:
     """Training images of the guide; 0 is none."""
 
     strengths: tuple[float, ...]
-    spaces: tuple[Judging, ...]
+    spaces: tuple[FeatureSpace, ...]
     """The first one chooses."""
 
     def chooser(self, criterion: dict[str, float]) -> Chooser:
@@ -76,7 +76,7 @@ def do_network(job: NetworkJob, number: int) -> None:
 
     train_network(config, manifest, job.images, device, log)
     for one in job.sets:
-        first, folder = one.spaces[0], Judging.sets_of(one.config)
+        first, folder = one.spaces[0], FeatureSpace.sets_of(one.config)
         about = one.config, config, manifest, first.num_images, folder, device
         further = [space.load_extractor(device) for space in one.spaces[1:]]
         maker = SetMaker(*about, guide=one.guide, further=further)

@@ -25,8 +25,8 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import lease
 from cbdm_scale.storage.wording import shorten
 from tune.comparison.cost import measure, ratios
+from tune.comparison.feature_space import FeatureSpace
 from tune.comparison.findings import find, write_findings
-from tune.comparison.judging import Judging
 from tune.comparison.network_job import NetworkJob, SetsJob, do_network
 from tune.comparison.networks import network_name
 from tune.comparison.options import CompareOptions
@@ -251,7 +251,7 @@ def make_jobs(plan: Plan, costs: dict[str, float]) -> list[NetworkJob]:
     protocol, jobs = plan.protocol, []
     for seed in plan.phase.seeds:
         config = plan.config(protocol.control, seed)
-        spaces = Judging.prepare(config, protocol.extractors)
+        spaces = FeatureSpace.prepare(config, protocol.extractors)
         of_network: dict[str, list[SetsJob]] = {}
         for row in plan.configs:
             sets = SetsJob(

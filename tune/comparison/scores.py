@@ -45,7 +45,7 @@ def halves_of(labels: Tensor) -> tuple[Tensor, Tensor]:
     return first.nonzero().flatten(), second.nonzero().flatten()
 
 
-class Judge:
+class Scorer:
     """Half of the real images, and all training images, prepared once."""
 
     def __init__(
@@ -143,10 +143,10 @@ class Judge:
         return found
 
 
-def judges(
+def scorers(
     real: Features, train: Features, counts: Sequence[int], unseen: Tensor | None = None
-) -> tuple[Judge, Judge]:
-    """One for each half of the real images; ``unseen`` as of ``Judge``.
+) -> tuple[Scorer, Scorer]:
+    """One for each half of the real images; ``unseen`` as of ``Scorer``.
 
     The generated images are equally many of each class. Real ones that are not are weighed.
     """
@@ -154,7 +154,7 @@ def judges(
     weigh = counts_to_weigh(sizes) is not None
     new = torch.ones(len(real.y), dtype=torch.bool) if unseen is None else unseen
     first, second = (
-        Judge(real.take(rows), train, counts, new[rows], weigh=weigh)
+        Scorer(real.take(rows), train, counts, new[rows], weigh=weigh)
         for rows in halves_of(real.y)
     )
     return first, second
@@ -164,7 +164,7 @@ REAL, MOVED = "real images", "real images at the training means"
 TRAINING, SHUFFLED = "training images", "labels shuffled"
 
 
-def references(both: tuple[Judge, Judge], num_images: int) -> dict[str, Scores]:
+def references(both: tuple[Scorer, Scorer], num_images: int) -> dict[str, Scores]:
     """What is had without a network, by name, to hold the scores of one against.
 
     REAL      one half of the real images against the other: the floor
@@ -180,15 +180,15 @@ def references(both: tuple[Judge, Judge], num_images: int) -> dict[str, Scores]:
     """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, list[Scores]] = {}
-    for judge, other in (both, both[::-1]):
-        weigh = judge.reference.weigh
-        drawn = balanced(other.real, num_images, len(judge.counts), in_turn=weigh)
+    for scorer, other in (both, both[::-1]):
+        weigh = scorer.reference.weigh
+        drawn = balanced(other.real, num_images, len(scorer.counts), in_turn=weigh)
         mixed = drawn.y[torch.randperm(len(drawn.y), generator=generator)]
         scores = {
-            REAL: judge.scores(drawn) | judge.copies(other.real.take(other.unseen)),
-            MOVED: judge.scores(moved_to(judge.train, drawn, other.real)),
-            TRAINING: judge.scores(in_turn(judge.train, drawn.y)),
-            SHUFFLED: judge.scores(Features(drawn.x, mixed, drawn.seen)),
+            REAL: scorer.scores(drawn) | scorer.copies(other.real.take(other.unseen)),
+            MOVED: scorer.scores(moved_to(scorer.train, drawn, other.real)),
+            TRAINING: scorer.scores(in_turn(scorer.train, drawn.y)),
+            SHUFFLED: scorer.scores(Features(drawn.x, mixed, drawn.seen)),
         }
         for name, one in scores.items():
             found.setdefault(name, []).append(one)

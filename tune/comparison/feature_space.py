@@ -1,4 +1,4 @@
-"""What every set of a comparison is judged by: features of real and training images.
+"""What every set of a comparison is scored by: features of real and training images, a space.
 
 A set's scores stand beside it, sets/<network>/<set>-scores.json, and are computed once. Those
 in the space of a further extractor are <set>-<its fingerprint>-scores.json.
@@ -22,7 +22,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import prog_of
 from tune.comparison.choice import Point, SetsInSpace
 from tune.comparison.protocol import digest
-from tune.comparison.scores import VERSION, Judge, Scores, judges, references
+from tune.comparison.scores import VERSION, Scorer, Scores, references, scorers
 from tune.comparison.sets import (
     HALVES,
     Features,
@@ -42,8 +42,8 @@ class _Known:
 
 
 @dataclass(frozen=True)
-class Judging:
-    """In one feature space. Small, so that it goes to other processes."""
+class FeatureSpace:
+    """An extractor, and the images that sets are compared with. Small: it goes to processes."""
 
     config: Config
     """Of the control: data set and extractor."""
@@ -58,7 +58,7 @@ class Judging:
     """Of the data set."""
 
     @classmethod
-    def prepare(cls, config: Config, extractors: Sequence[str]) -> "tuple[Judging, ...]":
+    def prepare(cls, config: Config, extractors: Sequence[str]) -> "tuple[FeatureSpace, ...]":
         """One in the space of each; computes features of the real images that are not known."""
         manifest = read_manifest(config.data.root, config.dataset)
         if "eval" not in manifest.counts:
@@ -85,9 +85,9 @@ class Judging:
         """Of a set."""
         return self.config.eval.num_images
 
-    def judges(self) -> tuple[Judge, Judge]:
+    def scorers(self) -> tuple[Scorer, Scorer]:
         """Of each half of the real images; prepared once a process."""
-        return _judges(self)
+        return _scorers(self)
 
     def references(self) -> dict[str, Scores]:
         """What is had without a network, by name; once a process."""
@@ -121,8 +121,8 @@ class Judging:
             if known.key == key:
                 return known.halves
         made = self.read(config, images, omega, guide)
-        both = enumerate(self.judges())
-        halves = [judge.scores(made.half(number)) for number, judge in both]
+        both = enumerate(self.scorers())
+        halves = [scorer.scores(made.half(number)) for number, scorer in both]
         folder.write_json(file, asdict(_Known(key=key, halves=tuple(halves))))
         return tuple(halves)
 
@@ -140,7 +140,7 @@ class Judging:
         def load(point: Point) -> Features:
             return self.read(config, stops[point[0]], point[1], guide)
 
-        return SetsInSpace(load, scores, self.judges())
+        return SetsInSpace(load, scores, self.scorers())
 
 
 def _recipe(config: Config) -> Recipe:
@@ -154,17 +154,17 @@ def _features(config: Config, split: str) -> FeatureSet:
 
 
 @cache
-def _judges(judging: Judging) -> tuple[Judge, Judge]:
-    config = judging.config
+def _scorers(space: FeatureSpace) -> tuple[Scorer, Scorer]:
+    config = space.config
     counts = read_manifest(config.data.root, config.dataset).counts["train"]
     real, train = (_features(config, split) for split in ("eval", "train"))
     unseen = ~torch.isin(real.hashes, train.hashes)
-    return judges(_labelled(real), _labelled(train), counts, unseen)
+    return scorers(_labelled(real), _labelled(train), counts, unseen)
 
 
 @cache
-def _references(judging: Judging) -> dict[str, Scores]:
-    return references(judging.judges(), judging.num_images // HALVES)
+def _references(space: FeatureSpace) -> dict[str, Scores]:
+    return references(space.scorers(), space.num_images // HALVES)
 
 
 def _labelled(found: FeatureSet) -> Features:
