@@ -225,12 +225,15 @@ def test_a_dry_run_prints_every_option_and_the_numbers_and_starts_nothing(
     assert main([*words, "--data.root", grey_root, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     config = resolve(parse([*words, "--data.root", grey_root]).config)
-    assert [f"{option} = {value}" for option, value in config.flat().items()] == lines[:-14]
-    refused = "warning: training is refused: eval.extractor classifier needs "
-    assert lines[-14] == "" and lines[-13].startswith(refused), "it has no classifier"
-    names = [line.partition(":")[0] for line in lines[-12:]]
     manifest = read_manifest(grey_root, "cifar10_lt")
-    assert names == [*describe(config, manifest), *estimate_time(config, manifest)]
+    numbers = [*describe(config, manifest), "run megabytes at most"]
+    numbers += estimate_time(config, manifest)
+    options = [f"{option} = {value}" for option, value in config.flat().items()]
+    assert lines[: len(options)] == options
+    blank, refused, *rest = lines[len(options) :]
+    assert blank == "", "and it has no classifier"
+    assert refused.startswith("warning: training is refused: eval.extractor classifier needs ")
+    assert [line.partition(":")[0] for line in rest] == numbers
     assert not storage.exists()
 
 

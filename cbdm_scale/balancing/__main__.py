@@ -173,10 +173,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     check_room(inputs, out, sum(inputs.need))
     found = make_rounds(inputs)
-    held = Storage(out, "out").child(f".{inputs.name}.balance.tmp")
-    with lease(held, f"data set {inputs.name} is being written", "--out or --dataset"):
-        manifest = write_all(inputs, found, out, there)
-    held.remove("")
+    root = Storage(out, "out")
+    held = root.child(f".{inputs.name}.balance.tmp")
+    new = [held] if root.exists("") else [held, root]
+    try:
+        with lease(held, f"data set {inputs.name} is being written", "--out or --dataset"):
+            manifest = write_all(inputs, found, out, there)
+    finally:
+        for folder in new:
+            folder.remove_if_empty()
     say_outcome(inputs, found, manifest, out)
     return 0
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -216,6 +216,12 @@ class Storage:
                 target.unlink()
         except FileNotFoundError:
             pass
+
+    def remove_if_empty(self) -> None:
+        """Delete this folder if nothing is in it; stores have no such folders."""
+        if self.is_local:
+            with suppress(OSError):
+                self.local_path("").rmdir()
 
     def move(self, source: str, target: str) -> None:
         """Rename a local folder or file in one step: it appears under its new name whole."""
