@@ -221,11 +221,10 @@ def say_outcome(
         print(f"waiting    {outcome['unsent']} records for MLflow. {outcome['why']}")
         print("           The same command sends them.")
     shown = outcome["images_shown"]  # the same length, so that only the data differs
+    alone = {**typed, "train.total_images": shown, "train.epochs": None, "name": None}
     if options.add:
-        alone = {**typed, "train.total_images": shown, "train.epochs": None, "name": None}
         print(f"next       {COMMAND.line(alone, add=None, add_per_class=None)}")
     else:
-        alone = {**typed, "train.total_images": shown, "train.epochs": None, "name": None}
         network = shlex.quote(network_there(options) or "RUN")
         print(f"next       {prog_of('sample')} --run {network} --format npz")
         print(f"then       {COMMAND.line(alone, add=('IMAGES',))}")

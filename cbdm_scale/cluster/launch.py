@@ -57,9 +57,8 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
     console = Console()
     given = {"rank_main": rank_main, "config": config, "log": console.log}
     trainer = data_parallel_trainer()(
-        partial(
-            _on_worker, given
-        ),  # as train_loop_config it would be read by the controller too
+        # As train_loop_config the controller would read it too, and load torch.
+        partial(_on_worker, given),
         scaling_config=ScalingConfig(
             num_workers=(config.min_workers, config.workers) if elastic else config.workers,
             elastic_resize_monitor_interval_s=config.resize_s,

@@ -74,17 +74,17 @@ def train_network(
         },
     )
     open_run_dir(config, manifest)
-    said: list[str] = []
+    lines: list[str] = []
 
-    def say(text: str) -> None:
-        said.append(text)
+    def keep_and_log(text: str) -> None:
+        lines.append(text)
         log(text)
 
-    with stop_on_signal(run, lambda: bool(said)) as asked:
+    with stop_on_signal(run, lambda: bool(lines)) as asked:
         outcome = run_rank(
             World(device),
             lambda path, metrics: None,
-            say,
+            keep_and_log,
             config=config,
             tracking_uri="",
             run_id="",
