@@ -28,14 +28,14 @@ from cbdm_scale.models.build import build
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.ema import EMA
-from cbdm_scale.training.state import (
+from cbdm_scale.training.checkpoint import (
     Progress,
-    State,
+    TrainState,
     read_checkpoint,
     take_snapshot,
     write_checkpoint,
 )
+from cbdm_scale.training.ema import EMA
 
 PATIENCE_S = 900.0
 LARGEST = "cifar100_lt", "edm"
@@ -43,7 +43,7 @@ COPY, WRITE = "training stands still for the copy", "written beside training"
 LEAVE, STEP = "from SIGTERM to the end", "a step of that run"
 
 
-def make_state() -> State:
+def make_state() -> TrainState:
     config = preset(*LARGEST)
     image = SimpleNamespace(channels=3, image_size=32, num_classes=100)
     net = build(network_spec(config, image))
@@ -52,10 +52,10 @@ def make_state() -> State:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     ema = EMA(net, config.train.ema_halflife, config.train.ema_ramp)
-    return State(net, ema, optimizer, Progress(num_seen=1, substitutions=[0] * 100))
+    return TrainState(net, ema, optimizer, Progress(num_seen=1, substitutions=[0] * 100))
 
 
-def save_variants(state: State, folder: Storage) -> dict[str, Callable[[], Cost]]:
+def save_variants(state: TrainState, folder: Storage) -> dict[str, Callable[[], Cost]]:
     """The two halves of a checkpoint; the one that is written was copied a moment ago."""
     snapshots = []
 

@@ -24,7 +24,7 @@ from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.config.presets import PUBLISHED, preset
 from cbdm_scale.diffusion.options import NoiseConfig
-from cbdm_scale.generation.generate import ChunkMaker
+from cbdm_scale.generation.chunks import ChunkMaker
 from cbdm_scale.generation.plan import Chunk, plan_set
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.timing import Bench, arguments, table
-from cbdm_scale.config.presets import FURTHER
+from cbdm_scale.config.presets import FURTHER_TERM_ROWS
 from cbdm_scale.data.loader import Batch
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
@@ -48,7 +48,7 @@ TERMS: dict[str, LossConfig] = {
     DDPM: OURS[DDPM],
     "CBDM": OURS["CBDM"],
     "second stage": LossConfig(name="ddpm", tcfg=True, tcfg_target="teacher"),
-    **{row: LossConfig(name="ddpm", **options) for row, options in FURTHER.items()},
+    **{row: LossConfig(name="ddpm", **options) for row, options in FURTHER_TERM_ROWS.items()},
 }
 """What DDPM costs with the further terms of the presets, and what TCFG's second stage does."""
 

@@ -95,7 +95,7 @@ def evaluate(
 ) -> "Evaluation":
     """Check, compute, write, log, and say how it went."""
     from cbdm_scale.evaluation import publish, summary
-    from cbdm_scale.evaluation.compute import check_extractors, compute
+    from cbdm_scale.evaluation.compute import check_extractors, compute_evaluation
     from cbdm_scale.evaluation.inputs import find_inputs
     from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
 
@@ -116,7 +116,7 @@ def evaluate(
         with lease(home, f"evaluation {inputs.id} is being made", ""):
             evaluation = read_evaluation(home)  # who had it before may have made it
             if evaluation is None:
-                evaluation = compute(inputs)
+                evaluation = compute_evaluation(inputs)
                 about = {"made": time.time(), "command": COMMAND.line(typed)}
                 write_evaluation(home, evaluation, about)
             if not publish.has_report(home, against):

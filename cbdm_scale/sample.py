@@ -144,7 +144,7 @@ def make_set(
 ) -> None:
     """Check, make one set, give it out, and say how it went."""
     from cbdm_scale.formats import files
-    from cbdm_scale.generation.generate import make_missing
+    from cbdm_scale.generation.chunks import make_missing_chunks
     from cbdm_scale.generation.store import ChunkStore
     from cbdm_scale.pretrained.network import find_training_data
 
@@ -162,7 +162,7 @@ def make_set(
     weights = pretrained.weights, guide.weights if guide else b""
     with lease(store.folder, f"set {plan.name} is being made", "--out"):
         store.write_plan()
-        made = make_missing(store, *weights, options.num_images, options.cluster)
+        made = make_missing_chunks(store, *weights, options.num_images, options.cluster)
         grid = f"grid-{options.num_images}.png"
         pixels = files.grid(store, plan.chunks(options.num_images), real)
         store.folder.write_bytes(grid, pixels)

@@ -23,8 +23,8 @@ from cbdm_scale.diffusion.options import NoiseConfig, ProcessName
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.options import BACKBONES, backbone_config
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.options import SamplerConfig
+from cbdm_scale.sampling.sampler import Sampler
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
 ON_CPU = os.environ.get("CBDM_SCALE_TEST_DEVICE") == "cpu"

@@ -31,7 +31,7 @@ OBJECTIVES = {
     "cbdm_tcfg": {"tcfg": True, "omega_max": 3.0, "tcfg_gamma": 0.7, "p_uncond": 0.5},
     "cbdm_tcfg of a share": {"tcfg": True, "reg_share": 0.5, "gamma": 0.5},
 }
-FURTHER = {
+FURTHER_TERMS = {
     "delta_fm": {"delta_fm": 0.05},
     "t2h": {"t2h": True},
     "two_mask": {"two_mask": 1.0},
@@ -43,7 +43,7 @@ FURTHER = {
 """Terms that any objective may have besides, as their sources have them."""
 every_process = pytest.mark.parametrize("process", PROCESSES)
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
-every_further_term = pytest.mark.parametrize("term", FURTHER)
+every_further_term = pytest.mark.parametrize("term", FURTHER_TERMS)
 
 
 def column(v):

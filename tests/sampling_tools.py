@@ -16,7 +16,7 @@ from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.state import save_checkpoint
+from cbdm_scale.training.checkpoint import save_checkpoint
 
 MODEL = UNetConfig(channels=8, multipliers=(1, 2), num_blocks=1, attention=(1,), groups=4)
 

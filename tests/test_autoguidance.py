@@ -19,8 +19,8 @@ from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.pretrained.guide import _misfit
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import main, parse
-from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.guidance import GuidanceInterval, at_level, guide
+from cbdm_scale.sampling.sampler import Sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.snapshots import keep_averages

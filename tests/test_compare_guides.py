@@ -9,7 +9,7 @@ from test_compare_run import CPU, options, root  # noqa: F401
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.generation.network import sampling_net
-from cbdm_scale.sampling.generate import Sampler
+from cbdm_scale.sampling.sampler import Sampler
 from tune.compare import main
 from tune.comparison.network_job import do_network
 from tune.comparison.networks import open_network, weights_file

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from sampling_tools import only_set
+from test_checkpoint import names, save_at
 from test_finetune import started
 from test_spool import drain
-from test_state import names, save_at
 from training_tools import fresh_state
 
 from cbdm_scale import classify
@@ -25,7 +25,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import LEASE, holder_of, lease
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.spool import Spool
-from cbdm_scale.training.state import load_initial, load_newest
+from cbdm_scale.training.checkpoint import load_initial, load_newest
 from tune.trials import Rung, Trial, TrialStore
 
 WRONG = (None, [], {}, "x", 1.5, True, ["x"], {"x": ["x"]})

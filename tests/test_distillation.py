@@ -26,9 +26,9 @@ from cbdm_scale.losses.distillation import UNGUIDED_SHARE
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.checkpoint import save_initial
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.resume import load_teacher
-from cbdm_scale.training.state import save_initial
 
 TAUGHT = torch.tensor([-0.3, 1.2, 0.6, -0.8, 0.1], requires_grad=True)
 """The weights of the teacher, a fake_net, by label; the last is "none"."""

@@ -19,7 +19,7 @@ from cbdm_scale.models.options import BACKBONES
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import main as sample
 from cbdm_scale.sample import parse as parse_sample
-from cbdm_scale.sampling.generate import Sampler
+from cbdm_scale.sampling.sampler import Sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import parse
 

@@ -21,7 +21,7 @@ from cbdm_scale.runs.worker import build_state
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import main, parse, with_init_from
-from cbdm_scale.training.state import load_initial, save_checkpoint
+from cbdm_scale.training.checkpoint import load_initial, save_checkpoint
 
 
 @pytest.fixture

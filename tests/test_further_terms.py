@@ -9,7 +9,7 @@ import pytest
 import torch
 from objective_tools import (
     COUNTS,
-    FURTHER,
+    FURTHER_TERMS,
     PROCESSES,
     SHAPE,
     K,
@@ -276,7 +276,7 @@ def test_alignment_pulls_both_sides_by_the_relative_step(process):
 @every_process
 @every_further_term
 def test_with_every_label_dropped_they_leave_the_denoising_loss(process, term):
-    loss, draws = build(8, process, name="ddpm", **FURTHER[term] | {"p_uncond": 1.0})
+    loss, draws = build(8, process, name="ddpm", **FURTHER_TERMS[term] | {"p_uncond": 1.0})
     x0, y = make_batch(8)
     terms = loss(fake_net, x0, y, draws)
     if term == "dispersive":  # it knows no label
@@ -289,7 +289,7 @@ def test_with_every_label_dropped_they_leave_the_denoising_loss(process, term):
 def test_they_leave_the_draws_and_values_of_the_others(term):
     x0, y = make_batch(N)
     plain, before = build(N, tcfg=True)
-    loss, draws = build(N, tcfg=True, **FURTHER[term])
+    loss, draws = build(N, tcfg=True, **FURTHER_TERMS[term])
     for field in ("t", "eps", "dropped"):
         assert torch.equal(getattr(draws, field), getattr(before, field)), field
     terms, expected = loss(fake_net, x0, y, draws), plain(fake_net, x0, y, before)

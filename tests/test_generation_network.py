@@ -10,7 +10,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.diffusion.options import NoiseConfig
 from cbdm_scale.generation.chunk_size import bytes_an_image, usual_chunk_size
-from cbdm_scale.generation.generate import ChunkMaker
+from cbdm_scale.generation.chunks import ChunkMaker
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.generation.plan import SetPlan, plan_set
 from cbdm_scale.models.build import build

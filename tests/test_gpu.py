@@ -49,8 +49,8 @@ from cbdm_scale.recognition.fit import count_confusion, fit
 from cbdm_scale.recognition.options import FitConfig
 from cbdm_scale.sampling.graphed import GraphedNet
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.checkpoint import load_newest, save_checkpoint
 from cbdm_scale.training.distributed import DistributedWorld, World
-from cbdm_scale.training.state import load_newest, save_checkpoint
 
 pytestmark = gpu_tools.of_a_gpu
 

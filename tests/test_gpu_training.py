@@ -8,10 +8,10 @@ import torch
 from gpu_tools import DEVICE, ON_GPU, needs_cuda, of_a_gpu
 from torch import nn
 from training_tools import (
+    ALL_FURTHER_TERMS,
     BATCH,
     CONFIG,
     DISTILLED,
-    FURTHER,
     SEED,
     K,
     frozen,
@@ -28,13 +28,13 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.training import loop
+from cbdm_scale.training.checkpoint import Progress, TrainState
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError
 from cbdm_scale.training.graph import WARM_UP, GraphedStep
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
-from cbdm_scale.training.state import Progress, State
 
 pytestmark = of_a_gpu
 
@@ -46,7 +46,7 @@ OBJECTIVES = {
     "cbdm, a quarter": LossConfig(reg_share=0.25),
     "tcfg": LossConfig(tcfg=True),
     "distilled": DISTILLED,
-    "further": FURTHER,
+    "further": ALL_FURTHER_TERMS,
 }
 
 
@@ -96,7 +96,7 @@ def gpu_state(dropout=0.1, channels=CHANNELS, objective=None):
         if parameter.ndim > 1 and parameter.std() < 2e-3:
             nn.init.xavier_uniform_(parameter, 0.5)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    state = State(net, EMA(net, 4.0 * BATCH), optimizer, Progress(substitutions=[0] * K))
+    state = TrainState(net, EMA(net, 4.0 * BATCH), optimizer, Progress(substitutions=[0] * K))
     state.posthoc = start_averages(net, wanted=True)
     return state
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from training_tools import (
+    ALL_FURTHER_TERMS,
     BATCH,
     CONFIG,
     DISTILLED,
-    FURTHER,
     fresh_state,
     make_batch,
     make_batches,
@@ -76,7 +76,7 @@ OBJECTIVES = {
     "cbdm, half": LossConfig(reg_share=0.5),
     "tcfg": LossConfig(tcfg=True),
     "distilled": DISTILLED,
-    "further": FURTHER,
+    "further": ALL_FURTHER_TERMS,
 }
 
 

@@ -7,7 +7,6 @@ from cbdm_scale.diffusion.edm import EDM
 from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.metrics.options import EvalConfig
-from cbdm_scale.sampling.generate import _solver
 from cbdm_scale.sampling.guidance import (
     GuidanceInterval,
     Guided,
@@ -16,6 +15,7 @@ from cbdm_scale.sampling.guidance import (
     trained,
 )
 from cbdm_scale.sampling.options import SamplerConfig, check_trained, usual_sampler
+from cbdm_scale.sampling.sampler import _solver
 
 
 def net(x, level, y, omega=None, augment=None):

@@ -14,8 +14,8 @@ from cbdm_scale.runs.launch import described_tags, open_run_dir
 from cbdm_scale.runs.logged import logged, meaning
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.tracking.tracker import Tracker
+from cbdm_scale.training.checkpoint import Progress
 from cbdm_scale.training.distributed import World
-from cbdm_scale.training.state import Progress
 
 METER = {"loss/total": 1.2, "loss/dm": 1.0, "lr": 1e-3, "paused_s": 0.0}
 

@@ -16,11 +16,11 @@ from training_tools import (
 )
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.checkpoint import optimizer_tensors, save_checkpoint, save_initial
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.loop import train
 from cbdm_scale.training.power_ema import pack, start_averages
 from cbdm_scale.training.resume import resume
-from cbdm_scale.training.state import optimizer_tensors, save_checkpoint, save_initial
 
 
 class Told:

@@ -21,12 +21,12 @@ from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.generation.generate import make_chunk
+from cbdm_scale.generation.chunks import make_chunk
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sample import COMMAND, SampleOptions, main, parse
-from cbdm_scale.sampling.generate import Sampler
+from cbdm_scale.sampling.sampler import Sampler
 from cbdm_scale.storage.folder import Storage
 
 ROOT = Path(__file__).parents[1]

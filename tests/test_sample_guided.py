@@ -22,8 +22,8 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.serve import generate_from_checkpoint
 from cbdm_scale.sample import main, parse
-from cbdm_scale.sampling.generate import Sampler
 from cbdm_scale.sampling.guidance import trained
+from cbdm_scale.sampling.sampler import Sampler
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.training.distributed import World
 

@@ -22,9 +22,9 @@ from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.train import main
+from cbdm_scale.training.checkpoint import save_initial
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.options import TrainConfig
-from cbdm_scale.training.state import save_initial
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from objective_tools import (
     COUNTS,
     CPU,
-    FURTHER,
+    FURTHER_TERMS,
     OBJECTIVES,
     PROCESSES,
     SHAPE,
@@ -96,7 +96,9 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch(process, objective):
 
 
 every_term = pytest.mark.parametrize(
-    "options", [*OBJECTIVES.values(), *FURTHER.values()], ids=[*OBJECTIVES, *FURTHER]
+    "options",
+    [*OBJECTIVES.values(), *FURTHER_TERMS.values()],
+    ids=[*OBJECTIVES, *FURTHER_TERMS],
 )
 
 
@@ -194,7 +196,7 @@ def all_dropped(draws):
 @pytest.mark.parametrize("objective", ["ddpm", "cbdm", "ddpm_tcfg", "cbdm_tcfg", "further"])
 def test_ddp_finds_no_unused_parameter(backbone, objective):
     """It would refuse the second step. The last batch has every label dropped."""
-    further = {name: value for term in FURTHER.values() for name, value in term.items()}
+    further = {name: value for term in FURTHER_TERMS.values() for name, value in term.items()}
     config = LossConfig(**{**OBJECTIVES, "further": further}[objective])
     loss, drawer = build_loss(config, PROCESSES["ddpm"], COUNTS, 5, batch_size=6)
     net = build_net(

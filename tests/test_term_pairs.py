@@ -8,17 +8,16 @@ from itertools import combinations
 
 import pytest
 import torch
-from objective_tools import COUNTS, CPU, FURTHER, PROCESSES, K
+from objective_tools import COUNTS, CPU, FURTHER_TERMS, PROCESSES, K
 
 from cbdm_scale.losses.build import build_loss
-from cbdm_scale.losses.options import FURTHER as OPTIONS
-from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.losses.options import TERM_OPTIONS, LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import backbone_config
 from cbdm_scale.models.spec import NetworkSpec
 
 N = 12
-TERMS = {"cbdm": {"name": "cbdm"}, "tcfg": {"tcfg": True}, **FURTHER}
+TERMS = {"cbdm": {"name": "cbdm"}, "tcfg": {"tcfg": True}, **FURTHER_TERMS}
 PAIRS = list(combinations(TERMS, 2))
 
 
@@ -68,7 +67,7 @@ def alone(process, *names):
 
 
 def test_every_term_that_may_be_added_is_paired():
-    assert set(TERMS) == {"cbdm", *OPTIONS}
+    assert set(TERMS) == {"cbdm", *TERM_OPTIONS}
 
 
 @pytest.mark.parametrize("process", ["ddpm", "edm"])

@@ -6,9 +6,8 @@ import pytest
 from tracking_tools import make_database
 
 from cbdm_scale.config.overrides import with_options
-from cbdm_scale.config.presets import FURTHER as ROWS
-from cbdm_scale.config.presets import preset
-from cbdm_scale.losses.options import FURTHER
+from cbdm_scale.config.presets import FURTHER_TERM_ROWS, preset
+from cbdm_scale.losses.options import TERM_OPTIONS
 from cbdm_scale.storage.folder import Storage
 from tune.identity import describe_search
 from tune.options import SearchConfig, all_rungs, searched_row
@@ -156,12 +155,12 @@ def test_terms_that_are_on_or_off_and_schedules_can_be_searched(word, option, ex
     assert make_space((word,), base)[option] == expected
 
 
-@pytest.mark.parametrize("term", sorted({*FURTHER} - {"tcfg"}))
+@pytest.mark.parametrize("term", sorted({*TERM_OPTIONS} - {"tcfg"}))
 def test_every_further_term_has_a_range_that_its_option_takes(term):
     """But TCFG, which is another way of guidance."""
     base = with_options(BASE, {"model.dropout": 0.1})
     found = make_space((f"loss.{term}",), base)[f"loss.{term}"]
-    paper = {o: v for row in ROWS.values() for o, v in row.items()}[term]
+    paper = {o: v for row in FURTHER_TERM_ROWS.values() for o, v in row.items()}[term]
     assert min(found.ends) <= paper <= max(found.ends), "and its row's value lies in it"
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from training_tools import (
+    ALL_FURTHER_TERMS,
     BATCH,
     CONFIG,
     DISTILLED,
-    FURTHER,
     fresh_state,
     make_callbacks,
     make_inputs,
@@ -50,7 +50,7 @@ OBJECTIVES = [
     LossConfig(reg_share=0.5),
     LossConfig(tcfg=True),
     DISTILLED,
-    FURTHER,
+    ALL_FURTHER_TERMS,
 ]
 
 

@@ -14,15 +14,15 @@ from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
+from cbdm_scale.training.checkpoint import Progress, TrainState
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.loop import Callbacks, TrainInputs
 from cbdm_scale.training.options import TrainConfig
-from cbdm_scale.training.state import Progress, State
 from cbdm_scale.training.transfer import Transfer
 
 K, BATCH, SEED = 3, 8, 5
 
-FURTHER = LossConfig(
+ALL_FURTHER_TERMS = LossConfig(
     name="ddpm",
     delta_fm=0.05,
     t2h=True,
@@ -75,7 +75,9 @@ def fresh_state(width=4, objective=None):
         memory_format=torch.channels_last
     )
     optimizer = torch.optim.Adam(net.parameters(), lr=CONFIG.lr, fused=True)
-    return State(net, EMA(net, CONFIG.ema_halflife), optimizer, Progress(substitutions=[0] * K))
+    return TrainState(
+        net, EMA(net, CONFIG.ema_halflife), optimizer, Progress(substitutions=[0] * K)
+    )
 
 
 def make_batch(sample_ids, substitutions=()):

@@ -16,7 +16,7 @@ from typing import Any
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import shorten
-from cbdm_scale.training.state import read_checkpoint
+from cbdm_scale.training.checkpoint import read_checkpoint
 from tune.sampler import round_to
 from tune.space import Range, Space
 from tune.trainable import TrialTemplate

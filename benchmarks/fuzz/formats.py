@@ -39,7 +39,7 @@ from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import build_state
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.state import save_checkpoint
+from cbdm_scale.training.checkpoint import save_checkpoint
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.readers.pickles import load_batch

@@ -18,12 +18,12 @@ from cbdm_scale.diffusion.options import NoiseConfig, ProcessName
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.training import graph
+from cbdm_scale.training.checkpoint import Progress, TrainState
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.loop import Callbacks, TrainInputs, train
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.power_ema import start_averages
-from cbdm_scale.training.state import Progress, State
 
 WARM_UP = graph.WARM_UP + 2
 """Steps before the clock starts: what is recorded or tuned is so by then."""
@@ -32,11 +32,11 @@ EAGER = {"graph": "off"}
 """Options of a loop whose steps are no CUDA graph."""
 
 
-def new_state(net: nn.Module, lr: float = LR, posthoc: bool = False) -> State:
+def new_state(net: nn.Module, lr: float = LR, posthoc: bool = False) -> TrainState:
     """What the product trains: the network, its averages, a fused Adam."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
     progress, averages = Progress(substitutions=[0] * NUM_CLASSES), start_averages(net, posthoc)
-    return State(net, EMA(net, HALFLIFE), optimizer, progress, averages)
+    return TrainState(net, EMA(net, HALFLIFE), optimizer, progress, averages)
 
 
 def make_batch(n: int, size: int, first: int = 0, *, augment: bool = False) -> Batch:
@@ -106,7 +106,7 @@ class Clock:
 class Run:
     """What a run of the loop leaves."""
 
-    state: State
+    state: TrainState
     seconds: list[float]
     """Of each step."""
     wall: float
@@ -119,7 +119,7 @@ class Run:
 
 def run_loop(
     context: Context,
-    net: nn.Module | State,
+    net: nn.Module | TrainState,
     loss: LossConfig,
     batch_size: int,
     steps: int,
@@ -134,7 +134,7 @@ def run_loop(
 
     net: a network to begin with, or the state of a run that goes on.
     """
-    state = net if isinstance(net, State) else new_state(net)
+    state = net if isinstance(net, TrainState) else new_state(net)
     if warm_up is None:
         warm_up = 1 if context.tiny else WARM_UP
     noise, begin = build_process(NoiseConfig(process=process), context.device), state.progress

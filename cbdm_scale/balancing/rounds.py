@@ -25,7 +25,7 @@ from cbdm_scale.balancing.filters import (
 )
 from cbdm_scale.balancing.inputs import Inputs
 from cbdm_scale.balancing.need import next_quotas
-from cbdm_scale.generation.generate import make_missing
+from cbdm_scale.generation.chunks import make_missing_chunks
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.generation.store import ChunkStore, SetImages
 from cbdm_scale.metrics.intervals import wilson
@@ -145,7 +145,7 @@ def _make(inputs: Inputs, plan: SetPlan, num_images: int) -> SetImages:
     store = ChunkStore(samples.child(plan.name), plan)
     store.write_plan()
     weights = inputs.pretrained.weights, inputs.guide.weights if inputs.guide else b""
-    make_missing(store, *weights, num_images, inputs.options.cluster)
+    make_missing_chunks(store, *weights, num_images, inputs.options.cluster)
     return SetImages(store, plan.chunks(num_images))
 
 

@@ -109,7 +109,7 @@ PRESETS: dict[tuple[str, str], Callable[[], Config]] = {
     **{("digits_lt", name): partial(digits, name) for name in DIGITS},
 }
 
-FURTHER: dict[str, dict[str, Any]] = {
+FURTHER_TERM_ROWS: dict[str, dict[str, Any]] = {
     "delta_fm": {"delta_fm": 0.05},
     "t2h": {"t2h": True},
     "two_mask": {"two_mask": 1.0},
@@ -122,14 +122,14 @@ FURTHER: dict[str, dict[str, Any]] = {
 Rows = dict[str, Callable[[], Config]]
 
 
-def with_further(rows: Rows) -> Rows:
-    """The rows of a data set, and the ``FURTHER`` ones of its row ddpm."""
+def with_further_rows(rows: Rows) -> Rows:
+    """The rows of a data set, and the ``FURTHER_TERM_ROWS`` ones of its row ddpm."""
 
     def make(name: str) -> Config:
         plain = rows["ddpm"]()
-        return replace(plain, preset=name, loss=replace(plain.loss, **FURTHER[name]))
+        return replace(plain, preset=name, loss=replace(plain.loss, **FURTHER_TERM_ROWS[name]))
 
-    return rows | {name: partial(make, name) for name in FURTHER}
+    return rows | {name: partial(make, name) for name in FURTHER_TERM_ROWS}
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def on_backbone(config: Config, backbone: str, size: int) -> Config:
 def preset_for(dataset: str, name: str, size: int, backbone: str = "") -> Config:
     """A preset for a data set that is in no table, of images of size x size pixels.
 
-    cbdm and ddpm are the paper's for CIFAR, small the one for CPUs, the ``FURTHER`` ones ddpm
-    with another term, their networks ``fitted`` to the images.
+    cbdm and ddpm are the paper's for CIFAR, small the one for CPUs, the others ddpm with a
+    further term, their networks ``fitted`` to the images.
     """
-    presets = with_further(
+    presets = with_further_rows(
         {
             "cbdm": partial(paper, dataset, "cbdm", "cbdm", 48, 1.0),
             "ddpm": partial(paper, dataset, "ddpm", "ddpm", 64, 0.8),
@@ -222,7 +222,7 @@ def preset(dataset: str, name: str = "cbdm", backbone: str = "") -> Config:
     if not rows:
         known = ", ".join(sorted({d for d, _ in PRESETS}))
         raise ValueError(f"dataset ({dataset}) is not known. Choose from: {known}.")
-    rows = with_further(rows)
+    rows = with_further_rows(rows)
     if name not in rows:
         raise ValueError(
             f"preset ({name}) is no preset of {published}. Choose from: {', '.join(rows)}."

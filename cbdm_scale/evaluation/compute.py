@@ -17,7 +17,7 @@ from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_f
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.results import Evaluation, SpaceResult
 from cbdm_scale.evaluation.set_metrics import compute_metrics, num_steps
-from cbdm_scale.generation.generate import make_missing
+from cbdm_scale.generation.chunks import make_missing_chunks
 from cbdm_scale.metrics.extract import FeatureSet, extract
 from cbdm_scale.metrics.extractors import options_without_eval
 from cbdm_scale.metrics.features import Recipe
@@ -32,7 +32,7 @@ def check_extractors(inputs: Inputs) -> None:
             recipe.load("cpu")(first)
 
 
-def compute(inputs: Inputs) -> Evaluation:
+def compute_evaluation(inputs: Inputs) -> Evaluation:
     """Everything; what is there already (images, features) is not made again."""
     options, pretrained = inputs.options, inputs.pretrained
     real, made = inputs.split("eval"), inputs.sets[0].images
@@ -128,7 +128,7 @@ def _make_sets(inputs: Inputs) -> None:
         if spec.store:
             print(f"set      {spec.url}", flush=True)
             spec.store.write_plan()
-            make_missing(spec.store, *weights, options.num_images, options.cluster)
+            make_missing_chunks(spec.store, *weights, options.num_images, options.cluster)
 
 
 def extract_features(

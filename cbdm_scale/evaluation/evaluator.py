@@ -35,7 +35,7 @@ from cbdm_scale.evaluation.records import (
 )
 from cbdm_scale.evaluation.references import References
 from cbdm_scale.evaluation.results import Evaluation, SetResult
-from cbdm_scale.evaluation.set_metrics import group_result
+from cbdm_scale.evaluation.set_metrics import compute_training_metrics
 from cbdm_scale.generation.chunk_size import chunk_memory, usual_chunk_size
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of
@@ -43,8 +43,8 @@ from cbdm_scale.metrics.features import Extractor
 from cbdm_scale.metrics.groups import GroupScores
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import network_spec
-from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
+from cbdm_scale.sampling.sampler import Sampler, chunks
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import World
@@ -226,7 +226,9 @@ class Evaluator:
                 if self.world.rank == 0:
                     copies = self.references.copies(fake)
                     near = self.references.manifold(fake)
-                    found = group_result(real, fake, counts, omega, mode, copies, near)
+                    found = compute_training_metrics(
+                        real, fake, counts, omega, mode, copies, near
+                    )
         result: SetResult = self.world.gather(found)[0]
         return result
 

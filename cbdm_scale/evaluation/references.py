@@ -27,7 +27,7 @@ from cbdm_scale.metrics.groups import (
 )
 from cbdm_scale.metrics.memorisation import GroupMemorisation, memorisation
 from cbdm_scale.metrics.precision_recall import ManifoldScores
-from cbdm_scale.sampling.generate import chunks
+from cbdm_scale.sampling.sampler import chunks
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import World, sum_in_order

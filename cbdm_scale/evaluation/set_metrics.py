@@ -235,7 +235,7 @@ def _memorisation(
 NOT_IN_TRAINING = "not computed during training; cbdm evaluate computes it"
 
 
-def group_result(
+def compute_training_metrics(
     real: GroupScores,
     fake: GroupScores,
     counts: Sequence[int],

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cbdm_scale.devices import needs_memory
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.sampling.generate import CHUNK_SIZE
+from cbdm_scale.sampling.sampler import CHUNK_SIZE
 from cbdm_scale.torch_internals import DispatchMode, shapes_only, tree_leaves
 
 MOST = 500

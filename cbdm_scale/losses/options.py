@@ -13,7 +13,7 @@ from cbdm_scale.storage.checks import (
 
 LossName = Literal["ddpm", "cbdm"]
 TcfgTarget = Literal["auto", "noise", "teacher"]
-FURTHER = (
+TERM_OPTIONS = (
     *("tcfg", "delta_fm", "t2h", "two_mask"),
     *("ccua_align", "ccua_contrast", "coral", "dispersive"),
 )
@@ -109,7 +109,7 @@ class LossConfig:
                 f"--loss.{option.replace('_', '-')} {usual}."
             )
 
-        others = [term for term in FURTHER if term != "tcfg" and getattr(self, term)]
+        others = [term for term in TERM_OPTIONS if term != "tcfg" and getattr(self, term)]
         if self.distils and others:
             raise ValueError(
                 f"loss.{others[0]} ({getattr(self, others[0])}) cannot be beside "
@@ -127,7 +127,7 @@ class LossConfig:
         """The objective in a word, as runs are called: its name, then the further terms."""
         if self.distils:
             return "tcfg_distilled"
-        return "_".join([self.name, *(term for term in FURTHER if getattr(self, term))])
+        return "_".join([self.name, *(term for term in TERM_OPTIONS if getattr(self, term))])
 
     @property
     def predictions(self) -> float:

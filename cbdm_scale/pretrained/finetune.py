@@ -29,7 +29,7 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.places import MLFLOW
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import shorten
-from cbdm_scale.training.state import save_initial
+from cbdm_scale.training.checkpoint import save_initial
 
 MAY_DIFFER = {"dropout"}
 """Options of a network that may change: its weights mean the same."""

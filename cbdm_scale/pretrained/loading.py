@@ -18,9 +18,9 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.places import MLFLOW
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip, shorten
+from cbdm_scale.training.checkpoint import progress_of, read_checkpoint
 from cbdm_scale.training.options import check_source
 from cbdm_scale.training.snapshots import file_of, select_weights
-from cbdm_scale.training.state import progress_of, read_checkpoint
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
 EXPORTED = RunDir.MODEL, RunDir.EMA

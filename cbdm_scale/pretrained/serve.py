@@ -12,8 +12,8 @@ from cbdm_scale.data.strength import Strength, class_strengths, parse_strength
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data
-from cbdm_scale.sampling.generate import CHUNK_SIZE, Sampler
 from cbdm_scale.sampling.options import check_trained
+from cbdm_scale.sampling.sampler import CHUNK_SIZE, Sampler
 from cbdm_scale.storage.wording import shorten
 
 

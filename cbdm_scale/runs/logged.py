@@ -7,7 +7,7 @@ stands at 0.
 from collections.abc import Mapping, Sequence
 
 from cbdm_scale.data.groups import Group
-from cbdm_scale.training.state import Progress
+from cbdm_scale.training.checkpoint import Progress
 
 FOLLOWS = "loss/rc", "loss/gc"
 """Commitment terms: L_rc has the value of L_r, L_gc is gamma L_g; their gradients differ."""

@@ -43,12 +43,13 @@ from cbdm_scale.losses.coral import PROJECTION_WIDTH
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.pretrained.network import network_spec
-from cbdm_scale.runs.checkpoints import CheckpointManager
+from cbdm_scale.runs.checkpoint_manager import CheckpointManager
 from cbdm_scale.runs.logged import FOLLOWS, logged
 from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
+from cbdm_scale.training.checkpoint import Progress, TrainState
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError, RunError
@@ -56,7 +57,6 @@ from cbdm_scale.training.loop import Callbacks, TrainInputs, train
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.resume import resume
 from cbdm_scale.training.snapshots import keep_averages
-from cbdm_scale.training.state import Progress, State
 
 LAST_WORDS_S = 20.0
 """Seconds at the end of a run for what MLflow has not got yet."""
@@ -246,7 +246,7 @@ class Run:
         later = images_to_make(self.config, self.manifest.num_classes, seen, waits=waits)
         return self.evaluator.pace.left(train_s, later)
 
-    def report(self, state: State, numbers: dict[str, float]) -> None:
+    def report(self, state: TrainState, numbers: dict[str, float]) -> None:
         """Every log_every images: one line to read, and the numbers to MLflow."""
         progress, total = state.progress, self.config.train.total_images
         if self.world.rank:
@@ -266,7 +266,7 @@ class Run:
         )
         self.log(ProgressLine(text, progress.num_seen, total))
 
-    def sample(self, state: State) -> None:
+    def sample(self, state: TrainState) -> None:
         """The grid of samples, rows by class frequency."""
         self.sampled_at = state.progress.num_seen
         png = self.evaluator.grid(state.ema.net)
@@ -274,12 +274,12 @@ class Run:
             self.folder.write_bytes(RunDir.grid(state.progress.num_seen), png)
             self.tracker.image(state.progress.num_seen, "samples", png)
 
-    def evaluate(self, state: State) -> None:
+    def evaluate(self, state: TrainState) -> None:
         """What is evaluated is the checkpoint, once it is whole."""
         self.checkpoints.wait()
         self.scheduler.due(state.progress.num_seen, state.ema.net)
 
-    def keep_averages(self, state: State) -> None:
+    def keep_averages(self, state: TrainState) -> None:
         """The averages as they are now, for those of other widths; every rank comes here."""
         if state.posthoc:
             with self.world.monitored_barrier():
@@ -300,7 +300,7 @@ class Run:
         }
 
 
-def build_state(config: Config, manifest: Manifest, device: torch.device) -> State:
+def build_state(config: Config, manifest: Manifest, device: torch.device) -> TrainState:
     """Fresh weights by the seed, their average, the optimiser and zeroed counters."""
     torch.manual_seed(rng.make_key(config.seed, "initial weights")[0])
     net = build(network_spec(config, manifest))
@@ -314,7 +314,7 @@ def build_state(config: Config, manifest: Manifest, device: torch.device) -> Sta
     optimizer = torch.optim.Adam(learning, lr=config.train.lr, fused=True)
     progress = Progress(substitutions=[0] * manifest.num_classes)
     posthoc = start_averages(net, wanted=config.train.posthoc_every > 0)
-    return State(net, ema, optimizer, progress, posthoc)
+    return TrainState(net, ema, optimizer, progress, posthoc)
 
 
 def make_inputs(

@@ -15,12 +15,12 @@ from cbdm_scale.diffusion import rng
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.storage.wording import prog_of
+from cbdm_scale.training.checkpoint import TrainState
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
 from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.options import TrainConfig, per_rank
-from cbdm_scale.training.state import State
 from cbdm_scale.training.step import Compiled, TrainStep, seed_dropout
 from cbdm_scale.training.transfer import MicroBatch, Transfer
 
@@ -41,11 +41,11 @@ class TrainInputs:
 class Callbacks:
     """What the loop calls beside the mathematics; every rank calls each."""
 
-    report: Callable[[State, dict[str, float]], None]
-    sample: Callable[[State], None]
-    evaluate: Callable[[State], None]  # after the same state was saved
-    save: Callable[[State], None]
-    keep_averages: Callable[[State], None]
+    report: Callable[[TrainState, dict[str, float]], None]
+    sample: Callable[[TrainState], None]
+    evaluate: Callable[[TrainState], None]  # after the same state was saved
+    save: Callable[[TrainState], None]
+    keep_averages: Callable[[TrainState], None]
     stop: Callable[[], bool]
     save_now: Callable[[], bool]  # a node is about to go: save, and go on
     log: Callable[[str], None]
@@ -73,7 +73,11 @@ def is_eval_due(num_seen: int, config: TrainConfig) -> bool:
 
 
 def train(
-    state: State, inputs: TrainInputs, config: TrainConfig, world: World, callbacks: Callbacks
+    state: TrainState,
+    inputs: TrainInputs,
+    config: TrainConfig,
+    world: World,
+    callbacks: Callbacks,
 ) -> Literal["finished", "stopped"]:
     """Show ``config.total_images`` images to the network, from where ``state`` stands.
 
@@ -163,7 +167,7 @@ class Feed:
 
     def __init__(
         self,
-        state: State,
+        state: TrainState,
         inputs: TrainInputs,
         config: TrainConfig,
         world: World,

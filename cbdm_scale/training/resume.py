@@ -10,13 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.checkpoint import (
+    TrainState,
+    load_initial,
+    load_newest,
+    optimizer_tensors,
+)
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.power_ema import pack
-from cbdm_scale.training.state import State, load_initial, load_newest, optimizer_tensors
 
 
 def resume(
-    folder: Storage, state: State, world: World, log: Callable[[str], None], *, fine_tunes: bool
+    folder: Storage,
+    state: TrainState,
+    world: World,
+    log: Callable[[str], None],
+    *,
+    fine_tunes: bool,
 ) -> bool:
     """Fill ``state`` on every rank; whether a checkpoint was there. Every rank comes here.
 
@@ -54,7 +64,7 @@ def load_teacher(folder: Storage, net: nn.Module, world: World) -> nn.Module:
     return teacher
 
 
-def broadcast(state: State, world: World) -> None:
+def broadcast(state: TrainState, world: World) -> None:
     """Make the state of every rank that of rank 0, bit for bit."""
     names, progress = world.gather((list(optimizer_tensors(state)), state.progress))[0]
     if world.rank:
@@ -67,7 +77,7 @@ def broadcast(state: State, world: World) -> None:
     world.broadcast([*held, *pack(state.posthoc).values()])
 
 
-def _make_room(state: State, names: list[str]) -> None:
+def _make_room(state: TrainState, names: list[str]) -> None:
     """Give an optimiser that has made no step the tensors of these names, yet to be filled."""
     parameters = dict(state.net.named_parameters())
     for name in names:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.storage.wording import clip
 from cbdm_scale.torch_internals import compile_options, tree_leaves
+from cbdm_scale.training.checkpoint import TrainState
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
 from cbdm_scale.training.meter import sums_of
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.power_ema import PowerEMA
-from cbdm_scale.training.state import State
 from cbdm_scale.training.transfer import MicroBatch
 
 
@@ -30,7 +30,7 @@ class Rates:
 
     lr: float | Tensor
     shares: tuple[float | Tensor, ...]
-    """Of the new weights in each average: the EMA's, then those of `State.posthoc`."""
+    """Of the new weights in each average: the EMA's, then those of `TrainState.posthoc`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TrainStep:
     """The step of a run, with the lists that it needs made once."""
 
     def __init__(
-        self, state: State, net: nn.Module, loss: Loss, config: TrainConfig, world: World
+        self, state: TrainState, net: nn.Module, loss: Loss, config: TrainConfig, world: World
     ):
         self.state, self.net, self.loss, self.config, self.world = (
             state,

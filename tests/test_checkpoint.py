@@ -16,16 +16,16 @@ from training_tools import (
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import World
-from cbdm_scale.training.loop import train
-from cbdm_scale.training.power_ema import pack, start_averages
-from cbdm_scale.training.state import (
+from cbdm_scale.training.checkpoint import (
     Progress,
     drop_old_checkpoints,
     load_newest,
     read_checkpoint,
     save_checkpoint,
 )
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.loop import train
+from cbdm_scale.training.power_ema import pack, start_averages
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_checkpoints_are_ordered_by_images_not_by_digits(folder):
 
 
 def test_a_store_without_rename_is_served_too():
-    folder = Storage("memory://test_state/run")
+    folder = Storage("memory://test_checkpoint/run")
     saved = go_on(fresh_state(), 1)
     name = save_checkpoint(folder, saved, {})
     loaded = fresh_state()

@@ -24,7 +24,7 @@ from cbdm_scale.generation.plan import Chunk, SetPlan
 from cbdm_scale.generation.store import ChunkStore
 from cbdm_scale.models.build import build
 from cbdm_scale.models.spec import NetworkSpec
-from cbdm_scale.sampling.generate import Sampler
+from cbdm_scale.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def make_chunk(
     return sampler.generate(net, samples.to(device), y.to(device), omega, weak)
 
 
-def make_missing(
+def make_missing_chunks(
     store: ChunkStore,
     weights: bytes,
     guide_weights: bytes,

@@ -15,13 +15,13 @@ from cbdm_scale.cluster.options import ReportCheckpoint
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.tracker import Tracker
-from cbdm_scale.training.distributed import World
-from cbdm_scale.training.state import (
-    State,
+from cbdm_scale.training.checkpoint import (
+    TrainState,
     drop_old_checkpoints,
     take_snapshot,
     write_checkpoint,
 )
+from cbdm_scale.training.distributed import World
 
 LAST_WRITE_S = 60.0
 """Seconds that a checkpoint under way gets to become whole when a worker has failed."""
@@ -107,7 +107,7 @@ class CheckpointManager:
         """The newest checkpoint's folder or URL, whole or under way."""
         return self.folder.path(RunDir.checkpoint(self.saved))
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainState) -> None:
         """Begin to write the checkpoint; the one before is whole when this returns."""
         num_seen = state.progress.num_seen
         if num_seen == self.saved:

@@ -11,9 +11,9 @@ from cbdm_scale.diffusion.options import ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.sampling.ddim import ddim
 from cbdm_scale.sampling.ddpm import ancestral
-from cbdm_scale.sampling.generate import Sampler, chunks
 from cbdm_scale.sampling.heun import heun
 from cbdm_scale.sampling.options import HeunConfig, SamplerConfig, usual_sampler
+from cbdm_scale.sampling.sampler import Sampler, chunks
 from cbdm_scale.storage.json import structure
 
 SCHEDULE = LinearSchedule(ScheduleConfig(num_steps=20, beta_1=0.01, beta_T=0.4))

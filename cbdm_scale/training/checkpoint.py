@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass
-class State:
+class TrainState:
     """Everything a checkpoint holds."""
 
     net: nn.Module
@@ -48,7 +48,7 @@ class State:
     """Averages from which those of other widths are found after training."""
 
 
-def optimizer_tensors(state: State) -> dict[str, Tensor]:
+def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
     """The optimiser's tensors by "<kind>.<parameter name>"; none before the first step."""
     names = {id(p): name for name, p in state.net.named_parameters()}
     return {
@@ -67,7 +67,7 @@ class Snapshot:
     """File -> name -> tensor on the CPU."""
 
 
-def take_snapshot(state: State) -> Snapshot:
+def take_snapshot(state: TrainState) -> Snapshot:
     """A copy of everything that a checkpoint holds."""
     files = {
         RunDir.MODEL: state.net.state_dict(),
@@ -89,7 +89,7 @@ def _as_bytes(tensors: dict[str, Tensor]) -> bytes:
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
-def save_checkpoint(folder: Storage, state: State, about: dict[str, Any]) -> str:
+def save_checkpoint(folder: Storage, state: TrainState, about: dict[str, Any]) -> str:
     """Write a checkpoint into a run folder; its name. ``about`` is plain data."""
     return write_checkpoint(folder, take_snapshot(state), about)
 
@@ -193,7 +193,7 @@ def _load_weights(net: nn.Module, tensors: dict[str, Tensor], name: str) -> None
     net.load_state_dict(tensors)
 
 
-def _restore(state: State, progress: Progress, files: dict[str, bytes], name: str) -> None:
+def _restore(state: TrainState, progress: Progress, files: dict[str, bytes], name: str) -> None:
     _load_weights(state.net, load(files[RunDir.MODEL]), name)
     _load_weights(state.ema.net, load(files[RunDir.EMA]), name)
     tensors = load(files[RunDir.OPTIMIZER])
@@ -215,7 +215,7 @@ def _restore(state: State, progress: Progress, files: dict[str, bytes], name: st
     state.progress = progress
 
 
-def load_newest(folder: Storage, state: State) -> tuple[str | None, list[str]]:
+def load_newest(folder: Storage, state: TrainState) -> tuple[str | None, list[str]]:
     """Fill ``state`` from the newest whole checkpoint.
 
     Returns its name (None if there is none) and a line for every damaged one that was passed

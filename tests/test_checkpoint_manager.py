@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from cbdm_scale.runs import checkpoints as checkpoints_module
-from cbdm_scale.runs.checkpoints import CheckpointManager, Writer
+from cbdm_scale.runs import checkpoint_manager as checkpoints_module
+from cbdm_scale.runs.checkpoint_manager import CheckpointManager, Writer
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.tracker import Tracker
-from cbdm_scale.training.distributed import World
-from cbdm_scale.training.ema import EMA
-from cbdm_scale.training.state import (
+from cbdm_scale.training.checkpoint import (
     Progress,
-    State,
+    TrainState,
     load_newest,
     read_checkpoint,
     write_checkpoint,
 )
+from cbdm_scale.training.distributed import World
+from cbdm_scale.training.ema import EMA
 
 
 class Book(Tracker):
@@ -31,10 +31,10 @@ class Book(Tracker):
         self.events.append("numbers")
 
 
-def make_state() -> State:
+def make_state() -> TrainState:
     torch.manual_seed(0)
     net = nn.Linear(3, 2)
-    state = State(
+    state = TrainState(
         net,
         EMA(net, 10.0, 0.0),
         torch.optim.Adam(net.parameters()),
@@ -44,7 +44,7 @@ def make_state() -> State:
     return state
 
 
-def step(state: State) -> None:
+def step(state: TrainState) -> None:
     """As the train loop does, in place."""
     state.net(torch.ones(1, 3)).square().sum().backward()
     state.optimizer.step()
