@@ -49,6 +49,8 @@ TERMS: dict[str, LossConfig] = {
     "CBDM": OURS["CBDM"],
     "second stage": LossConfig(name="ddpm", tcfg=True, tcfg_target="teacher"),
     **{row: LossConfig(name="ddpm", **options) for row, options in FURTHER_TERM_ROWS.items()},
+    "ccua_align": LossConfig(name="ddpm", ccua_align=1.0),
+    "ccua_contrast": LossConfig(name="ddpm", ccua_contrast=1.0),
 }
 """What DDPM costs with the further terms of the presets, and what TCFG's second stage does."""
 
