@@ -24,7 +24,6 @@ from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.build import build_process
-from cbdm_scale.evaluation.records import read_evaluations
 from cbdm_scale.evaluation.report.charts import (
     COLOUR,
     Panel,
@@ -33,6 +32,7 @@ from cbdm_scale.evaluation.report.charts import (
     series_colour,
     tooltip,
 )
+from cbdm_scale.evaluation.store import read_evaluations
 from cbdm_scale.losses.term import mean_sq
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.sampling.guidance import trained

@@ -64,12 +64,12 @@ def write(root: Path, num_shards: int) -> None:
         source="benchmarks/scale.py",
     )
     (folder / "dataset.json").write_bytes(manifest.to_json())
-    parted = num_shards > index_files.MOST_GROUPS
-    step = max(1, (num_shards - 1) // (SIZES_LOOKED_AT - 1)) if parted else 1
+    partitioned = num_shards > index_files.MOST_GROUPS
+    step = max(1, (num_shards - 1) // (SIZES_LOOKED_AT - 1)) if partitioned else 1
     for file in files[::step]:
         with open(folder / file, "wb") as tar:
             tar.truncate(TAR_BYTES)  # a hole: it takes no space
-    if not parted:
+    if not partitioned:
         write_index(folder / "index.parquet", range(num_shards))
         return
     (folder / "index.parquet").mkdir()
@@ -84,18 +84,18 @@ def write_shards(folder: Path, files: list[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    b, parted = len(files), len(files) > index_files.MOST_GROUPS
+    b, partitioned = len(files), len(files) > index_files.MOST_GROUPS
     columns = {
         "file": files,
         "samples": np.full(b, SAMPLES),
         "bytes": np.full(b, TAR_BYTES),
         "sha256": [hashlib.sha256(f.encode()).hexdigest() for f in files],
     }
-    if parted:
+    if partitioned:
         columns["part"] = np.arange(b, dtype=np.int32) // SHARDS_A_PART
         columns["label_min"] = np.zeros(b, np.int64)
         columns["label_max"] = np.full(b, CLASSES - 1)
-    table = pa.table(columns, index_files.shards_schema(parted))
+    table = pa.table(columns, index_files.shards_schema(partitioned))
     pq.write_table(table, folder / "shards.parquet")
 
 

@@ -27,10 +27,10 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.models.build import build
 from cbdm_scale.models.options import UNetConfig
 from cbdm_scale.models.spec import NetworkSpec
+from cbdm_scale.training.device_transfer import Transfer
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
-from cbdm_scale.training.transfer import Transfer
 
 NUM_CLASSES, SIZE = 100, 32
 COUNTS = torch.tensor([int(500 * 0.01 ** (c / 99)) for c in range(NUM_CLASSES)])

@@ -26,7 +26,7 @@ from cbdm_scale.recognition.options import ClassifyOptions, RealData
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten, with_values
 from cbdm_scale.storage.lease import lease
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.tracking.log_evaluation import run_id_of
@@ -249,7 +249,7 @@ def network_there(options: ClassifyOptions) -> str:
 
 def resolve(options: ClassifyOptions) -> ClassifyOptions:
     """Absolute paths: a job's working directory vanishes, and workers have their own."""
-    options = absolute_places(options)
+    options = absolute_paths(options)
     return replace(
         options,
         dataset=canonical_name(options.dataset),

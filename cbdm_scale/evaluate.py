@@ -13,7 +13,7 @@ from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.pretrained.options import GUIDE, config_of, run_defaults
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.lease import lease
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
     from cbdm_scale.evaluation.results import Evaluation
@@ -44,7 +44,7 @@ def parse(argv: Sequence[str]) -> tuple[EvaluateOptions, "PretrainedNetwork", Ty
     pretrained = with_values(EvaluateOptions(), typed).load()
     guided = not typed.keys().isdisjoint(GUIDE)
     base = usual(pretrained.config, typed.get("samples", ""), guided)
-    return absolute_places(with_values(base, typed)), pretrained, typed
+    return absolute_paths(with_values(base, typed)), pretrained, typed
 
 
 def usual(config: Config | None, samples: str, guided: bool = False) -> EvaluateOptions:
@@ -78,10 +78,10 @@ OF_SAMPLE = (
 
 def start(options: EvaluateOptions, pretrained: "PretrainedNetwork", typed: Typed) -> int:
     """One evaluation or a sweep, and its last words. The exit status."""
-    from cbdm_scale.evaluation import sweep
+    from cbdm_scale.evaluation import ema_sweep
 
     if options.widths:
-        sweep.start(options, pretrained, partial(evaluate, typed=typed))
+        ema_sweep.start(options, pretrained, partial(evaluate, typed=typed))
         return 0
     evaluation = evaluate(options, pretrained, typed)
     if not options.against:
@@ -97,7 +97,7 @@ def evaluate(
     from cbdm_scale.evaluation import publish, summary
     from cbdm_scale.evaluation.compute import check_extractors, compute_evaluation
     from cbdm_scale.evaluation.inputs import find_inputs
-    from cbdm_scale.evaluation.records import METRICS, read_evaluation, write_evaluation
+    from cbdm_scale.evaluation.store import METRICS, read_evaluation, write_evaluation
 
     inputs = find_inputs(options, pretrained)
     against = publish.find_against(inputs)

@@ -12,7 +12,7 @@ from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.pretrained.options import NetworkOptions
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.places import Folder, absolute_places
+from cbdm_scale.storage.path_options import Folder, absolute_paths
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.options import check_source
 
@@ -56,7 +56,7 @@ def find_evaluation(
     are damaged or of another version.
     """
 
-    from cbdm_scale.evaluation.records import read_evaluations
+    from cbdm_scale.evaluation.store import read_evaluations
 
     if not pretrained.folder:
         return None, []
@@ -149,7 +149,7 @@ def start(options: ExportOptions) -> int:
 @main_of
 def main(argv: Sequence[str]) -> int:
     """Write the folder that the options name. The exit status."""
-    return start(absolute_places(with_values(ExportOptions(), COMMAND.read(argv))))
+    return start(absolute_paths(with_values(ExportOptions(), COMMAND.read(argv))))
 
 
 if __name__ == "__main__":

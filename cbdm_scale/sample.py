@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.guidance_strength import Strength
 from cbdm_scale.data.manifest import Manifest, canonical_name
-from cbdm_scale.data.strength import Strength
 from cbdm_scale.pretrained.options import GUIDE, GenerationOptions, config_of, run_defaults
 from cbdm_scale.storage.checks import PositiveInt
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.lease import lease
-from cbdm_scale.storage.places import Folder, absolute_places
+from cbdm_scale.storage.path_options import Folder, absolute_paths
 from cbdm_scale.storage.wording import prog_of
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str]) -> tuple[SampleOptions, "PretrainedNetwork", Type
     typed = COMMAND.read(argv, lambda typed: [usual(config_of(typed.get("run", "")))])
     pretrained = with_values(SampleOptions(), typed).load()
     guided = not typed.keys().isdisjoint(GUIDE)
-    options = absolute_places(with_values(usual(pretrained.config, guided), typed))
+    options = absolute_paths(with_values(usual(pretrained.config, guided), typed))
     return options, pretrained, typed
 
 

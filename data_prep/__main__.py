@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cbdm_scale.cli.command import Command, main_of
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 from data_prep.options import DescribeOptions, Options, VerifyOptions
 from data_prep.readers import DATASETS
 
@@ -59,12 +59,12 @@ COMMANDS = (PREPARE, VERIFY, DESCRIBE)
 def main(argv: Sequence[str]) -> int:
     """Prepare a data set, verify or describe one. The exit status."""
     if argv and argv[0] == "verify":
-        verifying = absolute_places(with_values(VerifyOptions(), VERIFY.read(argv[1:])))
+        verifying = absolute_paths(with_values(VerifyOptions(), VERIFY.read(argv[1:])))
         from data_prep.checking.verify import print_verdicts
 
         return print_verdicts(verifying)
     if argv and argv[0] == "describe":
-        describing = absolute_places(with_values(DescribeOptions(), DESCRIBE.read(argv[1:])))
+        describing = absolute_paths(with_values(DescribeOptions(), DESCRIBE.read(argv[1:])))
         from data_prep.checking.describe import print_tables
 
         return print_tables(describing)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     options = with_values(Options(), typed)
     if not options.out:
         raise ValueError("--out is missing: the folder or URL that the shards go to.")
-    absolute_places(options)  # a job would lose what goes to its own folder
+    absolute_paths(options)  # a job would lose what goes to its own folder
     from data_prep.prepare import prepare  # after parsing, so that --help is quick
 
     prepare(dataset, options)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
-from cbdm_scale.storage.places import File, Folder
+from cbdm_scale.storage.path_options import File, Folder
 from data_prep.writing.encode import Format, Quality
 
 Profile = Literal["exp", "step"]

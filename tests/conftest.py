@@ -98,6 +98,6 @@ def pytest_collection_modifyitems(config, items):
 
 
 pytest_plugins = [
-    *("ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "parted_tools"),
+    *("ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "partitioned_tools"),
     "balance_tools",
 ]

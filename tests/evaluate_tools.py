@@ -7,8 +7,8 @@ import torch
 from sampling_tools import make_run
 
 from cbdm_scale.evaluate import main
-from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.evaluation.store import read_evaluation
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
 

@@ -1,8 +1,8 @@
 """Records of evaluations during training, from scores alone."""
 
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.evaluation.records import training_home, write_evaluation
 from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.evaluation.store import training_home, write_evaluation
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.per_class import ClassScore, ClassTable
 

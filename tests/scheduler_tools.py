@@ -14,8 +14,8 @@ from cbdm_scale.config.schema import from_dict
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.evaluation.evaluator import Evaluator
-from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.scheduler import EvaluationScheduler
+from cbdm_scale.evaluation.store import METRICS, training_home
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.tracker import Tracker

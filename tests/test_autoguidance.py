@@ -14,7 +14,7 @@ from sampling_tools import make_run, only_set
 
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ScheduleConfig
 from cbdm_scale.diffusion.schedule import LinearSchedule
-from cbdm_scale.evaluation.records import read_evaluation
+from cbdm_scale.evaluation.store import read_evaluation
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.pretrained.guide import _misfit
 from cbdm_scale.pretrained.loading import load_pretrained
@@ -22,8 +22,8 @@ from cbdm_scale.sample import main, parse
 from cbdm_scale.sampling.guidance import GuidanceInterval, at_level, guide
 from cbdm_scale.sampling.sampler import Sampler
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.averaged_weights import keep_averages
 from cbdm_scale.training.power_ema import start_averages
-from cbdm_scale.training.snapshots import keep_averages
 
 STEPS = LinearSchedule(ScheduleConfig(num_steps=10))
 X, LEVEL, Y = torch.randn(3, 1, 2, 2), torch.tensor([1, 5, 9]), torch.tensor([0, 1, 2])

@@ -14,8 +14,8 @@ from cbdm_scale.balancing.filters import (
     share_passed,
     unknown_classes,
 )
-from cbdm_scale.balancing.need import chosen_classes, lacking, next_quotas
 from cbdm_scale.balancing.options import FILTERS, BalanceOptions
+from cbdm_scale.balancing.quotas import chosen_classes, lacking, next_quotas
 
 
 def looks(points, labels, confidence=None) -> Looks:

@@ -13,7 +13,7 @@ import torch
 
 from cbdm_scale.config.presets import PUBLISHED
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 from tune.comparison.choice import Chooser, Chosen, Report, SetsInSpace, by_group
 from tune.comparison.findings import Findings, Line, edge_note, make_table
 from tune.comparison.options import CompareOptions
@@ -97,7 +97,7 @@ def test_a_second_stage_is_no_row_of_a_comparison(tmp_path):
 def test_the_name_of_a_protocol_is_no_path(monkeypatch, tmp_path):
     """Options that are paths become absolute before a protocol is looked for by its name."""
     monkeypatch.chdir(tmp_path)
-    options = absolute_places(with_values(CompareOptions(), {"protocol": "photos16"}))
+    options = absolute_paths(with_values(CompareOptions(), {"protocol": "photos16"}))
     assert read_protocol(options.protocol).dataset == "photos16"
 
 

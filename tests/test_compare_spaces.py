@@ -10,7 +10,7 @@ from test_compare_run import compare, files_of, found_in, options, root  # noqa:
 from test_feature_spaces import network
 
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 from tune.compare import COMMAND, main
 from tune.comparison.network_job import do_network
 from tune.comparison.options import CompareOptions
@@ -176,5 +176,5 @@ def test_a_protocol_names_one_extractor_or_several_and_paths_typed_are_absolute(
         (tmp_path / "mine.yaml").write_text(f"{text}\nextractor: {value}\n")
         assert read_protocol(str(tmp_path / "mine.yaml")).extractors == names
     monkeypatch.chdir(tmp_path)
-    typed = absolute_places(CompareOptions(extractor=("classifier", "classifier:a/net")))
+    typed = absolute_paths(CompareOptions(extractor=("classifier", "classifier:a/net")))
     assert typed.extractor == ("classifier", f"classifier:{tmp_path}/a/net")

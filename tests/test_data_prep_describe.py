@@ -35,11 +35,11 @@ def test_picture_goes_where_it_is_told_and_never_into_the_data_set(tmp_path, mon
     assert sorted(tmp_path.rglob("root/**/*")) == before
 
 
-def test_an_index_in_parts_shows_the_same_images(parted_made, tmp_path, monkeypatch):
+def test_an_index_in_parts_shows_the_same_images(parts_made, tmp_path, monkeypatch):
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
     for kind in ("one", "parts"):
         path = tmp_path / f"{kind}.png"
-        assert main(["describe", str(parted_made / kind), "--out", str(path)]) == 0
+        assert main(["describe", str(parts_made / kind), "--out", str(path)]) == 0
     assert (tmp_path / "parts.png").read_bytes() == (tmp_path / "one.png").read_bytes()
 
 

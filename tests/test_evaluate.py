@@ -15,8 +15,8 @@ from sampling_tools import make_run, only_set
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation.inputs import ImageSetSpec, find_inputs
-from cbdm_scale.evaluation.records import read_evaluation
 from cbdm_scale.evaluation.report.images import report_images
+from cbdm_scale.evaluation.store import read_evaluation
 from cbdm_scale.generation.store import open_set
 from cbdm_scale.metrics.classifier import load_classifier, save_classifier
 from cbdm_scale.metrics.fid import fid

@@ -16,7 +16,7 @@ from tracking_tools import begin, history, make_database
 from cbdm_scale.data.manifest import parse_manifest
 from cbdm_scale.evaluate import COMMAND, main, parse
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.records import training_home, write_evaluation
+from cbdm_scale.evaluation.store import training_home, write_evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client

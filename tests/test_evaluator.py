@@ -15,7 +15,7 @@ from cbdm_scale.data.index import open_index
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.evaluation.evaluator import Evaluator, evaluate_alone
-from cbdm_scale.evaluation.records import training_evaluations
+from cbdm_scale.evaluation.store import training_evaluations
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.groups import GroupScores, stored_numbers
 from cbdm_scale.metrics.options import EvalConfig

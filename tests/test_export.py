@@ -12,8 +12,8 @@ from sampling_tools import make_run
 
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.evaluation.model_card import write_card
-from cbdm_scale.evaluation.records import to_json
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
+from cbdm_scale.evaluation.store import to_json
 from cbdm_scale.export import main
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation

@@ -17,18 +17,18 @@ from sampling_tools import make_run
 from cbdm_scale.evaluate import main, parse
 from cbdm_scale.evaluation import summary
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.records import (
+from cbdm_scale.evaluation.report.page import write_report
+from cbdm_scale.evaluation.results import Evaluation, SpaceResult
+from cbdm_scale.evaluation.store import (
     classes_csv,
     from_json,
     read_evaluations,
     to_json,
 )
-from cbdm_scale.evaluation.report.page import write_report
-from cbdm_scale.evaluation.results import Evaluation, SpaceResult
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 
 STRENGTHS = ("--guidance", "0", "2", "--num-images", "50")
 
@@ -192,7 +192,7 @@ def test_what_does_not_go_together_is_refused_before_any_image_is_made(
 
 def test_paths_of_extractors_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = absolute_places(EvaluateOptions(extractor=("inception", "classifier:a/net")))
+    options = absolute_paths(EvaluateOptions(extractor=("inception", "classifier:a/net")))
     assert options.extractor == ("inception", f"classifier:{tmp_path}/a/net")
 
 

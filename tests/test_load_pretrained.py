@@ -16,8 +16,8 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import find_training_data
 from cbdm_scale.sample import main
 from cbdm_scale.storage.folder import Storage
+from cbdm_scale.training.averaged_weights import keep_averages
 from cbdm_scale.training.power_ema import start_averages
-from cbdm_scale.training.snapshots import keep_averages
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from ray_tools import command, run_here
 
 from cbdm_scale.cluster.causes import CAUSES, CURES, cause_of
-from cbdm_scale.cluster.preflight import Problem, problem_of
+from cbdm_scale.cluster.node_probes import Problem, problem_of
 from cbdm_scale.config.presets import preset
 from cbdm_scale.data.manifest import read_manifest
 from cbdm_scale.devices import gpu_names

@@ -9,6 +9,7 @@ from training_tools import TinyNet
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.averaged_weights import average_of_width, keep_averages
 from cbdm_scale.training.power_ema import (
     WIDTHS,
     PowerEMA,
@@ -17,7 +18,6 @@ from cbdm_scale.training.power_ema import (
     gamma_of,
     start_averages,
 )
-from cbdm_scale.training.snapshots import average_of_width, keep_averages
 
 BATCH = 10
 

@@ -17,9 +17,9 @@ from ray_tools import keep_cluster
 from cbdm_scale.cluster.background import BackgroundWorker
 from cbdm_scale.cluster.connect import connect as connect_to
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.node_probes import Nodes, Problem
 from cbdm_scale.cluster.options import ClusterConfig, PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
-from cbdm_scale.cluster.preflight import Nodes, Problem
 from cbdm_scale.devices import gpu_names
 from cbdm_scale.storage.folder import Storage
 

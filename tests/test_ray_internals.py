@@ -19,7 +19,7 @@ from ray.train.v2._internal.execution import context
 from ray.train.v2._internal.execution.preemption import PreemptionContext
 
 from cbdm_scale.cluster import ray_internals
-from cbdm_scale.storage.places import JOB_COPY
+from cbdm_scale.storage.path_options import JOB_COPY
 
 MEND = "Ray changed: mend cbdm_scale/cluster/ray_internals.py: "
 
@@ -94,7 +94,7 @@ def test_what_ray_puts_in_the_place_of_handlers_and_starts_in_our_group_is_known
 def test_the_folder_that_jobs_work_in_is_known_by_its_name(tmp_path):
     plugin = working_dir.WorkingDirPlugin(str(tmp_path), gcs_client=None)
     assert Path(plugin._resources_dir).name == JOB_COPY, (
-        "Ray changed: mend cbdm_scale/storage/places.py, or jobs lose what they write"
+        "Ray changed: mend cbdm_scale/storage/path_options.py, or jobs lose what they write"
     )
 
 

@@ -15,7 +15,7 @@ from scheduler_tools import (
 )
 
 from cbdm_scale.evaluation.evaluator import evaluate_alone
-from cbdm_scale.evaluation.records import METRICS, training_evaluations, training_home
+from cbdm_scale.evaluation.store import METRICS, training_evaluations, training_home
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.checkpoint import drop_old_checkpoints
 

@@ -10,7 +10,7 @@ from test_data_prep_label_tables import list_, write
 from test_node_checks import FakeNodes, ready  # noqa: F401
 from test_third_party import random_net, save, to_paper_names
 
-from cbdm_scale.cluster.preflight import Problem
+from cbdm_scale.cluster.node_probes import Problem
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.class_names import image_labels
 from cbdm_scale.data.manifest import parse_manifest

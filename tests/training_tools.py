@@ -15,10 +15,10 @@ from cbdm_scale.diffusion.schedule import LinearSchedule
 from cbdm_scale.losses.build import build_loss
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.training.checkpoint import Progress, TrainState
+from cbdm_scale.training.device_transfer import Transfer
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.loop import Callbacks, TrainInputs
 from cbdm_scale.training.options import TrainConfig
-from cbdm_scale.training.transfer import Transfer
 
 K, BATCH, SEED = 3, 8, 5
 

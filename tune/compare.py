@@ -13,7 +13,7 @@ if sys.path[0] != ROOT:  # as a script, Python puts this folder there
 
 from cbdm_scale.cli.command import Command, main_of  # noqa: E402
 from cbdm_scale.storage.json import with_values  # noqa: E402
-from cbdm_scale.storage.places import absolute_places  # noqa: E402
+from cbdm_scale.storage.path_options import absolute_paths  # noqa: E402
 from tune.comparison.options import CompareOptions  # noqa: E402
 from tune.comparison.protocol import read_protocol  # noqa: E402
 
@@ -32,7 +32,7 @@ COMMAND = Command(
 @main_of
 def main(argv: Sequence[str]) -> int:
     """Compare, or print what would be compared. The exit status."""
-    options = absolute_places(with_values(CompareOptions(), COMMAND.read(argv)))
+    options = absolute_paths(with_values(CompareOptions(), COMMAND.read(argv)))
     protocol = read_protocol(options.protocol)
     if options.dry_run:
         from tune.comparison.estimate import dry_run

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from cbdm_scale.config.schema import Config, is_runtime
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten
 from tune.options import SearchConfig, all_rungs

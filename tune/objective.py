@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from cbdm_scale.data.strength import parse_strength
+from cbdm_scale.data.guidance_strength import parse_strength
 
 ObjectiveName = Literal["fid", "fid_few", "pareto", "pareto_recall"]
 Scores = Mapping[str, Mapping[str, float]]

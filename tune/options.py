@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.strength import in_order
+from cbdm_scale.data.guidance_strength import in_order
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveFloat, Range, check_fields
 from tune.objective import METRICS, ObjectiveName
 from tune.schedule import even_rungs, rungs

@@ -8,7 +8,7 @@ from typing import Any
 from cbdm_scale.config.preset_file import PresetFile, may_hold, preset_text
 from cbdm_scale.config.presets import find_preset
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.strength import parse_strength
+from cbdm_scale.data.guidance_strength import parse_strength
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.tracking.log_evaluation import log_results

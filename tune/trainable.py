@@ -13,7 +13,7 @@ from typing import Any
 from cbdm_scale.cluster.stop import StopFile
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.strength import as_key
+from cbdm_scale.data.guidance_strength import as_key
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from tune.objective import Scores
@@ -136,7 +136,7 @@ def share_reference(config: Config, run: Storage) -> None:
 def evaluations(run: Storage, config: Config, after: int = -1) -> list[tuple[int, Scores]]:
     """The evaluations of a run that are whole, in order of images; those up to ``after`` images
     are not read, which this is asked too often for."""
-    from cbdm_scale.evaluation.records import training_evaluations
+    from cbdm_scale.evaluation.store import training_evaluations
 
     batch = config.train.batch_size
     due = {-(-at // batch) * batch for at in (*config.train.eval_at, config.train.total_images)}

@@ -16,7 +16,7 @@ from cbdm_scale.pretrained.options import GUIDE, config_of, run_defaults
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
 from cbdm_scale.storage.lease import lease
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 from cbdm_scale.storage.wording import prog_of, shorten
 
 if TYPE_CHECKING:  # torch waits until the options are known to be right
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str]) -> tuple[BalanceOptions, "PretrainedNetwork"]:
     if not given.out:
         raise ValueError("out is missing: the folder or URL that the data set goes to, --out.")
     pretrained = given.load()
-    return absolute_places(with_values(usual(pretrained.config, guided), typed)), pretrained
+    return absolute_paths(with_values(usual(pretrained.config, guided), typed)), pretrained
 
 
 def usual(config: Config | None, guided: bool = False) -> BalanceOptions:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from cbdm_scale.balancing.filters import Looks
-from cbdm_scale.balancing.need import chosen_classes, lacking
 from cbdm_scale.balancing.options import BalanceOptions
+from cbdm_scale.balancing.quotas import chosen_classes, lacking
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.evaluation.compute import extract_features
 from cbdm_scale.generation.plan import SetPlan, select_classes

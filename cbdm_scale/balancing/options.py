@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cbdm_scale.balancing.need import check_target
+from cbdm_scale.balancing.quotas import check_target
 from cbdm_scale.metrics.options import ExtractorOptions
 from cbdm_scale.pretrained.options import GenerationOptions
 from cbdm_scale.storage.checks import PositiveInt, Range, check_name
-from cbdm_scale.storage.places import Folder, Place
+from cbdm_scale.storage.path_options import Folder, PathOption
 
 FilterName = Literal["label", "copies", "outliers", "duplicates"]
 FILTERS: tuple[FilterName, ...] = ("label", "copies", "outliers", "duplicates")
@@ -44,11 +44,11 @@ class BalanceOptions(GenerationOptions, ExtractorOptions):
     keep: Annotated[float, Range(ge=0.5, lt=1, hint="Try 0.95.")] = 0.95
     """Share of held-out real images that each filter lets pass: its threshold follows."""
 
-    classifiers: Annotated[tuple[str, ...], Place(lasts=False)] = ()
+    classifiers: Annotated[tuple[str, ...], PathOption(lasts=False)] = ()
     """Files of classifiers (classify and data_prep write them) whose mean confidence judges
     labels; none is the one beside the shards."""
 
-    extractor: Annotated[str, Place(lasts=False, after="classifier:")] = ""
+    extractor: Annotated[str, PathOption(lasts=False, after="classifier:")] = ""
     """Network whose features measure distances: "" is the first classifier; classifier:PATH,
     inception or dinov2."""
 

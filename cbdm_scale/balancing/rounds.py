@@ -24,7 +24,7 @@ from cbdm_scale.balancing.filters import (
     unknown_classes,
 )
 from cbdm_scale.balancing.inputs import Inputs
-from cbdm_scale.balancing.need import next_quotas
+from cbdm_scale.balancing.quotas import next_quotas
 from cbdm_scale.generation.chunks import make_missing_chunks
 from cbdm_scale.generation.plan import SetPlan
 from cbdm_scale.generation.store import ChunkStore, SetImages

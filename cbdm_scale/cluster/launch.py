@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cbdm_scale.cluster.connect import max_resources
 from cbdm_scale.cluster.console import Console
-from cbdm_scale.cluster.group import join_group
 from cbdm_scale.cluster.local import run_local
 from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain, wants_gpus
+from cbdm_scale.cluster.process_group import join_group
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
 from cbdm_scale.storage.run_dir import RunDir

@@ -10,7 +10,7 @@ from cbdm_scale.storage.checks import (
     Range,
     check_fields,
 )
-from cbdm_scale.storage.places import Folder
+from cbdm_scale.storage.path_options import Folder
 
 if TYPE_CHECKING:
     import torch

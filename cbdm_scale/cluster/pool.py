@@ -21,8 +21,8 @@ from cbdm_scale.cluster.connect import (
     max_resources,
 )
 from cbdm_scale.cluster.local import local_worker
+from cbdm_scale.cluster.node_probes import START_S, Nodes
 from cbdm_scale.cluster.options import Log, PoolConfig, to_stdout, wants_gpus
-from cbdm_scale.cluster.preflight import START_S, Nodes
 from cbdm_scale.storage.wording import clip
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from cbdm_scale.data.options import DataConfig
 from cbdm_scale.models.options import BACKBONES, BackboneName, backbone_config
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 from cbdm_scale.storage.wording import shorten
 
 
@@ -187,6 +187,6 @@ def resolve(config: Config) -> Config:
             f"init_sha256 ({config.init_sha256}) is that of a trained network to start from. "
             "Give its place with --init-from."
         )
-    config = absolute_places(config)
+    config = absolute_paths(config)
     storage = Storage(config.cluster.storage).url
     return replace(config, cluster=replace(config.cluster, storage=storage))

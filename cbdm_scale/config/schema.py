@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.data.exposure import Part, exposure_parts
+from cbdm_scale.data.guidance_strength import stated_numbers
 from cbdm_scale.data.manifest import canonical_name
 from cbdm_scale.data.options import DataConfig
-from cbdm_scale.data.strength import stated_numbers
 from cbdm_scale.diffusion.options import EDMConfig, NoiseConfig, ProcessName, ScheduleConfig
 from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.options import EvalConfig
@@ -23,7 +23,7 @@ from cbdm_scale.models.options import (
 from cbdm_scale.sampling.options import SamplerConfig, check_trained
 from cbdm_scale.storage.checks import check_fields, check_name
 from cbdm_scale.storage.json import flatten, structure, with_values
-from cbdm_scale.storage.places import File
+from cbdm_scale.storage.path_options import File
 from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import TrainConfig, per_rank

@@ -2,7 +2,7 @@
 
 index.parquet is read once per node and split, and kept as an Arrow IPC file whose columns are
 mapped into memory, so that any number of processes share one copy in the page cache. One in
-parts (very many shards) is read and kept part by part: ``parted.py``.
+parts (very many shards) is read and kept part by part: ``partitioned.py``.
 N = samples of the split, in the order of shards and, within one, of the tar.
 """
 
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.arrow_files import map_batch, write_batch
 from cbdm_scale.data.cache import cache_folder
 from cbdm_scale.data.index_files import (
     in_split,
     index_columns,
     index_types,
-    is_parted,
+    is_partitioned,
     parse_shards,
 )
 from cbdm_scale.data.manifest import (
@@ -30,8 +31,7 @@ from cbdm_scale.data.manifest import (
     prep_command,
     read_manifest,
 )
-from cbdm_scale.data.mapped import map_batch, write_batch
-from cbdm_scale.data.parted import PartedIndex
+from cbdm_scale.data.partitioned_index import PartitionedIndex
 from cbdm_scale.storage.wording import clip, shorten
 
 
@@ -74,7 +74,7 @@ class MappedIndex:
         return self._shard_names[shard]
 
 
-Index = MappedIndex | PartedIndex
+Index = MappedIndex | PartitionedIndex
 """Both are asked alike: columns take a row or an array of rows."""
 
 
@@ -100,11 +100,11 @@ def open_index(root: str, name: str, split: str) -> Index:
 
 def _open_cached(root: str, manifest: Manifest, split: str, path: Path) -> Index | None:
     """What this node holds of an index, if it is whole."""
-    parted = path.with_suffix(".shards")
-    for file in (path, parted):
+    partitioned = path.with_suffix(".shards")
+    for file in (path, partitioned):
         try:
-            if file == parted:
-                return PartedIndex(root, manifest.name, split, str(parted))
+            if file == partitioned:
+                return PartitionedIndex(root, manifest.name, split, str(partitioned))
             return MappedIndex(str(path))
         except FileNotFoundError:
             continue
@@ -126,7 +126,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def _write_cache(root: str, manifest: Manifest, split: str, path: Path) -> None:
     fs, folder = open_folder(root, manifest.name)
     all_shards = parse_shards(fs.cat_file(f"{folder}/shards.parquet"))
-    if is_parted(all_shards):
+    if is_partitioned(all_shards):
         write_batch(path.with_suffix(".shards"), in_split(all_shards, split))
         return
     shards = all_shards.to_pylist()

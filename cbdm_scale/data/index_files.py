@@ -40,11 +40,11 @@ class TableWriter:
     """Writes both tables from one shard after the other; as a context, whole at its end."""
 
     def __init__(self, folder: Path, num_shards: int):
-        self.folder, self.is_parted = folder, num_shards > MOST_GROUPS
+        self.folder, self.is_partitioned = folder, num_shards > MOST_GROUPS
         self._writer: Any = None
         self._part, self._groups, self._rows, self._split = -1, 0, 0, ""
         self._shards: dict[str, list[Any]] = {
-            name: [] for name in shards_schema(self.is_parted).names
+            name: [] for name in shards_schema(self.is_partitioned).names
         }
 
     def __enter__(self) -> "TableWriter":
@@ -61,7 +61,7 @@ class TableWriter:
     def add(self, file: str, rows: Any, num_bytes: int, sha256: str) -> None:
         """The next shard: its name, its rows of ``index_schema``, size and sha256."""
         split = file.split("/")[0]
-        if not self.is_parted:
+        if not self.is_partitioned:
             if self._writer is None:
                 self._open(self.folder / "index.parquet")
         elif (
@@ -76,7 +76,7 @@ class TableWriter:
         self._rows += rows.num_rows
         shard: dict[str, Any] = {"file": file, "samples": rows.num_rows, "bytes": num_bytes}
         shard["sha256"] = sha256
-        if self.is_parted:
+        if self.is_partitioned:
             labels = rows["label"].to_numpy()
             shard |= {"part": self._part, "label_min": labels.min(), "label_max": labels.max()}
         for name, value in shard.items():
@@ -99,7 +99,7 @@ class TableWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table(self._shards, shards_schema(self.is_parted))
+        table = pa.table(self._shards, shards_schema(self.is_partitioned))
         pq.write_table(table, self.folder / "shards.parquet")
 
 
@@ -141,13 +141,13 @@ def index_columns(rows: Any) -> dict[str, Any]:
     return found
 
 
-def shards_schema(is_parted: bool) -> Any:
+def shards_schema(is_partitioned: bool) -> Any:
     """Columns and types of shards.parquet."""
     import pyarrow as pa
 
     plain = {"file": pa.string(), "samples": pa.int64(), "bytes": pa.int64()}
-    parted = {"part": pa.int32(), "label_min": pa.int64(), "label_max": pa.int64()}
-    return pa.schema(plain | {"sha256": pa.string()} | (parted if is_parted else {}))
+    partitioned = {"part": pa.int32(), "label_min": pa.int64(), "label_max": pa.int64()}
+    return pa.schema(plain | {"sha256": pa.string()} | (partitioned if is_partitioned else {}))
 
 
 def parse_shards(raw: bytes, *, with_sha256: bool = False) -> Any:
@@ -162,7 +162,7 @@ def parse_shards(raw: bytes, *, with_sha256: bool = False) -> Any:
     with pq.ParquetFile(pa.BufferReader(raw)) as file:
         wanted = [name for name in file.schema_arrow.names if with_sha256 or name != "sha256"]
         table = file.read(columns=wanted, use_threads=False)
-    for field in shards_schema(is_parted(table)):
+    for field in shards_schema(is_partitioned(table)):
         if field.name == "sha256" and not with_sha256:
             continue
         place = table.schema.get_field_index(field.name)
@@ -173,7 +173,7 @@ def parse_shards(raw: bytes, *, with_sha256: bool = False) -> Any:
     return table
 
 
-def is_parted(shards: Any) -> bool:
+def is_partitioned(shards: Any) -> bool:
     """Whether this shards.parquet belongs to an index in parts."""
     return "part" in shards.schema.names
 
@@ -185,7 +185,7 @@ def in_split(shards: Any, split: str) -> Any:
     return shards.filter(pc.starts_with(shards["file"], split + "/"))
 
 
-def check_parted(shards: Any, num_classes: int, splits: list[str]) -> list[str]:
+def check_partitioned(shards: Any, num_classes: int, splits: list[str]) -> list[str]:
     """Check what shards.parquet says of an index in parts; the files of a single class.
 
     ValueError names the shard whose labels are no classes, or parts that are out of order.

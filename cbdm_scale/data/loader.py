@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbdm_scale.data.augment import Augmentation, flip_where
+from cbdm_scale.data.loader_processes import batches_of_processes, leave_with_parent
 from cbdm_scale.data.options import DataConfig
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.plan import Plan, slots
-from cbdm_scale.data.processes import batches_of_processes, leave_with_parent
 from cbdm_scale.data.shards import BadSample, ShardReader
 from cbdm_scale.storage.wording import prog_of
 

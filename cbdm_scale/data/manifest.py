@@ -20,9 +20,9 @@ from typing import Any
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.index_files import (
     check_one_file,
-    check_parted,
+    check_partitioned,
     in_split,
-    is_parted,
+    is_partitioned,
     mixing_warning,
     parse_shards,
     part_name,
@@ -221,9 +221,9 @@ def _check_files(fs: Store, folder: str, manifest: Manifest) -> None:
         raise ValueError(f"shards.parquet cannot be read ({clip(error)})") from None
     if hashlib.sha256(raw).hexdigest() != manifest.shards_sha256:
         raise ValueError("shards.parquet does not have the sha256 that dataset.json names")
-    if is_parted(table):
+    if is_partitioned(table):
         _check_some_sizes(fs, folder, table)
-        one_class = check_parted(table, manifest.num_classes, list(manifest.counts))
+        one_class = check_partitioned(table, manifest.num_classes, list(manifest.counts))
     else:
         shards = table.to_pylist()
         if fs.has_listings:  # elsewhere a shard is checked when it arrives

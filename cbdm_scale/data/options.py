@@ -12,7 +12,7 @@ from cbdm_scale.storage.checks import (
     UnitFloat,
     check_fields,
 )
-from cbdm_scale.storage.places import Folder
+from cbdm_scale.storage.path_options import Folder
 
 AugmentName = Literal["none", "ada", "diffaug"]
 

@@ -10,7 +10,7 @@ from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.cluster.pool import on_gpus, run_jobs
 from cbdm_scale.cluster.progress import ProgressBar
 from cbdm_scale.data.cache import cache_folder
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.devices import first_that_fits, roomy_devices
 from cbdm_scale.evaluation.cautions import needs_weights
 from cbdm_scale.evaluation.floors import held_out_copies, make_reference, real_floors

@@ -18,24 +18,24 @@ from torch import Tensor, nn
 
 from cbdm_scale.cluster.options import Log, to_stdout
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.guidance_strength import Strength, as_text, class_strengths, in_order
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.data.pixels import to_model_range, to_uint8
-from cbdm_scale.data.strength import Strength, as_text, class_strengths, in_order
 from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.pace import Pace
-from cbdm_scale.evaluation.records import (
+from cbdm_scale.evaluation.references import References
+from cbdm_scale.evaluation.results import Evaluation, SetResult
+from cbdm_scale.evaluation.set_metrics import compute_training_metrics
+from cbdm_scale.evaluation.store import (
     read_evaluation,
     training_evaluations,
     training_home,
     write_evaluation,
 )
-from cbdm_scale.evaluation.references import References
-from cbdm_scale.evaluation.results import Evaluation, SetResult
-from cbdm_scale.evaluation.set_metrics import compute_training_metrics
 from cbdm_scale.generation.chunk_size import chunk_memory, usual_chunk_size
 from cbdm_scale.generation.network import sampling_net
 from cbdm_scale.metrics.extractors import recipe_of

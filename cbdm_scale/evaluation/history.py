@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.data.strength import Strength
+from cbdm_scale.data.guidance_strength import Strength
 from cbdm_scale.evaluation.cautions import beyond_chance
 from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.metrics.intervals import Interval, wilson

@@ -5,8 +5,8 @@ import json
 from dataclasses import dataclass, replace
 
 from cbdm_scale.config.schema import Config
+from cbdm_scale.data.guidance_strength import Strength
 from cbdm_scale.data.manifest import Manifest, canonical_name
-from cbdm_scale.data.strength import Strength
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import FORMAT
 from cbdm_scale.evaluation.set_metrics import VERSION

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from cbdm_scale.data.strength import Strength, in_order
+from cbdm_scale.data.guidance_strength import Strength, in_order
 from cbdm_scale.metrics.options import ExtractorWeights
 from cbdm_scale.pretrained.options import GenerationOptions
 from cbdm_scale.storage.checks import Length
-from cbdm_scale.storage.places import File, Folder, Place
+from cbdm_scale.storage.path_options import File, Folder, PathOption
 from cbdm_scale.training.options import Width
 
 
@@ -23,9 +23,9 @@ class EvaluateOptions(GenerationOptions, ExtractorWeights):
     """Evaluate these images, and make none: a set of the sample command, an .npz file, a folder
     of images with one folder a class, or DATASET:SPLIT, the folder of shards with a split."""
 
-    extractor: Annotated[tuple[str, ...], Length(), Place(lasts=False, after="classifier:")] = (
-        "classifier",
-    )
+    extractor: Annotated[
+        tuple[str, ...], Length(), PathOption(lasts=False, after="classifier:")
+    ] = ("classifier",)
     """Networks whose features are compared, a feature space of each, of the same images:
     classifier (stored beside the shards), classifier:PATH, inception (as in the literature),
     dinov2. The first is the main one."""

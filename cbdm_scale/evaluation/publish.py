@@ -11,18 +11,18 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning_of
 from cbdm_scale.evaluation.inputs import Inputs
 from cbdm_scale.evaluation.options import EvaluateOptions
-from cbdm_scale.evaluation.records import (
+from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.evaluation.store import (
     CLASSES,
     METRICS,
     read_evaluation,
     read_evaluations,
     training_home,
 )
-from cbdm_scale.evaluation.results import Evaluation
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage

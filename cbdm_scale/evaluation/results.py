@@ -1,6 +1,6 @@
 """The record of an evaluation: every number, and what MLflow calls it.
 
-Evaluations during training, beside it and by command fill the same record (records.py stores
+Evaluations during training, beside it and by command fill the same record (store.py stores
 it); what was not computed is None, and ``missing`` says why.
 """
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from cbdm_scale.data.strength import Strength, as_key, as_name
+from cbdm_scale.data.guidance_strength import Strength, as_key, as_name
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.options import EvalConfig

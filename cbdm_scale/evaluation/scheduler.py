@@ -2,7 +2,7 @@
 
 A step that crosses train.eval_every saves a checkpoint, which is then evaluated: beside
 training where that is possible (``eval.background``), one after the other, or by the training
-workers. Either way the record (records.py) holds the same bytes, on CPUs, and on GPUs of one
+workers. Either way the record (store.py) holds the same bytes, on CPUs, and on GPUs of one
 kind with train.deterministic. Nothing else is remembered: which checkpoint is the best, which
 wait, and whether the tail is being lost follow from these files, so neither a kill nor a late
 arrival changes them.
@@ -18,7 +18,7 @@ from torch import nn
 from cbdm_scale.cluster.background import BackgroundWorker, Finished
 from cbdm_scale.cluster.options import Log
 from cbdm_scale.config.schema import Config
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.evaluation.cautions import noise_warning
 from cbdm_scale.evaluation.evaluator import Evaluator
 from cbdm_scale.evaluation.history import (
@@ -29,8 +29,8 @@ from cbdm_scale.evaluation.history import (
     narrowed,
     tail_warning,
 )
-from cbdm_scale.evaluation.records import METRICS, training_home
 from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
+from cbdm_scale.evaluation.store import METRICS, training_home
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.tracker import Tracker

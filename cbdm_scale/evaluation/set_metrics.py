@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.groups import GROUPS, Group
-from cbdm_scale.data.strength import Strength
+from cbdm_scale.data.guidance_strength import Strength
 from cbdm_scale.evaluation.examples import class_examples
 from cbdm_scale.evaluation.results import Missing, SetResult
 from cbdm_scale.metrics.extract import FeatureSet

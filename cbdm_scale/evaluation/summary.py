@@ -1,7 +1,7 @@
 """What an evaluation says at its end: the table on the console."""
 
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.evaluation.cautions import cautions, chance
 from cbdm_scale.evaluation.report.claims import copying, much_copied
 from cbdm_scale.evaluation.report.formatting import KID_SCALE, scaled, with_interval

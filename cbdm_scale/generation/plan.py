@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cbdm_scale.data.class_names import Name, labels_of_names
-from cbdm_scale.data.strength import Strength, as_name, class_strengths
+from cbdm_scale.data.guidance_strength import Strength, as_name, class_strengths
 from cbdm_scale.diffusion import rng
 from cbdm_scale.diffusion.labels import class_probs, draw_labels
 from cbdm_scale.diffusion.options import NoiseConfig

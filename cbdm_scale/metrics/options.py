@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cbdm_scale.data.strength import Strength, Strengths, parse_strengths
+from cbdm_scale.data.guidance_strength import Strength, Strengths, parse_strengths
 from cbdm_scale.sampling.options import GuidanceMode
 from cbdm_scale.storage.checks import NonNegativeInt, PositiveInt, Range, check_fields
-from cbdm_scale.storage.places import File, Place
+from cbdm_scale.storage.path_options import File, PathOption
 
 Resize = Literal["bilinear", "tf1", "bicubic"]
 
@@ -36,7 +36,7 @@ class ExtractorWeights:
 class ExtractorOptions(ExtractorWeights):
     """Whose features are compared."""
 
-    extractor: Annotated[str, Place(lasts=False, after="classifier:")] = "classifier"
+    extractor: Annotated[str, PathOption(lasts=False, after="classifier:")] = "classifier"
     """Network whose features FID compares: classifier (stored beside the shards),
     classifier:PATH, inception (as in the literature), dinov2, or none."""
 

@@ -26,7 +26,7 @@ from cbdm_scale.pretrained.second_stage import (
 from cbdm_scale.pretrained.transfer import Transfer, transfer
 from cbdm_scale.sampling.options import usual_sampler
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.places import MLFLOW
+from cbdm_scale.storage.path_options import MLFLOW
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import shorten
 from cbdm_scale.training.checkpoint import save_initial

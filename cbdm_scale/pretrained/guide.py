@@ -10,8 +10,8 @@ from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
+from cbdm_scale.training.averaged_weights import select_weights
 from cbdm_scale.training.options import POWER
-from cbdm_scale.training.snapshots import select_weights
 
 
 def load_guide(

@@ -15,12 +15,12 @@ from cbdm_scale.pretrained.diffusers_folder import is_diffusers
 from cbdm_scale.pretrained.network import PretrainedNetwork, read_network
 from cbdm_scale.pretrained.third_party import open_diffusers, open_paper_checkpoint
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.places import MLFLOW
+from cbdm_scale.storage.path_options import MLFLOW
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip, shorten
+from cbdm_scale.training.averaged_weights import select_weights, weights_file
 from cbdm_scale.training.checkpoint import progress_of, read_checkpoint
 from cbdm_scale.training.options import check_source
-from cbdm_scale.training.snapshots import file_of, select_weights
 
 PAPER_CHECKPOINT = ".pt", ".pth", ".ckpt"
 EXPORTED = RunDir.MODEL, RunDir.EMA
@@ -77,7 +77,7 @@ def _open_newest(folder: Storage, run: str, weights: str) -> PretrainedNetwork:
     names = RunDir(folder).checkpoints()
     for name in reversed(names):
         try:
-            about, files = read_checkpoint(folder, name, file_of(weights))
+            about, files = read_checkpoint(folder, name, weights_file(weights))
         except ValueError as error:
             notes.append(f"skipped: {error}")
             continue
@@ -99,7 +99,7 @@ def _open_checkpoint(folder: Storage, run: str, name: str, weights: str) -> Pret
             f"run ({run}) is no finished checkpoint: it has no state.json. "
             + (f"There are {shorten(names[::-1])}." if names else f"{folder.url} has none.")
         )
-    about, files = read_checkpoint(folder, name, file_of(weights))
+    about, files = read_checkpoint(folder, name, weights_file(weights))
     return _of_run(folder, name, about, files, [], weights)
 
 
@@ -115,7 +115,7 @@ def _of_run(
     found = read_network(
         f"run ({folder.url})",
         folder.read_bytes(RunDir.CONFIG),
-        select_weights(folder, num_seen, files[file_of(weights)], weights),
+        select_weights(folder, num_seen, files[weights_file(weights)], weights),
         url=folder.path(name),
         checkpoint=name.rpartition("/")[2],
     )

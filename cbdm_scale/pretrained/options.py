@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.config.schema import Config, from_dict
+from cbdm_scale.data.guidance_strength import Strength, Strengths, parse_strengths
 from cbdm_scale.data.options import DataRoot
-from cbdm_scale.data.strength import Strength, Strengths, parse_strengths
 from cbdm_scale.sampling.options import GuidanceMode, SamplerConfig
 from cbdm_scale.storage.checks import PositiveInt, check_fields
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.places import Folder, Place, absolute_places
+from cbdm_scale.storage.path_options import Folder, PathOption, absolute_paths
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.options import TrackUri
 from cbdm_scale.training.options import check_source
@@ -53,7 +53,7 @@ class NetworkOptions:
         from cbdm_scale.pretrained.loading import load_pretrained
 
         return load_pretrained(
-            absolute_places(self).run,  # its images and numbers go into it
+            absolute_paths(self).run,  # its images and numbers go into it
             weights=self.weights,
             resolution=self.resolution,
             tracking_uri=self.track.uri,
@@ -77,7 +77,7 @@ class GenerationOptions(NetworkOptions):
     guidance_mode: GuidanceMode = "cfg"
     """cfg: two predictions a step. tcfg: one, by a network trained with --loss.tcfg."""
 
-    guide: Annotated[str, Place(lasts=False, word="[0-9]+")] = ""
+    guide: Annotated[str, PathOption(lasts=False, word="[0-9]+")] = ""
     """A worse network for autoguidance (Karras et al., 2024). e + omega (e - e_guide), both
     with the label, instead of guidance by the label: of the same data set and process. Images
     seen by an earlier checkpoint of the run, such as 24000, or what --run takes. "" is none."""

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cbdm_scale.data.guidance_strength import Strength, class_strengths, parse_strength
 from cbdm_scale.data.pixels import to_uint8
-from cbdm_scale.data.strength import Strength, class_strengths, parse_strength
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.pretrained.loading import load_pretrained
 from cbdm_scale.pretrained.network import PretrainedNetwork, find_training_data

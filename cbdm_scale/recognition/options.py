@@ -13,7 +13,7 @@ from cbdm_scale.storage.checks import (
     check_fields,
     check_name,
 )
-from cbdm_scale.storage.places import Folder, Place
+from cbdm_scale.storage.path_options import Folder, PathOption
 from cbdm_scale.storage.run_dir import check_run_name
 from cbdm_scale.tracking.options import TrackConfig
 from cbdm_scale.training.options import per_rank
@@ -79,7 +79,7 @@ class ClassifyOptions:
     dataset: str = "digits_lt"
     """Whose real training images are learnt, and whose test images are recognised."""
 
-    add: Annotated[tuple[str, ...], Place(lasts=False)] = ()
+    add: Annotated[tuple[str, ...], PathOption(lasts=False)] = ()
     """Generated images besides: a set of `cbdm sample`, an .npz, a folder with
     a folder a class, or DATASET:SPLIT for shards. Table 4: 50,000."""
 

@@ -9,7 +9,7 @@ from cbdm_scale.cluster.options import StorageOption
 from cbdm_scale.storage.checks import PositiveInt, check_fields
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import with_values
-from cbdm_scale.storage.places import absolute_places
+from cbdm_scale.storage.path_options import absolute_paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ COMMAND = Command(
 @main_of
 def main(argv: Sequence[str]) -> int:
     """List the runs, or delete their old checkpoints. The exit status."""
-    options = absolute_places(with_values(RunsOptions(), COMMAND.read(argv)))
+    options = absolute_paths(with_values(RunsOptions(), COMMAND.read(argv)))
     from cbdm_scale.runs import listing
 
     storage = Storage(options.cluster.storage)

@@ -23,9 +23,9 @@ from cbdm_scale.cluster.options import wants_gpus
 from cbdm_scale.config.presets import PublishedSet
 from cbdm_scale.config.run_options import resolve
 from cbdm_scale.config.schema import Config, from_dict, identity_options
+from cbdm_scale.data.guidance_strength import class_strengths
 from cbdm_scale.data.manifest import Manifest, dataset_folder, read_manifest
 from cbdm_scale.data.resample import check_resampling
-from cbdm_scale.data.strength import class_strengths
 from cbdm_scale.evaluation.cautions import REFERENCE_TAG, reference_warning
 from cbdm_scale.evaluation.history import check_best_by
 from cbdm_scale.metrics.extractors import recipe_of
@@ -35,7 +35,7 @@ from cbdm_scale.models.spec import NetworkSpec
 from cbdm_scale.pretrained.finetune import InitFrom, resolve_init_from, write_initial_weights
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.estimate import short_run_warnings
-from cbdm_scale.runs.logged import note
+from cbdm_scale.runs.logged_metrics import note
 from cbdm_scale.sampling.options import check_trained
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.json import describe_differences, flatten

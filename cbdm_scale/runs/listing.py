@@ -5,8 +5,8 @@ from typing import Any
 
 from cbdm_scale.config.schema import Config, from_dict
 from cbdm_scale.evaluation.history import ScorePoint, end_of_patience, narrowed
-from cbdm_scale.evaluation.records import read_evaluations
 from cbdm_scale.evaluation.results import Evaluation
+from cbdm_scale.evaluation.store import read_evaluations
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.lease import LAPSE_S, Holder, living_holders
 from cbdm_scale.storage.run_dir import RunDir

@@ -14,8 +14,8 @@ import torch
 
 from cbdm_scale import __version__
 from cbdm_scale.cluster.causes import CURES
+from cbdm_scale.cluster.node_probes import Nodes, Problem, ThisProcess
 from cbdm_scale.cluster.options import wants_gpus
-from cbdm_scale.cluster.preflight import Nodes, Problem, ThisProcess
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
 from cbdm_scale.devices import gpu_names

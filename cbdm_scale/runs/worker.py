@@ -44,11 +44,12 @@ from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.runs.checkpoint_manager import CheckpointManager
-from cbdm_scale.runs.logged import FOLLOWS, logged
+from cbdm_scale.runs.logged_metrics import FOLLOWS, logged
 from cbdm_scale.runs.teacher import open_teacher
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
+from cbdm_scale.training.averaged_weights import keep_averages
 from cbdm_scale.training.checkpoint import Progress, TrainState
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.ema import EMA
@@ -56,7 +57,6 @@ from cbdm_scale.training.gradients import DeviceMemoryError, RunError
 from cbdm_scale.training.loop import Callbacks, TrainInputs, train
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.resume import resume
-from cbdm_scale.training.snapshots import keep_averages
 
 LAST_WORDS_S = 20.0
 """Seconds at the end of a run for what MLflow has not got yet."""

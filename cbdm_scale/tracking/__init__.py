@@ -4,7 +4,7 @@ tracker.py (what the loop calls) -> spool.py (records on disk; records.py: what 
 -> sender.py (records to MLflow)
 runs.py: one MLflow run per run folder; models.py: a checkpoint as a model;
 log_evaluation.py: a finished evaluation; client.py: MLflow's client, and the names it takes;
-answers.py: what a server or database answers instead, and the cure;
+errors.py: what a server or database answers instead, and the cure;
 mlflow_internals.py: what MLflow does inside and is done here as well.
 ``mlflow`` itself is imported by the functions that need it: importing this folder is free.
 """

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from cbdm_scale.storage.places import SQLITE
+from cbdm_scale.storage.path_options import SQLITE
 from cbdm_scale.tracking.mlflow_internals import LONGEST_NAME
 
 QUIET = {
@@ -61,7 +61,7 @@ def check_server(uri: str) -> None:
     try:
         make_client(uri).search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
-        from cbdm_scale.tracking.answers import explain
+        from cbdm_scale.tracking.errors import explain
 
         raise ValueError(explain(uri, error)) from None
 

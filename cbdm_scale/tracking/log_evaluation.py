@@ -11,13 +11,13 @@ from pathlib import Path
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import (
     batches,
     clean_name,
     database_file,
     make_client,
 )
+from cbdm_scale.tracking.errors import address, explain
 from cbdm_scale.tracking.mlflow_internals import METRICS_PER_CALL
 from cbdm_scale.tracking.runs import default_tracking_uri, describe
 

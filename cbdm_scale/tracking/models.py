@@ -10,8 +10,8 @@ from typing import Any
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import database_file, make_client
+from cbdm_scale.tracking.errors import address, explain
 
 REQUIREMENTS = "mlflow", "torch", "safetensors", "numpy"
 ARTIFACTS = RunDir.CONFIG, RunDir.EMA

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from cbdm_scale.storage.places import Folder, Place
+from cbdm_scale.storage.path_options import Folder, PathOption
 from cbdm_scale.storage.remote import refuse_password
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -21,7 +21,7 @@ class TrackUri:
 class TrackConfig:
     """Options --track.*."""
 
-    uri: Annotated[str, Place(lasts=True, variable=VARIABLE)] = ""
+    uri: Annotated[str, PathOption(lasts=True, variable=VARIABLE)] = ""
     """MLflow server or database; "" is MLFLOW_TRACKING_URI, else mlflow.db beside the runs."""
 
     experiment: str = "cbdm_scale"

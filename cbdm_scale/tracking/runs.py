@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.places import SQLITE, absolute_uri
+from cbdm_scale.storage.path_options import SQLITE, absolute_uri
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.storage.wording import clip
-from cbdm_scale.tracking.answers import address, explain
 from cbdm_scale.tracking.client import (
     batches,
     clean_name,
@@ -23,6 +22,7 @@ from cbdm_scale.tracking.client import (
     is_refusal,
     make_client,
 )
+from cbdm_scale.tracking.errors import address, explain
 from cbdm_scale.tracking.mlflow_internals import LONGEST_PARAM, LONGEST_TAG, PARAMS_PER_CALL
 from cbdm_scale.tracking.options import VARIABLE
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.tracking.answers import explain
 from cbdm_scale.tracking.client import clean_name, hide_password, import_mlflow
+from cbdm_scale.tracking.errors import explain
 from cbdm_scale.tracking.sender import Sender
 from cbdm_scale.tracking.spool import Spool
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cbdm_scale.losses.build import Loss
 from cbdm_scale.storage.wording import shorten
 from cbdm_scale.torch_internals import foreach_norm, fused_adam_
+from cbdm_scale.training.device_transfer import HostCopy, MicroBatch
 from cbdm_scale.training.distributed import World
-from cbdm_scale.training.transfer import HostCopy, MicroBatch
 
 
 class RunError(Exception):

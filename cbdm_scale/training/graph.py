@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import torch
 
 from cbdm_scale.torch_internals import foreach_copy_
+from cbdm_scale.training.device_transfer import MicroBatch
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.step import Rates, StepResult, TrainStep
-from cbdm_scale.training.transfer import MicroBatch
 
 Step = Callable[[Sequence[MicroBatch], Rates], StepResult]
 Call = Callable[[], StepResult]

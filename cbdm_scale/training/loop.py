@@ -16,13 +16,13 @@ from cbdm_scale.losses.build import Loss
 from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.training.checkpoint import TrainState
+from cbdm_scale.training.device_transfer import MicroBatch, Transfer
 from cbdm_scale.training.distributed import World, gather_errors
 from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
 from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
 from cbdm_scale.training.options import TrainConfig, per_rank
 from cbdm_scale.training.step import Compiled, TrainStep, seed_dropout
-from cbdm_scale.training.transfer import MicroBatch, Transfer
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from cbdm_scale.losses.build import Loss
 from cbdm_scale.storage.wording import clip
 from cbdm_scale.torch_internals import compile_options, tree_leaves
 from cbdm_scale.training.checkpoint import TrainState
+from cbdm_scale.training.device_transfer import MicroBatch
 from cbdm_scale.training.distributed import World
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import ClippedAdam, backward
 from cbdm_scale.training.meter import sums_of
 from cbdm_scale.training.options import TrainConfig
 from cbdm_scale.training.power_ema import PowerEMA
-from cbdm_scale.training.transfer import MicroBatch
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cbdm_scale.cluster.options import StorageOption
 from cbdm_scale.storage.checks import NonNegativeInt, check_fields
-from cbdm_scale.storage.places import Folder, Place
+from cbdm_scale.storage.path_options import Folder, PathOption
 from tune.comparison.protocol import PhaseName
 
 
@@ -24,7 +24,7 @@ class CompareCluster(StorageOption):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    protocol: Annotated[str, Place(lasts=False, word=r"[\w-]+")] = "digits"
+    protocol: Annotated[str, PathOption(lasts=False, word=r"[\w-]+")] = "digits"
     """What is compared: a YAML file, or one that comes with the project: digits, photos16,
     paper."""
 
@@ -38,7 +38,7 @@ class CompareOptions:
     seeds: tuple[NonNegativeInt, ...] = ()
     """Instead of the phase's: more of them go on where fewer ended."""
 
-    extractor: Annotated[tuple[str, ...], Place(lasts=False, after="classifier:")] = ()
+    extractor: Annotated[tuple[str, ...], PathOption(lasts=False, after="classifier:")] = ()
     """Networks whose features are compared, instead of the protocol's, a feature space of each,
     of the same images: classifier, classifier:PATH, inception, dinov2. The first chooses stop
     and strength."""

@@ -77,7 +77,7 @@ def _attempt(work: Work[Any], job: Any, number: int) -> str:
 
 def _serve(theirs: Connection, work: Work[Any], number: int) -> None:
     """In a process: do what is sent, say how it went."""
-    from cbdm_scale.data.processes import leave_with_parent
+    from cbdm_scale.data.loader_processes import leave_with_parent
 
     leave_with_parent(number)
     # Nothing more is sent, or what it was at is saved.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbdm_scale.data.groups import Group
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.evaluation.cautions import (
     beyond_chance,
     collapsed_to,

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.data.strength import Strength
+from cbdm_scale.data.guidance_strength import Strength
 from cbdm_scale.evaluation.report.charts import (
     COLOUR,
     HEIGHT,

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from cbdm_scale.data.groups import GROUPS
-from cbdm_scale.data.strength import Strength, as_text
+from cbdm_scale.data.guidance_strength import Strength, as_text
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 
 NAMES = {

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from cbdm_scale.data.cache import cache_folder
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.evaluation.report import formatting
 from cbdm_scale.evaluation.report.charts import PALETTE, Picture
 from cbdm_scale.storage.folder import Storage

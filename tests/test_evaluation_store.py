@@ -6,14 +6,14 @@ import pytest
 import torch
 from record_tools import write_training_record
 
-from cbdm_scale.evaluation.records import (
+from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
+from cbdm_scale.evaluation.store import (
     from_json,
     read_evaluations,
     to_json,
     training_evaluations,
     write_evaluation,
 )
-from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
 from cbdm_scale.metrics.intervals import Interval
 from cbdm_scale.metrics.memorisation import GroupMemorisation
 from cbdm_scale.metrics.per_class import class_table

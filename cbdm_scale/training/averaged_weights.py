@@ -73,13 +73,13 @@ def average_of_width(run: Storage, width: float, num_seen: int) -> dict[str, Ten
     return total
 
 
-def file_of(weights: str) -> str:
+def weights_file(weights: str) -> str:
     """The file of a checkpoint that they are in, or are built upon."""
     return RunDir.MODEL if weights == "raw" else RunDir.EMA
 
 
 def select_weights(run: Storage, num_seen: int, data: bytes, weights: str) -> bytes:
-    """The safetensors file of the weights; ``data`` is what ``file_of`` them holds."""
+    """The safetensors file of the weights; ``data`` is what ``weights_file`` them holds."""
     if not weights.startswith(POWER):
         return data
     averages = average_of_width(run, float(weights.removeprefix(POWER)), num_seen)

@@ -11,7 +11,7 @@ from cbdm_scale.losses.options import LossConfig
 from cbdm_scale.metrics.classifier import SmallClassifier, save_classifier
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.runs.launch import described_tags, open_run_dir
-from cbdm_scale.runs.logged import logged, meaning
+from cbdm_scale.runs.logged_metrics import logged, meaning
 from cbdm_scale.runs.worker import Run
 from cbdm_scale.tracking.tracker import Tracker
 from cbdm_scale.training.checkpoint import Progress

@@ -2,18 +2,18 @@
 
 import pyarrow.parquet as pq
 import pytest
-from parted_tools import REMAKE, open_parts, rewrite_part, rewrite_shards
+from partitioned_tools import REMAKE, open_parts, rewrite_part, rewrite_shards
 
 from cbdm_scale.data.index_files import part_name
 from cbdm_scale.data.manifest import read_manifest
 from data_prep.checking.verify import verify
 
 
-def test_verify_reads_every_part(parted_root):
-    assert verify(str(parted_root), "digits_lt").wrong == []
-    flip_bits(parted_root)
-    (parted_root / "digits_lt" / part_name(3)).unlink()
-    wrong = "\n".join(verify(str(parted_root), "digits_lt").wrong)
+def test_verify_reads_every_part(parts_root):
+    assert verify(str(parts_root), "digits_lt").wrong == []
+    flip_bits(parts_root)
+    (parts_root / "digits_lt" / part_name(3)).unlink()
+    wrong = "\n".join(verify(str(parts_root), "digits_lt").wrong)
     assert "index.parquet/part-00003.parquet: is missing" in wrong
     assert "train/000004.tar: its rows of index.parquet cannot be read" in wrong
     assert "train/000000.tar" not in wrong
@@ -58,9 +58,9 @@ def flip_bits(root):
         ),
     ],
 )
-def test_a_damaged_part_is_named_when_it_is_first_read(parted_root, harm, message):
-    harm(parted_root)
-    index = open_parts(parted_root)
+def test_a_damaged_part_is_named_when_it_is_first_read(parts_root, harm, message):
+    harm(parts_root)
+    index = open_parts(parts_root)
     assert index.labels[0] >= 0
     with pytest.raises(ValueError, match=f"{message}.*{REMAKE}"):
         index.labels[100]
@@ -77,25 +77,25 @@ def test_a_damaged_part_is_named_when_it_is_first_read(parted_root, harm, messag
     ],
 )
 def test_what_shards_parquet_says_is_checked_at_the_start(
-    parted_root, column, row, value, message
+    parts_root, column, row, value, message
 ):
     def change(columns):
         columns[column][row] = value
         return columns
 
-    rewrite_shards(parted_root, change)
+    rewrite_shards(parts_root, change)
     with pytest.raises(ValueError, match=f"{message}.*Make it again: .*prepare"):
-        read_manifest(str(parted_root), "digits_lt")
+        read_manifest(str(parts_root), "digits_lt")
 
 
 @pytest.mark.parametrize("part", [0, 28])
-def test_a_missing_end_of_the_index_is_found_at_the_start(parted_root, part):
-    (parted_root / "digits_lt" / part_name(part)).unlink()
+def test_a_missing_end_of_the_index_is_found_at_the_start(parts_root, part):
+    (parts_root / "digits_lt" / part_name(part)).unlink()
     with pytest.raises(ValueError, match=f"part-{part:05d}.parquet is missing"):
-        read_manifest(str(parted_root), "digits_lt")
+        read_manifest(str(parts_root), "digits_lt")
 
 
-def test_shards_of_one_class_are_warned_of(parted_root):
-    rewrite_shards(parted_root, lambda columns: columns | {"label_max": columns["label_min"]})
+def test_shards_of_one_class_are_warned_of(parts_root):
+    rewrite_shards(parts_root, lambda columns: columns | {"label_max": columns["label_min"]})
     with pytest.warns(UserWarning, match="110 shards .*single class each .train/000000.tar"):
-        read_manifest(str(parted_root), "digits_lt")
+        read_manifest(str(parts_root), "digits_lt")

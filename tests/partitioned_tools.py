@@ -12,7 +12,7 @@ from shard_tools import make_digits
 from cbdm_scale.data import index_files
 from cbdm_scale.data.index import open_index
 from cbdm_scale.data.index_files import TableWriter, part_name
-from cbdm_scale.data.parted import PartedIndex
+from cbdm_scale.data.partitioned_index import PartitionedIndex
 
 COLUMNS = "labels", "shard_of", "offsets", "lengths", "crc32"
 SIZES = {"train": 428, "eval": 1797}
@@ -45,7 +45,7 @@ def name_tables(folder):
 
 
 @pytest.fixture(scope="module")
-def parted_made(tmp_path_factory):
+def parts_made(tmp_path_factory):
     """112 shards of 20 digits, in one file and in parts of four shards: 6 train, 23 eval."""
     root = tmp_path_factory.mktemp("shards")
     make_digits(root / "one", samples_per_shard=20)
@@ -55,16 +55,16 @@ def parted_made(tmp_path_factory):
 
 
 @pytest.fixture
-def parted_root(parted_made, tmp_path, monkeypatch):
+def parts_root(parts_made, tmp_path, monkeypatch):
     """A copy that a test may damage, and an index cache of its own."""
     monkeypatch.setenv("CBDM_SCALE_CACHE", str(tmp_path / "cache"))
-    shutil.copytree(parted_made / "parts", tmp_path / "shards")
+    shutil.copytree(parts_made / "parts", tmp_path / "shards")
     return tmp_path / "shards"
 
 
 def open_parts(root, split="train"):
     index = open_index(str(root), "digits_lt", split)
-    assert isinstance(index, PartedIndex)
+    assert isinstance(index, PartitionedIndex)
     return index
 
 

@@ -10,8 +10,8 @@ import pytest
 from tracking_tools import begin, make_database
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.tracking.answers import explain
 from cbdm_scale.tracking.client import check_server, make_client
+from cbdm_scale.tracking.errors import explain
 from cbdm_scale.tracking.models import fetch_model
 
 DEAD = "http://me:secret@127.0.0.1:9"  # nobody listens on the discard port

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from cbdm_scale.data.strength import as_text
+from cbdm_scale.data.guidance_strength import as_text
 from cbdm_scale.evaluation.inputs import EVALUATIONS
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.evaluation.results import Evaluation

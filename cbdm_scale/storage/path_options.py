@@ -25,7 +25,7 @@ Options = TypeVar("Options")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PathOption:
     """In the type of an option: a path, a URL, a word with a path in it, or several."""
 
     lasts: bool
@@ -46,15 +46,15 @@ class Place:
         return True
 
 
-Folder = Annotated[str, Place(lasts=True)]
+Folder = Annotated[str, PathOption(lasts=True)]
 """Where something is kept."""
-File = Annotated[str, Place(lasts=False)]
+File = Annotated[str, PathOption(lasts=False)]
 """Where something is read from, by workers too."""
 MLFLOW = "models:/", "runs:/"
 """How the names of MLflow's models begin."""
 
 
-def absolute_places(options: Options) -> Options:
+def absolute_paths(options: Options) -> Options:
     """A dataclass of options, and those in it, with absolute paths.
 
     ValueError in a job's copy names every path there that is to last, those of the environment
@@ -79,7 +79,7 @@ def absolute_uri(name: str, uri: str) -> str:
 
 def _absolute_uri(name: str, uri: str, lost: dict[str, str]) -> str:
     is_database = uri.startswith(SQLITE)
-    return _absolute(name, uri, Place(lasts=True), lost) if is_database else uri
+    return _absolute(name, uri, PathOption(lasts=True), lost) if is_database else uri
 
 
 def _refuse(lost: Mapping[str, str]) -> None:
@@ -100,31 +100,31 @@ def _absolute_in(options: Options, prefix: str, lost: dict[str, str]) -> Options
         if is_dataclass(value):
             changed[field.name] = _absolute_in(value, f"{name}.", lost)
         for mark in getattr(kind, "__metadata__", ()):
-            if isinstance(mark, Place) and isinstance(value, tuple):
+            if isinstance(mark, PathOption) and isinstance(value, tuple):
                 changed[field.name] = tuple(_absolute(name, v, mark, lost) for v in value)
-            elif isinstance(mark, Place) and value:
+            elif isinstance(mark, PathOption) and value:
                 changed[field.name] = _absolute(name, value, mark, lost)
-            elif isinstance(mark, Place) and mark.variable:
+            elif isinstance(mark, PathOption) and mark.variable:
                 _absolute_uri(mark.variable, os.environ.get(mark.variable, ""), lost)
     moved = {name: new for name, new in changed.items() if new != getattr(options, name)}
     return replace(options, **moved) if moved else options  # type: ignore[type-var]
 
 
-def _absolute(name: str, value: str, place: Place, lost: dict[str, str]) -> str:
+def _absolute(name: str, value: str, path_option: PathOption, lost: dict[str, str]) -> str:
     """The value with an absolute path; one that a job would lose goes to ``lost``.
 
     A file that is there came with the job: it is read, and nothing is kept in it.
     ``lost``: OPTION (VALUE) -> what to type instead.
     """
-    before = SQLITE if value.startswith(SQLITE) else place.after
+    before = SQLITE if value.startswith(SQLITE) else path_option.after
     path = value.removeprefix(before)
     if not value.startswith(before) or not path or path.startswith(":memory:"):
         return value
     refuse_password(name, value)
-    if split_scheme(path)[0] or path.startswith(MLFLOW) or re.fullmatch(place.word, path):
+    if split_scheme(path)[0] or path.startswith(MLFLOW) or re.fullmatch(path_option.word, path):
         return value
     path = os.path.expanduser(path)
-    lasts = place.lasts and (before or not os.path.isfile(path))
+    lasts = path_option.lasts and (before or not os.path.isfile(path))
     if lasts and not os.path.isabs(path) and JOB_COPY in os.getcwd().split(os.sep):
         flag = f"--{name.replace('_', '-')} " if name.islower() else f"{name}="
         lost[f"{name} ({value})"] = f"{flag}{shlex.quote(f'{before}/SHARED/{path}')}"

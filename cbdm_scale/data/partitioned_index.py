@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbdm_scale.data.arrow_files import map_batch, write_batch
 from cbdm_scale.data.index_files import index_columns, index_types, part_name
 from cbdm_scale.data.manifest import open_folder, prep_command
-from cbdm_scale.data.mapped import map_batch, write_batch
 from cbdm_scale.storage.wording import clip
 
 PARTS_OPEN = 256
@@ -31,7 +31,7 @@ CACHE_BYTES = 4 << 30
 class Column:
     """One column of the whole split: ``column[rows]`` for a number or an array of rows."""
 
-    def __init__(self, index: "PartedIndex", name: str):
+    def __init__(self, index: "PartitionedIndex", name: str):
         self.index, self.name = index, name
 
     def __getitem__(self, rows: Any) -> Any:
@@ -40,7 +40,7 @@ class Column:
         return self.index.look_up(self.name, np.asarray(rows))
 
 
-class PartedIndex:
+class PartitionedIndex:
     """As ``MappedIndex``, with columns that are asked row by row; pickles as paths.
 
     shard_sizes is (B,) int64; labels, shard_of, offsets, lengths and crc32 are ``Column``s.
@@ -64,8 +64,8 @@ class PartedIndex:
         self._lock = threading.Lock()
         self._last: tuple[int, int, int, dict[str, Any]] = (0, 0, 0, {})
 
-    def __reduce__(self) -> tuple[type["PartedIndex"], tuple[str, ...]]:
-        return PartedIndex, (self.root, self.name, self.split, self.path)
+    def __reduce__(self) -> tuple[type["PartitionedIndex"], tuple[str, ...]]:
+        return PartitionedIndex, (self.root, self.name, self.split, self.path)
 
     def key(self, row: int) -> str:
         """The name of a sample."""

@@ -12,8 +12,8 @@ import torch
 from loader_tools import BATCH, open_images, write_digits
 
 from cbdm_scale.data.loader import load_batches
+from cbdm_scale.data.loader_processes import LoaderError
 from cbdm_scale.data.options import DataConfig
-from cbdm_scale.data.processes import LoaderError
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import os
 import re
 
 from cbdm_scale.storage.folder import Storage
-from cbdm_scale.storage.places import SQLITE
+from cbdm_scale.storage.path_options import SQLITE
 from cbdm_scale.storage.wording import clip
 from cbdm_scale.tracking.client import database_file, hide_password
 from cbdm_scale.tracking.options import VARIABLE

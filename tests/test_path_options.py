@@ -14,7 +14,7 @@ from cbdm_scale.config.run_options import resolve
 from cbdm_scale.evaluation.options import EvaluateOptions
 from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.storage.checks import field_types
-from cbdm_scale.storage.places import JOB_COPY, Place, absolute_places, absolute_uri
+from cbdm_scale.storage.path_options import JOB_COPY, PathOption, absolute_paths, absolute_uri
 from cbdm_scale.tracking.runs import default_tracking_uri
 from data_prep.__main__ import main as data_command
 from data_prep.options import DescribeOptions
@@ -32,7 +32,7 @@ WORDS += "what is compared", "root", "the picture"
 
 def placed(option) -> bool:
     marks = getattr(field_types(option.owner)[option.field], "__metadata__", ())
-    return any(isinstance(mark, Place) for mark in marks)
+    return any(isinstance(mark, PathOption) for mark in marks)
 
 
 def test_every_option_that_names_a_place_says_so_in_its_type():
@@ -74,20 +74,20 @@ def test_paths_are_absolute_and_everything_else_is_left_alone(tmp_path, monkeypa
     assert config.eval.extractor_weights == f"{tmp_path}/w"
     assert resolve(config) == config
     for name in ("classifier", "inception", "none"):
-        assert absolute_places(EvalConfig(extractor=name)).extractor == name
+        assert absolute_paths(EvalConfig(extractor=name)).extractor == name
     for uri in ("http://host:5000", "sqlite:////db", "sqlite:///:memory:", ""):
         assert absolute_uri("track.uri", uri) == uri
-    assert absolute_places(EvaluateOptions(samples="a.npz")).samples == f"{tmp_path}/a.npz"
+    assert absolute_paths(EvaluateOptions(samples="a.npz")).samples == f"{tmp_path}/a.npz"
     given = replace(preset("digits_lt"), init_from="old/run", init_sha256="")
     assert resolve(given).init_from == f"{tmp_path}/old/run"
-    balance = absolute_places(BalanceOptions(run="r", guide="r/g", classifiers=("a", "/b")))
+    balance = absolute_paths(BalanceOptions(run="r", guide="r/g", classifiers=("a", "/b")))
     assert (balance.run, balance.guide) == (f"{tmp_path}/r", f"{tmp_path}/r/g")
     assert balance.classifiers == (f"{tmp_path}/a", "/b")
     for run in ("models:/NAME@best", "runs:/ID/PATH", "s3://bucket/run", ""):
-        assert absolute_places(EvaluateOptions(run=run, guide="24000")).run == run
-    assert absolute_places(EvaluateOptions(guide="24000")).guide == "24000"
-    assert absolute_places(CompareOptions(protocol="digits")).protocol == "digits"
-    assert absolute_places(CompareOptions(protocol="a/b.yaml")).protocol.startswith("/")
+        assert absolute_paths(EvaluateOptions(run=run, guide="24000")).run == run
+    assert absolute_paths(EvaluateOptions(guide="24000")).guide == "24000"
+    assert absolute_paths(CompareOptions(protocol="digits")).protocol == "digits"
+    assert absolute_paths(CompareOptions(protocol="a/b.yaml")).protocol.startswith("/")
 
 
 def test_mlflows_own_default_is_the_database_of_the_drivers_folder(tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_job_refuses_to_keep_anything_in_its_copy_of_a_folder(
     parsed = train.parse([word for pair in words.items() for word in pair])
     with pytest.raises(ValueError, match=told):
         resolve(parsed.config)
-    shipped = absolute_places(EvalConfig(extractor="classifier:mine.safetensors"))
+    shipped = absolute_paths(EvalConfig(extractor="classifier:mine.safetensors"))
     assert shipped.extractor == f"classifier:{copy}/mine.safetensors", "a file of the job's own"
 
 
@@ -138,9 +138,9 @@ def test_a_job_refuses_a_run_whose_images_it_would_lose(tmp_path, monkeypatch, c
         assert told.endswith(": --run '/SHARED/my runs/x'\n"), told
     assert data_command(["describe", "/data/x", "--out", "x.png"]) == 1
     assert "out (x.png): relative paths" in capsys.readouterr().err
-    assert absolute_places(DescribeOptions(where="x")).where == f"{copy}/x", "it is only read"
+    assert absolute_paths(DescribeOptions(where="x")).where == f"{copy}/x", "it is only read"
     (copy / "theirs.pt").write_bytes(b"")
-    own = absolute_places(EvaluateOptions(run="theirs.pt"))
+    own = absolute_paths(EvaluateOptions(run="theirs.pt"))
     assert own.run == f"{copy}/theirs.pt", "a file that came with the job"
     (copy / "mlflow.db").write_bytes(b"")
     with pytest.raises(ValueError, match="sqlite:////SHARED/mlflow.db"):

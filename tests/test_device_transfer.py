@@ -7,7 +7,7 @@ import torch
 from training_tools import BATCH, make_batch, make_inputs, on_device
 
 from cbdm_scale.losses.options import LossConfig
-from cbdm_scale.training.transfer import HostCopy
+from cbdm_scale.training.device_transfer import HostCopy
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from gloo_tools import tiny_config
 
 from cbdm_scale.data.groups import GROUPS, class_groups
-from cbdm_scale.data.strength import (
+from cbdm_scale.data.guidance_strength import (
     as_key,
     as_name,
     as_text,

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from parted_tools import (
+from partitioned_tools import (
     COLUMNS,
     SIZES,
     open_parts,
@@ -17,13 +17,13 @@ from parted_tools import (
 from process_tools import sent
 from shard_tools import contents, copy_digits, make_digits
 
-from cbdm_scale.data import index_files, parted
+from cbdm_scale.data import index_files, partitioned_index
 from cbdm_scale.data.augment import augmentation
 from cbdm_scale.data.index import MappedIndex, open_index
 from cbdm_scale.data.loader import PlannedImages
 from cbdm_scale.data.manifest import parse_manifest, read_manifest
 from cbdm_scale.data.options import DataConfig
-from cbdm_scale.data.parted import PartedIndex
+from cbdm_scale.data.partitioned_index import PartitionedIndex
 from cbdm_scale.data.plan import SamplePlan
 from cbdm_scale.data.resample import ResampledPlan
 from cbdm_scale.data.shards import BadSample, ShardReader
@@ -34,8 +34,8 @@ from cbdm_scale.metrics.sources import SplitImages
 # On disk.
 
 
-def test_parts_have_few_row_groups_one_a_shard_of_one_split(parted_made):
-    folder = parted_made / "parts/digits_lt"
+def test_parts_have_few_row_groups_one_a_shard_of_one_split(parts_made):
+    folder = parts_made / "parts/digits_lt"
     names = sorted(p.name for p in (folder / "index.parquet").iterdir())
     assert names == [f"part-{i:05d}.parquet" for i in range(6 + 23)]
     shards = pq.read_table(folder / "shards.parquet").to_pylist()
@@ -69,11 +69,11 @@ def test_data_prep_writes_parts_bounded_in_rows_too(tmp_path, monkeypatch):
     np.testing.assert_array_equal(index.crc32[np.arange(428)], whole.crc32)
 
 
-def test_the_manifest_agrees_and_nothing_warns(parted_made):
+def test_the_manifest_agrees_and_nothing_warns(parts_made):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        manifest = read_manifest(str(parted_made / "parts"), "digits_lt")
-    text = (parted_made / "one/digits_lt/dataset.json").read_bytes()
+        manifest = read_manifest(str(parts_made / "parts"), "digits_lt")
+    text = (parts_made / "one/digits_lt/dataset.json").read_bytes()
     digest = parse_manifest(text).shards_sha256
     assert dataclasses.replace(manifest, shards_sha256=digest) == parse_manifest(text)
 
@@ -83,10 +83,10 @@ def test_the_manifest_agrees_and_nothing_warns(parted_made):
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_an_index_in_parts_is_the_index(parted_made, parted_root, split):
+def test_an_index_in_parts_is_the_index(parts_made, parts_root, split):
     index, whole = (
-        open_parts(parted_root, split),
-        open_index(str(parted_made / "one"), "digits_lt", split),
+        open_parts(parts_root, split),
+        open_index(str(parts_made / "one"), "digits_lt", split),
     )
     assert isinstance(whole, MappedIndex)
     n = SIZES[split]
@@ -105,38 +105,38 @@ def test_an_index_in_parts_is_the_index(parted_made, parted_root, split):
         assert index.shard_name(shard) == whole.shard_name(shard)
 
 
-def test_a_set_with_its_index_in_parts_is_read_as_any_other(parted_made, parted_root):
-    root = str(parted_made / "one")
+def test_a_set_with_its_index_in_parts_is_read_as_any_other(parts_made, parts_root):
+    root = str(parts_made / "one")
     whole, manifest = open_index(root, "digits_lt", "eval"), read_manifest(root, "digits_lt")
-    split = real_split(manifest, str(parted_root), "eval")
-    images = SplitImages(str(parted_root), "digits_lt", "eval")
+    split = real_split(manifest, str(parts_root), "eval")
+    images = SplitImages(str(parts_root), "digits_lt", "eval")
     assert images.labels.tolist() == split.labels.tolist() == whole.labels.tolist()
     assert split.keys == list(whole.keys(np.arange(1797)))
     assert np.array_equal(images.read([5])[0].transpose(1, 2, 0), split.image(5))
 
 
-def test_rows_that_are_not_there_are_an_error(parted_root):
-    index = open_parts(parted_root)
+def test_rows_that_are_not_there_are_an_error(parts_root):
+    index = open_parts(parts_root)
     for row in (-1, 428):
         for rows in (row, np.array([row])):
             with pytest.raises(IndexError):
                 index.labels[rows]
 
 
-def test_only_the_parts_that_are_asked_for_are_read(parted_root, tmp_path):
-    index = open_parts(parted_root)
+def test_only_the_parts_that_are_asked_for_are_read(parts_root, tmp_path):
+    index = open_parts(parts_root)
     assert not list((tmp_path / "cache").rglob("*.arrow"))
     index.labels[np.array([5, 79, 400])]  # shards 0, 3 and 20
-    parted_made = sorted(p.name for p in (tmp_path / "cache").rglob("*.arrow"))
-    assert parted_made == ["00000.arrow", "00005.arrow"]
+    parts_made = sorted(p.name for p in (tmp_path / "cache").rglob("*.arrow"))
+    assert parts_made == ["00000.arrow", "00005.arrow"]
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
-def test_parts_of_this_node_are_not_fetched_again(parted_root):
-    expected = open_parts(parted_root).labels[np.arange(428)]
-    shutil.rmtree(parted_root / "digits_lt/index.parquet")
-    (parted_root / "digits_lt/index.parquet").mkdir()
-    index = PartedIndex(str(parted_root), "digits_lt", "train", open_path(parted_root))
+def test_parts_of_this_node_are_not_fetched_again(parts_root):
+    expected = open_parts(parts_root).labels[np.arange(428)]
+    shutil.rmtree(parts_root / "digits_lt/index.parquet")
+    (parts_root / "digits_lt/index.parquet").mkdir()
+    index = PartitionedIndex(str(parts_root), "digits_lt", "train", open_path(parts_root))
     np.testing.assert_array_equal(index.labels[np.arange(428)], expected)
 
 
@@ -147,22 +147,22 @@ def open_path(root):
     return str(path)
 
 
-def test_a_process_keeps_a_limited_number_of_parts_open(parted_root, monkeypatch):
-    monkeypatch.setattr(parted, "PARTS_OPEN", 3)
-    index = open_parts(parted_root)
+def test_a_process_keeps_a_limited_number_of_parts_open(parts_root, monkeypatch):
+    monkeypatch.setattr(partitioned_index, "PARTS_OPEN", 3)
+    index = open_parts(parts_root)
     for row in np.random.default_rng(0).integers(0, 428, 200):
         index.labels[row]
         assert len(index._open) <= 3
 
 
-def test_a_node_keeps_a_limited_number_of_bytes_and_goes_on(parted_root, tmp_path, monkeypatch):
-    expected = open_parts(parted_root, "eval").labels[np.arange(1797)]
+def test_a_node_keeps_a_limited_number_of_bytes_and_goes_on(parts_root, tmp_path, monkeypatch):
+    expected = open_parts(parts_root, "eval").labels[np.arange(1797)]
     (folder,) = (p for p in (tmp_path / "cache").iterdir() if p.is_dir())
     size = max(p.stat().st_size for p in folder.iterdir())
-    monkeypatch.setattr(parted, "CACHE_BYTES", 4 * size)
-    monkeypatch.setattr(parted, "PARTS_OPEN", 1)
+    monkeypatch.setattr(partitioned_index, "CACHE_BYTES", 4 * size)
+    monkeypatch.setattr(partitioned_index, "PARTS_OPEN", 1)
     shutil.rmtree(folder)
-    index = open_parts(parted_root, "eval")
+    index = open_parts(parts_root, "eval")
     np.testing.assert_array_equal(index.labels[np.arange(1797)], expected)
     assert sum(p.stat().st_size for p in folder.iterdir()) <= 4 * size
     assert (folder / "00028.arrow").exists()  # the newest stays
@@ -170,33 +170,33 @@ def test_a_node_keeps_a_limited_number_of_bytes_and_goes_on(parted_root, tmp_pat
 
 
 @pytest.mark.parametrize("keep", [0, 100, -50])
-def test_a_damaged_copy_of_a_part_is_made_again(parted_root, tmp_path, keep):
-    expected = open_parts(parted_root).labels[np.arange(428)]
+def test_a_damaged_copy_of_a_part_is_made_again(parts_root, tmp_path, keep):
+    expected = open_parts(parts_root).labels[np.arange(428)]
     for path in (tmp_path / "cache").rglob("*.arrow"):
         raw = path.read_bytes()[:keep]
         path.unlink()
         path.write_bytes(raw)
-    np.testing.assert_array_equal(open_parts(parted_root).labels[np.arange(428)], expected)
+    np.testing.assert_array_equal(open_parts(parts_root).labels[np.arange(428)], expected)
 
 
-def test_a_damaged_copy_of_the_shards_is_made_again(parted_root):
-    expected = open_parts(parted_root).labels[np.arange(428)]
-    with open(open_path(parted_root), "r+b") as file:
+def test_a_damaged_copy_of_the_shards_is_made_again(parts_root):
+    expected = open_parts(parts_root).labels[np.arange(428)]
+    with open(open_path(parts_root), "r+b") as file:
         file.truncate(100)
-    np.testing.assert_array_equal(open_parts(parted_root).labels[np.arange(428)], expected)
+    np.testing.assert_array_equal(open_parts(parts_root).labels[np.arange(428)], expected)
 
 
-def test_it_pickles_as_its_paths(parted_root):
-    index = open_parts(parted_root, "eval")
+def test_it_pickles_as_its_paths(parts_root):
+    index = open_parts(parts_root, "eval")
     index.labels[np.arange(1797)]
     rows = np.arange(1797)
     np.testing.assert_array_equal(sent(index, most=1000).labels[rows], index.labels[rows])
 
 
-def test_batches_are_those_of_one_file(parted_made, parted_root):
+def test_batches_are_those_of_one_file(parts_made, parts_root):
     """Streams, plain and resampled, the reader and damage, on both layouts."""
     batches = []
-    for where in (parted_root, parted_made / "one"):
+    for where in (parts_root, parts_made / "one"):
         index = open_index(str(where), "digits_lt", "train")
         reader = ShardReader(str(where), "digits_lt", index, pauses=())
         for plan in (
@@ -209,11 +209,11 @@ def test_batches_are_those_of_one_file(parted_made, parted_root):
         assert torch.equal(a.x0, b.x0) and torch.equal(a.y, b.y) and a.keys == b.keys
 
 
-def test_a_tar_that_is_gone_is_found_on_reading(parted_root):
-    (parted_root / "digits_lt/train/000002.tar").unlink()
-    read_manifest(str(parted_root), "digits_lt")  # looks at some tars only
-    index = open_parts(parted_root)
-    reader = ShardReader(str(parted_root), "digits_lt", index, pauses=())
+def test_a_tar_that_is_gone_is_found_on_reading(parts_root):
+    (parts_root / "digits_lt/train/000002.tar").unlink()
+    read_manifest(str(parts_root), "digits_lt")  # looks at some tars only
+    index = open_parts(parts_root)
+    reader = ShardReader(str(parts_root), "digits_lt", index, pauses=())
     reader.read(39)
     with pytest.raises(BadSample, match=r"train/000002.tar: the shard is missing"):
         reader.read(40)
