@@ -18,6 +18,7 @@ from cbdm_scale.cli.command import Command, Typed, main_of
 from cbdm_scale.cli.signals import exit_status
 from cbdm_scale.cluster.connect import connect, max_resources
 from cbdm_scale.cluster.launch import launch
+from cbdm_scale.cluster.node_probes import check_gpus
 from cbdm_scale.cluster.options import wants_gpus
 from cbdm_scale.config.presets import PRESETS
 from cbdm_scale.data.manifest import canonical_name
@@ -135,6 +136,7 @@ def start(options: ClassifyOptions, typed: Typed) -> int:
     if "cluster.workers" not in typed:
         options = with_workers(options, sets)
     connect(options.cluster)
+    check_gpus(options.cluster)
     run = open_run_dir(options, identity(options, sets))
     uri = options.track.uri or default_tracking_uri(Storage(options.cluster.storage))
     with lease(run, f"run {run.url.rpartition('/')[2]} is being trained"):

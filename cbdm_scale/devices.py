@@ -52,6 +52,20 @@ def open_device(on_gpu: bool) -> torch.device:
     return device
 
 
+def sees_gpu() -> bool:
+    """Whether this machine has a GPU; RuntimeError in words if torch cannot use it.
+
+    Nothing is opened on it. ``torch.cuda.is_available`` is False with a driver too old.
+    """
+    if not torch.cuda.device_count():
+        return False
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        raise RuntimeError(gpu_problem(str(error))) from error
+    return True
+
+
 def gpu_names() -> list[str]:
     """The GPUs that this process can use; RuntimeError in words if it cannot."""
     open_device(True)

@@ -9,6 +9,8 @@ import torch
 from gloo_tools import tiny_config
 
 from cbdm_scale import devices
+from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.options import ClusterConfig
 from cbdm_scale.devices import (
     first_that_fits,
     gpu_problem,
@@ -16,6 +18,7 @@ from cbdm_scale.devices import (
     make_deterministic,
     open_device,
     roomy_devices,
+    sees_gpu,
 )
 from cbdm_scale.evaluation.evaluator import evaluate_alone
 from cbdm_scale.runs.worker import run_rank
@@ -71,6 +74,17 @@ def test_a_gpu_that_is_not_there_is_said_in_words(restored):
         RuntimeError, match=r"^torch .* (finds no NVIDIA driver|without CUDA)\."
     ):
         open_device(on_gpu=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_torch_cannot_use_is_not_left_out_without_a_word(monkeypatch):
+    """As with a driver too old: it is counted, and is_available says no."""
+    assert not sees_gpu()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RuntimeError, match=r"^torch .* (finds no NVIDIA driver|without CUDA)"):
+        sees_gpu()
+    with pytest.raises(RuntimeError, match=r"^torch .* (finds no NVIDIA driver|without CUDA)"):
+        connect(ClusterConfig(workers=0))
 
 
 @pytest.mark.parametrize(

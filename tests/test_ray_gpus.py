@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ray_tools import keep_cluster
 from cbdm_scale.cluster.background import BackgroundWorker
 from cbdm_scale.cluster.connect import connect as connect_to
 from cbdm_scale.cluster.launch import launch
-from cbdm_scale.cluster.node_probes import Nodes, Problem
+from cbdm_scale.cluster.node_probes import Nodes, Problem, check_gpus
 from cbdm_scale.cluster.options import ClusterConfig, PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
 from cbdm_scale.devices import gpu_names
@@ -138,6 +139,14 @@ def test_a_pools_worker_says_once_why_its_gpu_does_not_work() -> None:
     wait_for_gpus(2)
 
 
+def test_gpus_that_do_not_work_are_said_before_workers_are_started() -> None:
+    config = ClusterConfig(workers=2, cpus_per_worker=0.5)
+    with pytest.raises(ValueError, match="2 GPUs for Ray, and none that works: .*--num-gpus 0"):
+        check_gpus(config)
+    check_gpus(replace(config, device="cpu"))
+    wait_for_gpus(2)
+
+
 def test_a_node_is_asked_about_gpus_by_a_process_that_sees_one() -> None:
     import ray
 
@@ -153,6 +162,7 @@ def test_a_node_is_asked_about_gpus_by_a_process_that_sees_one() -> None:
         assert nodes.ask_gpus(visible) == ["0"]
         [problem] = nodes.ask_gpus(gpu_names)
         assert isinstance(problem, Problem) and "NVIDIA driver" in problem.reason
+        assert len(nodes.ask([visible])) == 1, "asked on, of the processes without a GPU"
         nodes.close()
         wait_for_gpus(2)
         holder = ray.remote(num_gpus=2, num_cpus=0)(Holder).remote()

@@ -286,7 +286,7 @@ def test_what_does_not_fit_is_named(run, capsys, words, message):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_said(run, capsys):
     assert sample("--run", run, "--cluster.device", "gpu") == 1
-    assert "cluster.device gpu with cluster.workers 0 needs a GPU" in capsys.readouterr().err
+    assert "cluster.device (gpu) needs a GPU on this machine" in capsys.readouterr().err
 
 
 def test_training_counts_that_are_gone_are_missed_only_where_they_are_needed(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from cbdm_scale.cluster.connect import connect
+from cbdm_scale.cluster.node_probes import check_gpus
 from cbdm_scale.config.schema import Config
 from cbdm_scale.runs.launch import check_extractor, prepare_data
 from cbdm_scale.storage.folder import Storage
@@ -35,6 +36,7 @@ def run_search(options: SearchConfig, base: Config, space: Space) -> int:
     doing = f"search {name} is being run"
     wait_until_free(folder, doing)
     connect(base.cluster)
+    check_gpus(base.cluster)
     options = replace(options, at_once=max_concurrent(base.cluster, options.at_once))
     storage.check_writable()
     with lease(folder, doing):

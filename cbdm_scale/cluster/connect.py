@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from cbdm_scale.cluster.causes import CURES, cause_of
+from cbdm_scale.cluster.local import open_local_device
 from cbdm_scale.cluster.options import ClusterConfig, wants_gpus
 from cbdm_scale.cluster.ray_internals import (
     LOOPBACK,
@@ -61,6 +62,7 @@ def connect(config: ClusterConfig) -> None:
     ValueError if they could never be placed: at once, instead of waiting for ever.
     """
     if config.workers == 0:
+        open_local_device(config)
         return
     join()
     _wait_for_nodes(config.min_nodes)

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from cbdm_scale.storage.folder import Storage
 
 
-@contextmanager
-def local_worker(config: WorkerOptions) -> Iterator["torch.device"]:
-    """The device, with a worker's number of threads while inside.
+def open_local_device(config: WorkerOptions) -> "torch.device":
+    """The device of a worker that is this process.
 
-    ValueError if ``cluster.device`` is gpu and there is none.
+    ValueError if ``cluster.device`` is gpu and there is none, RuntimeError if it does not work.
     """
     import torch
 
@@ -32,13 +31,22 @@ def local_worker(config: WorkerOptions) -> Iterator["torch.device"]:
     on_gpu = wants_gpus(config, {"GPU": gpus})
     if on_gpu and not gpus:
         raise ValueError(
-            "cluster.device gpu with cluster.workers 0 needs a GPU here, and there is none. "
-            "Try --cluster.device cpu."
+            "cluster.device (gpu) needs a GPU on this machine, and torch sees none. Try "
+            "--cluster.device cpu."
         )
+    return open_device(on_gpu)
+
+
+@contextmanager
+def local_worker(config: WorkerOptions) -> Iterator["torch.device"]:
+    """The device, with a worker's number of threads while inside."""
+    import torch
+
+    device = open_local_device(config)
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        yield open_device(on_gpu)
+        yield device
     finally:
         torch.set_num_threads(before)
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cbdm_scale.cluster.causes import cause_of
-from cbdm_scale.cluster.connect import alive_nodes
-from cbdm_scale.storage.wording import clip
+from cbdm_scale.cluster.causes import CURES, cause_of
+from cbdm_scale.cluster.connect import alive_nodes, max_resources
+from cbdm_scale.cluster.options import ClusterConfig, wants_gpus
+from cbdm_scale.storage.wording import clip, shorten
 
 Question = Callable[[], Any]
 """Sent to the node that is to answer it."""
@@ -19,6 +20,11 @@ class Problem:
     reason: str
     cause: str = ""
     """Its name in ``causes``, "" where it is not known."""
+
+    def told(self, **cures: str) -> str:
+        """The reason and what mends it, as sentences; ``cures``: of causes, here alone."""
+        cure = (CURES | cures).get(self.cause, "")
+        return f"{self.reason.rstrip('. ')}.{f' {cure}.' if cure else ''}"
 
 
 def problem_of(error: Exception) -> Problem:
@@ -59,10 +65,13 @@ class Nodes:
         """Of each node, as Ray counts them."""
         self._actor = ray.remote(num_cpus=0)(_ProbeActor)
         self._places = [NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
+        self._started: list[Any] = []
         self._probes = [self._start(place) for place in self._places]
 
     def _start(self, place: Any, gpus: float = 0) -> Any:
-        return self._actor.options(scheduling_strategy=place, num_gpus=gpus).remote()
+        probe = self._actor.options(scheduling_strategy=place, num_gpus=gpus).remote()
+        self._started.append(probe)
+        return probe
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         """One question a node -> its answer, or the ``Problem`` that it has with it."""
@@ -80,7 +89,6 @@ class Nodes:
             return answers
         rows = [i for i, number in enumerate(self.num_gpus) if number]
         probes = [self._start(self._places[i], GPU_SLICE) for i in rows]
-        self._probes += probes
         found = self._ask(probes, [question] * len(probes), START_S)
         for i, answer in zip(rows, found, strict=True):
             answers[i] = None if answer == self._silent(START_S) else answer
@@ -117,7 +125,7 @@ class Nodes:
         """End the processes."""
         import ray
 
-        for probe in self._probes:
+        for probe in self._started:
             ray.kill(probe)
 
 
@@ -140,3 +148,43 @@ class ThisProcess:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def look_at_gpus(nodes: Nodes | ThisProcess) -> tuple[list[str], list[str]]:
+    """Problems, and the nodes' names with their GPUs."""
+    from cbdm_scale.devices import gpu_names
+
+    problems, named = [], []
+    answers = nodes.ask_gpus(gpu_names)
+    for name, number, found in zip(nodes.names, nodes.num_gpus, answers, strict=True):
+        if not number:
+            named.append(f"{name}, no GPU and so no worker")
+        elif found is None:
+            named.append(f"{name}, {number} GPUs, all taken now and not looked at")
+        elif isinstance(found, Problem):
+            problems.append(
+                f"node {name} has {number} GPUs for Ray, and none that works: {found.told()} "
+                "--cluster.device cpu trains without."
+            )
+        else:
+            named.append(f"{name}, {number} x {found[0]}")
+    return problems, named
+
+
+def check_gpus(config: ClusterConfig) -> None:
+    """ValueError names the nodes whose GPUs do not work, if workers are to get some."""
+    if not config.workers or not wants_gpus(config, max_resources()):
+        return
+    nodes = Nodes(config.timeout_s)
+    try:
+        problems, _ = look_at_gpus(nodes)
+    finally:
+        nodes.close()
+    refuse(problems)
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """ValueError with the first of them, if there are any."""
+    if problems:
+        told = shorten(problems, 3, each=300, between="\n")
+        raise ValueError(f"the cluster is not ready.\n{told}")

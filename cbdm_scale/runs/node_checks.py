@@ -13,12 +13,16 @@ from functools import partial
 import torch
 
 from cbdm_scale import __version__
-from cbdm_scale.cluster.causes import CURES
-from cbdm_scale.cluster.node_probes import Nodes, Problem, ThisProcess
+from cbdm_scale.cluster.node_probes import (
+    Nodes,
+    Problem,
+    ThisProcess,
+    look_at_gpus,
+    refuse,
+)
 from cbdm_scale.cluster.options import wants_gpus
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.devices import gpu_names
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.wording import shorten
 from cbdm_scale.tracking.client import check_server, database_file
@@ -40,12 +44,6 @@ def _fingerprint(root: str, dataset: str) -> str:
         raise ValueError(str(error).partition(" Make it")[0]) from None
 
 
-def _why(there: Problem, **cures: str) -> str:
-    """Its reason and what mends it, as sentences; ``cures``: of causes, for this question."""
-    cure = (CURES | cures).get(there.cause, "")
-    return f"{there.reason.rstrip('. ')}.{f' {cure}.' if cure else ''}"
-
-
 def meet(folder: Storage, place: str, driver: str, mine: str) -> None:
     """Read what the driver wrote, and write something that it reads."""
     if not folder.exists(f"{place}/{driver}"):
@@ -59,7 +57,7 @@ def _check_versions(nodes: Nodes | ThisProcess) -> list[str]:
     answers = nodes.ask([versions] * len(nodes.names))
     for name, there in zip(nodes.names, answers, strict=True):
         if isinstance(there, Problem):
-            problems.append(f"node {name}: {_why(there)}")
+            problems.append(f"node {name}: {there.told()}")
             continue
         differing = [
             f"{package} {there.get(package)} there, {version} here"
@@ -81,7 +79,7 @@ def _check_data(nodes: Nodes | ThisProcess, root: str, manifest: Manifest) -> li
     for name, there in zip(nodes.names, answers, strict=True):
         if isinstance(there, Problem):
             problems.append(
-                f"node {name} does not see data.root ({root}): {_why(there, missing=missing)}"
+                f"node {name} does not see data.root ({root}): {there.told(missing=missing)}"
             )
         elif there != manifest.fingerprint:
             problems.append(
@@ -105,30 +103,11 @@ def _check_shared(nodes: Nodes | ThisProcess, option: str, folder: Storage) -> l
             if isinstance(answer, Problem):
                 problems.append(
                     f"node {name} does not share {option} ({folder.url}): "
-                    f"{_why(answer, missing=missing)}"
+                    f"{answer.told(missing=missing)}"
                 )
     finally:
         folder.remove(place)
     return problems
-
-
-def _check_gpus(nodes: Nodes | ThisProcess) -> tuple[list[str], list[str]]:
-    """Problems, and the nodes' names with their GPUs."""
-    problems, named = [], []
-    answers = nodes.ask_gpus(gpu_names)
-    for name, number, found in zip(nodes.names, nodes.num_gpus, answers, strict=True):
-        if not number:
-            named.append(f"{name}, no GPU and so no worker")
-        elif found is None:
-            named.append(f"{name}, {number} GPUs, all taken now and not looked at")
-        elif isinstance(found, Problem):
-            problems.append(
-                f"node {name} has {number} GPUs for Ray, and none that works: {_why(found)} "
-                "--cluster.device cpu trains without."
-            )
-        else:
-            named.append(f"{name}, {number} x {found[0]}")
-    return problems, named
 
 
 def _check_tracker(nodes: Nodes | ThisProcess, uri: str) -> list[str]:
@@ -136,7 +115,7 @@ def _check_tracker(nodes: Nodes | ThisProcess, uri: str) -> list[str]:
     answers = nodes.ask([question] * len(nodes.names))
     user = "Start Ray there with the same MLFLOW_TRACKING_... variables"
     return [
-        f"node {name} does not reach MLflow: {_why(there, credentials=user)}"
+        f"node {name} does not reach MLflow: {there.told(credentials=user)}"
         for name, there in zip(nodes.names, answers, strict=True)
         if isinstance(there, Problem)
     ]
@@ -153,7 +132,7 @@ def check_nodes(
     problems = _check_versions(nodes)
     if not problems:  # who cannot run the code cannot answer the rest
         if wants_gpus(config.cluster, {"GPU": sum(nodes.num_gpus)}):
-            problems, named = _check_gpus(nodes)
+            problems, named = look_at_gpus(nodes)
         storage = Storage(config.cluster.storage)
         problems += _check_data(nodes, config.data.root, manifest)
         problems += _check_shared(nodes, "cluster.storage", storage)
@@ -163,9 +142,7 @@ def check_nodes(
         elif not database.startswith(storage.path("")):
             folder = Storage(os.path.dirname(database))
             problems += _check_shared(nodes, "track.uri", folder)
-    if problems:
-        told = shorten(problems, 3, each=300, between="\n")
-        raise ValueError(f"the cluster is not ready.\n{told}")
+    refuse(problems)
     return named
 
 

@@ -17,7 +17,7 @@ import torch
 from cbdm_scale.config.overrides import with_options
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.devices import open_device
+from cbdm_scale.devices import open_device, sees_gpu
 from cbdm_scale.metrics.extractors import recipes_of
 from cbdm_scale.runs.launch import find_reference_warning, prepare_data
 from cbdm_scale.storage.checks import check_name
@@ -157,10 +157,9 @@ def make_plan(options: CompareOptions, protocol: Protocol, *, write: bool) -> Pl
             f"halves have all {manifest.num_classes} classes equally often. Try "
             f"{-(-protocol.num_images // whole) * whole}."
         )
-    wants = options.cluster.device == "gpu"
-    if wants and not torch.cuda.is_available():
+    on_gpu = options.cluster.device != "cpu" and sees_gpu()
+    if options.cluster.device == "gpu" and not on_gpu:
         raise ValueError("cluster.device (gpu): there is none here. Try --cluster.device cpu.")
-    on_gpu = options.cluster.device != "cpu" and torch.cuda.is_available()
     return Plan(
         protocol=protocol,
         phase=phase,
