@@ -8,7 +8,7 @@ import torch.distributed as dist
 from gloo_tools import FORKSERVER
 from training_tools import TinyNet
 
-from cbdm_scale.training.distributed import DistributedWorld, World
+from cbdm_scale.training.distributed import DistributedWorld, StopAsked, World
 
 
 @pytest.fixture
@@ -50,11 +50,16 @@ def test_a_sum_leaves_the_summands_alone(alone):
 # Work that takes one rank much longer than the other. The time-out is 2 seconds.
 
 
-def work(case, rank):
-    """Rank 1 has nothing to do, rank 0 is slow, fails or dies."""
+def work(case, rank, check):
+    """Rank 1 has nothing to do, rank 0 is slow, fails or dies; or one of them is asked to
+    stop while rank 0 has work without end."""
     if rank:
         return
-    if case == "is slow":
+    if "is asked" in case:
+        while True:
+            check()
+            time.sleep(0.01)
+    elif case == "is slow":
         time.sleep(5)
     elif case == "fails":
         raise ValueError("my part failed")
@@ -71,11 +76,12 @@ def rank_main(case, rank, meeting, said):
     world = DistributedWorld(torch.device("cpu"), timeout_s=2)
     store.set(f"{rank} is connected", "")
     store.wait([f"{1 - rank} is connected"])  # or a death would meet the start, not the work
+    late = case == "all are asked when they are done"
     try:
-        with world.monitored_barrier():
-            work(case, rank)
+        with world.monitored_barrier(lambda: case == f"{rank} is asked" or late) as check:
+            work(case, rank, check)
         said.put((rank, "together"))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, StopAsked) as error:
         said.put((rank, f"{type(error).__name__}: {error}"[:200]))
     said.close()
     said.join_thread()
@@ -109,6 +115,17 @@ def test_a_rank_that_is_done_waits_beyond_the_time_out_for_one_that_lives(tmp_pa
 
 def test_a_rank_that_fails_takes_the_others_along_and_has_the_word(tmp_path):
     assert meet("fails", tmp_path) == {0: "ValueError: my part failed", 1: "ValueError: "}
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_rank_that_is_asked_to_stop_takes_the_others_along(tmp_path, asked):
+    """Whichever it is, and however unequal their shares are."""
+    assert meet(f"{asked} is asked", tmp_path) == {0: "StopAsked: ", 1: "StopAsked: "}
+
+
+def test_work_that_is_done_when_a_rank_is_asked_to_stop_is_kept(tmp_path):
+    said = meet("all are asked when they are done", tmp_path)
+    assert said == {0: "together", 1: "together"}
 
 
 @pytest.mark.parametrize("case", ["dies", "is stopped"])

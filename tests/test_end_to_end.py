@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,36 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     images = json.loads((newest / "state.json").read_text())["progress"]["num_seen"]
     assert 0 < images < 960_000
     assert psutil.wait_procs(processes, 30)[1] == [], "a process is left"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_ends_an_evaluation_of_the_training_workers_that_the_same_command_makes(
+    work: Path, workers: int
+) -> None:
+    """Of three chunks, so that one rank has twice as many, each with many calls."""
+    name, endless = f"judged-{workers}", ["--sample.name", "ddpm", "--sample.num-steps", "1000"]
+    more = ["--train.eval-every", "48", "--eval.background", "never"]
+    more += ["--eval.chunk-size", "200", "--eval.num-images"]
+    words = command(work, name, workers, 96, *more, "600", *endless)
+    driver = start(words, work / f"{name}.log", start_new_session=True)
+    checkpoints = work / "runs" / name / "checkpoints"
+    wait_for(
+        lambda: (
+            newest_checkpoint(work, name) == 48
+            and (checkpoints / f"{48:012d}" / "state.json").exists()
+        )
+    )
+    time.sleep(5)  # or the request comes before the evaluation
+    processes = psutil.Process(driver.pid).children(recursive=True)
+    os.killpg(driver.pid, signal.SIGTERM)
+    assert driver.wait(timeout=60) == 128 + signal.SIGTERM
+    log = (work / f"{name}.log").read_text()
+    assert "the same command goes on" in log and "FID" not in log
+    assert newest_checkpoint(work, name) == 48
+    assert psutil.wait_procs(processes, 30)[1] == [], "a process is left"
+    out = run(command(work, name, workers, 96, *more, "60"))
+    assert "48 images | FID" in out and "finished at 96 images" in out
 
 
 def test_more_workers_than_cpus_is_said_at_once(

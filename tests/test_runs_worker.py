@@ -1,6 +1,8 @@
 """How a rank ends."""
 
 import itertools
+import shutil
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,8 +23,9 @@ from cbdm_scale.metrics.options import EvalConfig
 from cbdm_scale.models.unet import UNet
 from cbdm_scale.runs.launch import open_run_dir
 from cbdm_scale.runs.worker import run_rank
+from cbdm_scale.sampling.options import SamplerConfig
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, never
 
 
 def test_a_run_that_only_loses_ends_says_so_and_has_ended_when_it_is_typed_again(
@@ -92,9 +95,10 @@ class Watched(World):
     told = False
 
     @contextmanager
-    def monitored_barrier(self):
+    def monitored_barrier(self, stopped=never):
         before, self.told = self.told, True
-        yield  # as it is where the work fails: told
+        with super().monitored_barrier(stopped) as check:
+            yield check  # as it is where the work fails: told
         self.told = before
 
 
@@ -162,3 +166,67 @@ def test_the_first_line_of_training_comes_by_time_and_has_the_evaluations_in_it(
     at, first = next((at, text) for at, text in said if "/480 images | " in text)
     assert at - began <= FIRST_LINE_S + 10, first
     assert first.endswith(" left, then 100 images to make"), "the grid at the end"
+
+
+def files_of(folder):
+    """What a run has made, of which nothing depends on when it was made."""
+    home = folder.local_path()
+    kept = [
+        p for name in ("samples", "evaluation", "posthoc") for p in (home / name).rglob("*")
+    ]
+    kept += (home / "checkpoints").rglob("*.safetensors")
+    return {str(p.relative_to(home)): p.read_bytes() for p in kept if p.is_file()}
+
+
+def test_a_run_stops_in_the_images_that_it_makes_and_ends_in_the_same_bits(
+    digits_root, tmp_path
+):
+    """Asked in the first call of the network for a grid, or in the last for a score."""
+    torch.manual_seed(0)
+    net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
+    (tmp_path / "net.safetensors").write_bytes(save_classifier(net))
+    tiny = tiny_config(digits_root, "", "run", steps=4, dropout=0.0)
+    often = {"eval_every": 24, "sample_every": 12, "posthoc_every": 12, "keep_checkpoints": 1}
+    tiny = replace(
+        tiny,
+        train=replace(tiny.train, **often),
+        sample=SamplerConfig(num_steps=2),
+        eval=EvalConfig(
+            extractor=f"classifier:{tmp_path / 'net.safetensors'}",
+            num_images=30,
+            recall_images=20,
+            guidance=(0.0,),
+        ),
+    )
+
+    config = replace(tiny, cluster=replace(tiny.cluster, storage=str(tmp_path / "runs")))
+    folder = open_run_dir(config, read_manifest(digits_root, config.dataset))
+    given = {"config": config, "tracking_uri": "", "run_id": ""}
+
+    def go(ask_at):
+        """How often the network made images, and how the run ended."""
+        counted = itertools.count()
+
+        def ask(module, given):
+            if isinstance(module, UNet) and not module.training and next(counted) == ask_at:
+                folder.write_bytes(RunDir.STOP, b"SIGTERM\n")
+                (watcher,) = [t for t in threading.enumerate() if t.name == "stop file"]
+                watcher.join()
+
+        hook = register_module_forward_pre_hook(ask)
+        try:
+            how = run_rank(World(), lambda *_: None, lambda text: None, **given)
+        finally:
+            hook.remove()
+            folder.remove(RunDir.STOP)
+        return next(counted), how["how"]
+
+    assert go(-1) == (12, "finished"), "two for each of four grids and two scores"
+    whole = files_of(folder)
+    for ask_at, saved in (0, 12), (5, 24), (8, 48), (11, 48):
+        shutil.rmtree(tmp_path / "runs")
+        open_run_dir(config, read_manifest(digits_root, config.dataset))
+        assert go(ask_at) == (ask_at + 1, "stopped")
+        assert RunDir(folder).checkpoints()[-1] == RunDir.checkpoint(saved)
+        assert go(-1)[1] == "finished"
+        assert files_of(folder) == whole, ask_at

@@ -1,5 +1,6 @@
 """Evaluations of a run: the same bytes whoever makes them, and what follows from the files."""
 
+import pytest
 import torch
 from scheduler_tools import (
     SEEN,
@@ -18,6 +19,7 @@ from cbdm_scale.evaluation.evaluator import evaluate_alone
 from cbdm_scale.evaluation.store import METRICS, training_evaluations, training_home
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.checkpoint import drop_old_checkpoints
+from cbdm_scale.training.distributed import StopAsked
 
 CPU = torch.device("cpu")
 
@@ -100,25 +102,43 @@ def test_a_request_to_stop_ends_the_wait_and_what_is_missing_is_made_later(run):
     scheduler, book, _ = make_scheduler(run, Table({}))
     scheduler.due(480, None)
     scheduler.due(960, None)
-    asked = iter([False, True, True])
+    asked = iter([False, True])
     scheduler.background.poll = lambda seconds=0.0: None  # never done
-    assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
+    scheduler.evaluator.stopped = lambda: next(asked)
+    with pytest.raises(StopAsked):
+        scheduler.end(1920, scheduler.evaluator.load(1920))
     scheduler.close()
     assert not judged(run) and not book.by_images and not scheduler.background.is_busy
     scheduler, _, _ = make_scheduler(run)
     scheduler.begin(1919)
-    assert scheduler.end(1920, scheduler.evaluator.load(1920))
+    scheduler.end(1920, scheduler.evaluator.load(1920))
     assert judged(run) >= {480, 960, 1920}
 
 
-def test_a_request_to_stop_ends_the_last_evaluation_after_a_strength(run):  # noqa: F811
+def test_a_request_to_stop_ends_the_last_evaluation_and_its_done_strengths_are_kept(run):  # noqa: F811
     scheduler, book, _ = make_scheduler(run, guidance=(1.0, 2.0))
-    asked = iter([False, False, True])
-    assert not scheduler.end(1920, scheduler.evaluator.load(1920), lambda: next(asked))
+    first, home = scheduler.evaluator, training_home(run, 1920)
+    first.stopped = first.references.stopped = lambda: home.exists(METRICS)
+    with pytest.raises(StopAsked):
+        scheduler.end(1920, first.load(1920))
     assert list(training_evaluations(run)[1920].scores) == ["1.0"]
     assert not book.by_images, "the next start says both"
-    assert scheduler.end(1920, scheduler.evaluator.load(1920))
+    scheduler, _, _ = make_scheduler(run, guidance=(1.0, 2.0))
+    scheduler.end(1920, first.load(1920))
     assert list(scheduler.scores) == ["1.0", "2.0"]
+
+
+def test_what_waits_when_the_training_workers_are_asked_to_stop_still_waits(run):  # noqa: F811
+    """So its checkpoints are not dropped before the next start finds them."""
+    scheduler, _, _ = make_scheduler(run, Table({480: "killed"}))
+    scheduler.due(480, None)
+    scheduler.due(960, None)
+    scheduler.background.ready = True
+    references = scheduler.evaluator.references
+    references.stopped = lambda: judged(run) == {480}
+    with pytest.raises(StopAsked):
+        scheduler.due(1440, scheduler.evaluator.load(1440))
+    assert judged(run) == {480} and scheduler.needed == {480, 960, 1440}
 
 
 def test_the_end_does_not_wait_for_a_place(run):  # noqa: F811

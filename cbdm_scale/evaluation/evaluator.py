@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.diffusion.process import Process
 from cbdm_scale.evaluation.pace import Pace
-from cbdm_scale.evaluation.references import References
+from cbdm_scale.evaluation.references import Check, References
 from cbdm_scale.evaluation.results import Evaluation, SetResult
 from cbdm_scale.evaluation.set_metrics import compute_training_metrics
 from cbdm_scale.evaluation.store import (
@@ -47,7 +48,7 @@ from cbdm_scale.sampling.grid import GRID_COLUMNS, grid_order, grid_png
 from cbdm_scale.sampling.sampler import Sampler, chunks
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
-from cbdm_scale.training.distributed import World
+from cbdm_scale.training.distributed import World, never
 
 
 class Evaluator:
@@ -62,11 +63,14 @@ class Evaluator:
         run: Storage,
         num_shares: int | None = None,
         log: Log | None = None,
+        stopped: Callable[[], bool] = never,
     ):
         """num_shares: of all ranks; None is one each, more need a world of one process.
 
-        log: of rank 0, shows how far long work is; None shows nothing.
+        log: of rank 0, shows how far long work is; None shows nothing. stopped: whether this
+        rank is asked to stop; then what makes images raises StopAsked on every rank.
         """
+        self.stopped = stopped
         self.pace = Pace(world.size, None if world.rank else log)
         self.num_shares = num_shares or world.size
         assert world.size in (1, self.num_shares), "a share a rank, or all on one"
@@ -79,9 +83,8 @@ class Evaluator:
         if config.eval.extractor != "none":
             recipe = recipe_of(config.eval.extractor, config.eval, config.data.root, manifest)
             self.extractor = recipe.load(world.device)
-            self.references = References(
-                config, manifest, world, run, self.extractor, self.pace, self.num_shares
-            )
+            about = self.extractor, self.pace, self.num_shares, self.stopped
+            self.references = References(config, manifest, world, run, *about)
 
     def _sampling_net(self, net: nn.Module) -> Net:
         return sampling_net(net, self.world.device, self.config.train.precision)
@@ -135,8 +138,8 @@ class Evaluator:
         shown = torch.tensor(sorted(order))
         numbers = (torch.arange(GRID_COLUMNS)[:, None] * len(counts) + shown).flatten()
         shows = self.pace.showing(len(numbers), "images of the grid")
-        with world.monitored_barrier(), shows:
-            called = self._sampling_net(net)
+        with world.monitored_barrier(self.stopped) as check, shows:
+            called = checked(self._sampling_net(net), check)
             made = self.generate(called, numbers, omega, world.rank, world.size)
         everybody = [chunk for rank in world.gather(made) for chunk in rank]
         if world.rank:
@@ -211,9 +214,6 @@ class Evaluator:
         """What is computed at one strength, by all ranks together."""
         num_stored = self.config.eval.num_stored
 
-        def count(share: int) -> GroupScores:
-            return self._fake_scores(net, omega, share)
-
         counts = self.manifest.counts["train"]
         mode = self.config.eval.guidance_mode
         self.references.load()
@@ -221,18 +221,22 @@ class Evaluator:
         with self.pace.showing(
             self.config.eval.num_images, f"images at omega {as_text(omega)}"
         ):
+            count = partial(self._fake_scores, net, omega)
             fake = self.references.total(count, num_stored)
-            with self.world.monitored_barrier():  # roots of matrices take a while
+            # Roots of matrices take a while.
+            with self.world.monitored_barrier(self.stopped) as check:
                 if self.world.rank == 0:
                     copies = self.references.copies(fake)
+                    check()
                     near = self.references.manifold(fake)
+                    check()
                     found = compute_training_metrics(
                         real, fake, counts, omega, mode, copies, near
                     )
         result: SetResult = self.world.gather(found)[0]
         return result
 
-    def _fake_scores(self, net: Net, omega: Strength, share: int) -> GroupScores:
+    def _fake_scores(self, net: Net, omega: Strength, share: int, check: Check) -> GroupScores:
         """Scores of a share of the generated images, quantised as a file would be.
 
         The features of the first ``num_stored`` are stored.
@@ -241,8 +245,9 @@ class Evaluator:
         options = self.config.eval
         scores = self.references.empty(options.num_stored)
         every = torch.arange(options.num_images)
-        made = self.generate(net, every, omega, share, self.num_shares)
+        made = self.generate(checked(net, check), every, omega, share, self.num_shares)
         for numbers, labels, images in made:
+            check()
             with chunk_memory("eval.chunk_size", len(images)):
                 scores.add(self.extractor(to_model_range(images)), labels, numbers)
         return scores
@@ -254,6 +259,22 @@ class Evaluator:
         if self.config.train.channels_last:
             net = net.to(memory_format=torch.channels_last)
         return net
+
+
+def checked(net: Net, check: Check) -> Net:
+    """The network, but ``check`` comes before each of its calls."""
+
+    def call(
+        x: Tensor,
+        level: Tensor,
+        y: Tensor,
+        omega: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        check()
+        return net(x, level, y, omega, augment)
+
+    return call
 
 
 def evaluate_alone(

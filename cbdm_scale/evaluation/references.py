@@ -4,6 +4,7 @@ Images are counted in shares, and the shares summed in their order (evaluator.py
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,6 +33,9 @@ from cbdm_scale.storage.folder import Storage
 from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.training.distributed import World, sum_in_order
 
+Check = Callable[[], None]
+"""Raises StopAsked where the work is to be left."""
+
 _REAL_CHUNK = 250
 """Real images that are read and looked at together."""
 TRAIN_NUMBERS = 1 << 25
@@ -52,7 +56,10 @@ class References:
         extractor: Extractor,
         pace: Pace,
         num_shares: int,
+        stopped: Callable[[], bool],
     ):
+        """stopped: whether this rank is asked to stop; then work raises StopAsked."""
+        self.stopped = stopped
         self.config, self.manifest, self.world, self.run = config, manifest, world, run
         self.extractor, self.pace, self.num_shares = extractor, pace, num_shares
         self.weigh = counts_to_weigh(manifest.counts["eval"])
@@ -70,18 +77,19 @@ class References:
         return GroupScores(groups, self.extractor.dim, num_stored, device, weigh)
 
     def total(
-        self, count: Callable[[int], GroupScores], num_stored: int, split: str = ""
+        self, count: Callable[[int, Check], GroupScores], num_stored: int, split: str = ""
     ) -> GroupScores:
         """The sum of all shares' scores, the first with the second, then with the third, ...
 
-        num_stored: features in each; split: as ``empty``.
+        count: (share, check) -> scores, and calls ``check`` often. num_stored: features in
+        each; split: as ``empty``.
         """
         world = self.world
-        with world.monitored_barrier():
-            mine = count(world.rank).state()
+        with world.monitored_barrier(self.stopped) as check:
+            mine = count(world.rank, check).state()
             if world.size < self.num_shares:
                 for share in range(1, self.num_shares):
-                    mine = mine + count(share).state()
+                    mine = mine + count(share, check).state()
         summed = self.empty(num_stored, split)
         summed.load(sum_in_order(world, mine))
         return summed
@@ -163,7 +171,7 @@ class References:
                 unit = f"features of {'real' if split == 'eval' else 'training'} images"
                 with self.pace.showing(index.num_samples, unit, measured=False):
                     found = self.total(
-                        lambda share: self._scores(reader, index, share, num_stored, split),
+                        partial(self._scores, reader, index, num_stored, split),
                         num_stored,
                         split,
                     )
@@ -177,11 +185,18 @@ class References:
         return self._found[split]
 
     def _scores(
-        self, reader: ShardReader, index: Index, share: int, num_stored: int, split: str
+        self,
+        reader: ShardReader,
+        index: Index,
+        num_stored: int,
+        split: str,
+        share: int,
+        check: Check,
     ) -> GroupScores:
         """Scores of a share of a split; the stored features are spread over it."""
         scores = self.empty(num_stored, split)
         for rows in chunks(index.num_samples, _REAL_CHUNK, share, self.num_shares):
+            check()
             pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())
             place = spread_rows(rows, index.num_samples, num_stored)

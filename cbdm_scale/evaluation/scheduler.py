@@ -11,7 +11,6 @@ arrival changes them.
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 
 from torch import nn
 
@@ -29,6 +28,7 @@ from cbdm_scale.evaluation.history import (
     narrowed,
     tail_warning,
 )
+from cbdm_scale.evaluation.references import Check
 from cbdm_scale.evaluation.results import Evaluation, Scores, metric_name
 from cbdm_scale.evaluation.store import METRICS, training_home
 from cbdm_scale.storage.folder import Storage
@@ -123,9 +123,10 @@ class EvaluationScheduler:
         mine: list[int] = []
         if self.world.rank == 0 and not self._start_next():
             mine = list(self.waiting)
-            self.waiting.clear()
         for number in self.world.gather(mine)[0]:
             self._evaluate_now(number, net if number == num_seen else None)
+            if self.world.rank == 0:
+                self.waiting.popleft()
 
     def _start_next(self) -> bool:
         """Whether the background worker has the first one that waits, or another, in hand."""
@@ -260,37 +261,30 @@ class EvaluationScheduler:
             needed.add(self.background.job)
         return needed | {point.num_seen for point in (self.best, self.best_few) if point}
 
-    def end(
-        self, num_seen: int, net: nn.Module, stopped: Callable[[], bool] = lambda: False
-    ) -> bool:
+    def end(self, num_seen: int, net: nn.Module) -> None:
         """Evaluate all that waits, and the run's last network at every strength.
 
-        stopped: whether the run is asked to stop (told to rank 0). Then False, after the
-        strength that is under way; what is missing is made when the run is started again.
+        StopAsked if the run is asked to stop; what is missing is made when it is started again.
         """
         if not self._is_on:
-            return True
-        with self.world.monitored_barrier():
+            return
+        with self.world.monitored_barrier(self.evaluator.stopped) as check:
             if self.world.rank == 0:
-                self._wait(stopped)
+                self._wait(check)
+        self.background = None
+        self._dispatch()
         omegas = self.config.eval.guidance
-        for count in range(len(omegas) + 1):
-            if any(self.world.gather(stopped())):
-                return False
-            if count == 0:
-                self.background = None
-                self._dispatch()
-            else:
-                final = self.evaluator.evaluate(net, num_seen, omegas[:count])
+        for count in range(1, len(omegas) + 1):  # each is on record before the next
+            final = self.evaluator.evaluate(net, num_seen, omegas[:count])
         self.scores, self.final = final.scores, final
         if self.world.rank == 0:
             self._record(num_seen, final)
-        return True
 
-    def _wait(self, stopped: Callable[[], bool]) -> None:
+    def _wait(self, check: Check) -> None:
         """Wait for the evaluation under way; one that has found no place comes back."""
         background, logged = self.background, time.monotonic()
-        while background and background.is_busy and not stopped():
+        while background and background.is_busy:
+            check()
             if not background.place():
                 self.waiting.appendleft(background.job)
                 background.close()

@@ -51,10 +51,10 @@ from cbdm_scale.storage.run_dir import RunDir
 from cbdm_scale.tracking.tracker import MlflowTracker, Tracker
 from cbdm_scale.training.averaged_weights import keep_averages
 from cbdm_scale.training.checkpoint import Progress, TrainState
-from cbdm_scale.training.distributed import World, gather_errors
+from cbdm_scale.training.distributed import StopAsked, World, gather_errors, never
 from cbdm_scale.training.ema import EMA
 from cbdm_scale.training.gradients import DeviceMemoryError, RunError
-from cbdm_scale.training.loop import Callbacks, TrainInputs, train
+from cbdm_scale.training.loop import Callbacks, TrainInputs, is_grid_due, train
 from cbdm_scale.training.power_ema import start_averages
 from cbdm_scale.training.resume import resume
 
@@ -117,18 +117,11 @@ class Run:
         self.process = build_process(config.noise, world.device)
         with world.monitored_barrier(), needs_memory("the network and its averages", EMPTIER):
             self.state = build_state(config, self.manifest, world.device)
-        self.sampled_at = -1
-        """Images seen at the last grid."""
         self.started = time.perf_counter()
         about = {"cbdm_scale": __version__, "dataset": data.fingerprint, "seed": config.seed}
+        keep = config.train.keep_checkpoints
         self.checkpoints = CheckpointManager(
-            run,
-            world,
-            tracker,
-            report_checkpoint,
-            about,
-            config.train.keep_checkpoints,
-            lambda: self.scheduler.needed,
+            run, world, tracker, report_checkpoint, about, keep, lambda: self.scheduler.needed
         )
 
     def log(self, text: str) -> None:
@@ -138,6 +131,17 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Train to the end, or until stopped; plain data that says how it went."""
+        stop = StopFile(self.folder) if self.world.rank == 0 else None
+        try:
+            teacher = self._open(stop.is_set if stop else never)
+            how = self._train(teacher)
+        finally:
+            if stop:
+                stop.close()
+        return self._outcome(how)
+
+    def _open(self, stopped: Callable[[], bool]) -> Net | None:
+        """Take up where the run stands; the teacher that it has."""
         config, world, state = self.config, self.world, self.state
         where = world.gather(f"{socket.gethostname()}:{os.getpid()}")
         self.log(f"workers (host:pid) {' '.join(where)}")
@@ -146,25 +150,20 @@ class Run:
         found = resume(self.folder, state, world, self.log, fine_tunes=tuned)
         if found:
             self.checkpoints.resume_from(state.progress.num_seen)
+        about = config, self.manifest, self.process, world, self.folder
         with world.monitored_barrier(), needs_memory("the network of features", EMPTIER):
-            self.evaluator = Evaluator(
-                config, self.manifest, self.process, world, self.folder, log=self.print_line
-            )
+            self.evaluator = Evaluator(*about, log=self.print_line, stopped=stopped)
+        beside = self._make_background_worker()
         self.scheduler = EvaluationScheduler(
-            config,
-            self.evaluator,
-            world,
-            self.folder,
-            self.tracker,
-            self.print_line,
-            self._make_background_worker(),
+            config, self.evaluator, world, self.folder, self.tracker, self.print_line, beside
         )
         self.began_at = self.shown.start = state.progress.num_seen
-        self.scheduler.begin(state.progress.num_seen)
+        return teacher
 
-        stop = StopFile(self.folder) if world.rank == 0 else None
-        stopped = stop.is_set if stop else lambda: False
-        scheduler = self.scheduler
+    def _train(self, teacher: Net | None) -> str:
+        """Make what is missing, train, make what follows; "finished", or "stopped"."""
+        config, world, state = self.config, self.world, self.state
+        scheduler, stopped = self.scheduler, self.evaluator.stopped
         notice = PreemptionMonitor(self.print_line)
 
         def preemption_save_due() -> bool:
@@ -185,15 +184,20 @@ class Run:
         )
         how, seen = "", state.progress.num_seen
         try:
+            if 0 < seen < config.train.total_images and is_grid_due(seen, config.train):
+                self._sample_if_missing()
+            scheduler.begin(seen)
             inputs = make_inputs(config, self.manifest, self.process, world, seen, teacher)
             with nullcontext() if world.rank else self.shown:
                 how = train(state, inputs, config.train, world, callbacks)
             asked, ended = world.gather((stopped(), scheduler.ended))[0]
             if how == "stopped" and ended and not asked:
                 how = "finished"  # there was no hope of a better checkpoint
-            if how == "finished" and not self._finish(stopped):
-                how = "stopped"
+            if how == "finished":
+                self._finish()
             self.checkpoints.wait()
+        except StopAsked:  # in images that are made before or after training
+            how = "stopped"
         except DeviceMemoryError:
             raise
         except RunError:
@@ -202,25 +206,27 @@ class Run:
             raise
         finally:
             self.checkpoints.close()
-            if stop:
-                stop.close()
             if how != "finished":
-                self.scheduler.close()
-        return self._outcome(how)
+                scheduler.close()
+        return how
 
-    def _finish(self, stopped: Callable[[], bool]) -> bool:
-        """What follows the last step; False if a request to stop came first."""
+    def _finish(self) -> None:
+        """What follows the last step."""
         state = self.state
-        if self.config.train.sample_every and self.sampled_at != state.progress.num_seen:
-            self.sample(state)
         self.keep_averages(state)
         self.checkpoints.save(state)
         self.checkpoints.wait()
-        if not self.scheduler.end(state.progress.num_seen, state.ema.net, stopped):
-            return False
+        if self.config.train.sample_every:
+            self._sample_if_missing()
+        self.scheduler.end(state.progress.num_seen, state.ema.net)
         self.checkpoints.prune()
         self.tracker.model(state.progress.num_seen, self.checkpoints.newest_path, ["newest"])
-        return True
+
+    def _sample_if_missing(self) -> None:
+        """The grid of the state; it may be that a run was stopped while it was made."""
+        file = RunDir.grid(self.state.progress.num_seen)
+        if not any(self.world.gather(self.world.rank == 0 and self.folder.exists(file))):
+            self.sample(self.state)
 
     def _make_background_worker(self) -> BackgroundWorker | None:
         """What evaluates beside training, on rank 0, with threads and device as here."""
@@ -228,13 +234,8 @@ class Run:
         alone = not config.cluster.workers or not in_cluster()
         if world.rank or config.eval.background == "never" or alone:
             return None
-        work = partial(
-            evaluate_alone,
-            config=config,
-            run=self.folder,
-            num_shares=world.size,
-            log=self.print_line,
-        )
+        run, log = self.folder, self.print_line
+        work = partial(evaluate_alone, config=config, run=run, num_shares=world.size, log=log)
         cluster = config.cluster
         gpus = cluster.gpus_beside if world.device.type == "cuda" else 0.0
         cpus = 0 if config.eval.background == "always" else cluster.cpus_per_worker
@@ -268,7 +269,6 @@ class Run:
 
     def sample(self, state: TrainState) -> None:
         """The grid of samples, rows by class frequency."""
-        self.sampled_at = state.progress.num_seen
         png = self.evaluator.grid(state.ema.net)
         if png:
             self.folder.write_bytes(RunDir.grid(state.progress.num_seen), png)

@@ -21,6 +21,15 @@ BLOCK = 1 << 20
 """Numbers that all ranks send to each other at once in ``sum_in_order``."""
 
 
+class StopAsked(Exception):
+    """Work was left because the run is asked to stop; on every rank."""
+
+
+def never() -> bool:
+    """Of a rank that nobody asks to stop."""
+    return False
+
+
 class World:
     """The ranks of a run, as one of them sees them: this process alone, unless a subclass says
     otherwise."""
@@ -55,14 +64,24 @@ class World:
         """Fill the tensors of every rank with what rank 0's hold."""
 
     @contextmanager
-    def monitored_barrier(self) -> Iterator[None]:
+    def monitored_barrier(
+        self, stopped: Callable[[], bool] = never
+    ) -> Iterator[Callable[[], None]]:
         """Work that may take some ranks long: all leave together, once all have done it.
 
         A rank that has done its part waits for as long as the others are alive, not for the
         time-out of a single reduction. If the work fails on a rank, the others raise a
         ValueError without words there: theirs is the message.
+
+        ``stopped``: whether this rank is asked to stop. What is given raises StopAsked in the
+        work once a rank is; where a rank has left its work by it, all ranks raise it.
         """
-        yield
+
+        def check() -> None:
+            if stopped():
+                raise StopAsked
+
+        yield check
 
 
 PULSE_S = 0.5
@@ -132,26 +151,37 @@ class DistributedWorld(World):
             tensor.copy_(sent)
 
     @contextmanager
-    def monitored_barrier(self) -> Iterator[None]:
+    def monitored_barrier(
+        self, stopped: Callable[[], bool] = never
+    ) -> Iterator[Callable[[], None]]:
         """Another thread reduces signs of life every half second until all are done."""
-        done, failed = threading.Event(), threading.Event()
+        done, failed, left, asked = (threading.Event() for _ in range(4))
         outcome: list[Tensor | Exception] = []
 
         def beat() -> None:
             try:
-                ranks = torch.zeros(2)  # that are done, that failed
+                ranks = torch.zeros(4)  # that are done, failed, left, are asked to stop
                 while ranks[0] < self.size:
                     done.wait(PULSE_S)
-                    ranks = torch.tensor([done.is_set(), failed.is_set()]).float()
+                    mine = done.is_set(), failed.is_set(), left.is_set(), stopped()
+                    ranks = torch.tensor(mine).float()
                     dist.all_reduce(ranks, group=self._pulse)
+                    if ranks[3]:
+                        asked.set()
                 outcome.append(ranks)
             except Exception as error:
                 outcome.append(error)
 
+        def check() -> None:
+            if asked.is_set():
+                raise StopAsked
+
         thread = threading.Thread(target=beat, daemon=True, name="pulse")
         thread.start()
         try:
-            yield
+            yield check
+        except StopAsked:
+            left.set()
         except BaseException:
             failed.set()
             raise
@@ -164,6 +194,8 @@ class DistributedWorld(World):
             ) from outcome[0]
         if outcome[0][1]:
             raise ValueError("")
+        if outcome[0][2]:
+            raise StopAsked
 
 
 def gather_errors(world: World, text: str) -> str:

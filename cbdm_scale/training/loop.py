@@ -17,7 +17,7 @@ from cbdm_scale.losses.draws import Drawer
 from cbdm_scale.storage.wording import prog_of
 from cbdm_scale.training.checkpoint import TrainState
 from cbdm_scale.training.device_transfer import MicroBatch, Transfer
-from cbdm_scale.training.distributed import World, gather_errors
+from cbdm_scale.training.distributed import StopAsked, World, gather_errors
 from cbdm_scale.training.gradients import DeviceMemoryError, NonFiniteGuard, RunError
 from cbdm_scale.training.graph import graphed
 from cbdm_scale.training.meter import Meter
@@ -42,7 +42,7 @@ class Callbacks:
     """What the loop calls beside the mathematics; every rank calls each."""
 
     report: Callable[[TrainState, dict[str, float]], None]
-    sample: Callable[[TrainState], None]
+    sample: Callable[[TrainState], None]  # may raise StopAsked, as ``evaluate``
     evaluate: Callable[[TrainState], None]  # after the same state was saved
     save: Callable[[TrainState], None]
     keep_averages: Callable[[TrainState], None]
@@ -131,21 +131,26 @@ def train(
         progress.skipped_steps += guard.record(result.norm, batch.keys)
         feed.check_memory()
 
-        # Report, sample, evaluate and save.
+        # Report, save, sample and evaluate.
         if is_due(progress.num_seen, config, config.log_every):
             now = {"lr": float(rates.lr), "grad_norm": result.norm.item()}  # syncs
             callbacks.report(state, meter.read() | now)
         with meter.paused():
-            if is_grid_due(progress.num_seen, config):
-                callbacks.sample(state)
             if is_due(progress.num_seen, config, config.posthoc_every):
                 callbacks.keep_averages(state)
             evaluates = is_eval_due(progress.num_seen, config)
             if evaluates or is_due(progress.num_seen, config, config.save_every):
                 progress.skipped_steps += guard.flush()
                 callbacks.save(state)
-            if evaluates:
-                callbacks.evaluate(state)
+            try:
+                if is_grid_due(progress.num_seen, config):
+                    callbacks.sample(state)
+                if evaluates:
+                    callbacks.evaluate(state)
+            except StopAsked:
+                progress.skipped_steps += guard.flush()
+                callbacks.save(state)
+                return "stopped"
     progress.skipped_steps += guard.flush()
     return "finished"
 
