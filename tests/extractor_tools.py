@@ -4,7 +4,9 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
 from cbdm_scale.metrics.extractors import find_extractor
 from cbdm_scale.metrics.features import Features, as_levels
@@ -50,3 +52,40 @@ def write_npz(path, n=23, seed=0, change=None):
         change(images, labels)
     np.savez(path, arr_0=images, arr_1=labels)
     return str(path)
+
+
+def dinov2_shapes(width, depth):
+    """Shapes of the tensors of a DINOv2's file, by name, learnt on 37 x 37 patches."""
+    shapes = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, 1 + 37**2, width),
+        "mask_token": (1, width),
+        "patch_embed.proj.weight": (width, 3, 14, 14),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+    for i in range(depth):
+        for name, (rows, columns) in {
+            "attn.qkv": (3 * width, width),
+            "attn.proj": (width, width),
+            "mlp.fc1": (4 * width, width),
+            "mlp.fc2": (width, 4 * width),
+        }.items():
+            shapes[f"blocks.{i}.{name}.weight"] = rows, columns
+            shapes[f"blocks.{i}.{name}.bias"] = (rows,)
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            shapes[f"blocks.{i}.{name}"] = (width,)
+        for name in ("ls1.gamma", "ls2.gamma"):
+            shapes[f"blocks.{i}.{name}"] = (width,)
+    return shapes
+
+
+def random_inception():
+    """Torch-fidelity's network with random weights, which it cannot be asked for."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fidelity, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
+        return fidelity.FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"])

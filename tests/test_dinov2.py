@@ -2,40 +2,19 @@
 
 import pytest
 import torch
+from extractor_tools import dinov2_shapes
 from torch import nn
 
 from cbdm_scale.metrics.dinov2 import SIDE, transform
 from cbdm_scale.metrics.extractors import find_extractor
 
-D, DEPTH, SIDE_LEARNT = 128, 2, 37
+D, DEPTH = 128, 2
 
 
 @pytest.fixture(scope="module")
 def state():
     torch.manual_seed(0)
-    shapes = {
-        "cls_token": (1, 1, D),
-        "pos_embed": (1, 1 + SIDE_LEARNT**2, D),
-        "mask_token": (1, D),
-        "patch_embed.proj.weight": (D, 3, 14, 14),
-        "patch_embed.proj.bias": (D,),
-        "norm.weight": (D,),
-        "norm.bias": (D,),
-    }
-    for i in range(DEPTH):
-        for name, (rows, columns) in {
-            "attn.qkv": (3 * D, D),
-            "attn.proj": (D, D),
-            "mlp.fc1": (4 * D, D),
-            "mlp.fc2": (D, 4 * D),
-        }.items():
-            shapes[f"blocks.{i}.{name}.weight"] = rows, columns
-            shapes[f"blocks.{i}.{name}.bias"] = (rows,)
-        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
-            shapes[f"blocks.{i}.{name}"] = (D,)
-        for name in ("ls1.gamma", "ls2.gamma"):
-            shapes[f"blocks.{i}.{name}"] = (D,)
-    return {name: 0.1 * torch.randn(shape) for name, shape in shapes.items()}
+    return {n: 0.1 * torch.randn(shape) for n, shape in dinov2_shapes(D, DEPTH).items()}
 
 
 def by_torch(state, x):

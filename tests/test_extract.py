@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from extractor_tools import TinyRecipe, write_npz
+from wait_tools import DeviceReads
 
 from cbdm_scale.cluster.options import PoolConfig
 from cbdm_scale.cluster.pool import run_jobs
@@ -133,6 +134,31 @@ def test_a_damaged_cache_is_made_again(file, images, tmp_path):
 def test_a_piece_is_computed_from_its_chunk_alone(images):
     work = Extraction(images, TinyRecipe())(torch.device("cpu"))
     np.testing.assert_allclose(work((3, 9))["pool"], pool(images).numpy()[3:9], rtol=1e-5)
+
+
+def test_all_images_of_a_job_are_read_before_a_feature_is_waited_for(tmp_path):
+    """So that the next ones are read and sent while a GPU is at those before."""
+    reads, read = DeviceReads([]), []
+
+    class OfAGpu(TinyRecipe):
+        def load(self, device):
+            def extractor(x):
+                found = TinyRecipe().load(device)(x)
+                reads.mark([found.pool])
+                return found
+
+            return extractor
+
+    class Watched(NpzImages):
+        def read(self, numbers):
+            assert not reads.found
+            read.append(len(numbers))
+            return super().read(numbers)
+
+    images = Watched(write_npz(tmp_path / "some.npz", n=150))
+    with reads.counted():
+        Extraction(images, OfAGpu())(torch.device("cpu"))((0, 150))
+    assert read == [64, 64, 22] and len({*reads.found}) == 1
 
 
 def test_a_gpu_that_is_too_small_for_features_is_told_what_does_without(images):

@@ -5,10 +5,9 @@ import warnings
 
 import pytest
 import torch
-from extractor_tools import load_extractor
+from extractor_tools import load_extractor, random_inception
 from sklearn.datasets import load_sample_images
 from torch import nn
-from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.metrics.extractors import find_extractor
@@ -17,12 +16,8 @@ from cbdm_scale.metrics.inception import VARIABLE
 
 @pytest.fixture(scope="module")
 def theirs():
-    """Torch-fidelity's network with random weights, which it cannot be asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fidelity, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
-        torch.manual_seed(0)
-        return fidelity.FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"])
+    torch.manual_seed(0)
+    return random_inception()
 
 
 @pytest.fixture(scope="module")

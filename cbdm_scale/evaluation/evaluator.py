@@ -21,7 +21,7 @@ from cbdm_scale.cluster.options import Log, to_stdout
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.guidance_strength import Strength, as_text, class_strengths, in_order
 from cbdm_scale.data.manifest import Manifest, read_manifest
-from cbdm_scale.data.pixels import to_model_range, to_uint8
+from cbdm_scale.data.pixels import to_uint8
 from cbdm_scale.devices import make_deterministic
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
@@ -249,7 +249,7 @@ class Evaluator:
         for numbers, labels, images in made:
             check()
             with chunk_memory("eval.chunk_size", len(images)):
-                scores.add(self.extractor(to_model_range(images)), labels, numbers)
+                scores.add(self.extractor(images), labels, numbers)
         return scores
 
     def load(self, num_seen: int) -> nn.Module:

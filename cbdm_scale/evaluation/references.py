@@ -14,7 +14,6 @@ from cbdm_scale.data.cache import open_cache
 from cbdm_scale.data.groups import Group
 from cbdm_scale.data.index import Index, open_index
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.data.shards import ShardReader
 from cbdm_scale.diffusion.labels import class_cyclic
 from cbdm_scale.evaluation.cautions import counts_to_weigh
@@ -200,6 +199,6 @@ class References:
             pixels = torch.stack([torch.from_numpy(reader.load(r)) for r in rows.tolist()])
             labels = torch.from_numpy(index.labels[rows.numpy()].copy())
             place = spread_rows(rows, index.num_samples, num_stored)
-            scores.add(self.extractor(to_model_range(pixels)), labels, place)
+            scores.add(self.extractor(pixels), labels, place)
             self.pace.count(len(rows))
         return scores

@@ -54,6 +54,9 @@ class _DinoExtractor:
     device: torch.device
     rule: Resize
     fingerprint: str
+    mean: Tensor
+    """(3, 1, 1), as the deviation, on the device."""
+    deviation: Tensor
 
     @property
     def dim(self) -> int:
@@ -64,9 +67,8 @@ class _DinoExtractor:
         levels = as_levels(x.to(self.device))
         if levels.shape[1] == 1:
             levels = levels.expand(-1, 3, -1, -1)
-        mean, deviation = (levels.new_tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
         with full_precision(self.device):
-            inputs = (resize(levels, SIDE, self.rule) / 255 - mean) / deviation
+            inputs = (resize(levels, SIDE, self.rule) / 255 - self.mean) / self.deviation
             return Features(transform(self.state, inputs), logits=None)
 
 
@@ -135,7 +137,8 @@ class _DinoRecipe:
                 f"{path} does not hold a DINOv2 network of size small, base or large: "
                 f"{reason}. Give --eval.extractor-weights one of the published files: {files}."
             ) from error
-        return _DinoExtractor(state, device, self.rule, self.fingerprint)
+        constants = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, DEVIATION))
+        return _DinoExtractor(state, device, self.rule, self.fingerprint, *constants)
 
 
 def find_dinov2(path: str = "", allow: bool = False, rule: Resize = "bilinear") -> _DinoRecipe:

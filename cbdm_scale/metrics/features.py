@@ -68,8 +68,8 @@ class _ClassifierExtractor:
     net: Classifier
     fingerprint: str
     dim: int = NUM_FEATURES
-    places: tuple[int, ...] = ()
-    """(K,) logit of each class of the data set; () where they are in its order."""
+    places: Tensor | None = None
+    """(K,) logit of each class of the data set; None where they are in its order."""
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Features:
@@ -80,11 +80,12 @@ class _ClassifierExtractor:
                 f"extractor classifier was trained on images {expected}, not on "
                 f"{tuple(x.shape[1:])}. Use the classifier.safetensors of this data set."
             )
-        weights = self.net.logits.weight
-        x = to_model_range(x) if x.dtype == torch.uint8 else x
-        with full_precision(weights.device):
-            pool, logits = self.net(x.to(weights.device, weights.dtype))
-        return Features(pool, logits[:, list(self.places)] if self.places else logits)
+        device = self.net.logits.weight.device
+        x = x.to(device)
+        x = to_model_range(x) if x.dtype == torch.uint8 else x.float()
+        with full_precision(device):
+            pool, logits = self.net(laid_out(x))
+        return Features(pool, logits if self.places is None else logits[:, self.places])
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class ClassifierRecipe:
     def load(self, device: torch.device | str) -> Extractor:
         """The classifier on a device; ValueError if the file is damaged."""
         net = load_classifier(self.data, name=self.path).to(device)
-        return _ClassifierExtractor(net, self.fingerprint, places=self.places)
+        places = torch.tensor(self.places, device=device) if self.places else None
+        return _ClassifierExtractor(net, self.fingerprint, places=places)
 
 
 def as_levels(x: Tensor) -> Tensor:
@@ -114,6 +116,11 @@ def as_levels(x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.to(torch.float32)
     return to_levels(x.to(torch.float32))
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) in the layout that their device convolves them fastest in."""
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
 
 
 @contextmanager

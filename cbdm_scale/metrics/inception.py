@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cbdm_scale.metrics.features import Features, as_levels, full_precision
+from cbdm_scale.metrics.features import Features, as_levels, full_precision, laid_out
 from cbdm_scale.metrics.options import Resize
 from cbdm_scale.metrics.resize import resize, to_network
 from cbdm_scale.metrics.weights import Published, Weights, find_weights
@@ -77,7 +77,8 @@ class _InceptionExtractor:
         if levels.shape[1] == 1:
             levels = levels.expand(-1, 3, -1, -1)
         with full_precision(self.device):
-            pool = self.net(to_network(resize(levels, SIDE, self.rule), self.rule))
+            inputs = to_network(resize(levels, SIDE, self.rule), self.rule)
+            pool = self.net(laid_out(inputs))
             own = None if self.head is None else pool @ self.head.T
         return Features(pool, logits=None, imagenet=own)
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
-from cbdm_scale.data.pixels import to_model_range
 from cbdm_scale.diffusion.build import build_process
 from cbdm_scale.diffusion.denoiser import Net
 from cbdm_scale.evaluation.evaluator import Evaluator
@@ -156,7 +155,7 @@ class SetMaker:
 
 def _features_of(chunks: Sequence[Tensor], labels: Tensor, extractor: Extractor) -> Arrays:
     """What an extractor sees in images (n, C, H, W) uint8, chunk by chunk."""
-    found = [extractor(to_model_range(x)) for x in chunks]
+    found = [extractor(x) for x in chunks]
     logits = [f.logits for f in found if f.logits is not None]
     seen = torch.cat(logits).argmax(1) if logits else torch.full_like(labels, -1)
     return {
