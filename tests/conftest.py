@@ -99,5 +99,5 @@ def pytest_collection_modifyitems(config, items):
 
 pytest_plugins = [
     *("ray_tools", "sampling_tools", "evaluate_tools", "grey_tools", "partitioned_tools"),
-    "balance_tools",
+    *("balance_tools", "report_tools"),
 ]

@@ -2,10 +2,12 @@
 
 import random
 
+import pytest
 import torch
 
 from cbdm_scale.data.groups import GROUPS, class_groups
 from cbdm_scale.evaluation.examples import shown_classes
+from cbdm_scale.evaluation.report.charts import Panel
 from cbdm_scale.evaluation.report.images import ReportImages
 from cbdm_scale.evaluation.results import Evaluation, Missing, SetResult
 from cbdm_scale.metrics.intervals import Interval, wilson
@@ -161,6 +163,12 @@ def example(
             for omega in omegas
         ),
     )
+
+
+@pytest.fixture
+def valid_charts(monkeypatch):
+    """Every chart that the test draws is held against Vega-Lite's schema, or raises."""
+    monkeypatch.setattr(Panel, "spec", property(lambda panel: panel.chart.to_dict()))
 
 
 def counts_of(evaluation: Evaluation) -> list[int]:

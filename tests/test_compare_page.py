@@ -74,7 +74,7 @@ def test_what_nobody_measured_has_no_picture(findings):
     assert "differences" not in pictures(one_in_common)
 
 
-def test_the_page_holds_the_table_and_how_it_was_compared(findings, tmp_path):
+def test_the_page_holds_the_table_and_how_it_was_compared(findings, tmp_path, valid_charts):
     protocol = read_protocol("digits")
     write_page(findings, protocol, protocol.confirm, "confirm", Storage(str(tmp_path)))
     page = (tmp_path / "report.html").read_text()

@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from altair.utils.schemapi import SchemaValidationError
 from PIL import Image
 from report_tools import around, counts_of, example
 
@@ -16,6 +17,17 @@ from cbdm_scale.evaluation.report.figures import (
     guidance_panels,
     pictures,
 )
+
+
+@pytest.mark.parametrize("num_classes", [4, 40, 100])
+def test_every_chart_is_one_that_vega_lite_takes(num_classes):
+    first, second = (example(num_classes, omegas=(0.0, 1.0), level=at) for at in (1.0, 1.4))
+    panels = [panel for drawn in pictures(first, second).values() for panel in drawn.panels]
+    assert [panel.spec for panel in panels] == [panel.chart.to_dict() for panel in panels]
+    chart = panels[0].chart.copy()
+    chart.height = "tall"
+    with pytest.raises(SchemaValidationError, match="tall"):
+        chart.to_dict()
 
 
 def rows_of(panel):

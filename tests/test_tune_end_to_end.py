@@ -11,8 +11,9 @@ from ray_tools import FILES, SMALL, final_files, processes_of, run, run_here, st
 
 from cbdm_scale.storage.folder import Storage
 from cbdm_scale.tracking.client import make_client
-from tune.trials import TrialStore
+from tune.trials import Rung, Trial, TrialStore
 
+FIDS = "fid", "fid_many", "fid_medium", "fid_few"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
@@ -28,29 +29,36 @@ def store_of(work: Path, name: str) -> TrialStore:
     return TrialStore(Storage(str(work / "runs" / "search" / name)))
 
 
-def test_a_search_finds_runs_nested_in_its_own(
+def test_a_search_goes_on_with_the_trial_it_lacks_a_run_nested_in_its_own(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two trials, of which the first is the control, and the page."""
-    rungs = ("--train.total-images", "192", "--first-rung", "96", "--at-once", "1")
-    assert run_here(words(work, "tiny", "--trials", "2", "--finalists", "0", *rungs)) == 0
+    """Two trials, of which the first, the control, is on record; and the page."""
+    params = {"loss.tau": 0.0, "loss.p_uncond": 0.1, "loss.label_power": 1.0}
+    scores = {omega: dict.fromkeys(FIDS, 1e6) for omega in ("1.0", "2.0")}
+    rungs = tuple(Rung(images, scores, 1.0, 0.0) for images in (96, 192))
+    control = Trial(
+        id="t000", kind="control", params=params, seed=0, status="finished", rungs=rungs
+    )
+    store_of(work, "tiny").put(control)
+    short = ("--train.total-images", "192", "--first-rung", "96", "--at-once", "1")
+    assert run_here(words(work, "tiny", "--trials", "2", "--finalists", "0", *short)) == 0
     out = capsys.readouterr().out
-    assert "t000 (control) 192 images" in out and "No winner is named" in out
+    assert "t001 192 images" in out and "No winner is named" in out
     folder = work / "runs" / "search" / "tiny"
     assert (folder / "report.html").exists()
     found = store_of(work, "tiny").trials
-    assert [t.images for t in found.values()][0] == 192
-    assert found["t000"].status == "finished"
+    assert found["t000"] == control and found["t001"].status == "finished"
+    assert [rung.images for rung in found["t001"].rungs] == [96, 192]
+    assert not (folder / "trials" / "tiny-t000").exists()
 
     client = make_client(f"sqlite:///{work / 'runs' / 'mlflow.db'}")
     parent = (folder / "mlflow_run_id").read_text().strip()
     assert client.get_run(parent).info.status == "FINISHED"
-    for number in found:
-        home = folder / "trials" / f"tiny-{number}"
-        child = client.get_run((home / "mlflow_run_id").read_text().strip())
-        assert child.data.tags["mlflow.parentRunId"] == parent
-        assert child.data.tags["trial"] == number and int(child.data.tags["rung"]) >= 1
-        assert child.info.status in ("FINISHED", "KILLED")
+    home = folder / "trials" / "tiny-t001"
+    child = client.get_run((home / "mlflow_run_id").read_text().strip())
+    assert child.data.tags["mlflow.parentRunId"] == parent
+    assert child.data.tags["trial"] == "t001" and child.data.tags["rung"] == "2"
+    assert child.info.status == "FINISHED"
 
 
 @pytest.mark.slow

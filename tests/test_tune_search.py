@@ -183,7 +183,7 @@ def test_asha_hears_again_what_it_was_told_before(tmp_path, no_mlflow):
     assert decide(9.0, number="t000", images=rungs[-1]) == "STOP"
 
 
-def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow):
+def test_the_winner_is_a_preset_of_the_train_command(tmp_path, no_mlflow, valid_charts):
     search, folder = make_search(tmp_path)
     run_all(search)
     best = choose_finalists(search.store, "fid", 1)
