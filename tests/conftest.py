@@ -1,5 +1,6 @@
 """What all tests share: one thread, one environment, a cache, the digits as shards."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -68,12 +69,32 @@ def tracker_of_one_test(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def digits_root(tmp_path_factory):
+def once(tmp_path_factory):
+    """A folder by its name, filled by ``make(folder)`` once for all processes of these tests,
+    of which one makes it and the others wait. Read only."""
+    home = tmp_path_factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+
+    def folder(name, make):
+        with open(home / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (home / f"{name}.made").exists():
+                make(home / name)
+                (home / f"{name}.made").touch()
+        return home / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_root(once):
     """A data root with the long-tailed digits, without the feature classifier. Read only."""
-    root = tmp_path_factory.mktemp("digits")
-    options = Options(out=str(root), classifier=False, workers=0)
-    prepare("digits-lt", options, log=lambda line: None)
-    return str(root)
+
+    def make(root):
+        options = Options(out=str(root), classifier=False, workers=0)
+        prepare("digits-lt", options, log=lambda line: None)
+
+    return str(once("digits", make))
 
 
 def pytest_addoption(parser):

@@ -1,6 +1,7 @@
 """A run of a noise network on the digits that the evaluate command has judged."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,12 +18,14 @@ QUICK = ("--no-memorisation", *HERE)
 
 
 @pytest.fixture(scope="session")
-def random_classifier(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
-    path = tmp_path_factory.mktemp("classifier") / "classifier.safetensors"
-    path.write_bytes(save_classifier(net))
-    return f"classifier:{path}"
+def random_classifier(once) -> str:
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        net = SmallClassifier(image_channels=1, image_size=8, num_classes=10)
+        folder.mkdir()
+        (folder / "classifier.safetensors").write_bytes(save_classifier(net))
+
+    return f"classifier:{once('classifier', make)}/classifier.safetensors"
 
 
 @pytest.fixture(scope="session")

@@ -42,20 +42,31 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, digits_root, random_classifier):
+def root(once, digits_root, random_classifier):
     """The digits with a classifier that learnt nothing. Read only."""
-    root = tmp_path_factory.mktemp("root")
-    shutil.copytree(digits_root, root, dirs_exist_ok=True)
-    shutil.copy(random_classifier.partition(":")[2], root / "digits_lt")
-    return str(root)
+
+    def make(root):
+        shutil.copytree(digits_root, root)
+        shutil.copy(random_classifier.partition(":")[2], root / "digits_lt")
+
+    return str(once("compare-root", make))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, root):
+def compared(once, root):
     """A comparison that was made. Read only."""
-    folder = tmp_path_factory.mktemp("compared")
-    assert compare(folder, root) == 0
-    return folder
+
+    def make(folder):
+        folder.mkdir()
+        assert compare(folder, root) == 0
+
+    return once("compared", make)
+
+
+@pytest.fixture(scope="module")
+def folder(compared, tmp_path_factory):
+    """The same comparison elsewhere, which goes on."""
+    return shutil.copytree(compared, tmp_path_factory.mktemp("compared") / "copy")
 
 
 def compare(folder, root, *words, strengths="[1]"):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_compare_run import compare, files_of, found_in, options, root  # noqa: F401
+from test_compare_run import compare, compared, files_of, found_in, options, root  # noqa: F401
 from test_feature_spaces import network
 
 from cbdm_scale.storage.json import with_values
@@ -29,15 +29,14 @@ def second(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, root, second):  # noqa: F811
+def made(tmp_path_factory, compared, root, second):  # noqa: F811
     """The folder of a comparison in one space, to which another was added; its files before and
     after, and what was found before. Read only.
 
     In between other numbers are written into the score files of a network, in the form of a
     comparison in one space, so that computing them again would show.
     """
-    folder = tmp_path_factory.mktemp("spaces")
-    assert compare(folder, root) == 0
+    folder = shutil.copytree(compared, tmp_path_factory.mktemp("spaces") / "copy")
     alone = found_in(folder)
     run = json.loads((folder / HOME / "networks/cbdm-seed0/config.json").read_text())
     key = digest(VERSION, run["image"]["fingerprint"])
