@@ -181,6 +181,7 @@ MAY_IMPORT = {
         "devices",
         "diffusion",
         "evaluation",
+        "generation",
         "losses",
         "metrics",
         "models",

@@ -1,8 +1,12 @@
 """What is set for a device; the kernels themselves are seen on GPUs only."""
 
 import os
+import platform
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from gloo_tools import tiny_config
 
 from cbdm_scale import devices
 from cbdm_scale.cluster.connect import connect
-from cbdm_scale.cluster.options import ClusterConfig
+from cbdm_scale.cluster.options import ClusterConfig, worker_env
 from cbdm_scale.devices import (
     first_that_fits,
     gpu_problem,
@@ -66,6 +70,31 @@ def test_float32_is_ieees_where_a_device_was_opened(restored):
     with ieee_fp32():  # torch asks by the older names too, and refuses what does not agree
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
+
+
+AGAIN = """
+import resource, threading, torch
+from cbdm_scale.devices import open_device
+
+def use():
+    open_device(on_gpu=False)
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(40 << 18)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_a_worker_uses_the_memory_of_large_tensors_again():
+    """Of 40 MB, in a thread as Ray's: 10,240 pages that the kernel had to make anew."""
+    env = os.environ | worker_env(1) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    new = subprocess.run([sys.executable, "-c", AGAIN], env=env, capture_output=True, text=True)
+    assert int(new.stdout) < 1000, new.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

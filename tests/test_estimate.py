@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cbdm_scale.config.presets import PRESETS, PUBLISHED, preset
+from cbdm_scale.evaluation.pace import images_to_make
 from cbdm_scale.runs.estimate import disk_megabytes, estimate_time, short_run_warnings
 from cbdm_scale.train import main
 
@@ -48,17 +49,24 @@ def test_the_estimate_counts_the_sets_of_all_evaluations():
         eval=replace(config.eval, guidance=(0.0, 1.0, 2.0)),
     )
     lines = estimate_time(config, PUBLISHED["digits_lt"])
-    # 72,000 / 24,000 at intervals and one more, with the first strength; all three at the end.
-    assert lines["time of evaluations"].endswith(" for 7 x 1,000 images")
+    # At 1,000, 24,000 and 48,000 with the first strength; all three at the end, with a grid.
+    at_end = images_to_make(config, 10, 72_000, waits=True) - 3_000
+    words = lines["time of evaluations"]
+    assert re.search(r" for 6 x 1,000 images and ([\d,]+) of grids$", words)
+    grids = int(words.split()[-3].replace(",", ""))
+    assert grids > at_end == 100
     assert "by a worker on the" in lines["images a second"] and lines["time of training"]
     learnt, both = round(72_000 * config.loss.predictions), config.sample.calls * 2
-    evaluations = f"{7_000 * both:,} in evaluations"
+    evaluations = f"{(6_000 + grids) * both:,} in evaluations and grids"
     assert lines["network calls"] == f"{learnt:,} in training, {evaluations}"
     assert re.fullmatch(r"[\d.,e-]+ (core|GPU)-hours", lines["cost"])
     kept = replace(config.train, keep_checkpoints=4, posthoc_every=24_000)
     assert disk_megabytes(replace(config, train=kept), 10.0) == 7 * 10 + 3 * 5
     config = replace(config, eval=replace(config.eval, extractor="none"))
     assert "time of evaluations" not in estimate_time(config, PUBLISHED["digits_lt"])
+    config = replace(config, eval=replace(config.eval, extractor="inception"))
+    told = estimate_time(config, PUBLISHED["digits_lt"])["time of evaluations"]
+    assert told.endswith("grids; what inception takes is not in it")
 
 
 def test_a_dry_run_needs_no_data_of_a_published_set(tmp_path, capsys):

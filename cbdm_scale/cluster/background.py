@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cbdm_scale.cluster.options import Log
+from cbdm_scale.cluster.options import Log, worker_env
 from cbdm_scale.cluster.progress import clock
 from cbdm_scale.storage.wording import clip
 
@@ -116,7 +116,7 @@ class BackgroundWorker:
             num_cpus=self.cpus,
             num_gpus=self.gpus,
             max_concurrency=2,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.threads)}},
+            runtime_env={"env_vars": worker_env(self.threads)},
         )(_Actor)
         self._actor = actor.remote()
         self._address = self._actor.address.remote()

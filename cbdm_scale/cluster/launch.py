@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cbdm_scale.cluster.connect import max_resources
 from cbdm_scale.cluster.console import Console
 from cbdm_scale.cluster.local import run_local
-from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain, wants_gpus
+from cbdm_scale.cluster.options import ClusterConfig, Log, RankMain, wants_gpus, worker_env
 from cbdm_scale.cluster.process_group import join_group
 from cbdm_scale.cluster.ray_internals import data_parallel_trainer, disable_sigint_handler
 from cbdm_scale.cluster.stop import stop_on_signal
@@ -46,7 +46,6 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
 
     use_gpu = wants_gpus(config, max_resources())
     elastic = config.fewest < config.workers
-    env = {"OMP_NUM_THREADS": str(config.threads)}
     filesystem, path = run.child(RunDir.RAY).pyarrow_filesystem()
 
     # Ray Train's own barriers, of which a report has one, wait for ever unless told.
@@ -76,7 +75,7 @@ def launch(rank_main: RankMain, config: ClusterConfig, run: "Storage") -> dict[s
                 max_failures=config.max_failures,
                 max_preemption_failures=config.max_preemption_failures,
             ),
-            worker_runtime_env={"env_vars": env},
+            worker_runtime_env={"env_vars": worker_env(config.threads)},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )

@@ -148,6 +148,15 @@ class PoolConfig(WorkerOptions):
         return self.device == "gpu" or (self.device == "auto" and there)
 
 
+def worker_env(threads: int) -> dict[str, str]:
+    """The environment of a worker that Ray starts, with so many threads for torch.
+
+    Its work may be in another thread than the main one, which then needs the arena of malloc
+    that ``devices.open_device`` tells to keep memory.
+    """
+    return {"OMP_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "1"}
+
+
 def wants_gpus(config: WorkerOptions, resources: Mapping[str, float]) -> bool:
     """Whether the workers get GPUs in a cluster with these resources.
 

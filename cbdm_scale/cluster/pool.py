@@ -22,7 +22,7 @@ from cbdm_scale.cluster.connect import (
 )
 from cbdm_scale.cluster.local import local_worker
 from cbdm_scale.cluster.node_probes import START_S, Nodes
-from cbdm_scale.cluster.options import Log, PoolConfig, to_stdout, wants_gpus
+from cbdm_scale.cluster.options import Log, PoolConfig, to_stdout, wants_gpus, worker_env
 from cbdm_scale.storage.wording import clip
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class _Pool(Generic[Job, Result]):
             scheduling_strategy=where,
             num_cpus=config.cpus_per_worker,
             num_gpus=int(on_gpu),
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
+            runtime_env={"env_vars": worker_env(config.threads)},
         )(_Worker)
         self.todo = deque(jobs)
         self.busy: dict[Any, tuple[Any, Job | None]] = {}  # ref -> worker, job or set-up

@@ -106,8 +106,8 @@ def edm(preset: str, loss: str, omega: float) -> Config:
 def small(dataset: str) -> Config:
     """For a laptop's CPU: a U-Net of 0.6 M parameters at 32 px.
 
-    At 64 px two cores show it 20 images a second: two hours, with evaluations as long again,
-    and 8 minutes to the first grid, after a twentieth (docs/own-data.md).
+    At 64 px two cores show it 20 images a second: two hours, half an hour of evaluations by
+    --dry-run, and 8 minutes to the first grid, after a twentieth (docs/own-data.md).
 
     DDPM with SQRT-RS: of what was compared the best for the rare classes of a small set at no
     cost to the others (docs/results.md, "Photographs"). Rate, batch, average, no

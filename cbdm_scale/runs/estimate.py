@@ -13,6 +13,8 @@ from cbdm_scale.config.presets import PublishedSet
 from cbdm_scale.config.schema import Config
 from cbdm_scale.data.manifest import Manifest
 from cbdm_scale.devices import open_device
+from cbdm_scale.evaluation.pace import images_to_make
+from cbdm_scale.generation.chunk_size import usual_chunk_size
 from cbdm_scale.models.build import build
 from cbdm_scale.models.embeddings import set_trainable
 from cbdm_scale.models.options import UNetConfig
@@ -21,7 +23,7 @@ from cbdm_scale.pretrained.network import network_spec
 from cbdm_scale.torch_internals import shapes_only
 from cbdm_scale.training.options import per_rank
 
-LONG_S = 0.1
+LONG_S = 0.25
 """Seconds of a measurement that is long enough to be believed."""
 REPEATS = 3
 """Measurements of which the shortest counts: other work on the machine makes them longer."""
@@ -68,26 +70,35 @@ def estimate_time(config: Config, image: Manifest | PublishedSet) -> dict[str, s
     loss, train, judged = config.loss, config.train, config.eval
     rate = 1 / (both_s * loss.predictions + forward_s * loss.teacher_predictions)
     workers = config.cluster.ranks
-    seconds, calls = train.total_images / rate, 0
+    seconds = train.total_images / rate
+    made, grids = (
+        images_to_make(one, image.num_classes, train.batch_size, waits=True)
+        for one in (config, replace(config, eval=replace(judged, extractor="none")))
+    )
+    calls = made * config.sample.calls * _predictions(config)
     learnt = round(train.total_images * (loss.predictions + loss.teacher_predictions))
     lines = {
         "images a second": f"{rate:.3g} by a worker on the {device.type.upper()} here",
         "time of training": duration(seconds / workers),
     }
     if judged.extractor != "none":
-        on_way = train.total_images // train.eval_every if train.eval_every else 0
-        on_way += len(train.eval_at)
-        sets = len(judged.guidance) + len(judged.at_intervals) * on_way
-        two = judged.guidance_mode == "cfg" and any(judged.guidance)
-        calls = sets * judged.num_images * config.sample.calls * (1 + two)
+        sets = (made - grids) // judged.num_images
+        own = judged.extractor.partition(":")[0] == "classifier"
+        beside = "" if own else f"; what {judged.extractor} takes is not in it"
         lines["time of evaluations"] = (
-            f"{duration(calls * forward_s / workers)} for {sets} x {judged.num_images:,} images"
+            f"{duration(calls * forward_s / workers)} for {sets} x {judged.num_images:,} "
+            f"images and {grids:,} of grids{beside}"
         )
     each = (1, "GPU") if device.type == "cuda" else (config.cluster.cpus_per_worker, "core")
     hours = (seconds + calls * forward_s) * each[0] / 3600
     lines["cost"] = f"{hours:,.3g} {each[1]}-hours"
-    lines["network calls"] = f"{learnt:,} in training, {calls:,} in evaluations"
+    lines["network calls"] = f"{learnt:,} in training, {calls:,} in evaluations and grids"
     return lines
+
+
+def _predictions(config: Config) -> int:
+    """Of an image in a step of its sampler."""
+    return 1 + (config.eval.guidance_mode == "cfg" and any(config.eval.guidance))
 
 
 def disk_megabytes(config: Config, checkpoint: float) -> float:
@@ -108,12 +119,14 @@ def _measure(
     On a CPU a large network is not run but counted, by the speed of a small one like it.
     """
     spec = network_spec(config, image)
-    most = per_rank(config.train.batch_size, config.cluster.ranks)
+    learnt = per_rank(config.train.batch_size, config.cluster.ranks)
+    made = config.eval.chunk_size or usual_chunk_size(spec, device.type == "cuda")
+    most = learnt, made * _predictions(config)
     flops = _flops(spec)
     if device.type == "cuda" or flops < LARGE_FLOPS:
         return _time(spec, config, device, most)
     small = replace(spec, model=YARDSTICK, channels=3, image_size=16, augment=False)
-    forward_s, both_s = _time(small, config, device, 4)
+    forward_s, both_s = _time(small, config, device, (4, 4))
     ratio = flops / _flops(small)
     return ratio * forward_s, ratio * both_s
 
@@ -129,15 +142,17 @@ def _flops(spec: NetworkSpec) -> int:
 
 
 def _time(
-    spec: NetworkSpec, config: Config, device: torch.device, most: int
+    spec: NetworkSpec, config: Config, device: torch.device, most: tuple[int, int]
 ) -> tuple[float, float]:
-    """As ``_measure``, by running the network on up to ``most`` images."""
-    net: nn.Module = build(spec).to(device)
+    """As ``_measure``, by running the network on up to ``most`` images, learnt and made."""
+    form = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    net: nn.Module = build(spec).to(device).to(memory_format=form)
     set_trainable(net, config.train.trainable)
     bf16 = config.train.precision == "bf16"
 
     def once(n: int, *, backward: bool) -> float:
         x = torch.randn(n, spec.channels, spec.image_size, spec.image_size, device=device)
+        x = x.to(memory_format=form)
         y = torch.zeros(n, dtype=torch.int64, device=device)
         began = time.perf_counter()
         with (
@@ -150,11 +165,14 @@ def _time(
         out.sum().item()  # waits for the device
         return time.perf_counter() - began
 
-    def best(n: int, *, backward: bool) -> float:
-        return min(once(n, backward=backward) for _ in range(REPEATS))
+    def each(most: int, *, backward: bool) -> float:
+        """Seconds of one of as many images as take long enough together."""
+        n = 1
+        while True:
+            taken = min(once(n, backward=backward) for _ in range(REPEATS))
+            if taken >= LONG_S or n == most:
+                return taken / n
+            n = min(2 * n, most)
 
-    n = 1
-    once(n, backward=True)
-    while (taken := best(n, backward=True)) < LONG_S and n < most:
-        n = min(2 * n, most)
-    return best(n, backward=False) / n, taken / n
+    once(1, backward=True)
+    return each(most[1], backward=False), each(most[0], backward=True)
