@@ -193,6 +193,7 @@ class Bench:
         self.figures |= figures
         if self.raw:
             whole = {**self.about, "samples": self.figures}
+            Path(self.raw).parent.mkdir(parents=True, exist_ok=True)
             Path(self.raw).write_text(json.dumps(whole, indent=1) + "\n")
 
     def finish(self, *tables: str) -> None:

@@ -36,7 +36,7 @@ def test_a_part_that_fails_is_named_and_the_rest_goes_on(tmp_path, monkeypatch, 
         raise RuntimeError("no such kernel")
 
     monkeypatch.setitem(PARTS, "machine", (fail, 10))
-    raw = tmp_path / "gpu.json"
+    raw = tmp_path / "not there yet" / "gpu.json"
     assert main(["--tiny", "--raw", str(raw), "--only", "machine", "features"]) == 1
     figures = json.loads(raw.read_text())["samples"]
     assert figures["machine"] == {"first": 1} and figures["features"]

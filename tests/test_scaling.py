@@ -11,6 +11,9 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.gpu.context import Context, fresh
+from benchmarks.gpu.host import SPEC
+from benchmarks.gpu.loop import EAGER, make_batch, run_loop
 from benchmarks.scaling import model, reporters, variants
 from benchmarks.scaling.model import (
     Device,
@@ -21,9 +24,10 @@ from benchmarks.scaling.model import (
     hidden_share,
     ring_bytes,
 )
-from benchmarks.scaling.predict import count
+from benchmarks.scaling.predict import Kernels, count
 from benchmarks.scaling.ranks import Job, run, sent_bytes
 from cbdm_scale.config.presets import PRESETS, PUBLISHED
+from cbdm_scale.losses.options import LossConfig
 
 WORK = Work(flops_per_image=7e10, kernels=800, gradient_bytes=1.4e8, buckets=7, hidden=0.9)
 DEVICE = Device(flops=1e14, launch=5e-6)
@@ -68,6 +72,21 @@ def test_counted_work_is_that_of_the_network():
     assert work.gradient_bytes == 4 * 396_697
     assert work.flops_per_image == pytest.approx(2 * plain.flops_per_image)
     assert work.kernels == plain.kernels
+
+
+def test_counted_operations_are_about_those_of_a_step_of_the_loop():
+    """The paper's U-Net with 4 channels, in bf16: by one step more of the train loop."""
+    small = replace(PRESETS["cifar100_lt", "cbdm"](), model=SPEC.model)
+
+    def operations(steps):
+        context, batch = Context(torch.device("cpu"), True, None), make_batch(2, 8)
+        with Kernels() as found:
+            run_loop(context, net, LossConfig(), 2, steps, warm_up=0, batch=batch, **EAGER)
+        return found.count
+
+    net = fresh(SPEC)
+    one, two = operations(1), operations(2)
+    assert two - one == pytest.approx(count(small).kernels, rel=0.15)
 
 
 def test_every_data_set_of_the_presets_can_be_counted():

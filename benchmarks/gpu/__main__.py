@@ -48,10 +48,9 @@ def main(words: Sequence[str] | None = None) -> int:
     context = Context(device, args.tiny, bench)
     for name in args.only:
         part, most = PARTS[name]
-        begin = time.perf_counter()
-        context.deadline = min(begin + most, end)
+        context.deadline = min(time.perf_counter() + most, end)
         if context.has(5, name):
-            print(f"== {name} ({end - begin:.0f} s left)", flush=True)
+            print(f"== {name} ({end - time.perf_counter():.0f} s left)", flush=True)
             with context.guarded(name):
                 part(context)
         bench.keep({"failed": context.failed, "skipped": context.skipped})

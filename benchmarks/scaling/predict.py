@@ -1,15 +1,16 @@
 """Predicted efficiency of every preset on 8 to 512 GPUs.
 
-What a step computes and reduces is counted: the preset's own network, its own loss. The rest is
-from published figures of networks and GPUs, each with its source. A vendor's number is a peak.
-Of networks the model takes 80 % (what NCCL reaches of NVLink and of adapters in large
-all-reduces: 235 of 300 GB/s on an A100 node, 377 of 400 between B200 nodes, in the network
-chapter of Stas Bekman's Machine Learning Engineering), of GPUs a stated share: nobody has
-published one for these networks.
+What a step computes and reduces is counted: the preset's own network, its own loss. What the
+host takes for it was measured once, on one GPU. The rest is from published figures of networks
+and GPUs, each with its source. A vendor's number is a peak. Of networks the model takes 80 %
+(what NCCL reaches of NVLink and of adapters in large all-reduces: 235 of 300 GB/s on an A100
+node, 377 of 400 between B200 nodes, in the network chapter of Stas Bekman's Machine Learning
+Engineering), of GPUs a stated share: nobody has published one for these networks.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,11 +33,18 @@ HOP_S = 10e-6
 """Seconds of a hop between nodes, with RDMA: half of what 16 ranks take for a small all-reduce
 divided by its hops; TCP takes several times as long."""
 TCP_HOP_S = 50e-6
-LAUNCH_S = 5e-6
-"""Seconds to start a kernel from PyTorch without a graph or torch.compile: an assumption."""
+LAUNCH_S = 69.2e-3 / 2083
+"""Seconds of the host for an operation: a step of DDPM at batch 64, which waited for its host
+beside an H200 (docs/benchmarks.md), by the operations of that step then. With Python, autograd
+and autocast; bare, one took 8.5 us there."""
+BESIDE = 200
+"""Operations of a step beside its network: 174 of DDPM, 208 of CBDM. With the network's, which
+are counted with attention in parts, that is a tenth more than the loop's own on a CPU."""
+HOSTS = {"kernel by kernel": LAUNCH_S, "if the host were no limit": 0.0}
+"""Steps of several GPUs are the first. What --train.compile leaves of it was not measured."""
 UTILISATION = 0.25
-"""Share of the bf16 peak that the arithmetic reaches. More of it makes the network matter more:
-25 % is high for a U-Net of 128 channels, and so on the pessimistic side here."""
+"""Share of the bf16 peak that the arithmetic reaches: an assumption. A prototype of the step as
+a CUDA graph had 8 % at batch 64. More of it makes the network matter more."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def place(
 ) -> Place:
     """From peak figures: dense bf16 of a GPU; GB/s of it within its node, each direction;
     Gbit/s of all adapters of a node; seconds of a hop."""
-    device = model.Device(flops=UTILISATION * tflops * 1e12, launch=LAUNCH_S)
+    device = model.Device(flops=UTILISATION * tflops * 1e12)
     inside, between = REACHED * nvlink * 1e9, REACHED * gbit / 8 * 1e9
     return Place(
         name, device, model.Network(inside=inside, between=between, latency=hop), source
@@ -88,9 +96,7 @@ class Counted:
 class Kernels(DispatchMode):
     """Counts operations that compute; views and questions about a tensor do not."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+    count = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -106,15 +112,16 @@ def count(config: Config) -> model.Work:
     with shapes_only():
         net = build(network_spec(config, images))
         x = torch.zeros(1, images.channels, images.image_size, images.image_size)
-        # EDM's levels are noise amounts, DDPM's are steps.
-        level = torch.ones(1) if config.process == "edm" else torch.ones(1, dtype=torch.int64)
-        y = torch.zeros(1, dtype=torch.int64)
+        level, y = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+        bf16 = torch.autocast("cpu", torch.bfloat16, config.train.precision == "bf16")
         with FlopCounterMode(display=False) as flops, Kernels() as kernels:
-            net(x, level, y).sum().backward()
+            with bf16:
+                out = net(x, level, y).sum()
+            out.backward()
         buckets = buckets_of(net)
     return model.Work(
         flops_per_image=config.loss.predictions * flops.get_total_flops(),
-        kernels=kernels.count,
+        kernels=kernels.count + BESIDE,
         gradient_bytes=sum(buckets),
         buckets=len(buckets),
         hidden=1 - buckets[-1] / sum(buckets),
@@ -144,8 +151,8 @@ def count_presets(wanted: Iterable[tuple[str, str]] = PRESETS) -> list[Counted]:
 
 def assumptions() -> str:
     lines = [
-        f"A GPU computes at {UTILISATION:.0%} of its bf16 peak, or as fast as its kernels "
-        f"start ({LAUNCH_S * 1e6:.0f} us each), whichever is slower.",
+        f"A GPU computes at {UTILISATION:.0%} of its bf16 peak, or as fast as its host starts "
+        f"operations ({LAUNCH_S * 1e6:.0f} us each), whichever is slower.",
         f"A network carries {REACHED:.0%} of its peak; gradients are fp32, in DDP's buckets; "
         "all communication that can hide behind the backward pass does.",
         *(f"{place.name}: {place.source}." for place in PLACES),
@@ -196,11 +203,9 @@ def main() -> None:
     parse(__doc__)
     counted = count_presets()
     print(assumptions())
-    for place in PLACES:
-        print(f"\n{place.name}: the preset's batch shared out\n")
-        print(shared_table(counted, place))
-        print(f"\n{place.name}: the preset's batch on every GPU\n")
-        print(grown_table(counted, place))
-    by_name = {name: c for c in counted for name in c.names}
-    for name in RECIPES:
-        print("\n" + recipe_table(by_name[name]))
+    for each, (host, launch) in product(PLACES, HOSTS.items()):
+        place = replace(each, device=replace(each.device, launch=launch))
+        about = f"\n{place.name}, {host}: the preset's batch"
+        print(f"{about} shared out\n\n{shared_table(counted, place)}")
+        print(f"{about} on every GPU\n\n{grown_table(counted, place)}")
+    print(*("\n" + recipe_table(c) for c in counted if {*RECIPES} & {*c.names}), sep="\n")
