@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from ray_tools import run as run_command
 from ray_tools import start, wait_for
 from sampling_tools import make_run, only_set
@@ -70,6 +71,8 @@ def test_work_that_turns_out_to_be_long_goes_on_on_workers(monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setattr(import_module("cbdm_scale.cluster.pool"), "WORTH_RAY_S", 0.0)
     said: list[str] = []
+    freed: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(len(said)))
     config = PoolConfig(cpus_per_worker=0.5)
 
     def square_of(device):  # nested, so that it travels by value
@@ -78,6 +81,7 @@ def test_work_that_turns_out_to_be_long_goes_on_on_workers(monkeypatch) -> None:
     done = list(run_jobs(square_of, [1, 2, 3, 4, 5], config, said.append, leave=True))
     assert sorted(done) == [(n, n * n) for n in (1, 2, 3, 4, 5)]
     assert "this process" in said[0] and "starting" in said[1]
+    assert freed == [2], "memory of a GPU, before a worker needs it"
     assert not ray.is_initialized()
 
 

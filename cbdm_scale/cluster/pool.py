@@ -74,6 +74,9 @@ def run_jobs(
         jobs = jobs[done:]
         if not jobs:
             return
+        import torch
+
+        torch.cuda.empty_cache()  # of a GPU that a worker gets now
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of jobs beside one that failed
     join()
     import ray  # not before: Ray reads the environment that join sets
