@@ -30,7 +30,8 @@ os.environ |= SECRETS | {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_worker_niceness": "0",  # Ray's 15 gives them what the tests beside them leave
 }
-for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+TRACKERS = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
+for name in TRACKERS:
     os.environ.pop(name, None)
 if not torch.cuda.is_available():
     assert "triton" not in sys.modules, "it was loaded for a GPU: import that below"
@@ -55,17 +56,14 @@ def cache_of_the_tests(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def seed_of_one_test():
-    """torch seeds itself at random in every process: no test may pass by luck."""
-    torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def tracker_of_one_test(monkeypatch):
-    """mlflow.set_tracking_uri writes into the environment: no other test may find it there."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        monkeypatch.setenv(name, "")  # remembers what was there, or that nothing was
-        monkeypatch.delenv(name)
+def as_if_alone():
+    """torch seeds itself at random in every process: no test may pass by luck. And
+    mlflow.set_tracking_uri writes into the environment, where no other test may find it.
+    One fixture: five thousand tests pay for each."""
+    torch.default_generator.manual_seed(0)  # torch.manual_seed looks for GPUs each time
+    yield
+    for name in TRACKERS:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

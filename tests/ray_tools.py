@@ -157,10 +157,8 @@ def run_here(words: list[str]) -> int:
 STARTED: list[subprocess.Popen[bytes]] = []
 
 
-@pytest.fixture(autouse=True)
-def end_of_what_a_test_started() -> Iterator[None]:
+def pytest_runtest_teardown() -> None:
     """What a failed test left would keep the cluster's CPUs, and all tests after it waiting."""
-    yield
     while STARTED:
         with STARTED.pop() as left:
             left.kill()
