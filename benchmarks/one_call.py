@@ -105,7 +105,9 @@ def panel(curves: Mapping[str, list[Curve]], score: str, title: str) -> Panel:
     )
     line = layers(rows).mark_line(point={"filled": True, "size": 40})
     drawn = line.encode(x=x, y=y, color=colour, tooltip=tooltip(series="way"))
-    return Panel(title, "mean of the runs, and their range", alt.layer(band, drawn))
+    runs = max(map(len, curves.values()))
+    about = "mean of the runs, and their range" if runs > 1 else "one run"
+    return Panel(title, about, alt.layer(band, drawn))
 
 
 @torch.no_grad()
