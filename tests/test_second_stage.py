@@ -64,7 +64,7 @@ def test_a_trained_network_and_tcfg_are_a_second_stage_on_its_own_options(words,
         there.train,
         total_images=6,  # 0.12 of the 48 that the teacher has seen
         batch_size=24,
-        lr=1.5 * there.train.lr,
+        lr=0.5 * there.train.lr,
         lr_schedule="linear",
         warmup_images=0,
         ema_ramp=0.05,
