@@ -153,7 +153,8 @@ def print_outcome(config: Config, outcome: dict[str, Any]) -> None:
     if outcome["unsent"]:
         print(f"waiting  {outcome['unsent']} records for MLflow. {outcome['why']}")
         print("         The same command sends them.")
-    print(f"next     {shlex.join([*prog_of('evaluate').split(), '--run', run.url])}")
+    then = "sample" if config.eval.extractor == "none" else "evaluate"
+    print(f"next     {shlex.join([*prog_of(then).split(), '--run', run.url])}")
 
 
 if __name__ == "__main__":

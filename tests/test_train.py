@@ -15,7 +15,7 @@ from cbdm_scale.models.options import BACKBONES, backbone_config
 from cbdm_scale.runs.estimate import estimate_time
 from cbdm_scale.runs.launch import describe
 from cbdm_scale.sampling.options import usual_sampler
-from cbdm_scale.train import main, parse
+from cbdm_scale.train import main, parse, print_outcome
 from data_prep.options import Options
 from data_prep.prepare import prepare
 
@@ -299,3 +299,24 @@ def test_preflight_makes_no_data(tmp_path, capsys):
     assert f"data.root ({tmp_path}) has no digits_lt yet" in said
     assert "prepare digits-lt" in said
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("extractor", "then"), [("none", "sample"), ("inception", "evaluate")])
+def test_the_next_command_needs_no_extractor_that_the_run_did_without(
+    extractor, then, tmp_path, capsys
+):
+    config = preset("digits_lt")
+    config = replace(
+        config,
+        name="run",
+        cluster=replace(config.cluster, storage=str(tmp_path)),
+        eval=replace(config.eval, extractor=extractor),
+    )
+    outcome = {
+        "progress": {"num_seen": 48, "skipped_steps": 0, "substitutions": [0]},
+        "uri": f"sqlite:///{tmp_path}/none.db",
+    }
+    outcome |= {"how": "finished", "scores": {}, "remarks": [], "warning": "", "unsent": 0}
+    print_outcome(config, outcome)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("next ") and last.endswith(f" {then} --run {tmp_path}/run")

@@ -66,7 +66,7 @@ class LeftOut:
                 f"missing at this point.{where} Mend them, or raise --allow-missing by "
                 f"{number - source.allow_missing}."
             )
-        log(f"note: {few} cannot be read and are left out.{where}")
+        log(f"note: {few} cannot be read and {'is' if number == 1 else 'are'} left out.{where}")
 
     def _check_classes(self, where: str) -> None:
         source = self.source
