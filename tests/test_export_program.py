@@ -31,6 +31,8 @@ x, t, y = torch.ones(2, 1, 8, 8), torch.tensor([0, 999]), torch.tensor([3, 10])
 torch.save(program(x, t, y, torch.tensor([0.0, 0.5])), sys.argv[2])
 assert not any(name.startswith("cbdm_scale") for name in sys.modules)
 """
+FLAT = replace(MODEL, multipliers=(1,), attention=())
+"""torch.export takes seconds of a larger one."""
 SMALL = {
     "dit": ("tcfg", "dit", DiTConfig(depth=1, width=16, heads=2)),
     "vit": ("cbdm", "vit", ViTConfig(depth=1, patch=4)),
@@ -44,8 +46,7 @@ def exported(
 ) -> tuple[str, Path, str]:
     """A run, the folder that it was exported to, and what the command printed. Read only."""
     folder, said = tmp_path_factory.mktemp("exported"), io.StringIO()
-    flat = replace(MODEL, multipliers=(1,), attention=())
-    run = make_run(folder / "runs", digits_root, row="tcfg", model=flat)
+    run = make_run(folder / "runs", digits_root, row="tcfg", model=FLAT)
     to = folder / "out"
     with redirect_stdout(said):
         assert main(["--run", run, "--out", str(to), "--program"]) == 0
@@ -78,7 +79,8 @@ def test_a_program_runs_without_the_package_and_computes_the_network_s_noise(
 def test_of_an_edm_network_the_program_is_the_denoiser_with_its_scaling(
     tmp_path: Path, digits_root: str
 ) -> None:
-    pretrained = load_pretrained(make_run(tmp_path / "runs", digits_root, row="cbdm_edm"))
+    run = make_run(tmp_path / "runs", digits_root, row="cbdm_edm", model=FLAT)
+    pretrained = load_pretrained(run)
     lines = write_program(pretrained, tmp_path / "denoiser.pt2")
     assert "(x, sigma, y)`" in lines[0] and "D(x; sigma, y)" in lines[0]
     found = torch.export.load(tmp_path / "denoiser.pt2").module()
