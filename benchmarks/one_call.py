@@ -2,12 +2,10 @@
 
     python -m benchmarks.one_call --base BASE ... --run RUN ... [--png FILE]
 
---run: second stages, or networks trained with TCFG as printed; --base: what each is held
-against with two calls, a run each, itself for the printed ones. Both have been evaluated by
-``cbdm evaluate`` at several strengths, with noise of the same seed. Prints two Markdown tables:
-FID and labels kept over omega, the mean of the runs with their range; and how far one call is
-from two at the same noisy image, ||one - two||^2 as a share of ||two - unguided||^2, over omega
-and t / T. --png draws the first.
+--run: networks that know omega; --base: what each is held against with two calls (for TCFG as
+printed itself). ``cbdm evaluate`` has seen both at the same strengths. Prints FID and labels
+kept over omega, the mean of the runs with their range, and how far one call is from two at the
+same noisy image: ||one - two||^2 as a share of ||two - unguided||^2, over omega and t / T.
 """
 
 from collections.abc import Mapping
@@ -105,9 +103,7 @@ def panel(curves: Mapping[str, list[Curve]], score: str, title: str) -> Panel:
     )
     line = layers(rows).mark_line(point={"filled": True, "size": 40})
     drawn = line.encode(x=x, y=y, color=colour, tooltip=tooltip(series="way"))
-    runs = max(map(len, curves.values()))
-    about = "mean of the runs, and their range" if runs > 1 else "one run"
-    return Panel(title, about, alt.layer(band, drawn))
+    return Panel(title, "mean of the runs, and their range", alt.layer(band, drawn))
 
 
 @torch.no_grad()
